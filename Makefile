@@ -1,0 +1,60 @@
+# `make demo` and `make test` work as the first command on a fresh clone: they create the environment and install.
+PYTHON ?= python3
+# Another torch gets an environment of its own: make test TORCH=2.11.*
+TORCH ?=
+VENV ?= .venv$(if $(TORCH),-torch-$(subst *,x,$(TORCH)))
+# Optional: the address of a package index with CPU builds of torch, for a small installation.
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+SUM := $(shell cat pyproject.toml | cksum | cut -d' ' -f1)
+TORCH_STAMP := $(VENV)/.torch
+DEMO_STAMP := $(VENV)/.compare-$(SUM)
+TEST_STAMP := $(VENV)/.dev-$(SUM)
+DEMO_OUT ?= runs/demo
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: demo test test-all lint format bench docs clean
+
+demo: $(DEMO_STAMP)
+	$(BIN)/tokenmix compare digits --out $(DEMO_OUT)
+
+test: $(TEST_STAMP) lint
+	$(PYTEST) -m "not slow and not network"
+
+test-all: $(TEST_STAMP) lint
+	$(PYTEST) -m "not network"
+
+lint: $(TEST_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(TEST_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(TEST_STAMP)
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/mixers.py
+
+docs: $(TEST_STAMP)
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf .venv .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(TORCH_STAMP):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch$(if $(TORCH),==$(TORCH))" torchvision
+	touch $@
+
+$(DEMO_STAMP): $(TORCH_STAMP)
+	$(PIP) -e ".[compare]"
+	touch $@
+
+$(TEST_STAMP): $(TORCH_STAMP)
+	$(PIP) -e ".[dev]"
+	touch $@ $(DEMO_STAMP)

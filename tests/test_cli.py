@@ -1,0 +1,134 @@
+"""The command line: every command on real input, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import tokenmix
+from tokenmix.cli import COMMANDS, main
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A model trained for one epoch by the command line."""
+    pytest.importorskip("sklearn")
+    out = tmp_path_factory.mktemp("train") / "run"
+    words = [
+        "mixernet_pico",
+        "epochs=1",
+        "warmup_epochs=0",
+        "image_size=16",
+        "batch_size=128",
+        "model_args.mixers=pool",
+    ]
+    assert main(["train", *words, "--data", "digits", "--out", str(out)]) == 0
+    return out
+
+
+def test_no_command_and_help_list_all(capsys):
+    assert main([]) == 2
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+    assert "Exit codes" in text
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tokenmix {tokenmix.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert f"usage: tokenmix {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compre"], "did you mean 'compare'"),
+        (["compare", "--mixer", "aff"], "did you mean '--mixers'"),
+        (["compare", "digits", "--mixers", "afff", "pool"], "did you mean 'aff'"),
+        (["compare", "no-such-folder"], "no-such-folder"),
+        (["train", "mixernet_pic"], "did you mean 'mixernet_pico'"),
+        (["train", "mixernet_pico", "epochz=3"], "did you mean 'epochs'"),
+        (["train", "mixernet_pico", "epochs=many"], "epochs"),
+        (["eval", "nothing-there", "--data", "digits"], "nothing-there"),
+        (["eval"], "required"),
+        (["predict", "x.png", "--model", "mixernet_picco"], "mixernet_pico"),
+        (["export", "affnet_ett"], "affnet_et"),
+        (["convert", "missing.pth", "out.safetensors"], "missing.pth: no such file"),
+        (["models", "afnet"], "affnet"),
+    ],
+)
+def test_mistakes_get_one_clear_line_and_code_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_eval_predict_export(run_folder, tmp_path, capsys):
+    assert main(["eval", str(run_folder), "--data", "digits", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["images"] == 450
+    assert 0 <= numbers["top1"] <= numbers["top5"] <= 100
+
+    Image.new("L", (40, 30), 128).save(tmp_path / "grey.png")
+    assert main(["predict", str(tmp_path / "grey.png"), "--model", str(run_folder), "--top", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all("%" in line for line in lines[1:])
+
+    pytest.importorskip("onnxruntime")
+    target = tmp_path / "model.onnx"
+    assert main(["export", str(run_folder), "--out", str(target), "--images", str(tmp_path / "grey.png")]) == 0
+    assert target.is_file()
+    assert "largest difference from PyTorch" in capsys.readouterr().out
+
+
+def test_predict_names_a_broken_picture_and_answers_the_others(run_folder, tmp_path, capsys):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    words = [str(tmp_path / "bad.png"), str(tmp_path / "good.png")]
+    assert main(["predict", *words, "--model", str(run_folder), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert [answer["image"] for answer in json.loads(captured.out)] == [words[1]]
+    assert "bad.png" in captured.err
+
+
+def test_eval_refuses_other_classes(run_folder, tmp_path, capsys):
+    for label in ("cat", "dog"):
+        for i in range(8):
+            (tmp_path / label).mkdir(exist_ok=True)
+            Image.new("RGB", (20, 20), (i * 20, 0, 0)).save(tmp_path / label / f"{i}.png")
+    assert main(["eval", str(run_folder), "--data", str(tmp_path)]) == 2
+    assert "other classes" in capsys.readouterr().err
+
+
+def test_mixers_table(capsys):
+    assert main(["mixers", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert list(table)[:4] == ["aff", "ffnified", "additive", "dsm"]
+    assert all(set(row) >= {"paper", "query", "key", "act", "value", "complexity"} for row in table.values())
+    assert main(["mixers"]) == 0
+    assert "gcd" in capsys.readouterr().out
+
+
+def test_models_table(capsys):
+    assert main(["models", "casvit_xs", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["params_m"] for row in rows} == {"3.201"}
+
+
+def test_installed_command_runs():
+    done = subprocess.run([sys.executable, "-m", "tokenmix", "mixerz"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean 'mixers'" in done.stderr

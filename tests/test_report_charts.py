@@ -1,0 +1,106 @@
+"""Scales, label places, the drawings and the standalone picture."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from tests.report_results import made_up
+from tokenmix.report.charts import curves, pareto_svg, place_labels, scatter
+from tokenmix.report.reading import read
+from tokenmix.report.scales import Scale, cost_scale, percent_scale
+
+
+def test_scales_map_their_ends_and_keep_order() -> None:
+    for scale in (Scale(1, 100, 40, 400), Scale(1, 100, 40, 400, "log"), Scale(10, 99, 400, 40, "error", 0.1)):
+        assert scale(scale.low) == pytest.approx(scale.start)
+        assert scale(scale.high) == pytest.approx(scale.stop)
+        pixels = [scale(value) for value, _ in scale.ticks()]
+        assert pixels == sorted(pixels, reverse=scale.start > scale.stop)
+        assert len(pixels) >= 3
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert [text for _, text in Scale(0, 10, 0, 300).ticks(5)] == ["0", "2", "4", "6", "8", "10"]
+    assert [text for _, text in Scale(96.9, 98.1, 0, 300).ticks(4)] == ["97.0", "97.5", "98.0"]
+    assert [value for value, _ in Scale(1, 7, 0, 300, "whole").ticks(3)] == [2, 4, 6]
+    assert [text for _, text in Scale(0.5, 40, 0, 120, "log").ticks()] == ["1", "3", "10", "30"]
+
+
+def test_axes_bend_where_the_range_demands() -> None:
+    assert cost_scale([1.0, 4.0], 0, 100).kind == "linear"
+    assert cost_scale([1.0, 40.0], 0, 100).kind == "log"
+    assert cost_scale([0.0, 40.0], 0, 100).kind == "linear"
+    assert percent_scale([97.0, 98.0], 0, 100, weight=0.3).kind == "linear"
+    assert percent_scale([40.0, 99.0], 0, 100, weight=0.3).kind == "error"
+    assert percent_scale([40.0, 100.0], 0, 100, weight=0.3)(100.0) == pytest.approx(100.0)
+    flat = percent_scale([98.0, 98.0], 0, 100, weight=0.25)
+    assert flat.high - flat.low >= 4 * 0.25
+
+
+def test_labels_keep_apart() -> None:
+    points = [(100.0 + 9 * place, 100.0 + 2 * place, f"mixer_{place}") for place in range(8)]
+    places = place_labels(points, (0, 0, 400, 300))
+    boxes = []
+    for (x, y, anchor, _), (_, _, label) in zip(places, points, strict=True):
+        wide = 6.7 * len(label)
+        left = {"start": x, "end": x - wide, "middle": x - wide / 2}[anchor]
+        assert left >= 0
+        assert left + wide <= 400
+        boxes.append((left, y - 10, left + wide, y + 2))
+    for place, a in enumerate(boxes):
+        for b in boxes[place + 1 :]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+def test_scatter_draws_each_mixer_once_and_fills_the_front() -> None:
+    drawing = scatter(read(made_up()), "onnxruntime", "1")
+    root = ElementTree.fromstring(drawing)
+    points = [group for group in root.iter("g") if "point" in group.get("class", "").split()]
+    assert len(points) == 11
+    assert all(len(group.findall("circle")) == 2 for group in points)
+    front = [group.get("aria-label", "") for group in points if "front" in group.get("class", "").split()]
+    assert sorted(label.split(",")[0] for label in front) == ["aff", "depthwise", "ffnified", "identity", "pool"]
+    assert "nan" not in drawing.lower()
+
+
+@pytest.mark.parametrize("top1", [0.0, 50.0, 100.0])
+def test_scatter_of_a_single_point(top1: float) -> None:
+    results = made_up(mixers=1)
+    results["mixers"]["aff"].update(test_top1=top1, latency_range_ms=None)
+    ElementTree.fromstring(scatter(read(results), "onnxruntime", "1"))
+    del results["data"]
+    ElementTree.fromstring(scatter(read(results), "onnxruntime", "1"))
+
+
+def test_curves_draw_lines_single_epochs_as_dots_and_nothing_for_nothing() -> None:
+    assert curves({0: []}, "loss", series="loss") == ""
+    root = ElementTree.fromstring(curves({0: [(1, 2.0), (2, 1.0)], 3: [(1, 1.5)]}, "loss", series="loss"))
+    assert [line.get("data-mixer") for line in root.iter("path") if "curve" in line.get("class", "").split()] == ["0"]
+    assert [dot.get("data-mixer") for dot in root.iter("circle")] == ["3"]
+
+
+def test_standalone_picture_is_whole() -> None:
+    picture = pareto_svg(made_up())
+    root = ElementTree.fromstring(picture)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in picture
+    assert "data-" not in picture
+    assert re.search(r'<rect x="-16" y="-44" [^>]*fill="#ffffff"', picture)  # its own background
+    assert not re.search(r"(href|src|url\()", picture)
+    assert "PyTorch, batch 32" in pareto_svg(made_up(), runtime="pytorch", batch=32)
+
+
+def test_standalone_picture_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="nothing to draw"):
+        pareto_svg({"mixers": {"aff": {"test_top1": 97.0}}})
+    with pytest.raises(ValueError, match="nothing was measured with onnxruntime at batch 7"):
+        pareto_svg(made_up(), batch=7)
+
+
+def test_names_are_escaped_in_pictures() -> None:
+    results = made_up(mixers=2)
+    results["mixers"]["aff"]["mixer"] = 'my.file:Mix(a="<&>")'
+    ElementTree.fromstring(pareto_svg(results))

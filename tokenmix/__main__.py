@@ -1,0 +1,7 @@
+"""``python -m tokenmix`` is the command ``tokenmix``."""
+
+import sys
+
+from tokenmix.cli import main
+
+sys.exit(main())

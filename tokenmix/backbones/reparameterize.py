@@ -1,0 +1,47 @@
+"""The equivalent inference model: norms folded, parallel branches merged, classifiers averaged."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from tokenmix.backbones.base import Backbone
+from tokenmix.blocks import Residual
+from tokenmix.layers import fused
+
+
+@torch.no_grad()
+def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Module:
+    """A new model that computes the same in eval mode with fewer operations; the given one is left as it was.
+
+    Batch norms are folded wherever that is exact (into a neighbouring convolution, never through zero padding),
+    parallel kernels and skips merged, two classifiers averaged into one. What precedes the pooling stays, so that
+    ``forward_features`` returns the same. A second call changes nothing more.
+
+    Args:
+        model: A backbone, or any module that contains ours, in eval mode.
+        fold_layer_scale: Also multiply layer scales into the convolution before them.
+
+    Raises:
+        ValueError: If the model is in training mode: batch norms then have no fixed form.
+    """
+    if any(module.training for module in model.modules()):
+        raise ValueError("reparameterize needs a model in eval mode, this one is in training mode: call model.eval()")
+    new = fused(copy.deepcopy(model))
+    for module in new.modules():
+        if fold_layer_scale and isinstance(module, Residual):
+            module.fold_layer_scale()
+        if isinstance(module, Backbone):
+            _average_classifiers(module)
+    return new.eval()
+
+
+def _average_classifiers(model: Backbone) -> None:
+    """One classifier whose output is the mean of both: exact, because both are linear."""
+    head = model.head
+    if isinstance(head.fc, nn.Linear) and isinstance(head.fc_dist, nn.Linear):
+        head.fc.weight.copy_((head.fc.weight + head.fc_dist.weight) / 2)
+        head.fc.bias.copy_((head.fc.bias + head.fc_dist.bias) / 2)
+    head.fc_dist, head.num_classifiers = None, 1

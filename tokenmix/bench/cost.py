@@ -1,0 +1,71 @@
+"""What a model costs by count: parameters, multiply-accumulates, and the transforms that profilers overlook."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenmix.export.prepare import set_form
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts for one image (1 MAC = one multiplication and one addition).
+
+    Attributes:
+        params: Trainable parameters.
+        macs: Convolutions, linear layers and matrix products, attention's two products included.
+        transform_macs: Fourier and cosine transforms of the spectral mixers, which ``macs`` does not include, by their
+            usual operation counts (a fast 2-D transform of C channels: 1.25 H W log2(H W) C).
+    """
+
+    params: int
+    macs: int
+    transform_macs: float
+
+
+def cost(model: nn.Module, image_size: int | tuple[int, int], *, in_chans: int = 3) -> Cost:
+    """Count a model's parameters and its multiply-accumulates for one image; the model is not changed.
+
+    The model is counted as it is given; re-parameterise it first to count the inference form. Whichever form its
+    spectral mixers use, their transforms are counted in ``transform_macs`` and never in ``macs``.
+
+    Args:
+        model: A model of one image batch (1, in_chans, H, W).
+        image_size: Height and width in pixels, or one number for both.
+        in_chans: Channels of the image.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    counted = copy.deepcopy(model).eval()
+    set_form(counted, "fft")  # the FLOP counter passes over FFTs, so that transforms are counted once, by the hooks
+    tensors = (*counted.parameters(), *counted.buffers())
+    first = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    image = torch.zeros(1, in_chans, height, width, device=first.device, dtype=first.dtype)
+
+    transforms = 0.0
+
+    def add_transforms(module: nn.Module, args: tuple[Tensor, ...], output: object) -> None:
+        nonlocal transforms
+        transforms += module.transform_macs(*args[0].shape[-2:])  # type: ignore[operator]
+
+    outermost: list[str] = []
+    for name, module in counted.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in outermost)
+        if callable(getattr(module, "transform_macs", None)) and not inside:
+            outermost.append(name)
+            module.register_forward_hook(add_transforms)
+
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the CPU's fused attention; as plain matrix products every device counts alike.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        counted(image)
+    return Cost(
+        params=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        macs=counter.get_total_flops() // 2,
+        transform_macs=float(transforms),
+    )

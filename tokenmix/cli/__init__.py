@@ -1,0 +1,92 @@
+"""The command line: a command parses its arguments, calls one public function and prints.
+
+Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
+files it was given; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from tokenmix.names import unknown
+from tokenmix.version import __version__
+
+COMMANDS = {
+    "compare": "which token mixer for these images and this device? train, judge, export and measure several",
+    "train": "train one model by a recipe",
+    "eval": "judge a trained model on a data set",
+    "predict": "name what is on pictures",
+    "export": "write a model for another runtime, verified",
+    "convert": "rewrite an official checkpoint under our names, or back",
+    "models": "list the models",
+    "mixers": "list the token mixers and what fills their slots",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with suggestions for mistyped options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse all of ``argv``; an unknown option is an error with a suggestion."""
+        args, rest = self.parse_known_args(argv)
+        if rest:
+            word = rest[0].split("=")[0]
+            if word.startswith("-"):
+                known = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+                self.error(unknown("option", word, known))
+            self.error(f"unexpected argument {word!r}; see {self.prog} --help")
+        return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
+        print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
+        print("\n`tokenmix COMMAND --help` explains each. Exit codes: 0 done, 1 bug, 2 mistake, 130/143 interrupted.")
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"tokenmix {__version__}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        print(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
+        return 2
+    command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
+    parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
+    command.add_arguments(parser)
+    try:
+        args = parser.parse(rest)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    warnings.showwarning = _show_warning
+    try:
+        command.run(args)
+        return 0
+    except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
+        if args.traceback:
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"tokenmix {name}: error: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if category is UserWarning:
+        print(f"warning: {message}", file=sys.stderr)

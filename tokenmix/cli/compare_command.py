@@ -1,0 +1,77 @@
+"""Which token mixer for these images and this device?
+
+Trains each mixer in the same skeleton under one budget, judges it on held-out images, exports it to ONNX, checks that
+file, and measures latency, memory and cost. Writes results.json, report.html and the models. The same command
+continues an interrupted comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tokenmix.bench.match import BUDGETS
+from tokenmix.cli.output import print_json
+from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
+from tokenmix.mixers import split_specs
+from tokenmix.report.table import text_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``tokenmix compare``."""
+    add = parser.add_argument
+    add("data", nargs="?", default="digits", help="digits, an image folder, cifar10, ..., or hf:owner/name")
+    add("--data", dest="data_option", metavar="DATA", help="the same as the first argument")
+    add(
+        "--mixers",
+        nargs="+",
+        default=list(DEFAULT_MIXERS),
+        metavar="MIXER",
+        help="a name, 'name(option=value)', 'package.file:Class(option=1)', or one per stage with commas between; "
+        "a single argument with commas is a list of mixers",
+    )
+    add("--out", default="runs/compare", metavar="DIR", help="folder for the results (default: %(default)s)")
+    add("--skeleton", default=DEFAULT_SKELETON, metavar="MODEL", help="default: %(default)s")
+    add("--recipe", metavar="NAME", help="a recipe's name or JSON file (default: digits for the digits, else basic)")
+    add("--epochs", type=float, metavar="N", help="short for --set epochs=N")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe; repeatable")
+    add("--seeds", type=int, default=1, metavar="N", help="train each N times and report mean and spread")
+    add("--match", choices=BUDGETS, help="change widths so that all have the first mixer's budget")
+    add("--batch-sizes", type=int, nargs="+", default=[1, 32], metavar="N", help="of the latency measurement")
+    add("--compile", action="store_true", help="measure torch.compile too (a minute of compilation per mixer)")
+    add("--measure-seconds", type=float, default=60.0, metavar="S", help="time for all latency measurements together")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add("--download", action="store_true", help="allow named data sets to be downloaded")
+    add("--fresh", action="store_true", help="start again, whatever the folder holds")
+    add("--json", action="store_true", help="print the results as JSON and nothing else")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare, then print the table."""
+    mixers = split_specs(args.mixers[0]) if len(args.mixers) == 1 else args.mixers
+    settings = [*args.set, *([f"epochs={args.epochs:g}"] if args.epochs else [])]
+    results = compare(
+        args.data_option or args.data,
+        mixers,
+        out=args.out,
+        skeleton=args.skeleton,
+        recipe=args.recipe,
+        settings=settings,
+        seeds=args.seeds,
+        match=args.match,
+        batch_sizes=tuple(args.batch_sizes),
+        compile=args.compile,
+        measure_seconds=args.measure_seconds,
+        device=args.device,
+        workers=args.workers,
+        download=args.download,
+        fresh=args.fresh,
+        log=(lambda line: None) if args.json else print,
+    )
+    if args.json:
+        print_json(results)
+        return
+    print()
+    print(text_table(results))
+    print(f"\nreport: {Path(args.out) / 'report.html'}\nagain:  {results['command']}")

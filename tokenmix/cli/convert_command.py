@@ -1,0 +1,27 @@
+"""Rewrite an official checkpoint under our key names as safetensors, or write the official names back."""
+
+from __future__ import annotations
+
+import argparse
+
+from tokenmix.checkpoints import FORMATS, convert
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``tokenmix convert``."""
+    add = parser.add_argument
+    add("source", help="a checkpoint of an official project, or one of ours")
+    add("target", help="the file to write: .safetensors, with --to official also .pth")
+    add("--to", choices=FORMATS, default="tokenmix", help="whose key names to write (default: %(default)s)")
+    add("--raw", action="store_true", help="take the raw weights although there are averaged (EMA) ones")
+    add("--norm", help="AFFNet: group (default) or layer")
+    add("--act", help="AFFNet: silu (default) or relu")
+    add("--threshold", type=float, help="AFFNet: soft-shrink threshold (default 0.01)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert and say what it was."""
+    options = {key: getattr(args, key) for key in ("norm", "act", "threshold") if getattr(args, key) is not None}
+    model = convert(args.source, args.target, to=args.to, ema=not args.raw, **options)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{args.target}: {count:,} parameters")

@@ -1,0 +1,52 @@
+"""Train one model.
+
+RECIPE is a recipe's name, a recipe's JSON file, or a model's name (which gets the recipe `basic`). The same command
+continues an interrupted run.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tokenmix.cli.output import print_json
+from tokenmix.data import load_data
+from tokenmix.recipes import make_recipe
+from tokenmix.train.loop import fit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``tokenmix train``."""
+    add = parser.add_argument
+    add("recipe", help="a recipe's name or JSON file, or a model's name")
+    add("settings", nargs="*", metavar="KEY=VALUE", help="overrides, for example epochs=3 model_args.mixers=pool")
+    add("--data", help="digits, an image folder, cifar10, ..., or hf:owner/name (default: the recipe's)")
+    add("--out", default="runs/train", metavar="DIR", help="the run's folder (default: %(default)s)")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add("--download", action="store_true", help="allow named data sets to be downloaded")
+    add("--fresh", action="store_true", help="start again, whatever the folder holds")
+    add("--json", action="store_true", help="print the outcome as JSON and nothing else")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, then print what came of it."""
+    log = (lambda line: None) if args.json else print
+    settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
+    recipe = make_recipe(args.recipe, settings)
+    data = load_data(recipe.data, seed=recipe.seed, download=args.download, log=log)
+    log(data.summary())
+    result = fit(
+        recipe,
+        data,
+        args.out,
+        device=args.device,
+        workers=args.workers,
+        log=log,
+        progress=not args.json,
+        fresh=args.fresh,
+    )
+    if args.json:
+        print_json({"best": result.best, "seconds": result.seconds, "weights": str(result.best_weights)})
+        return
+    print(f"best: {result.best['val_top1']:.2f} % of the validation images after epoch {result.best['epoch']}")
+    print(f"weights: {result.best_weights}")

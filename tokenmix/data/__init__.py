@@ -1,0 +1,38 @@
+"""Labelled pictures: where they come from, how they are decoded, and how they become batches."""
+
+from tokenmix.data.dataset import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ArrayImages,
+    DataSet,
+    FileImages,
+    ImageSet,
+    Skipped,
+    TableImages,
+)
+from tokenmix.data.images import ImageError, open_image
+from tokenmix.data.loader import Batch, Loader
+from tokenmix.data.sources import KNOWN, load_data
+from tokenmix.data.transforms import AUGMENTS, preprocess, preprocess_file, resize_and_crop, to_pil
+
+__all__ = [
+    "AUGMENTS",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "KNOWN",
+    "ArrayImages",
+    "Batch",
+    "DataSet",
+    "FileImages",
+    "ImageError",
+    "ImageSet",
+    "Loader",
+    "Skipped",
+    "TableImages",
+    "load_data",
+    "open_image",
+    "preprocess",
+    "preprocess_file",
+    "resize_and_crop",
+    "to_pil",
+]

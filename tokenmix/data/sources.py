@@ -1,0 +1,67 @@
+"""The one way in: a data set from the name that a user wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tokenmix.data.dataset import DataSet
+from tokenmix.data.digits import load_digits
+from tokenmix.data.folder import load_folder
+from tokenmix.data.named import TORCHVISION, load_hub, load_torchvision
+from tokenmix.names import unknown
+
+KNOWN = {
+    "digits": "scikit-learn's 1,797 handwritten digits, 10 classes; embedded, needs no download",
+    "cifar10": "60,000 small photos, 10 classes; --download",
+    "cifar100": "60,000 small photos, 100 classes; --download",
+    "flowers102": "8,189 photos of flowers, 102 classes; --download",
+    "food101": "101,000 photos of dishes, 101 classes; --download",
+    "pets": "7,349 photos of cats and dogs, 37 breeds; --download",
+}
+
+
+def load_data(
+    spec: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    download: bool = False,
+    log: Callable[[str], None] = print,
+    image_size: int | None = None,
+    check: bool = True,
+) -> DataSet:
+    """The data set that ``spec`` names.
+
+    Args:
+        spec: ``"digits"``, another key of `KNOWN`, the path of an image folder, or ``"hf:owner/name"``. A known name
+            wins over a folder of that name (write ``./digits`` for the folder).
+        seed: Decides which images are split off where a set has no validation or test images of its own. The split of
+            the digits is always the same.
+        download: Allow a torchvision data set to be downloaded. (A Hugging Face name always is, once.)
+        log: Receives one line at a time: progress, what was skipped, the sizes.
+        image_size: The data set's default image size in pixels; its own default is 32 for digits and CIFAR, else 224.
+        check: Decode every image of a folder or a Hugging Face data set first, so that broken ones are skipped and
+            reported now.
+
+    Raises:
+        ValueError: An unknown name or path, nothing readable in it, not downloaded, or a missing library.
+    """
+    name = os.fspath(spec)
+    path = Path(name).expanduser()
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be a positive number of pixels, not {image_size}")
+    if name == "digits":
+        data = load_digits(image_size=image_size or 32)
+    elif name in TORCHVISION:
+        data = load_torchvision(name, seed=seed, download=download, image_size=image_size, log=log)
+    elif name.startswith("hf:"):
+        data = load_hub(name.removeprefix("hf:"), seed=seed, image_size=image_size or 224, check=check, log=log)
+    elif path.is_dir():
+        data = load_folder(path, seed=seed, image_size=image_size or 224, check=check, log=log)
+    elif path.exists():
+        raise ValueError(f"{name} is a file; a data set is a folder with one folder of images per class")
+    else:
+        raise ValueError(unknown("data set", name, KNOWN) + "; there is no folder of this name either")
+    log(data.summary())
+    return data

@@ -1,0 +1,82 @@
+"""The loop without the optimiser: how good a model is, and what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tokenmix.tasks import Batch, Task, to_device
+
+
+class Batches(Protocol):
+    """What the loops read: ``tokenmix.data.Loader``, or anything with its ``batches``."""
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from the batch ``start`` on."""
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every submodule is back in the mode it was in.
+
+    Not ``inference_mode``: a mixer that keeps a transform for a size it has seen would keep an inference tensor, and
+    the next training step would refuse it.
+    """
+    training = [child for child in module.modules() if child.training]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for child in training:
+            child.training = True
+
+
+def evaluate(task: Task, loader: Batches, device: torch.device | str = "cpu") -> dict[str, float]:
+    """The task's metric over the loader's images, for classification ``top1`` and ``top5`` in percent and ``loss``.
+
+    Args:
+        task: Already on ``device``.
+        loader: Its first epoch is read once.
+        device: Where the batches go.
+
+    Raises:
+        ValueError: The loader yields no sample.
+    """
+    metric = task.metric()
+    with evaluating(task):
+        for batch in loader.batches(0):
+            batch = to_device(batch, device)
+            metric.update(task.predict(batch), batch)
+    return metric.compute()
+
+
+def predictions(model: nn.Module, loader: Batches, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """A classifier's predictions: ``probabilities`` (N, K) float32, ``labels`` (N,) and ``index`` (N,), on the CPU.
+
+    Masked samples are left out; a model with several heads gives the softmax of their mean logits.
+
+    Args:
+        model: (B, 3, H, W) -> (B, K) logits, already on ``device``.
+        loader: Its first epoch is read once.
+        device: Where the batches go.
+
+    Raises:
+        ValueError: The loader yields no sample.
+    """
+    parts: dict[str, list[Tensor]] = {"probabilities": [], "labels": [], "index": []}
+    with evaluating(model):
+        for batch in loader.batches(0):
+            output = model(batch["image"].to(device))
+            logits = torch.stack(tuple(output)).mean(0) if isinstance(output, tuple | list) else output
+            mask = batch["mask"]
+            parts["probabilities"].append(logits.float().softmax(1).cpu()[mask])
+            parts["labels"].append(batch["label"][mask])
+            parts["index"].append(batch["index"][mask])
+    if not parts["labels"]:
+        raise ValueError("nothing to predict: the data set is empty")
+    return {name: torch.cat(tensors) for name, tensors in parts.items()}

@@ -1,0 +1,1 @@
+"""Heads of dense tasks, on the feature levels of a backbone."""

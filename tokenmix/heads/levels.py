@@ -1,0 +1,59 @@
+"""The feature levels that dense heads read: a backbone's stages, each output behind a norm of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokenmix.backbones.base import Backbone, feature_indices
+from tokenmix.layers import LayerNorm2d
+from tokenmix.names import unknown
+
+NORMS = ("batch", "layer", "none")
+
+
+class Levels(nn.Module):
+    """``(B, in_chans, H, W)`` -> one ``(B, C_i, H_i, W_i)`` per level, from fine to coarse.
+
+    The next stage reads the map without the norm. What the levels do not need of the backbone is removed from it.
+
+    Args:
+        backbone: Taken over and changed: its stages after the last level, its final part and its head go.
+        indices: The stages whose outputs are wanted; None is all.
+        norm: ``"layer"`` (over the channels of each pixel, eps 1e-6), ``"batch"`` or ``"none"``.
+
+    Raises:
+        ValueError: For an unknown norm or an index out of range.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        indices: int | Sequence[int] | None = None,
+        norm: str = "none",
+        *,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(unknown("norm", norm, NORMS))
+        make: Any = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}[norm]
+        self.indices = feature_indices(len(backbone.stages), indices)
+        self.feature_info = [backbone.feature_info[i] for i in self.indices]
+        self.num_chs = [info["num_chs"] for info in self.feature_info]
+        self.reductions = [info["reduction"] for info in self.feature_info]
+        self.stem = backbone.stem
+        self.stages = backbone.stages[: max(self.indices) + 1]
+        self.norms = nn.ModuleList(make(dim, device=device, dtype=dtype) for dim in self.num_chs)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        maps = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.indices:
+                maps.append(self.norms[self.indices.index(i)](x))
+        return maps

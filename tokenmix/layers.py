@@ -1,0 +1,249 @@
+"""Small layers that mixers and blocks are made of, each with its equivalent inference form where it has one.
+
+A layer with such a form has ``fuse() -> nn.Module``, which returns a new module and leaves the layer as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Nearest multiple of ``divisor`` (half up), at least ``divisor``, one more if over 10 % was lost (MobileNetV2)."""
+    result = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return result + divisor if result < 0.9 * value else result
+
+
+class DropPath(nn.Module):
+    """Drop the branch for whole samples with probability ``rate`` in training (arXiv:1603.09382). Keeps the shape."""
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        self.rate = float(rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep = 1.0 - self.rate
+        return x * x.new_empty([x.size(0)] + [1] * (x.ndim - 1)).bernoulli_(keep).div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
+
+
+class LayerNorm2d(nn.Module):
+    """``(B, C, H, W) -> (B, C, H, W)``: layer norm over the channels of each pixel, eps under the root."""
+
+    def __init__(self, dim: int, eps: float = 1e-6, *, device=None, dtype=None) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(dim, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        return F.layer_norm(x, [x.size(-1)], self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+class ConvNorm(nn.Module):
+    """``(B, in_chans, H, W) -> (B, out_chans, H', W')``: convolution, batch norm, activation.
+
+    Padding keeps the size at stride 1. ``act`` is a factory without arguments (``nn.GELU``) or None.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        kernel_size: int | tuple[int, int] = 1,
+        stride: int = 1,
+        *,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        act: Callable[[], nn.Module] | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        padding = ((kernel[0] - 1) // 2 * dilation, (kernel[1] - 1) // 2 * dilation)
+        dd = {"device": device, "dtype": dtype}
+        self.conv = nn.Conv2d(
+            in_chans, out_chans, kernel, stride, padding, dilation=dilation, groups=groups, bias=bias, **dd
+        )
+        self.norm = nn.BatchNorm2d(out_chans, **dd)
+        self.act = nn.Identity() if act is None else act()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+    def fuse(self) -> nn.Module:
+        """The convolution with the norm folded in, followed by the activation if there is one."""
+        conv = fold_norm_after(self.conv, self.norm)
+        return conv if isinstance(self.act, nn.Identity) else nn.Sequential(conv, copy.deepcopy(self.act))
+
+
+class NormConv(nn.Module):
+    """``(B, C, H, W) -> (B, C, H, W)``: ``x + PW(BN(x))`` without bias, as in FFNet's merger."""
+
+    def __init__(self, dim: int, *, device=None, dtype=None) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(dim, device=device, dtype=dtype)
+        self.conv = nn.Conv2d(dim, dim, 1, bias=False, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(self.norm(x))
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Conv2d:
+        """One 1x1 convolution with bias: the norm folded into its input side, the skip as the identity matrix."""
+        conv = fold_norm_before(self.conv, self.norm)
+        conv.weight += torch.eye(conv.out_channels, dtype=conv.weight.dtype, device=conv.weight.device)[
+            :, :, None, None
+        ]
+        return conv
+
+
+class RepDepthwise(nn.Module):
+    """``(B, C, H, W) -> (B, out_chans, H', W')``: a sum of depthwise ConvNorm branches, one kernel once fused.
+
+    Args:
+        dim: Input channels; the groups of every branch.
+        kernel_sizes: Odd kernel sizes, one branch each; none may exceed the first in either direction.
+        out_chans: Output channels, a multiple of ``dim``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_sizes: Sequence[int | tuple[int, int]],
+        stride: int = 1,
+        *,
+        out_chans: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            ConvNorm(dim, out_chans or dim, k, stride, groups=dim, device=device, dtype=dtype) for k in kernel_sizes
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [branch(x) for branch in self.branches]
+        out = outputs[0]
+        for other in outputs[1:]:
+            out = out + other
+        return out
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Conv2d:
+        """One depthwise convolution with bias: smaller kernels padded with zeros and added."""
+        convs = [fold_norm_after(branch.conv, branch.norm) for branch in self.branches]  # type: ignore[arg-type]
+        merged = convs[0]
+        height, width = merged.kernel_size
+        assert merged.bias is not None
+        for conv in convs[1:]:
+            assert conv.bias is not None
+            dh, dw = (height - conv.kernel_size[0]) // 2, (width - conv.kernel_size[1]) // 2
+            merged.weight += F.pad(conv.weight, (dw, dw, dh, dh))
+            merged.bias += conv.bias
+        return merged
+
+
+def fused(module: nn.Module) -> nn.Module:
+    """The inference form of ``module``: what its ``fuse`` returns, else itself with every child replaced by its form.
+
+    Changes ``module``, so give it a copy.
+    """
+    fuse = getattr(module, "fuse", None)
+    if fuse is not None:
+        return fuse()
+    for name, child in module.named_children():
+        setattr(module, name, fused(child))
+    return module
+
+
+def norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A batch norm in eval mode as ``scale * x + shift``, both ``(C,)``.
+
+    Raises:
+        ValueError: If the norm keeps no running statistics.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a batch norm without running statistics cannot be folded: it has no fixed affine form")
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def _with_bias(conv: nn.Conv2d) -> nn.Conv2d:
+    """A copy of ``conv`` that has a bias."""
+    new = copy.deepcopy(conv)
+    if new.bias is None:
+        new.bias = nn.Parameter(new.weight.new_zeros(new.out_channels))
+    return new
+
+
+def takes_norm_before(module: nn.Module) -> bool:
+    """Whether `fold_norm_before` can fold a norm into ``module``: an ungrouped, unpadded 1x1 convolution."""
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.kernel_size == (1, 1) and not any(module.padding) and module.groups == 1  # type: ignore[arg-type]
+
+
+def last_conv(module: nn.Module) -> nn.Conv2d | None:
+    """The convolution whose output is that of ``module``, or None if something else makes it.
+
+    A module that ends with a layer says so by an attribute ``output_layer``, the layer's name.
+    """
+    if isinstance(module, nn.Conv2d):
+        return module
+    if isinstance(module, nn.Sequential):
+        return last_conv(module[-1]) if len(module) else None
+    name = getattr(module, "output_layer", None)
+    return None if name is None else last_conv(getattr(module, name))
+
+
+@torch.no_grad()
+def fold_norm_after(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """A new convolution equal to ``norm(conv(x))`` in eval mode."""
+    scale, shift = norm_affine(norm)
+    new = _with_bias(conv)
+    assert new.bias is not None
+    new.weight *= scale[:, None, None, None]
+    new.bias.copy_(new.bias * scale + shift)
+    return new
+
+
+@torch.no_grad()
+def fold_norm_before(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """A new convolution equal to ``conv(norm(x))`` in eval mode; exact only without padding, so ``conv`` must be 1x1.
+
+    Raises:
+        ValueError: If the convolution pads or is grouped.
+    """
+    if not takes_norm_before(conv):
+        raise ValueError("a norm can be folded into the input side of an ungrouped, unpadded 1x1 convolution only")
+    scale, shift = norm_affine(norm)
+    new = _with_bias(conv)
+    assert new.bias is not None
+    new.bias += (conv.weight[:, :, 0, 0] * shift).sum(1)
+    new.weight *= scale[None, :, None, None]
+    return new
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "hardswish": nn.Hardswish,
+    "identity": nn.Identity,
+}

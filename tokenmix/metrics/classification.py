@@ -1,0 +1,91 @@
+"""Metrics of classification: top-1 and top-5 accuracy, loss, and the confusion matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokenmix.metrics.base import Metric
+
+NOTHING = "nothing was evaluated: the data set is empty, or every sample is masked"
+
+
+def _valid(logits: Tensor, batch: dict[str, Any]) -> Tensor:
+    """(B,) bool: the samples that count."""
+    mask = batch.get("mask")
+    return mask if mask is not None else torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+
+
+def _classes(label: Tensor) -> Tensor:
+    """(B,) or (B, K) -> (B,) int64: the class, of soft labels the most probable one."""
+    return label.argmax(1) if label.ndim == 2 else label
+
+
+class TopK(Metric):
+    """Logits (B, K), label (B,) or (B, K) -> ``top1`` and ``top5`` in percent and the mean cross-entropy ``loss``.
+
+    With fewer than five classes ``top5`` is 100, since the right class is always among them. A sample whose logits are
+    not all finite counts as wrong. The loss is that of the labels as they are, without smoothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__((4,))
+
+    def update(self, prediction: Tensor, batch: dict[str, Any]) -> None:
+        """Add a batch; see the class."""
+        logits = prediction.detach()
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        valid, label = _valid(logits, batch), batch["label"]
+        classes = _classes(label)
+        finite = logits.isfinite().all(1)
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == classes[:, None]  # (B, <=5)
+        loss = F.cross_entropy(logits, label if label.ndim == 1 else label.to(logits.dtype), reduction="none")
+        columns = torch.stack((ranked[:, 0] & finite, ranked.any(1) & finite, torch.ones_like(finite)), dim=1)
+        counts = (columns & valid[:, None]).sum(0, dtype=torch.float64)
+        self.add(torch.cat((counts, loss.double().where(valid, loss.new_zeros((), dtype=torch.float64)).sum()[None])))
+
+    def compute(self) -> dict[str, float]:
+        """``{"top1": percent, "top5": percent, "loss": mean cross-entropy in nats}``."""
+        top1, top5, count, loss = self.total().tolist()
+        if not count:
+            raise ValueError(NOTHING)
+        return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "loss": loss / count}
+
+
+class Confusion(Metric):
+    """Logits (B, K), label (B,) or (B, K) -> how often each class was taken for each other one.
+
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__((num_classes, num_classes), torch.int64)
+        self.num_classes = num_classes
+
+    def update(self, prediction: Tensor, batch: dict[str, Any]) -> None:
+        """Add a batch of logits or probabilities."""
+        valid, size = _valid(prediction, batch), self.num_classes
+        cells = (_classes(batch["label"]) * size + prediction.argmax(1))[valid]
+        self.add(torch.bincount(cells, minlength=size * size).view(size, size))
+
+    def matrix(self) -> list[list[int]]:
+        """(K, K) counts; rows are the true classes, columns the predicted ones."""
+        return self.total().tolist()
+
+    def compute(self) -> dict[str, float]:
+        """``{"top1", "balanced_top1"}`` in percent; balanced = the mean over the classes that occur."""
+        total = self.total().double()
+        if not total.sum():
+            raise ValueError(NOTHING)
+        rows = total.sum(1)
+        seen = rows > 0
+        recall = total.diagonal()[seen] / rows[seen]
+        return {
+            "top1": float(100 * total.diagonal().sum() / total.sum()),
+            "balanced_top1": float(100 * recall.mean()),
+        }

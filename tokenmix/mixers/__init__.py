@@ -1,0 +1,338 @@
+"""Token mixers, ``(B, C, H, W) -> (B, C, H, W)``: the four papers' ones, the yardsticks, and how to select any other.
+
+A mixer specification (`MixerSpec`) is one of
+
+* a name of `MIXERS`: ``"aff"``;
+* a name with options: ``"ffnified(key_size=3)"``; options are literals given by name;
+* a user's class or function by module: ``"my_package.my_file:MyMixer(option=1)"``. The module is imported as usual, the
+  current directory included (after everything installed, and only during the import);
+* any callable ``(dim, *, device, dtype) -> nn.Module``; device and dtype may be missing from its signature.
+
+A string with commas between specifications is one for each stage: ``"ffnified,ffnified,attention,attention"``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tokenmix.mixers.additive import AdditiveAttention
+from tokenmix.mixers.baselines import (
+    Depthwise,
+    GlobalFilter,
+    Identity,
+    Pooling,
+    SeparableAttention,
+    SoftmaxAttention,
+    SwiftAttention,
+)
+from tokenmix.mixers.ffnified import ffnified_attention
+from tokenmix.mixers.frequency import FrequencyFilter
+from tokenmix.mixers.metamixer import MetaMixer, Static
+from tokenmix.mixers.spectrum import SpectrumMixer
+from tokenmix.names import unknown
+
+__all__ = [
+    "MIXERS",
+    "AdditiveAttention",
+    "Depthwise",
+    "FrequencyFilter",
+    "GlobalFilter",
+    "Identity",
+    "MetaMixer",
+    "MixerInfo",
+    "MixerSpec",
+    "Pooling",
+    "SeparableAttention",
+    "SoftmaxAttention",
+    "SpectrumMixer",
+    "Static",
+    "SwiftAttention",
+    "ffnified_attention",
+    "list_mixers",
+    "make_mixer",
+    "per_stage",
+    "split_specs",
+]
+
+MixerSpec = str | Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class MixerInfo:
+    """A mixer and what is shown of it.
+
+    Attributes:
+        build: ``(dim, *, <options>, device, dtype) -> nn.Module``.
+        paper: Where it comes from.
+        query: What fills the slot of the query in the frame ``value(act(key(query(x), x)), x)``.
+        key: The same for the key interaction.
+        act: The same for the activation between the two.
+        value: The same for the value interaction.
+        complexity: In N = H W tokens, C channels, k kernel size, b channels of a block.
+        widths: What adapts to a width that the default does not divide.
+    """
+
+    build: Callable[..., nn.Module]
+    paper: str
+    query: str
+    key: str
+    act: str
+    value: str
+    complexity: str
+    widths: str = "any"
+
+
+MIXERS: dict[str, MixerInfo] = {
+    "aff": MixerInfo(
+        FrequencyFilter,
+        "AFFNet, arXiv:2307.14008",
+        query="rfft2",
+        key="2-layer block-diagonal complex map",
+        act="SiLU, soft-shrink",
+        value="times spectrum, irfft2",
+        complexity="O(N log N C + N C b)",
+        widths="groups = gcd(C, 8)",
+    ),
+    "ffnified": MixerInfo(
+        ffnified_attention,
+        "MetaMixer/FFNet, arXiv:2406.02021",
+        query="1x1 conv, BN",
+        key="depthwise conv k x k",
+        act="GELU",
+        value="depthwise conv k x k",
+        complexity="O(N C^2 + N C k^2)",
+    ),
+    "additive": MixerInfo(
+        AdditiveAttention,
+        "CAS-ViT, arXiv:2408.03703",
+        query="1x1 conv",
+        key="gate(q) + gate(k), spatial and channel",
+        act="depthwise conv 3x3",
+        value="times v, depthwise conv 3x3",
+        complexity="O(N C^2)",
+    ),
+    "dsm": MixerInfo(
+        SpectrumMixer,
+        "DSM, arXiv:2309.06721 (reconstruction)",
+        query="1x1 conv, DCT-II",
+        key="generated gates of 16 soft bands",
+        act="softmax over bands",
+        value="times spectrum, IDCT, + depthwise 3x3, 1x1 conv",
+        complexity="O(N log N C + N C^2)",
+        widths="hidden = max(C // 4, 8)",
+    ),
+    "attention": MixerInfo(
+        SoftmaxAttention,
+        "Transformer/ViT, arXiv:1706.03762",
+        query="1x1 conv",
+        key="q k(x)^T / sqrt(d)",
+        act="softmax over tokens",
+        value="times v(x), 1x1 conv",
+        complexity="O(N^2 C + N C^2)",
+        widths="head_dim = largest divisor of C up to 32",
+    ),
+    "separable": MixerInfo(
+        SeparableAttention,
+        "MobileViTv2, arXiv:2206.02680",
+        query="1x1 conv to 1 channel",
+        key="softmax over tokens",
+        act="weighted sum of k(x)",
+        value="times relu(v(x)), 1x1 conv",
+        complexity="O(N C^2)",
+    ),
+    "swift": MixerInfo(
+        SwiftAttention,
+        "SwiftFormer, arXiv:2303.15446",
+        query="1x1 conv, L2 norm",
+        key="global query times k(x)",
+        act="identity",
+        value="1x1 conv, + q, 1x1 conv",
+        complexity="O(N C^2)",
+    ),
+    "pool": MixerInfo(
+        Pooling,
+        "PoolFormer, arXiv:2111.11418",
+        query="identity",
+        key="average pool 3x3",
+        act="identity",
+        value="minus x",
+        complexity="O(N C k^2)",
+    ),
+    "global_filter": MixerInfo(
+        GlobalFilter,
+        "GFNet, arXiv:2107.00645",
+        query="rfft2",
+        key="learnt complex grid, resized to the map",
+        act="identity",
+        value="times spectrum, irfft2",
+        complexity="O(N log N C)",
+    ),
+    "depthwise": MixerInfo(
+        Depthwise,
+        "ConvNeXt, arXiv:2201.03545",
+        query="identity",
+        key="depthwise conv 7x7",
+        act="identity",
+        value="identity",
+        complexity="O(N C k^2)",
+    ),
+    "identity": MixerInfo(
+        Identity,
+        "no mixing",
+        query="identity",
+        key="identity",
+        act="identity",
+        value="identity",
+        complexity="O(1)",
+    ),
+}
+
+
+def list_mixers() -> list[str]:
+    """The names of the built-in mixers."""
+    return list(MIXERS)
+
+
+def make_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> nn.Module:
+    """A mixer of ``dim`` channels from its specification (see the module's description).
+
+    Raises:
+        ValueError: If the text cannot be read, the name is unknown or the module or its attribute cannot be found.
+        TypeError: If the mixer has no such option, or what was built is no ``nn.Module``.
+    """
+    options: dict[str, Any] = {}
+    if isinstance(spec, str):
+        label, build, options = _parse(spec)
+    elif isinstance(spec, nn.Module):
+        raise TypeError("a mixer is given by its class or a function that builds it, not by one built module")
+    elif callable(spec):
+        label, build = getattr(spec, "__name__", repr(spec)), spec
+    else:
+        raise TypeError(f"a mixer is given by a string or a callable, not by {type(spec).__name__}")
+
+    parameters = inspect.signature(build).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = [name for name in list(parameters)[1:] if parameters[name].kind in (_KEYWORD, _EITHER)]
+    for option in options:
+        if option not in known and not takes_all:
+            has = ", ".join(name for name in known if name not in ("device", "dtype")) or "none"
+            raise TypeError(f"mixer {label!r} has no option {option!r}; its options: {has}")
+    placed = {"device": device, "dtype": dtype}
+    given = {name: value for name, value in placed.items() if (name in known or takes_all) and name not in options}
+    mixer = build(dim, **options, **given)
+    if not isinstance(mixer, nn.Module):
+        raise TypeError(f"mixer {label!r} must build a torch.nn.Module, not {type(mixer).__name__}")
+    missing = {name: value for name, value in placed.items() if name not in given and value is not None}
+    return mixer.to(**missing) if missing else mixer
+
+
+def per_stage(spec: MixerSpec | Sequence[MixerSpec], stages: int) -> list[MixerSpec]:
+    """One specification for each stage: a single one is repeated, a string is split at its top-level commas.
+
+    Raises:
+        ValueError: If their number is neither 1 nor that of the stages.
+    """
+    if isinstance(spec, str):
+        specs: list[MixerSpec] = list(split_specs(spec))
+    else:
+        specs = list(spec) if isinstance(spec, Sequence) else [spec]
+    if len(specs) == 1:
+        specs = specs * stages
+    if len(specs) != stages:
+        raise ValueError(f"{len(specs)} mixers given for {stages} stages; give one, or one for each stage")
+    return specs
+
+
+def split_specs(text: str) -> list[str]:
+    """``"a(x=1,y=2),b"`` to ``["a(x=1,y=2)", "b"]``: split at the commas outside of brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append("")
+            continue
+        parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _parse(text: str) -> tuple[str, Callable[..., nn.Module], dict[str, Any]]:
+    """Name, builder and options of a specification."""
+    match = re.fullmatch(r"\s*(?:([\w.]+)\s*:)?\s*([\w.-]+)\s*(\(.*\))?\s*", text, re.DOTALL)
+    if match is None:
+        raise ValueError(f"cannot read the mixer {text!r}; write name, name(option=value) or module:name(option=value)")
+    module, name, arguments = match.groups()
+    if module is not None:
+        return f"{module}:{name}", _find(module, name), _options(text, arguments)
+    if name not in MIXERS:
+        raise ValueError(unknown("mixer", name, MIXERS))
+    return name, MIXERS[name].build, _options(text, arguments)
+
+
+def _options(text: str, arguments: str | None) -> dict[str, Any]:
+    if arguments is None:
+        return {}
+    try:
+        call = ast.parse(f"mixer{arguments}", mode="eval").body
+    except SyntaxError:
+        call = None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise ValueError(f"cannot read the options of the mixer {text!r}; write name(option=value, ...)")
+    if call.args or any(keyword.arg is None for keyword in call.keywords):
+        raise ValueError(f"the options of the mixer {text!r} must be given by name: name(option=value)")
+    options = {}
+    for keyword in call.keywords:
+        try:
+            options[str(keyword.arg)] = ast.literal_eval(keyword.value)
+        except ValueError:
+            raise ValueError(
+                f"option {keyword.arg!r} of the mixer {text!r} must be a number, a quoted string, True, False, None, "
+                "or a list or tuple of these"
+            ) from None
+    return options
+
+
+def _find(module: str, name: str) -> Callable[..., nn.Module]:
+    """The attribute of a user's module, which may lie in the current directory."""
+    here = os.getcwd()
+    sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"cannot import {module!r} for the mixer {module}:{name} ({error}); run from the folder that holds it, "
+            "or install it"
+        ) from error
+    finally:
+        sys.path.remove(here)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(
+                f"module {module!r} has no {name!r} for a mixer; it has: "
+                + ", ".join(key for key, value in vars(found).items() if callable(value) and not key.startswith("_"))
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise ValueError(f"{module}:{name} is no class or function that builds a mixer")
+    return found

@@ -1,0 +1,55 @@
+"""FFNified attention: attention with its two dynamic interactions replaced by depthwise convolutions (arXiv:2406.02021)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tokenmix.layers import ConvNorm, RepDepthwise
+from tokenmix.mixers.metamixer import MetaMixer, Static
+
+
+def ffnified_attention(
+    dim: int, *, key_size: int = 7, value_size: int = 7, conv: str = "auto", device=None, dtype=None
+) -> MetaMixer:
+    """``(B, C, H, W) -> (B, C, H, W)``: 1x1 convolution with batch norm, depthwise key, exact GELU, depthwise value.
+
+    Source: arXiv:2406.02021 (MetaMixer, FFNet) and its official classification and segmentation code.
+
+    Args:
+        dim: Channels.
+        key_size: Kernel of the key in pixels, odd.
+        value_size: Kernel of the value in pixels, odd.
+        conv: Kind of both convolutions. ``"plain"``: one with a bias and no norm. ``"rep"``: k x k plus 3x3, each with a
+            norm, one kernel once fused. ``"strip"`` (FFNet-Seg): k x k, (k-4) x (k-4), 1 x k and k x 1, without the second
+            at k = 3. ``"auto"``: plain up to 3, rep above.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If a size is even or below 1, or the kind is unknown.
+    """
+    dd = {"device": device, "dtype": dtype}
+    return MetaMixer(
+        query=ConvNorm(dim, dim, 1, **dd),
+        key=Static(_depthwise(dim, key_size, conv, **dd)),
+        act=nn.GELU(),
+        value=Static(_depthwise(dim, value_size, conv, **dd)),
+    )
+
+
+def _depthwise(dim: int, size: int, conv: str, *, device=None, dtype=None) -> nn.Module:
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"a kernel size of ffnified must be odd and at least 1, not {size}")
+    if conv == "auto":
+        conv = "plain" if size <= 3 else "rep"
+    if conv == "plain":
+        return nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim, device=device, dtype=dtype)
+    sizes: list[int | tuple[int, int]] = [size]
+    if conv == "rep":
+        sizes += [3] if size > 3 else []
+    elif conv == "strip":
+        sizes += [size - 4] if size > 3 else []
+        sizes += [(1, size), (size, 1)] if size > 1 else []
+    else:
+        raise ValueError(f"unknown kind of convolution {conv!r} for ffnified; known: auto, plain, rep, strip")
+    return RepDepthwise(dim, sizes, device=device, dtype=dtype)

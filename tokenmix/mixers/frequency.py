@@ -1,0 +1,215 @@
+"""The adaptive frequency filter of AFFNet (arXiv:2307.14008): a convolution as large as the image, its kernel made from it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenmix.layers import ACTIVATIONS
+from tokenmix.names import unknown
+from tokenmix.ops.fourier import filter_planes, rfft2_macs, rfft2_planes, under_autocast
+
+# Leaves for torch.fx: they look at dtypes, devices and the autocast state.
+torch.fx.wrap("rfft2_planes")
+torch.fx.wrap("filter_planes")
+
+
+def real_form(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A block-diagonal complex linear map as the kernel and bias of one grouped 1x1 convolution of real planes.
+
+    Args:
+        weight: ``(2, G, b, b)``: part (real, imaginary), group, input channel, output channel.
+        bias: ``(2, G, b)``.
+
+    Returns:
+        ``(2C, 2b, 1, 1)`` and ``(2C,)``, channels ordered (group, channel, part).
+    """
+    real, imag = weight[0].transpose(-1, -2), weight[1].transpose(-1, -2)  # (G, out, in)
+    block = torch.stack([torch.stack([real, -imag], -1), torch.stack([imag, real], -1)], 2)  # (G, out, 2, in, 2)
+    return block.flatten(0, 2).flatten(1)[:, :, None, None], bias.permute(1, 2, 0).flatten()
+
+
+@torch.fx.wrap
+def grouped_pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """``(B, C, H, W) -> (B, C, H, W)``: grouped 1x1 convolution in the precision of ``x``, outside of autocast."""
+    weight = weight.to(x.dtype)
+    bias = None if bias is None else bias.to(x.dtype)
+    if torch.jit.is_scripting():
+        return F.conv2d(x, weight, bias, groups=groups)
+    if under_autocast(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(x, weight, bias, groups=groups)
+    return F.conv2d(x, weight, bias, groups=groups)
+
+
+@torch.fx.wrap
+def complex_map(planes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``(B, 2C, H, W) -> (B, 2C, H, W)``: the map of `real_form` at each frequency; channels (group, channel, part)."""
+    kernel, shift = real_form(weight.to(planes.dtype), bias.to(planes.dtype))
+    return grouped_pointwise(planes, kernel, shift, weight.size(1))
+
+
+class ScalarPReLU(nn.Module):
+    """Any shape to itself: ``max(x, 0) + slope * min(x, 0)``, one learnt slope, computed in the precision of ``x``."""
+
+    def __init__(self, init: float = 0.25, *, device=None, dtype=None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1,), init, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(x, min=0) + self.weight.to(x.dtype) * torch.clamp(x, max=0)
+
+
+class _Filter(nn.Module):
+    """What the trainable filter and its fused form share: everything but the two complex linear maps."""
+
+    def __init__(self, dim: int, groups: int, threshold: float, act: nn.Module, act2: nn.Module) -> None:
+        super().__init__()
+        self.dim = dim
+        self.groups = groups
+        self.threshold = float(threshold)
+        self.form = "auto"
+        self.act = act
+        self.act2 = act2
+        # One call for both parts where they cannot differ.
+        self.shared_act = type(act) is type(act2) and not [*act.parameters(), *act2.parameters()]
+
+    def first(self, planes: Tensor) -> Tensor:
+        """The first complex linear map."""
+        raise NotImplementedError
+
+    def second(self, planes: Tensor) -> Tensor:
+        """The second complex linear map."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        planes = rfft2_planes(x, self.form)  # (B, C, 2, H, W//2+1)
+        return filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
+
+    def mask_planes(self, planes: Tensor) -> Tensor:
+        """``(B, C, 2, H, W//2+1) -> (B, C, 2, H, W//2+1)``: the mask of a spectrum, both as real planes."""
+        hidden = self.first(planes.flatten(1, 2))
+        if self.shared_act:
+            hidden = self.act(hidden)
+        else:
+            parts = hidden.unflatten(1, (self.dim, 2))
+            hidden = torch.stack([self.act(parts.select(2, 0)), self.act2(parts.select(2, 1))], 2).flatten(1, 2)
+        return F.softshrink(self.second(hidden), self.threshold).unflatten(1, (self.dim, 2))
+
+    @torch.jit.ignore
+    def mask(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W) -> (B, C, H, W//2+1)`` complex: what the spectrum of this input is multiplied with."""
+        planes = self.mask_planes(rfft2_planes(x, self.form))
+        return torch.complex(planes[:, :, 0], planes[:, :, 1])
+
+    @torch.jit.ignore
+    def transform_macs(self, height: int, width: int) -> float:
+        """Multiply-accumulates of the two transforms of one image of that size in pixels, counted as FFTs."""
+        return 2 * self.dim * rfft2_macs(height, width)
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, groups={self.groups}, threshold={self.threshold:g}, form={self.form!r}"
+
+
+class FrequencyFilter(_Filter):
+    """``(B, C, H, W) -> (B, C, H, W)``: ``irfft2(M * X)``, ``X = rfft2(x)``, ``M = softshrink(map2(act(map1(X))))``.
+
+    Both maps are complex, linear in the channels and block-diagonal, the same at every frequency; activation and
+    soft-shrink act on real and imaginary part separately. By the convolution theorem this is a circular convolution with
+    the kernel ``irfft2(M)``. Computed in float32 for half inputs and under autocast. AFFNet's own residual around the
+    filter is left to its block.
+
+    Source: arXiv:2307.14008 and its official code, whose parameters these are: ``w1``, ``w2`` ``(2, G, b, b)`` (part,
+    group, input channel, output channel), ``b1``, ``b2`` ``(2, G, b)``, b = C / G.
+
+    Args:
+        dim: Channels.
+        groups: Diagonal blocks; None means gcd(dim, 8).
+        threshold: Of the soft-shrink.
+        act: A name among `tokenmix.layers.ACTIVATIONS`, ``"prelu"`` (one slope for each part), or a factory without
+            arguments. The released networks have ``"silu"``.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If the groups do not divide the channels or the activation is unknown.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        groups: int | None = None,
+        threshold: float = 0.01,
+        act: str | Callable[[], nn.Module] = "silu",
+        device=None,
+        dtype=None,
+    ) -> None:
+        groups = math.gcd(dim, 8) if groups is None else groups
+        if groups < 1 or dim % groups:
+            raise ValueError(
+                f"groups={groups} does not divide the {dim} channels of aff; leave it out for {math.gcd(dim, 8)}"
+            )
+        dd = {"device": device, "dtype": dtype}
+        super().__init__(dim, groups, threshold, _activation(act, **dd), _activation(act, **dd))
+        width = dim // groups
+        self.w1 = nn.Parameter(0.02 * torch.randn(2, groups, width, width, **dd))
+        self.b1 = nn.Parameter(0.02 * torch.randn(2, groups, width, **dd))
+        self.w2 = nn.Parameter(0.02 * torch.randn(2, groups, width, width, **dd))
+        self.b2 = nn.Parameter(0.02 * torch.randn(2, groups, width, **dd))
+
+    def first(self, planes: Tensor) -> Tensor:
+        return complex_map(planes, self.w1, self.b1)
+
+    def second(self, planes: Tensor) -> Tensor:
+        return complex_map(planes, self.w2, self.b2)
+
+    def fuse(self) -> FusedFrequencyFilter:
+        """The same function with both maps as prebuilt grouped 1x1 convolutions of real planes."""
+        return FusedFrequencyFilter(self)
+
+
+class FusedFrequencyFilter(_Filter):
+    """``(B, C, H, W) -> (B, C, H, W)``: the inference form of `FrequencyFilter`, its maps as grouped 1x1 convolutions.
+
+    The channels of ``conv1`` and ``conv2`` are ordered (group, channel, part).
+    """
+
+    @torch.no_grad()
+    def __init__(self, source: FrequencyFilter) -> None:
+        super().__init__(
+            source.dim, source.groups, source.threshold, copy.deepcopy(source.act), copy.deepcopy(source.act2)
+        )
+        self.form = source.form
+        self.conv1 = self._convolution(source.w1, source.b1)
+        self.conv2 = self._convolution(source.w2, source.b2)
+        self.train(source.training)
+
+    def _convolution(self, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+        conv = nn.Conv2d(2 * self.dim, 2 * self.dim, 1, groups=self.groups, device=weight.device, dtype=weight.dtype)
+        kernel, shift = real_form(weight, bias)
+        conv.weight.copy_(kernel)
+        assert conv.bias is not None
+        conv.bias.copy_(shift)
+        return conv
+
+    def first(self, planes: Tensor) -> Tensor:
+        return grouped_pointwise(planes, self.conv1.weight, self.conv1.bias, self.groups)
+
+    def second(self, planes: Tensor) -> Tensor:
+        return grouped_pointwise(planes, self.conv2.weight, self.conv2.bias, self.groups)
+
+
+def _activation(act: str | Callable[[], nn.Module], *, device=None, dtype=None) -> nn.Module:
+    if act == "prelu":
+        return ScalarPReLU(device=device, dtype=dtype)
+    if isinstance(act, str):
+        if act not in ACTIVATIONS:
+            raise ValueError(unknown("activation", act, [*ACTIVATIONS, "prelu"]))
+        act = ACTIVATIONS[act]
+    return act().to(device=device, dtype=dtype)

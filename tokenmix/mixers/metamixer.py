@@ -1,0 +1,68 @@
+"""The query-key-value frame of the MetaMixer paper (arXiv:2406.02021) with its sub-operations open."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+from tokenmix.layers import fold_norm_before, fused, takes_norm_before
+
+
+class Static(nn.Module):
+    """``(B, C, H, W), (B, C, H, W) -> op(q)``: an interaction that ignores the input, for `MetaMixer`."""
+
+    output_layer = "op"
+
+    def __init__(self, op: nn.Module) -> None:
+        super().__init__()
+        self.op = op
+
+    def forward(self, q: Tensor, x: Tensor) -> Tensor:
+        return self.op(q)
+
+    def fuse(self) -> Static:
+        """The same with the operation fused, if it can be."""
+        return Static(fused(copy.deepcopy(self.op)))
+
+
+class MetaMixer(nn.Module):
+    """``(B, C, H, W) -> (B, C, H, W)``: ``value(act(key(query(x), x)), x)`` (arXiv:2406.02021).
+
+    Softmax attention fills the frame with dynamic interactions (`tokenmix.mixers.baselines.attention_frame`), FFNified
+    attention with static ones (`tokenmix.mixers.ffnified.ffnified_attention`).
+
+    Args:
+        query: ``(B, C, H, W)`` to the query.
+        key: Called with the query and the input; its output goes through ``act``.
+        act: Activation of the key interaction.
+        value: Called with the activated key interaction and the input; returns ``(B, C, H, W)``.
+    """
+
+    output_layer = "value"
+
+    def __init__(self, query: nn.Module, key: nn.Module, act: nn.Module, value: nn.Module) -> None:
+        super().__init__()
+        self.query = query
+        self.key = key
+        self.act = act
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value(self.act(self.key(self.query(x), x)), x)
+
+    def fuse(self) -> MetaMixer:
+        """A new frame with every part that has an equivalent inference form in that form."""
+        return MetaMixer(*(fused(copy.deepcopy(part)) for part in (self.query, self.key, self.act, self.value)))
+
+    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
+        """Fold a norm before the mixer into the query, in place.
+
+        False, and nothing is changed, where the query is no plain 1x1 convolution (fuse first) or the key or value
+        interaction may read the input as well.
+        """
+        if not takes_norm_before(self.query) or not all(isinstance(m, Static) for m in (self.key, self.value)):
+            return False
+        assert isinstance(self.query, nn.Conv2d)
+        self.query = fold_norm_before(self.query, norm)
+        return True

@@ -1,0 +1,122 @@
+"""The orthonormal 2-D discrete cosine transform (DCT-II) and its inverse, by matrix products or by FFT.
+
+Half precision is computed in float32, float64 stays float64. Definition: ``S = D_H X D_W^T`` with
+``D_N[u, n] = a_u sqrt(2/N) cos(pi u (2n+1) / 2N)``, ``a_0 = 1/sqrt(2)``, else 1.
+
+Forms: ``"matmul"``, ``"fft"``, ``"auto"`` (the faster one for the size).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from tokenmix.ops.fourier import cacheable, under_autocast, widen
+
+# Up to this many rows plus columns the matrix form is faster in eager mode.
+MATMUL_SIZE = 192
+
+
+def dct_matrix(n: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
+    """``(n, n)``: the orthonormal DCT-II matrix, frequency first; its transpose is the inverse."""
+    u, i = torch.arange(n, device=device), torch.arange(n, device=device)
+    # The phase is reduced in integers to one period, so that float32 stays accurate for large n.
+    phase = torch.remainder(u[:, None] * (2 * i[None, :] + 1) + 2 * n, 4 * n) - 2 * n
+    scale = torch.where(u == 0, 0.5, 1.0).to(dtype).sqrt() * (2 / n) ** 0.5
+    return torch.cos(phase.to(dtype) * (math.pi / (2 * n))) * scale[:, None]
+
+
+def dct2(x: Tensor, form: str = "auto") -> Tensor:
+    """``(..., H, W) -> (..., H, W)``: the orthonormal DCT-II over the last two axes.
+
+    Raises:
+        ValueError: If ``form`` is not ``"auto"``, ``"fft"`` or ``"matmul"``.
+    """
+    x = widen(x)
+    if _use_fft(x, form):
+        return _dct(_dct(x).transpose(-1, -2)).transpose(-1, -2)
+    if torch.jit.is_scripting():
+        return _products(x, _constant(x, x.size(-2)), _constant(x, x.size(-1)))
+    if under_autocast(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return _products(x, _constant(x, x.size(-2)), _constant(x, x.size(-1)))
+    return _products(x, _constant(x, x.size(-2)), _constant(x, x.size(-1)))
+
+
+def idct2(spectrum: Tensor, form: str = "auto") -> Tensor:
+    """``(..., H, W) -> (..., H, W)``: the inverse of `dct2`. Raises as there."""
+    x = widen(spectrum)
+    if _use_fft(x, form):
+        return _idct(_idct(x).transpose(-1, -2)).transpose(-1, -2)
+    if torch.jit.is_scripting():
+        return _products(x, _constant(x, x.size(-2)).t(), _constant(x, x.size(-1)).t())
+    if under_autocast(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return _products(x, _constant(x, x.size(-2)).t(), _constant(x, x.size(-1)).t())
+    return _products(x, _constant(x, x.size(-2)).t(), _constant(x, x.size(-1)).t())
+
+
+def dct2_macs(height: int, width: int) -> float:
+    """Multiply-accumulates per channel of one 2-D DCT or its inverse in the matrix form: ``H W (H + W)``."""
+    return float(height * width * (height + width))
+
+
+def _use_fft(x: Tensor, form: str) -> bool:
+    if form != "auto":
+        if form != "fft" and form != "matmul":
+            raise ValueError(f"unknown form '{form}' of a transform; known: auto, fft, matmul")
+        return form == "fft"
+    if torch.jit.is_scripting():
+        return False
+    # Looking at a symbolic size would tie the exported or compiled program to it.
+    if not cacheable(x):
+        return False
+    return x.size(-2) + x.size(-1) > MATMUL_SIZE
+
+
+def _products(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return rows @ (x @ columns.t())
+
+
+def _constant(like: Tensor, n: int) -> Tensor:
+    """`dct_matrix` in the dtype and on the device of ``like``, kept between eager calls."""
+    if torch.jit.is_scripting():
+        return dct_matrix(n, like.dtype, like.device)
+    if cacheable(like):
+        return _cached_matrix(n, like.dtype, like.device)
+    return dct_matrix(n, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
+        return dct_matrix(n, dtype, device)
+
+
+def _axis(n: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices 0..n-1, ``exp(-i pi u / 2n)`` and ``a_u sqrt(2/n)``."""
+    u = torch.arange(n, device=like.device)
+    angle = u.to(like.dtype) * (-math.pi / (2 * n))
+    scale = torch.where(u == 0, 0.5, 1.0).to(like.dtype).sqrt() * (2 / n) ** 0.5
+    return u, torch.complex(torch.cos(angle), torch.sin(angle)), scale
+
+
+def _dct(x: Tensor) -> Tensor:
+    """DCT-II over the last axis: one FFT of the even samples followed by the odd ones backwards (Makhoul 1980)."""
+    n = x.size(-1)
+    u, twiddle, scale = _axis(n, x)
+    v = x.index_select(-1, torch.minimum(2 * u, 2 * n - 1 - 2 * u))
+    return (torch.fft.fft(v) * twiddle).real * scale
+
+
+def _idct(x: Tensor) -> Tensor:
+    """Inverse of `_dct` over the last axis."""
+    n = x.size(-1)
+    u, twiddle, scale = _axis(n, x)
+    z = x / scale
+    mirrored = z.index_select(-1, torch.remainder(n - u, n)) * (u > 0)  # z_{n-u}, 0 where u = 0
+    v = torch.fft.ifft(torch.complex(z, -mirrored) * twiddle.conj()).real
+    return v.index_select(-1, torch.where(u % 2 == 0, u // 2, n - 1 - u // 2))

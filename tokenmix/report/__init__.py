@@ -1,0 +1,1 @@
+"""Self-contained HTML pages, tables and pictures, drawn from plain dicts."""

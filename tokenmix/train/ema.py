@@ -1,0 +1,39 @@
+"""The moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from tokenmix.tasks import Task
+
+
+class Average:
+    """A second copy of the task whose state follows the trained one: ``average += (1 - decay) (state - average)``.
+
+    The first steps use the smaller decay ``(1 + step) / (10 + step)``, so that a short run does not keep its
+    initialisation. Norm statistics are averaged like weights; integers are copied.
+
+    Args:
+        task: The trained task; the average starts at its state.
+        decay: Per step, 0 to 1.
+    """
+
+    def __init__(self, task: Task, decay: float) -> None:
+        self.task = copy.deepcopy(task).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, task: Task, step: int) -> None:
+        """Follow the task's state after optimiser step ``step``, counted from 0."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        pairs: list[tuple[Tensor, Tensor]] = list(
+            zip(self.task.state_dict().values(), task.state_dict().values(), strict=True)
+        )
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([pair[0] for pair in floating], [pair[1] for pair in floating], weight)
+        for average, value in pairs:
+            if not average.is_floating_point():
+                average.copy_(value)

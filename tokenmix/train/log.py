@@ -1,0 +1,87 @@
+"""What a run says while it works: one moving line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+REDRAW_S = 0.2  # between two updates of the moving line
+REPEAT_S = 30.0  # between two plain lines within an epoch
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Progress:
+    """The state of a run in one line with its rate and the time left.
+
+    Args:
+        total: Steps in the whole run.
+        done: Steps done before this session.
+        batch_size: Images per step.
+        log: Takes plain lines.
+        show: False says nothing.
+        label: Stands before each line.
+    """
+
+    def __init__(
+        self, total: int, done: int, batch_size: int, log: Callable[[str], None], *, show: bool, label: str
+    ) -> None:
+        self.total, self.first, self.batch_size = total, done, batch_size
+        self.log, self.show, self.label = log, show, f"{label}  " if label else ""
+        self.live = show and sys.stderr.isatty()
+        self.started = self.drawn = time.monotonic()
+        self.width = 0
+
+    def step(self, done: int, describe: Callable[[], str]) -> None:
+        """Called after every step; draws only now and then.
+
+        Args:
+            done: Steps done in the whole run.
+            describe: What to say about them; called only if it is said.
+        """
+        now = time.monotonic()
+        if self.show and now - self.drawn >= (REDRAW_S if self.live else REPEAT_S):
+            self.drawn = now
+            self._draw(f"{describe()}  {self.pace(done)}")
+
+    def epoch(self, done: int, text: str) -> None:
+        """Called after every epoch with what came of it."""
+        if self.show:
+            self.drawn = time.monotonic()
+            self._draw(f"{text}  {self.pace(done)}")
+
+    def say(self, text: str) -> None:
+        """A plain line that stays, whatever ``show`` says."""
+        self.clear()
+        self.log(f"{self.label}{text}")
+
+    def pace(self, done: int) -> str:
+        """The rate of this session, validation included, and the time left at that rate."""
+        seconds = time.monotonic() - self.started
+        steps = done - self.first
+        if not steps or not seconds:
+            return ""
+        left = clock((self.total - done) * seconds / steps)
+        return f"{steps * self.batch_size / seconds:,.0f} images/s  {left} left"
+
+    def clear(self) -> None:
+        """Remove the moving line."""
+        if self.width:
+            sys.stderr.write("\r" + " " * self.width + "\r")
+            sys.stderr.flush()
+            self.width = 0
+
+    def _draw(self, text: str) -> None:
+        line = f"{self.label}{text}".rstrip()
+        if not self.live:
+            self.log(line)
+            return
+        sys.stderr.write("\r" + line.ljust(self.width))
+        sys.stderr.flush()
+        self.width = len(line)

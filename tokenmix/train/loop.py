@@ -1,0 +1,426 @@
+"""The training loop: the only one, for every task.
+
+On a CPU a run that is killed at any moment and started again ends with the same weights, bit for bit. That rests on
+three things: a batch is a function of (seed, epoch, place in it), the random numbers inside a step are seeded by
+(seed, step), and everything else that a step reads is in the checkpoint. The checkpoint is the one truth: the weights,
+the history and the summary beside it are written from it after it, and again when a run is resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+import tokenmix.backbones  # noqa: F401 - registers our models
+from tokenmix.data import DataSet, Loader
+from tokenmix.data.transforms import height_width
+from tokenmix.evaluate import Batches, evaluate
+from tokenmix.files import atomic_path, sha256, write_json, write_text
+from tokenmix.recipes.recipe import Recipe, differences
+from tokenmix.tasks import TASKS, Batch, to_device
+from tokenmix.train.checkpoint import WEIGHTS, Checkpoints, load_weights, versions, weights_bytes
+from tokenmix.train.ema import Average
+from tokenmix.train.log import Progress
+from tokenmix.train.optimizer import make_optimizer
+from tokenmix.train.schedule import learning_rate
+from tokenmix.train.signals import Signals, Terminated, held_signals
+
+__all__ = ["Diverged", "FitResult", "Terminated", "build_model", "fit"]
+
+
+class Diverged(RuntimeError):
+    """The loss was not finite for as many steps in a row as the recipe allows."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a finished run has to show.
+
+    Args:
+        best: The row of ``history`` of the best epoch, with ``weights_sha256`` of the file.
+        history: One row per epoch: ``epoch`` (from 1), ``loss``, ``val_*`` of the metric, ``lr`` (of its last step) and
+            ``seconds`` since the start, over all sessions.
+        seconds: Time spent on training and validation, over all sessions.
+        best_weights: The safetensors file.
+    """
+
+    best: dict[str, Any]
+    history: list[dict[str, Any]]
+    seconds: float
+    best_weights: Path
+
+
+@dataclass
+class _State:
+    """Where a run stands, as it is stored in a checkpoint."""
+
+    epoch: int = 0  # whole epochs behind us, their validation included
+    step: int = 0  # steps done in this epoch
+    steps: int = 0  # steps done in the run
+    loss_sum: float = 0.0  # over the good steps of this epoch
+    good: int = 0
+    bad: int = 0  # bad steps in a row, up to now
+    seconds: float = 0.0
+    finished: bool = False
+    best: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
+    """The recipe's model with fresh weights; timm's registry includes ours."""
+    return timm.create_model(
+        recipe.model,
+        num_classes=num_classes,
+        drop_rate=recipe.drop_rate,  # None: timm leaves it out
+        drop_path_rate=recipe.drop_path_rate,
+        **recipe.model_args,
+    )
+
+
+def fit(
+    recipe: Recipe,
+    data: DataSet,
+    out: Path | str,
+    *,
+    model: Callable[[], nn.Module] | None = None,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    log: Callable[[str], None] = print,
+    progress: bool = True,
+    label: str = "",
+    fresh: bool = False,
+    checkpoint_seconds: float = 60.0,
+) -> FitResult:
+    """Train by the recipe; continue where an earlier run in the same folder stopped; return at once if it finished.
+
+    Writes ``recipe.json``, ``last.pt`` and ``previous.pt`` (checkpoints), ``history.jsonl``, ``best.safetensors`` (the
+    weights with the highest validation headline, of the average if the recipe keeps one; at a tie the lower loss) and
+    ``best.json``. The global random state is left as it was.
+
+    SIGINT and SIGTERM, in the main thread, wait for the step to end and a checkpoint to be written; then they raise
+    ``KeyboardInterrupt`` and ``Terminated``.
+
+    Args:
+        recipe: What to do; everything that decides the result.
+        data: Training images to learn from, validation images to choose by; the test images are not touched.
+        out: The run's folder.
+        model: Makes the network, for one that the recipe cannot name; it is called with the recipe's seed set.
+        device: Where to train.
+        workers: Processes that load images ahead.
+        log: Takes plain lines.
+        progress: Show how far it is; warnings are logged in any case.
+        label: Stands before each line.
+        fresh: Forget the checkpoints in ``out`` and start again.
+        checkpoint_seconds: Longest time between two checkpoints; there is one after each epoch anyway.
+
+    Raises:
+        ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint; no images; no GPU.
+        Diverged: The loss stayed NaN or infinite.
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r}: torch finds no CUDA GPU here; use device='cpu'")
+    recipe = replace(recipe, image_size=height_width(recipe.image_size or data.image_size))
+    generators = (
+        [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    )
+    with torch.random.fork_rng(devices=generators), held_signals() as signals:
+        run = _Run(recipe, data, Path(out), model, device, workers, log, checkpoint_seconds, signals)
+        run.resume(fresh)
+        show = progress and not run.state.finished
+        run.progress = Progress(run.total, run.state.steps, recipe.batch_size, log, show=show, label=label)
+        try:
+            while not run.state.finished:
+                run.train_epoch()
+                run.end_epoch()
+        finally:
+            run.progress.clear()
+        return run.result()
+
+
+class _Run:
+    """A run's parts, and the steps that change them."""
+
+    progress: Progress
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DataSet,
+        out: Path,
+        model: Callable[[], nn.Module] | None,
+        device: torch.device,
+        workers: int,
+        log: Callable[[str], None],
+        checkpoint_seconds: float,
+        signals: Signals,
+    ) -> None:
+        self.recipe, self.data, self.out, self.device, self.log = recipe, data, out, device, log
+        self.signals, self.checkpoint_seconds = signals, checkpoint_seconds
+        shape: dict[str, Any] = {
+            "batch_size": recipe.batch_size,
+            "image_size": recipe.image_size,
+            "mean": data.mean,
+            "std": data.std,
+            "seed": recipe.seed,
+            "workers": workers,
+        }
+        for part in ("train", "val"):
+            if not len(getattr(data, part)):
+                raise ValueError(f"the data set {data.name} has no images in its part {part!r}")
+        self.train_loader = Loader(data.train, train=True, augment=recipe.augment, **shape)
+        self.val_loader = Loader(data.val, train=False, **shape)
+        self.per_epoch = len(self.train_loader)
+        self.total = max(1, round(recipe.epochs * self.per_epoch))
+
+        torch.manual_seed(recipe.seed)
+        network = model() if model else build_model(recipe, len(data.classes))
+        task = TASKS[recipe.task](network, num_classes=len(data.classes), label_smoothing=recipe.label_smoothing)
+        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+        self.task = task.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(recipe, self.task)
+        self.average = Average(self.task, recipe.ema_decay) if recipe.ema_decay else None
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        # a batch that gives NaN also spoils the norms' running statistics, in the forward pass: keep the last good ones
+        self.statistics = [
+            value
+            for module in self.task.modules()
+            for name in ("running_mean", "running_var")
+            if isinstance(value := getattr(module, name, None), Tensor)
+        ]
+        self.good_statistics = [value.clone() for value in self.statistics]
+
+        self.checkpoints, self.versions = Checkpoints(out), versions()
+        self.state = _State()
+        self.best_weights: dict[str, Tensor] = {}
+        self.clock = self.saved = time.monotonic()
+
+    # ------------------------------------------------------------------------------------------------ the checkpoint
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What of the data the results depend on, as far as a few numbers tell."""
+        return {"classes": list(self.data.classes), "train": len(self.data.train), "val": len(self.data.val)}
+
+    def resume(self, fresh: bool) -> None:
+        """Take up the checkpoint in the folder, if there is one, and bring the files beside it up to date."""
+        if fresh:
+            self.checkpoints.clear()
+        content = self.checkpoints.load(self.log)
+        if content is None:
+            write_text(self.out / "recipe.json", self.recipe.to_json())
+            return
+        remedy = "give another output folder, or start again with --fresh (fresh=True)"
+        if changed := differences(Recipe.from_json(content["recipe"]), self.recipe):
+            raise ValueError(f"{self.out} holds a run of another recipe: {', '.join(changed)}; {remedy}")
+        if changed := [name for name, value in self.facts.items() if content["data"][name] != value]:
+            raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
+        load_weights(self.task, content["task"], self.checkpoints.last)
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.average:
+            load_weights(self.average.task, content["average"], self.checkpoints.last)
+        torch._foreach_copy_(self.good_statistics, self.statistics)
+        self.state = _State(**content["state"])
+        self.best_weights = content["best_weights"]
+        self.publish(weights=True)
+        if not self.state.finished:
+            self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
+
+    def save(self) -> None:
+        """Write a checkpoint of this very moment."""
+        self.tick()
+        self.checkpoints.save(
+            {
+                "recipe": self.recipe.to_json(),
+                "data": self.facts,
+                "versions": self.versions,
+                "state": asdict(self.state),
+                "task": self.task.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.task.state_dict() if self.average else None,
+                "best_weights": self.best_weights,
+            }
+        )
+        self.saved = time.monotonic()
+
+    def publish(self, *, weights: bool) -> None:
+        """Write the files that follow from the checkpoint; doing it twice changes nothing.
+
+        Args:
+            weights: Whether the best weights may be other ones than in the file.
+        """
+        rows = "".join(json.dumps(row) + "\n" for row in self.state.history)
+        write_text(self.out / "history.jsonl", rows)
+        if self.state.best is None or not weights:
+            return
+        info = {
+            "model": self.recipe.model,
+            "model_args": self.recipe.model_args,
+            "task": self.recipe.task,
+            "classes": list(self.data.classes),
+            "image_size": self.recipe.image_size,
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+            "crop_pct": self.data.crop_pct,
+        }
+        with atomic_path(self.out / WEIGHTS) as temporary:
+            temporary.write_bytes(weights_bytes(self.best_weights, info))
+        digest = sha256(self.out / WEIGHTS)
+        write_json(self.out / "best.json", {**self.state.best, "weights_sha256": digest, "versions": self.versions})
+
+    def tick(self) -> None:
+        """Count the time since the last call."""
+        now = time.monotonic()
+        self.state.seconds += now - self.clock
+        self.clock = now
+
+    def pause(self) -> None:
+        """Save and raise if a signal has asked for it."""
+        if (stop := self.signals.stop) is not None:
+            self.save()
+            self.progress.say(f"stopped at epoch {self.state.epoch + 1}; the same command continues")
+            self.signals.came.clear()
+            raise stop
+
+    # ---------------------------------------------------------------------------------------------------- the work
+
+    def train_epoch(self) -> None:
+        """Do the steps of this epoch that are left."""
+        state = self.state
+        steps = min(self.per_epoch, self.total - state.epoch * self.per_epoch)
+        self.task.train()
+        if state.step == steps:
+            return  # it was stopped in the validation
+        for batch in self.train_loader.batches(state.epoch, state.step):
+            self.step(batch)
+            state.step += 1
+            self.progress.step(state.steps, self.describe)
+            if state.step == steps:
+                break
+            self.pause()
+            if time.monotonic() - self.saved >= self.checkpoint_seconds:
+                self.save()
+        assert state.step == steps, "the loader ended before its length"
+
+    def step(self, batch: Batch) -> None:
+        """One optimiser step, or none if the loss or the gradients are not finite."""
+        recipe, state = self.recipe, self.state
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(state.steps)
+        torch.manual_seed(_step_seed(recipe.seed, state.steps))
+        batch = to_device(batch, self.device, channels_last=recipe.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss = self.task(batch)["loss"]
+        self.optimizer.zero_grad()
+        loss.backward()
+        numbers = [loss.detach()]
+        if recipe.clip_grad:
+            numbers.append(nn.utils.clip_grad_norm_(self.parameters, recipe.clip_grad))
+        values = torch.stack(numbers).tolist()  # the one wait for the device: whether to step depends on it
+        if all(math.isfinite(value) for value in values):
+            self.optimizer.step()
+            if self.average:
+                self.average.update(self.task, state.steps)
+            if self.statistics:
+                torch._foreach_copy_(self.good_statistics, self.statistics)
+            state.loss_sum += values[0]
+            state.good += 1
+            state.bad = 0
+        else:
+            self.skip(batch, "loss" if not math.isfinite(values[0]) else "gradient")
+        state.steps += 1
+
+    def skip(self, batch: Batch, what: str) -> None:
+        """Undo what a bad step has done, and stop if there were too many."""
+        state = self.state
+        if self.statistics:
+            torch._foreach_copy_(self.statistics, self.good_statistics)
+        state.bad += 1
+        names = [self.data.train.names[index] for index in batch["index"][:4].tolist()]
+        place = f"epoch {state.epoch + 1}, step {state.step + 1} (images {', '.join(names)}, ...)"
+        if state.bad >= self.recipe.max_bad_steps:
+            raise Diverged(
+                f"the {what} is not finite, {state.bad} steps in a row, the last at {place}; "
+                f"lower lr={self.recipe.lr:g}, set clip_grad=1, or look at these images"
+            )
+        self.progress.say(f"skipped a step: the {what} is not finite at {place}")
+
+    def end_epoch(self) -> None:
+        """Validate, note the row, keep the weights if they are the best, save, publish."""
+        state = self.state
+        judged = self.average.task if self.average else self.task
+        metrics = evaluate(judged, _Watched(self.val_loader, self.pause), self.device)
+        self.tick()
+        state.epoch += 1
+        loss = state.loss_sum / state.good if state.good else math.nan
+        row: dict[str, Any] = {"epoch": state.epoch, "loss": loss}
+        row |= {f"val_{name}": value for name, value in metrics.items()}
+        row |= {"lr": self.lr(state.steps - 1), "seconds": round(state.seconds, 3)}
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
+        state.history.append(row)
+        better = state.best is None or self.rank(row) > self.rank(state.best)
+        if better:
+            state.best = row
+            self.best_weights = {name: value.cpu().clone() for name, value in judged.model.state_dict().items()}
+        state.step, state.loss_sum, state.good = 0, 0.0, 0
+        state.finished = state.steps >= self.total
+        self.save()
+        self.publish(weights=better)
+        headline = self.task.headline.lstrip("-")
+        shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}"
+        self.progress.epoch(state.steps, f"epoch {state.epoch}/{math.ceil(self.recipe.epochs)}  {shown}")
+
+    def rank(self, row: dict[str, Any]) -> tuple[float, float]:
+        """The larger, the better: the headline, then the validation loss."""
+        headline = self.task.headline
+        value, loss = row[f"val_{headline.lstrip('-')}"], row.get("val_loss")
+        sign = -1 if headline.startswith("-") else 1
+        return (-math.inf if value is None else sign * value, -math.inf if loss is None else -loss)
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step of the run."""
+        recipe = self.recipe
+        warmup = round(recipe.warmup_epochs * self.per_epoch)
+        return learning_rate(
+            step, total=self.total, warmup=warmup, lr=recipe.lr, min_lr=recipe.min_lr, schedule=recipe.schedule
+        )
+
+    def describe(self) -> str:
+        """Where the run stands, in a few words."""
+        state = self.state
+        loss = state.loss_sum / state.good if state.good else math.nan
+        epochs = math.ceil(self.recipe.epochs)
+        return f"epoch {state.epoch + 1}/{epochs}  step {state.step}/{self.per_epoch}  loss {loss:.3f}"
+
+    def result(self) -> FitResult:
+        """The finished run."""
+        best = json.loads((self.out / "best.json").read_text(encoding="utf-8"))
+        best.pop("versions")
+        return FitResult(best, self.state.history, self.state.seconds, self.out / WEIGHTS)
+
+
+class _Watched:
+    """A loader that lets a signal through between two batches."""
+
+    def __init__(self, loader: Batches, pause: Callable[[], None]) -> None:
+        self.loader, self.pause = loader, pause
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for batch in self.loader.batches(epoch, start):
+            self.pause()
+            yield batch
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """A seed for the random numbers inside a step, far from those of other steps and seeds."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()) % 2**63
