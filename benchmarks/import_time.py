@@ -3,8 +3,8 @@
     python benchmarks/import_time.py [--rounds 7] [--out benchmarks/results/import_time.json]
 
 New processes import torch and timm, with and without tokenmix in turn; each times its own import statements, so that
-the interpreter's start does not count. The result is the median time of the statement `import tokenmix`, and as a check the
-median difference between the two kinds of process, which carries the noise of importing torch.
+the interpreter's start does not count. The result is the median time of the statement `import tokenmix`, and as a check
+the median difference between the two kinds of process, which carries the noise of importing torch.
 """
 
 from __future__ import annotations

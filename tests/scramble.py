@@ -7,8 +7,11 @@ from torch import nn
 
 
 @torch.no_grad()
-def scramble(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter and norm statistic a value that matters to the output, in place; returns the model."""
+def scramble(model: nn.Module, seed: int = 0, gain: float = 1.0) -> nn.Module:
+    """Give every parameter and norm statistic a value that matters to the output, in place; returns the model.
+
+    A ``gain`` below 1 makes the matrices smaller: deep networks whose branches multiply activations need it.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
@@ -22,7 +25,7 @@ def scramble(model: nn.Module, seed: int = 0) -> nn.Module:
             uniform(parameter, 0.5, 1.5)
         else:
             fan_in = parameter[0].numel()
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * gain * fan_in**-0.5)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             uniform(buffer, -0.2, 0.2)

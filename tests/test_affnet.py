@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from tests import goldens
+from tests.counts import count
+from tests.official_models import shapes_of
 from tokenmix.backbones.affnet import KEYS, VARIANTS, affnet, checkpoint_filter_fn, recognise
 from tokenmix.backbones.base import Backbone
 from tokenmix.mixers.frequency import FrequencyFilter
@@ -32,10 +34,6 @@ def golden_args(name: str) -> dict:
     }
 
 
-def shapes_of(state_dict: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
-
-
 def golden_model(name: str) -> Backbone:
     """The model that a golden file belongs to, with its official checkpoint, strictly loaded."""
     official = goldens.state_dict(goldens.load(name))
@@ -56,6 +54,7 @@ def test_computes_what_the_official_code_computes(name: str) -> None:
     goldens.assert_matches(model.forward_head(last), golden["output"], torch.float64)
     for i, level in enumerate(levels):
         goldens.assert_matches(level, golden["intermediates"][f"layer_{i + 1}"], torch.float64)
+    count("goldens", name)
 
 
 @pytest.mark.parametrize("name", NAMES)

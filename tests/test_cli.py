@@ -125,7 +125,7 @@ def test_mixers_table(capsys):
 def test_models_table(capsys):
     assert main(["models", "casvit_xs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {row["params_m"] for row in rows} == {"3.201"}
+    assert {row["params"] for row in rows} == {3_200_700}
 
 
 def test_installed_command_runs():

@@ -110,7 +110,12 @@ def test_export_is_quiet(tmp_path, capfd):
     assert said.out + said.err == ""
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+SHOWN = ("aff", "ffnified", "additive", "dsm", "attention", "global_filter")
+
+
+@pytest.mark.parametrize(
+    "mixer", [name if name in SHOWN else pytest.param(name, marks=pytest.mark.slow) for name in MIXERS]
+)
 def test_every_mixer_exports(mixer, tmp_path):
     model = small_net(mixer)
     path = tmp_path / "model.onnx"

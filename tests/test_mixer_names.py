@@ -157,13 +157,6 @@ def test_something_else_is_refused(spec) -> None:
         make_mixer(spec, 8)
 
 
-@pytest.mark.parametrize("dim", [0, -8])
-@pytest.mark.parametrize("name", sorted(set(MIXERS) - {"identity", "pool"}))
-def test_a_width_must_be_positive(name: str, dim: int) -> None:
-    with pytest.raises((ValueError, RuntimeError)):
-        make_mixer(name, dim)
-
-
 def test_a_given_group_count_must_divide() -> None:
     with pytest.raises(ValueError, match=r"5.*8|8.*5"):
         make_mixer("aff(groups=5)", 8)
@@ -172,7 +165,7 @@ def test_a_given_group_count_must_divide() -> None:
 def test_per_stage_repeats_one() -> None:
     assert per_stage("aff", 4) == ["aff"] * 4
     assert per_stage(Shift, 3) == [Shift] * 3
-    assert per_stage(["pool"], 4) == ["pool"] * 4 or len(per_stage(["pool", "aff"], 2)) == 2
+    assert per_stage(["pool"], 4) == ["pool"] * 4
 
 
 def test_per_stage_splits_at_its_own_commas_only() -> None:

@@ -10,8 +10,12 @@ import torch
 from torch import nn
 
 from tests.mixer_cases import CASES, SPECTRAL, build, closeness, image
+from tokenmix.mixers import MIXERS
 
 every_case = pytest.mark.parametrize("spec", CASES)
+names_first = pytest.mark.parametrize(
+    "spec", [s if s in MIXERS else pytest.param(s, marks=pytest.mark.slow) for s in CASES]
+)
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler (g++ or clang++)"
 )
@@ -50,7 +54,7 @@ def export(mixer: nn.Module) -> nn.Module:
     return program.module()
 
 
-@every_case
+@names_first
 def test_export_with_dynamic_sizes(spec: str) -> None:
     mixer = build(spec)
     exported = export(mixer)
@@ -59,7 +63,7 @@ def test_export_with_dynamic_sizes(spec: str) -> None:
         assert closeness(exported(x), mixer(x)) < 1e-12
 
 
-@pytest.mark.parametrize("spec", SPECTRAL)
+@pytest.mark.parametrize("spec", [s for s in SPECTRAL if s in MIXERS])
 def test_export_of_the_matrix_form(spec: str) -> None:
     mixer = build(spec)
     expected = copy.deepcopy(mixer)
@@ -69,7 +73,7 @@ def test_export_of_the_matrix_form(spec: str) -> None:
         assert closeness(exported(image(*size)), expected(image(*size))) < 1e-10
 
 
-@every_case
+@names_first
 def test_compile_fullgraph(spec: str) -> None:
     mixer = build(spec, training=True)
     eager = copy.deepcopy(mixer)
@@ -86,6 +90,7 @@ def test_compile_fullgraph(spec: str) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("spec", [s if s in FIRST_INDUCTOR else pytest.param(s, marks=pytest.mark.slow) for s in CASES])
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex:UserWarning")
 def test_inductor(spec: str) -> None:
     mixer = build(spec, dtype=torch.float32)
     compiled = torch.compile(copy.deepcopy(mixer), fullgraph=True)

@@ -212,6 +212,11 @@ def test_a_timm_model_comes_back_from_its_file_alone(tmp_path) -> None:
         load_run(result.best_weights, model=toy_model())
 
 
+def test_an_unknown_model_gets_a_suggestion(tmp_path) -> None:
+    with pytest.raises(ValueError, match="unknown model 'mixernet_pic'; did you mean 'mixernet_pico'"):
+        run(tmp_path, toy_recipe(model="mixernet_pic"), model=None)
+
+
 def test_load_run_errors(tmp_path) -> None:
     from safetensors.torch import save_file
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.backbones.reparameterize import reparameterize
+from tokenmix.bench import machine
 from tokenmix.bench.cost import cost
-from tokenmix.bench.machine import describe
 from tokenmix.bench.match import BUDGETS, Match, base_dims, budget, match_widths
 from tokenmix.bench.memory import peak_memory_mb
 from tokenmix.bench.speed import latency
@@ -161,8 +161,8 @@ def compare(
             "skipped": [dataclasses.asdict(skipped) for skipped in images.skipped],
         },
         "recipe": dataclasses.asdict(base),
-        "machine": describe(),
-        "versions": versions(),
+        "machine": machine.describe(),
+        "versions": {**machine.versions(), **versions()},
         "threads": torch.get_num_threads(),
         "batch_sizes": list(batch_sizes),
         "runtimes": list(next(iter(entries.values()))["latency_ms"]),

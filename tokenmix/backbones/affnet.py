@@ -154,7 +154,10 @@ def affnet(
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
     dd = {"device": device, "dtype": dtype}
     activation = partial(_activation, act, **dd)
-    inverted = partial(InvertedResidual, act=activation, **dd)
+
+    def inverted(width: int, dim: int, ratio: float, stride: int = 1, dilation: int = 1) -> InvertedResidual:
+        return InvertedResidual(width, dim, stride=stride, expand_ratio=ratio, dilation=dilation, act=activation, **dd)
+
     rates = drop_path_rates(drop_path_rate, depths[2:])
 
     stages, width = [], STEM_DIM
@@ -162,7 +165,7 @@ def affnet(
         blocks = []
         for j in range(depths[i]):
             stride = 2 if i == 1 and j == 0 else 1
-            blocks.append(inverted(width, dims[i], stride=stride, expand_ratio=expand_ratio))
+            blocks.append(inverted(width, dims[i], expand_ratio, stride))
             width = dims[i]
         stages.append(Stage(None, blocks, width, i + 1))
 
@@ -170,13 +173,13 @@ def affnet(
     for i, (spec, joined) in enumerate(zip(per_stage(mixers, 3), fusion, strict=True)):
         dim, stride = dims[i + 2], 2 if 8 << i <= output_stride else 1
         # The convolution that lost its stride keeps the dilation in force before it.
-        down = inverted(width, dim, stride=stride, expand_ratio=expand_ratio, dilation=dilation)
+        down = inverted(width, dim, expand_ratio, stride, dilation)
         dilation *= 2 // stride
         width = dim
         layers = [
             AFFLayer(
                 _norm(norm, dim, **dd),
-                inverted(dim, dim, expand_ratio=mlp_ratio),
+                inverted(dim, dim, mlp_ratio),
                 _norm(norm, dim, **dd),
                 FrequencyFilter(dim, threshold=threshold, act=act, **dd)
                 if spec == "aff"

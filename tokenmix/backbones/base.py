@@ -1,7 +1,7 @@
 """The contract that timm, and so everyone downstream of it, expects of a backbone: kept here once for all families."""
 
-from __future__ import annotations
-
+# No "from __future__ import annotations" here: torch.fx copies the annotations of the module that it traces into its
+# own code, and TorchScript cannot read them back when they are strings.
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,7 +113,8 @@ class Head(nn.Module):
         new_pool = self.pool if pool is None else Pool(pool)
         if num_classes < 0:
             raise ValueError(f"num_classes must be 0 (no classifier) or more, got {num_classes}")
-        if num_classes > 0 and not new_pool.kind:
+        # A pooling that was taken away earlier stays away, as in timm: whoever adds a classifier then adds one too.
+        if num_classes > 0 and pool == "":
             raise ValueError(
                 "global_pool='' leaves a map, which a classifier cannot read: take num_classes=0, or a pooling such as "
                 "global_pool='avg'"
@@ -245,8 +246,8 @@ class Backbone(nn.Module):
     ) -> list[int]:
         """Keep what the wanted stages need, in place; returns their indices. ``forward`` then ends at the last of them.
 
-        ``prune_norm`` removes a final norm (never an expansion); ``prune_head`` removes the classifier and pooling.
-        A head whose stages were cut off gets a new, untrained classifier if it is kept.
+        ``prune_norm`` removes a final norm (never an expansion); ``prune_head`` removes the whole head, with its
+        norm. A head whose stages were cut off gets a new, untrained classifier if it is kept.
         """
         taken = feature_indices(len(self.stages), indices)
         keep = max(taken) + 1
@@ -271,6 +272,8 @@ class Backbone(nn.Module):
             ).train(old.training)
             self.num_classes = classes
         elif prune_head:
+            self.head.norm = self.head.hidden = nn.Identity()
+            self.head.hidden_size = self.head_hidden_size = self.num_features
             self.reset_classifier(0, "")
         return taken
 

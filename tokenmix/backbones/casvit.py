@@ -121,7 +121,8 @@ def _init(module: nn.Module) -> None:
     """Truncated normal 0.02 and zero biases for linear layers; torch's own for the rest."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _numbered(template: str, offset: int = 0) -> Callable[[re.Match[str]], str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
@@ -68,7 +69,7 @@ def dsm(
     if len(depths) != len(dims):
         raise ValueError(f"depths {tuple(depths)} and dims {tuple(dims)} must have the same length")
     dd = {"device": device, "dtype": dtype}
-    options = {"nodes": nodes, "gate": gate, "dynamic": dynamic, "local": local, "reduction": reduction}
+    options: dict[str, Any] = {"nodes": nodes, "gate": gate, "dynamic": dynamic, "local": local, "reduction": reduction}
     specs = per_stage(mixers, len(depths))
     rates = drop_path_rates(drop_path_rate, depths)
 

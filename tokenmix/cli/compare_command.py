@@ -8,12 +8,15 @@ continues an interrupted comparison.
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from pathlib import Path
 
 from tokenmix.bench.match import BUDGETS
 from tokenmix.cli.output import print_json
 from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
 from tokenmix.mixers import split_specs
+from tokenmix.report.findings import headline
 from tokenmix.report.table import text_table
 
 
@@ -72,6 +75,6 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(results)
         return
-    print()
-    print(text_table(results))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(f"\n{text_table(results, width=width)}\n{headline(results)}")
     print(f"\nreport: {Path(args.out) / 'report.html'}\nagain:  {results['command']}")

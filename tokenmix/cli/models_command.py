@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tokenmix.bench.zoo import COLUMNS, zoo
+from tokenmix.bench.zoo import TITLES, cells, zoo
 from tokenmix.cli.output import print_json, table
 from tokenmix.names import unknown
 
@@ -25,4 +25,4 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(rows)
         return
-    print(table([title for _, title in COLUMNS], [[row[key] for key, _ in COLUMNS] for row in rows]))
+    print(table(TITLES, [cells(row) for row in rows]))

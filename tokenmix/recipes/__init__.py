@@ -7,7 +7,7 @@ from pathlib import Path
 
 import timm
 
-import tokenmix.backbones  # noqa: F401 - registers our models
+from tokenmix.checkpoints import our_models
 from tokenmix.names import unknown
 from tokenmix.recipes.basic import basic, digits
 from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs
@@ -37,8 +37,5 @@ def make_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     elif timm.is_model(name):
         recipe = override(basic(), [f"model={name}"])
     else:
-        ours = (
-            model for model in timm.list_models() if timm.model_entrypoint(model).__module__.startswith("tokenmix.")
-        )
-        raise ValueError(unknown("recipe or model", name, [*RECIPES, *ours]))
+        raise ValueError(unknown("recipe or model", name, [*RECIPES, *our_models()]))
     return override(recipe, overrides)

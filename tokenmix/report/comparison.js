@@ -74,6 +74,10 @@ if (legend) {
       cursor.style.visibility = 'visible';
       showTip([`epoch ${epochs[at]}`, ...lines], x, y);
     };
+    chart.tell = () => {
+      const box = chart.getBoundingClientRect();
+      read(box.left + pixel(epochs[at]) / chart.viewBox.baseVal.width * box.width, box.top + box.height / 3);
+    };
     const leave = () => { cursor.style.visibility = 'hidden'; hideTip(); };
     chart.addEventListener('pointermove', (event) => {
       const box = chart.getBoundingClientRect();
@@ -89,8 +93,7 @@ if (legend) {
       if (!step) return;
       event.preventDefault();
       at = Math.min(Math.max(at + step, 0), epochs.length - 1);
-      const box = chart.getBoundingClientRect();
-      read(box.left + pixel(epochs[at]) / chart.viewBox.baseVal.width * box.width, box.top + box.height / 3);
+      chart.tell();
     });
   });
 }

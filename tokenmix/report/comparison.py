@@ -107,7 +107,7 @@ def _setting(comparison: Comparison) -> str:
     trained = number(dig(raw, "data", "train"))
     epochs = number(dig(raw, "recipe", "epochs"))
     text += ", trained alike" if count > 1 else ", trained"
-    text += f" for {epochs:.0f} epochs" if epochs else ""
+    text += f" for {epochs:.0f} epoch{'s' if epochs > 1 else ''}" if epochs else ""
     text += f" on {trained:,.0f} images" if trained else ""
     text += f", tested on {comparison.tested:,} others" if comparison.tested else ""
     seeds = len(sequence(raw.get("seeds")))

@@ -27,8 +27,12 @@ document.addEventListener('pointermove', (event) => {
   else if (!event.target.closest('.curves')) hideTip();
 });
 function showFocused() {
-  const target = document.activeElement.closest('[data-tip]:focus-visible');
-  if (!target) return false;
+  const target = document.activeElement;
+  if (!target.matches('[data-tip]:focus-visible, .curves:focus-visible')) return false;
+  if (target.tell) { // a chart that makes its own tip
+    target.tell();
+    return true;
+  }
   const box = (target.querySelector('.dot') || target).getBoundingClientRect();
   showTip(target.dataset.tip.split('\n'), box.right, box.bottom);
   return true;

@@ -147,7 +147,8 @@ def definitions_html(comparison: Comparison) -> str:
         (
             "MACs",
             f"Multiply-accumulates for one image{at}, in millions; 1 MAC is one multiplication and one "
-            "addition. Counted on the model as it is trained: convolutions, linear layers and matrix products, attention's two among them.",
+            "addition. Counted on the model as it is trained: convolutions, linear layers and matrix products, "
+            "attention's two among them.",
         ),
         (
             "FFT/DCT",
@@ -156,8 +157,9 @@ def definitions_html(comparison: Comparison) -> str:
         ),
         (
             "latency",
-            "Median time of one batch, after branches that can be merged are merged. All mixers and runtimes take turns in random order within the same rounds, so "
-            "that a machine that drifts hurts all alike. Small print: 95 % bootstrap interval of that median.",
+            "Median time of one batch, after branches that can be merged are merged. All mixers and runtimes take "
+            "turns in random order within the same rounds, so that a machine that drifts hurts all alike. Small print: "
+            "95 % bootstrap interval of that median.",
         ),
         ("images/s", "Batch size divided by the median latency."),
         (

@@ -17,8 +17,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import tokenmix.backbones  # noqa: F401 - registers our models
 from tokenmix.files import atomic_path
+from tokenmix.train.model import build_model
 from tokenmix.version import __version__
 
 FORMAT = "tokenmix.checkpoint/1"
@@ -130,7 +130,7 @@ def load_run(path: str | os.PathLike[str], *, model: nn.Module | None = None) ->
     info = json.loads(metadata["tokenmix"])
     info |= {name: tuple(info[name]) for name in ("mean", "std", "image_size")}
     if model is None:
-        model = timm.create_model(info["model"], num_classes=len(info["classes"]), **info["model_args"])
+        model = build_model(info["model"], len(info["classes"]), **info["model_args"])
     load_weights(model, state, file)
     return model.eval(), info
 

@@ -17,11 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
-import tokenmix.backbones  # noqa: F401 - registers our models
 from tokenmix.data import DataSet, Loader
 from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate
@@ -31,11 +29,12 @@ from tokenmix.tasks import TASKS, Batch, to_device
 from tokenmix.train.checkpoint import WEIGHTS, Checkpoints, load_weights, versions, weights_bytes
 from tokenmix.train.ema import Average
 from tokenmix.train.log import Progress
+from tokenmix.train.model import build_model
 from tokenmix.train.optimizer import make_optimizer
 from tokenmix.train.schedule import learning_rate
 from tokenmix.train.signals import Signals, Terminated, held_signals
 
-__all__ = ["Diverged", "FitResult", "Terminated", "build_model", "fit"]
+__all__ = ["Diverged", "FitResult", "Terminated", "fit"]
 
 
 class Diverged(RuntimeError):
@@ -76,17 +75,6 @@ class _State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
-    """The recipe's model with fresh weights; timm's registry includes ours."""
-    return timm.create_model(
-        recipe.model,
-        num_classes=num_classes,
-        drop_rate=recipe.drop_rate,  # None: timm leaves it out
-        drop_path_rate=recipe.drop_path_rate,
-        **recipe.model_args,
-    )
-
-
 def fit(
     recipe: Recipe,
     data: DataSet,
@@ -124,7 +112,8 @@ def fit(
         checkpoint_seconds: Longest time between two checkpoints; there is one after each epoch anyway.
 
     Raises:
-        ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint; no images; no GPU.
+        ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint;
+            there are no images, no such model or no GPU.
         Diverged: The loss stayed NaN or infinite.
     """
     device = torch.device(device)
@@ -184,7 +173,8 @@ class _Run:
         self.total = max(1, round(recipe.epochs * self.per_epoch))
 
         torch.manual_seed(recipe.seed)
-        network = model() if model else build_model(recipe, len(data.classes))
+        rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
+        network = model() if model else build_model(recipe.model, len(data.classes), **rates, **recipe.model_args)
         task = TASKS[recipe.task](network, num_classes=len(data.classes), label_smoothing=recipe.label_smoothing)
         layout = torch.channels_last if recipe.channels_last else torch.preserve_format
         self.task = task.to(device=device, memory_format=layout)  # type: ignore[call-overload]
