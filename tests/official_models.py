@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import goldens
+from tests.counts import count
 from tokenmix.backbones.reparameterize import reparameterize
 from tokenmix.heads.levels import Levels
 
@@ -62,6 +63,7 @@ def assert_golden(family: ModuleType, name: str) -> None:
     back = family.KEYS.to_official(model.state_dict())
     assert set(back) == set(official)
     assert all(torch.equal(back[key].float(), tensor.float()) for key, tensor in official.items())
+    count("goldens", name)
 
 
 def assert_golden_float32(family: ModuleType, name: str) -> None:

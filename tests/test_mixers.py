@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.mixer_cases import CASES, DIM, build, closeness, image, state_shapes
+from tests.mixer_cases import CASES, DIM, SPECTRAL, build, closeness, image, state_shapes
 from tokenmix.mixers import MIXERS, make_mixer
 
 every_case = pytest.mark.parametrize("spec", CASES)
@@ -196,11 +196,15 @@ def test_copies(spec: str, duplicate) -> None:
 @every_case
 def test_training_after_inference_mode(spec: str) -> None:
     mixer = build(spec)
-    with torch.inference_mode():
-        mixer(image(7, 6))
-    x = image(7, 6).requires_grad_()
-    mixer.train()(x).square().mean().backward()
-    assert x.grad is not None
+    for form in ("auto", "fft", "matmul") if spec in SPECTRAL else ("",):
+        if form:
+            mixer.form = form
+        for size in ((20 + CASES.index(spec), 5), (7, 2)):  # the first: a size whose constants no other test has kept
+            with torch.inference_mode():
+                mixer.eval()(image(*size))
+            x = image(*size).requires_grad_()
+            mixer.train()(x).square().mean().backward()
+            assert x.grad is not None
 
 
 @every_case
