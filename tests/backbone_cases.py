@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tests.scramble import scramble
+from tests.scramble import scramble, settle
 from tokenmix import backbones
 from tokenmix.backbones.base import Backbone
 
@@ -26,7 +26,6 @@ SMALLEST = {
     "ffnet": "ffnet_1",
     "mixernet": "mixernet_pico",
 }
-GAIN = 0.6
 # Every architecture with all of its kinds of blocks, at sizes that take milliseconds.
 TOYS: dict[str, dict[str, Any]] = {
     "affnet_et": {"depths": (1, 1, 1, 2, 1), "dims": (8, 16, 24, 32, 40)},
@@ -48,7 +47,8 @@ TOYS: dict[str, dict[str, Any]] = {
 
 def toy(name: str, *, seed: int = 0, **kwargs: Any) -> Backbone:
     """A small version of a model with 7 classes and weights that matter, in eval mode."""
-    return scramble(timm.create_model(name, **{"num_classes": 7, **TOYS[name], **kwargs}), seed, GAIN).eval()
+    model = timm.create_model(name, **{"num_classes": 7, **TOYS[name], **kwargs}).eval()
+    return settle(scramble(model, seed), images(64, 64, batch=4, chans=kwargs.get("in_chans", 3)))
 
 
 def toy_features(name: str, **kwargs: Any) -> nn.Module:
@@ -56,10 +56,12 @@ def toy_features(name: str, **kwargs: Any) -> nn.Module:
     return toy(name, features_only=True, **kwargs)
 
 
-def images(height: int, width: int, *, batch: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """(batch, 3, height, width) normal numbers."""
+def images(
+    height: int, width: int, *, batch: int = 2, chans: int = 3, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Tensor:
+    """(batch, chans, height, width) normal numbers."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 3, height, width, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.randn(batch, chans, height, width, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def distance(actual: Tensor, expected: Tensor) -> float:

@@ -8,14 +8,13 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from tests import goldens
 from tests.counts import count
+from tokenmix import load_checkpoint
 from tokenmix.backbones.reparameterize import reparameterize
-from tokenmix.heads.levels import Levels
 
 
 def shapes_of(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -24,15 +23,10 @@ def shapes_of(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 @cache
 def official_model(family: ModuleType, name: str) -> nn.Module:
-    """The recognised model with a golden file's checkpoint, strictly loaded, float64, eval; shared, so leave it so."""
+    """The model that the public way makes of a golden file's checkpoint, float64, eval; shared, so leave it so."""
     state_dict = goldens.state_dict(goldens.load(name))
-    found = family.recognise(shapes_of(state_dict))
-    assert found is not None
-    model: nn.Module = timm.create_model(found.variant, **found.model_args)
-    if found.levels is not None:
-        model = Levels(model, found.levels, found.level_norm or "none")
-    model.load_state_dict(family.KEYS.from_official(state_dict, list(model.state_dict())), strict=True)
-    return model.double().eval()
+    assert family.recognise(shapes_of(state_dict)) is not None
+    return load_checkpoint(state_dict).double()
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Weights for equality tests: at initialisation a batch norm is the identity and a small layer scale hides its branch."""
+"""Weights for equality tests: at initialisation a batch norm is the identity, a small layer scale hides its branch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import nn
 
 
 @torch.no_grad()
-def scramble(model: nn.Module, seed: int = 0, gain: float = 1.0) -> nn.Module:
+def scramble(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give every parameter and norm statistic a value that matters to the output, in place; returns the model.
 
-    A ``gain`` below 1 makes the matrices smaller: deep networks whose branches multiply activations need it.
+    Deep networks then need `settle`, or activations vanish or explode on the way and hide what went before.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -25,10 +25,27 @@ def scramble(model: nn.Module, seed: int = 0, gain: float = 1.0) -> nn.Module:
             uniform(parameter, 0.5, 1.5)
         else:
             fan_in = parameter[0].numel()
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * gain * fan_in**-0.5)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
+    generator.manual_seed(seed)  # anew, so that a model without its head gets the same statistics
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             uniform(buffer, -0.2, 0.2)
         elif name.endswith("running_var"):
             uniform(buffer, 0.5, 1.5)
+    return model
+
+
+@torch.no_grad()
+def settle(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """Give every batch norm the statistics of its input for these images, as training would; returns the model."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm, norm.training, norm.momentum) for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # the plain mean over batches, here of one
+        norm.reset_running_stats()
+    model(images)
+    for norm, training, momentum in before:
+        norm.train(training)
+        norm.momentum = momentum
     return model

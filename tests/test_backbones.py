@@ -171,7 +171,7 @@ def test_any_image_size(name: str, height: int, width: int) -> None:
 def test_unknown_keyword_and_image_channels(name: str) -> None:
     with pytest.raises(TypeError, match="droprate"):
         timm.create_model(name, droprate=0.1, device="meta")
-    model = timm.create_model(name, in_chans=5, num_classes=0, device="meta", dtype=torch.bfloat16)
+    model = timm.create_model(name, in_chans=5, num_classes=0, device="meta", dtype=torch.bfloat16).eval()
     assert model.in_chans == 5
     assert model(torch.zeros(1, 5, 32, 32, device="meta", dtype=torch.bfloat16)).shape == (1, model.head_hidden_size)
 
@@ -220,7 +220,5 @@ def test_an_expansion_that_keeps_the_width_is_no_norm() -> None:
 def test_affnet_output_stride(stride: int) -> None:
     features, x = toy_features("affnet_et", output_stride=stride), images(64, 96)
     assert features.feature_info.reduction() == [min(r, stride) for r in (2, 4, 8, 16, 32)]
-    assert [tuple(f.shape[-2:]) for f in features(x)] == [
-        (64 // r, 96 // r) for r in features.feature_info.reduction()
-    ]
+    assert [tuple(f.shape[-2:]) for f in features(x)] == [(64 // r, 96 // r) for r in features.feature_info.reduction()]
     assert set(toy("affnet_et", output_stride=stride).state_dict()) == set(toy("affnet_et").state_dict())

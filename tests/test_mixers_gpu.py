@@ -16,10 +16,11 @@ pytestmark = [
 every_case = pytest.mark.parametrize("spec", CASES)
 every_size = pytest.mark.parametrize("size", [(7, 7), (14, 14), (56, 56), (15, 9)], ids=lambda s: f"{s[0]}x{s[1]}")
 WIDTH = 24
-# Gradients are compared by their Euclidean lengths: near a ReLU's kink rounding turns single elements over. Some (of a
-# bias under a softmax) are zero but for rounding: they are measured against the longest one.
+# Gradients are compared by their Euclidean lengths: near a ReLU's kink rounding turns single elements over, a share of
+# about the precision, hence its square root. Some (of a bias under a softmax) are zero but for rounding: they are
+# measured against the longest one.
 FORWARD = {torch.float16: 0.01, torch.bfloat16: 0.08, torch.float32: 1e-3}
-BACKWARD = {torch.float16: 0.03, torch.bfloat16: 0.2, torch.float32: 1e-3}
+BACKWARD = {torch.float16: 0.08, torch.bfloat16: 0.2, torch.float32: 1e-3}
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ STANDARD = (
 
 
 def fetch(target: Path) -> None:
-    """Download the source archive of the installed timm and unpack its ``tests`` folder, and nothing else, to target."""
+    """Download the source archive of the installed timm and unpack only its ``tests`` folder, to ``target``."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "timm"]
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
         command = [*pip, "--dest", folder, f"timm=={timm.__version__}"]
@@ -134,7 +134,7 @@ def test_the_smallest_variants_are_the_smallest_of_all_families() -> None:
 
 
 def test_no_name_is_taken_for_another_kind_of_model(suite: Path) -> None:
-    """timm's tests leave out models by patterns of names; ours must match none of them."""
+    """Some of timm's tests leave out models by patterns of names; ours must match none of them."""
     source = (suite / "tests" / "test_models.py").read_text()
     patterns = re.search(r"NON_STD_FILTERS = \[(.*?)\]", source, re.DOTALL)
     assert patterns

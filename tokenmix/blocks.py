@@ -55,8 +55,8 @@ class Residual(nn.Module):
         """The branch fused, and the norm folded into it where the branch begins with a 1x1 convolution."""
         new = copy.deepcopy(self)
         new.op = fused(new.op)
-        folds = isinstance(new.norm, nn.BatchNorm2d) and hasattr(new.op, "fold_input_norm")
-        if folds and new.op.fold_input_norm(new.norm):
+        fold = getattr(new.op, "fold_input_norm", None)
+        if isinstance(new.norm, nn.BatchNorm2d) and fold is not None and fold(new.norm):
             new.norm = nn.Identity()
         return new
 

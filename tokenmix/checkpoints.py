@@ -2,54 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
-import collections
 import json
 import os
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import timm
 import torch
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from tokenmix.backbones import affnet, casvit, ffnet
-from tokenmix.backbones.keymap import KeyMap, Official
+from tokenmix.backbones.keymap import Official
+from tokenmix.backbones.official import ALLOWED, CheckpointError, backbone_of, unwrap
 from tokenmix.files import atomic_path
 from tokenmix.heads.levels import Levels
 from tokenmix.names import unknown
 
+__all__ = ["CheckpointError", "Opened", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
+
 FAMILIES: dict[str, Any] = {"affnet": affnet, "casvit": casvit, "ffnet": ffnet}
 FORMATS = ("tokenmix", "official")
-
-# What honest training checkpoints carry besides tensors. None of it runs code when it is loaded; all else is refused.
-SAFE_GLOBALS: list[Any] = [
-    argparse.Namespace,
-    collections.Counter,
-    collections.OrderedDict,
-    collections.deque,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")},
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]  # NumPy 1's name
-]
-
-_EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
-_RAW_KEYS = ("state_dict", "model", "model_state_dict")
+WEIGHTS = "best.safetensors"  # what a training run leaves in its folder
 _METADATA = "tokenmix"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded or written; the message names it, the reason and the remedy."""
+# Arguments of `timm.create_model` that are not the model's own.
+_FOREIGN = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only"}
 
 
 def load_checkpoint(
@@ -63,11 +46,12 @@ def load_checkpoint(
     """The model that a checkpoint holds, in eval mode: a classifier, or `Levels` for a dense task's feature checkpoint.
 
     Family, variant, classes and input channels are recognised from the keys and shapes. What they cannot tell
-    (AFFNet's norm kind, activation and soft-shrink threshold) may be given; it warns about what was left open.
+    (AFFNet's norm kind, activation and soft-shrink threshold) may be given; it warns about what was left open. Of a
+    dense task's whole model the backbone is loaded, and it warns about the rest.
 
     Args:
-        source: A file of an official project (``.pth``, ``.pt``, ``.pth.tar``), one of ours (``.safetensors``), or a
-            state dict.
+        source: A file of an official project (``.pth``, ``.pt``, ``.pth.tar``), one of ours (``.safetensors``), a
+            training run's folder, or a state dict.
         ema: Take the averaged weights where there are some; False takes the raw ones.
         num_classes: Another number of classes than the file's: the classifier is then new and untrained.
         in_chans: Another number of input channels: the first convolution is adapted as timm does it.
@@ -77,7 +61,7 @@ def load_checkpoint(
         CheckpointError: If the file is missing, truncated, unsafe or of no known architecture.
         TypeError: For an argument that the model does not have.
     """
-    return _load(source, ema, num_classes, in_chans, model_args)[0]
+    return _load(source, ema, {**model_args, "num_classes": num_classes, "in_chans": in_chans}).model
 
 
 @dataclass(frozen=True)
@@ -106,40 +90,35 @@ class Opened:
 
 
 def open_model(source: str | os.PathLike[str], **model_args: Any) -> Opened:
-    """A trained model: a run's folder, any file that `load_checkpoint` takes, or a name in timm's registry.
+    """A trained classifier: all files that `load_checkpoint` takes, or a model's name in timm's registry or on a hub.
 
     A name gets the published weights where its configuration has an address, else random ones with a warning.
 
     Raises:
-        CheckpointError: If there is neither such a file nor such a model, or it cannot be loaded.
+        CheckpointError: If there is neither such a file nor such a model, or it is no classifier that can be loaded.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = path / "best.safetensors"
-        if not path.is_file():
-            raise CheckpointError(f"{source}: the folder has no best.safetensors; name a run's folder or a file")
-    info: dict[str, Any] = {}
-    if path.is_file():
-        model, what = _load(path, True, None, None, model_args)
-        name = what.variant
-        info = (read_info(path) if path.suffix == ".safetensors" else None) or {}
+    name = os.fspath(source)
+    hub = name.startswith(("hf-hub:", "local-dir:"))  # timm's way to name a repository or a folder in its format
+    if os.path.exists(name):
+        loaded = _load(source, True, model_args)
+        if isinstance(loaded.model, Levels):
+            raise CheckpointError(f"{name}: holds a backbone for dense tasks, not a classifier; use load_checkpoint")
+        name = loaded.what.variant
     else:
-        name = os.fspath(source)
-        if not timm.is_model(name):
-            raise CheckpointError(f"{source}: no such file or folder, and {unknown('model', name, our_models())}")
-        pretrained = timm.models.is_model_pretrained(name)
+        if not hub and not timm.is_model(name):
+            raise CheckpointError(f"{name}: no such file or folder, and {unknown('model', name, our_models())}")
+        pretrained = hub or timm.models.is_model_pretrained(name)
         if not pretrained:
             warnings.warn(f"{name} has no published weights to download: its weights are random", stacklevel=2)
-        model = timm.create_model(name, pretrained=pretrained, **model_args).eval()
-    found = timm.models.get_pretrained_cfg(name)
-    assert found is not None, name
-    cfg = found.to_dict()
-    size = info.get("image_size") or cfg["input_size"][1:]
+        loaded = _build(Official(name, model_args), {}, pretrained=pretrained)
+        loaded.model.eval()
+    info, cfg = loaded.info, loaded.cfg
+    height, width = info.get("image_size") or cfg["input_size"][1:]
     return Opened(
-        model,
+        loaded.model,
         name,
-        info.get("classes"),
-        (int(size[0]), int(size[1])),
+        info.get("classes") or cfg.get("label_names"),
+        (int(height), int(width)),
         tuple(info.get("mean") or cfg["mean"]),
         tuple(info.get("std") or cfg["std"]),
         float(info.get("crop_pct") or cfg["crop_pct"]),
@@ -153,7 +132,7 @@ def our_models() -> list[str]:
 
 
 def convert(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Mapping[str, Any],
     target: str | os.PathLike[str],
     *,
     to: str = "tokenmix",
@@ -163,11 +142,11 @@ def convert(
     """Rewrite a checkpoint under our key names, or back under the official ones; returns the model it holds.
 
     Args:
-        source: Any file that `load_checkpoint` takes.
+        source: All that `load_checkpoint` takes.
         target: ``.safetensors``; for ``to="official"`` also a ``.pth`` file, which then holds ``{"state_dict": ...}``.
         to: ``"tokenmix"`` or ``"official"``.
         ema: See `load_checkpoint`.
-        **model_args: See `load_checkpoint`.
+        **model_args: See `load_checkpoint`; our file remembers them.
 
     Raises:
         CheckpointError: As `load_checkpoint`; or if the target's ending does not fit, or no official names exist.
@@ -178,114 +157,190 @@ def convert(
     endings = (".safetensors",) if to == "tokenmix" else (".safetensors", ".pth", ".pt", ".tar")
     if Path(target).suffix not in endings:
         raise CheckpointError(f"{target}: to={to!r} writes a file that ends in {' or '.join(endings)}")
-    model, what = _load(source, ema, None, None, model_args)
+    loaded = _load(source, ema, model_args)
+    what = loaded.what
     if to == "tokenmix":
-        save_weights(target, model, what)
-        return model
-    try:
-        state_dict = _key_map(what.variant).to_official(model.state_dict())
-    except KeyError as error:
-        raise CheckpointError(f"{source}: {error.args[0]}") from None
+        args = {key: value for key, value in what.model_args.items() if key not in ("device", "dtype")}
+        header = {"model": what.variant, "model_args": args, "level_norm": what.level_norm, "levels": what.levels}
+        content = weights_bytes(loaded.model.state_dict(), {**loaded.info, **header})
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(content)
+        return loaded.model
+    state_dict = _official(loaded.model, _name(source), what)
     with atomic_path(target) as temporary:
         if Path(target).suffix == ".safetensors":
-            safetensors.torch.save_file(_plain(state_dict), temporary)
+            safetensors.torch.save_file(state_dict, temporary)
         else:
             torch.save({"state_dict": state_dict}, temporary)
-    return model
+    return loaded.model
 
 
-def save_weights(
-    path: str | os.PathLike[str], model: nn.Module, what: Official, info: Mapping[str, Any] | None = None
-) -> None:
-    """Write the weights as safetensors with all that `load_checkpoint` needs to rebuild the model.
+def weights_bytes(state_dict: Mapping[str, Tensor], info: Mapping[str, Any]) -> bytes:
+    """A safetensors file of ours: the weights, and as JSON in its metadata all that rebuilds the model, and more.
 
     Args:
-        path: The file, written atomically.
-        model: Its state dict is stored.
-        what: Name, arguments and levels of the model.
-        info: More to keep as JSON beside it, for example class names and preprocessing; see `read_info`.
+        state_dict: Under our keys.
+        info: ``model`` and ``model_args`` for timm's ``create_model``, and whatever else is known, such as ``classes``.
     """
-    header = {
-        "model": what.variant,
-        "model_args": what.model_args,
-        "level_norm": what.level_norm,
-        "levels": what.levels,
-        **(info or {}),
+    tensors = {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in state_dict.items()
     }
-    with atomic_path(path) as temporary:
-        safetensors.torch.save_file(_plain(model.state_dict()), temporary, {_METADATA: json.dumps(header)})
+    # One metadata entry only: safetensors writes several in random order, and equal weights would have unequal hashes.
+    return safetensors.torch.save(tensors, {_METADATA: json.dumps(info, sort_keys=True)})
 
 
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What `save_weights` stored beside the weights, or None for a safetensors file that it did not write.
+    """What `weights_bytes` stored beside the weights, or None for a safetensors file that it did not write.
 
     Raises:
         CheckpointError: If it is no whole safetensors file.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}); copy or download it again") from None
+        raise CheckpointError(
+            f"{os.fspath(path)} is no safetensors file or is damaged ({error}); copy or download it again"
+        ) from None
     return json.loads(metadata[_METADATA]) if _METADATA in metadata else None
 
 
-def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies, as safetensors wants them."""
-    return {key: tensor.detach().contiguous().clone() for key, tensor in state_dict.items()}
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """The file itself, or the best weights in a training run's folder.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    file = Path(path)
+    if file.is_dir():
+        if not (file / WEIGHTS).is_file():
+            raise CheckpointError(f"{path}: there are no weights {WEIGHTS} in this folder; name a file, or train first")
+        return file / WEIGHTS
+    if not file.is_file():
+        raise CheckpointError(f"{path}: there are no weights, there is no such file; check the path")
+    return file
 
 
-def _key_map(variant: str) -> KeyMap:
-    family = FAMILIES.get(variant.split("_")[0])
-    if family is None:
-        raise CheckpointError(f"{variant} has no official checkpoints: only {', '.join(FAMILIES)} have")
-    return family.KEYS
+@dataclass(frozen=True)
+class _Loaded:
+    model: nn.Module
+    what: Official
+    info: Mapping[str, Any]  # of our file
+    cfg: Mapping[str, Any]  # timm's
 
 
-def _load(
-    source: str | os.PathLike[str] | Mapping[str, Any],
-    ema: bool,
-    num_classes: int | None,
-    in_chans: int | None,
-    model_args: dict[str, Any],
-) -> tuple[nn.Module, Official]:
-    name = "the given state dict" if isinstance(source, Mapping) else os.fspath(source)
-    content = source if isinstance(source, Mapping) else _read(Path(source))
-    info = read_info(name) if name.endswith(".safetensors") else None
-    state_dict, left_out = _weights(content, ema, name)
-    what = _stored(info) if info is not None else _recognise(state_dict, name)
+def _name(source: str | os.PathLike[str] | Mapping[str, Any]) -> str:
+    return "the given state dict" if isinstance(source, Mapping) else os.fspath(source)
+
+
+def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: Mapping[str, Any]) -> _Loaded:
+    """What `load_checkpoint`, `open_model` and `convert` share; ``given`` are arguments, None for those left open."""
+    given = {key: value for key, value in given.items() if value is not None}
+    if foreign := sorted(_FOREIGN & given.keys()):
+        raise TypeError(f"{foreign[0]!r} is no argument of a model; load_checkpoint takes those of its builder")
+    name = _name(source)
+    content, info = (source, None) if isinstance(source, Mapping) else _read(weights_file(source))
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{name}: holds a {type(content).__name__}, not a dict of weights")
+    try:
+        state_dict, left_out = backbone_of(unwrap(content, ema=ema))
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+    what = _recognise(state_dict, name) if info is None else _stored(info, name)
     if left_out:
-        warnings.warn(f"{name}: only the backbone was loaded; {left_out} were left out", stacklevel=3)
-    open_args = [arg for arg in what.open_args if arg not in model_args]
-    if open_args:
+        shown = ", ".join(f"{key}.*" for key in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+        warnings.warn(f"{name}: only the backbone was loaded; {shown} were left out", stacklevel=3)
+    if open_args := [arg for arg in what.open_args if arg not in given]:
         warnings.warn(
             f"{name}: the checkpoint cannot tell {', '.join(open_args)}; the defaults are used. "
             f"Pass {'them' if len(open_args) > 1 else 'it'} if the model was trained otherwise",
             stacklevel=3,
         )
-    stored_classes = what.model_args.get("num_classes")
-    args = {**what.model_args, **model_args}
-    args.update({k: v for k, v in (("num_classes", num_classes), ("in_chans", in_chans)) if v is not None})
-    what = Official(what.variant, args, what.level_norm, what.levels)
-    model: nn.Module = timm.create_model(what.variant, **args)
-    cfg: Mapping[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    loaded = _build(replace(what, model_args={**what.model_args, **given}), info or {})
+    family = FAMILIES.get(what.variant.split("_")[0])
+    if family is not None:
+        state_dict = family.checkpoint_filter_fn(state_dict, loaded.model)
+    if "num_classes" in given and what.levels is None:
+        if len((info or {}).get("classes", ())) != given["num_classes"]:
+            loaded = replace(loaded, info={key: value for key, value in loaded.info.items() if key != "classes"})
+        state_dict = _with_classes(state_dict, loaded, family)
+    if "in_chans" in given:
+        state_dict = _with_chans(state_dict, loaded, name)
+    _fill(loaded.model, state_dict, name, what.variant)
+    return replace(loaded, model=loaded.model.eval())
+
+
+def _build(what: Official, info: Mapping[str, Any], **kwargs: Any) -> _Loaded:
+    model: Any = timm.create_model(what.variant, **{**what.model_args, **kwargs})
+    cfg = model.pretrained_cfg
     if what.levels is not None:
-        model = Levels(model, what.levels, what.level_norm or "none")  # type: ignore[arg-type]
-    if info is None:
+        dd = {key: what.model_args.get(key, kwargs.get(key)) for key in ("device", "dtype")}
+        model = Levels(model, what.levels, what.level_norm or "none", **dd)
+    return _Loaded(model, what, info, cfg)
+
+
+def _stored(info: Mapping[str, Any], name: str) -> Official:
+    """The model that our own file names."""
+    variant, args, levels = info["model"], dict(info["model_args"]), info.get("levels")
+    if not timm.is_model(variant) and ":" not in variant:  # "hf-hub:owner/name" is timm's way to name one on the hub
+        raise CheckpointError(f"{name}: {unknown('model', variant, our_models())}")
+    if "classes" in info:
+        args.setdefault("num_classes", len(info["classes"]))
+    return Official(variant, args, info.get("level_norm"), tuple(levels) if levels else None)
+
+
+def _recognise(state_dict: Mapping[str, Tensor], name: str) -> Official:
+    """The model that keys and shapes name, the official ones or ours."""
+    for family in FAMILIES.values():
+        if found := family.recognise(_shapes(state_dict)):
+            return found
         try:
-            state_dict = _key_map(what.variant).from_official(state_dict, list(model.state_dict()))
-        except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{name}: does not fit {what.variant}: {error}") from None
-    first = f"{cfg['first_conv']}.weight"
-    if in_chans is not None and first in state_dict:
-        state_dict[first] = adapt_input_conv(in_chans, state_dict[first])
-    if what.levels is None and num_classes is not None and num_classes != stored_classes:
-        names = cfg["classifier"] if isinstance(cfg["classifier"], Sequence) else (cfg["classifier"],)
-        names = (names,) if isinstance(names, str) else names
-        fresh = {k: v for k, v in model.state_dict().items() if k.startswith(tuple(f"{n}." for n in names))}
-        state_dict = {k: v for k, v in state_dict.items() if not k.startswith(tuple(f"{n}." for n in names))} | fresh
-    _fill(model, state_dict, name, what.variant)
-    return model.eval(), what
+            empty = {key: torch.empty(tensor.shape, device="meta") for key, tensor in state_dict.items()}
+            official = family.KEYS.to_official(empty)
+        except KeyError:
+            continue
+        if found := family.recognise(_shapes(official)):
+            return found
+    raise CheckpointError(
+        f"{name}: the architecture is not one of the published {', '.join(FAMILIES)} variants (first keys: "
+        f"{', '.join(list(state_dict)[:3]) or 'none'}); for the weights of another model use "
+        "timm.create_model(NAME, checkpoint_path=FILE)"
+    )
+
+
+def _shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
+
+
+def _with_classes(state_dict: Mapping[str, Tensor], loaded: _Loaded, family: Any) -> dict[str, Tensor]:
+    """The model's own untrained classifiers, unless those of the file have as many classes."""
+    own = loaded.model.state_dict()
+    heads = [f"{name}.{leaf}" for name in _names(loaded.cfg["classifier"]) for leaf in ("weight", "bias")]
+    fresh = {key: own[key] for key in heads if key in own}
+    if fresh and all(key in state_dict and state_dict[key].shape == tensor.shape for key, tensor in fresh.items()):
+        return dict(state_dict)
+    # A model without a classifier has left that of an official file under its official name.
+    gone = {*heads, *(name for key in heads if family for name in family.KEYS.names(key, own))}
+    return {key: tensor for key, tensor in state_dict.items() if key not in gone} | fresh
+
+
+def _with_chans(state_dict: Mapping[str, Tensor], loaded: _Loaded, name: str) -> dict[str, Tensor]:
+    """The first convolution for other input channels, as timm adapts it: one is the sum, others repeat and rescale."""
+    result = dict(state_dict)
+    for first in _names(loaded.cfg["first_conv"]):
+        key, wanted = f"{first}.weight", loaded.what.model_args["in_chans"]
+        if key not in result or wanted == (chans := result[key].shape[1]):
+            continue
+        weight = result[key].float()
+        if wanted == 1:
+            result[key] = weight.sum(1, keepdim=True)
+        else:
+            result[key] = weight.repeat(1, -(-wanted // chans), 1, 1)[:, :wanted] * (chans / wanted)
+    return result
+
+
+def _names(entry: str | Iterable[str] | None) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
 def _fill(model: nn.Module, state_dict: Mapping[str, Tensor], name: str, variant: str) -> None:
@@ -302,70 +357,59 @@ def _fill(model: nn.Module, state_dict: Mapping[str, Tensor], name: str, variant
             for kind, keys in problems.items()
             if keys
         )
-        raise CheckpointError(f"{name}: looks like {variant}, but the keys do not fit: {text}. Is the file whole?")
+        raise CheckpointError(
+            f"{name}: looks like {variant}, but the keys do not fit: {text}; is the file whole, and are the arguments "
+            "those that the model was trained with?"
+        )
     model.load_state_dict(dict(state_dict))
 
 
-def _stored(info: Mapping[str, Any]) -> Official:
-    levels = info.get("levels")
-    args = dict(info["model_args"])
-    if "classes" in info:
-        args.setdefault("num_classes", len(info["classes"]))
-    return Official(info["model"], args, info.get("level_norm"), tuple(levels) if levels else None)
-
-
-def _recognise(state_dict: Mapping[str, Tensor], name: str) -> Official:
-    shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
-    for family in FAMILIES.values():
-        found = family.recognise(shapes)
-        if found is not None:
-            return found
-    sample = ", ".join(list(shapes)[:3]) or "none"
-    raise CheckpointError(
-        f"{name}: the architecture is not one of the published {', '.join(FAMILIES)} variants (first keys: {sample}). "
-        "For weights of another model use timm.create_model(NAME, checkpoint_path=FILE)"
-    )
-
-
-def _weights(content: Any, ema: bool, name: str) -> tuple[dict[str, Any], str]:
-    """The tensors of the backbone without wrappers and prefixes, and what else the file held, in words."""
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{name}: holds a {type(content).__name__}, not a dict of weights")
-    found = [k for k in (*_EMA_KEYS, *_RAW_KEYS) if isinstance(content.get(k), Mapping)]
-    raw = [key for key in found if key in _RAW_KEYS]
-    if found and not ema and not raw:
-        raise CheckpointError(f"{name}: has only averaged (EMA) weights; load it without ema=False")
-    if found:
-        content = content[found[0] if ema else raw[0]]
-    state_dict = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    for prefix in ("module.", "_orig_mod."):
-        if state_dict and all(key.startswith(prefix) for key in state_dict):
-            state_dict = {key[len(prefix) :]: value for key, value in state_dict.items()}
-    for prefix in ("backbone.", "encoder."):  # mmdetection and mmsegmentation; CVNets
-        inner = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        if inner:
-            others = sorted({key.split(".")[0] for key in state_dict if not key.startswith(prefix)})
-            return inner, ", ".join(f"{other}.*" for other in others)
-    return state_dict, ""
-
-
-def _read(path: Path) -> Any:
-    """The content of a file, without running any code that it may hold."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        read_info(path)
-        return safetensors.torch.load_file(path)
+def _official(model: nn.Module, name: str, what: Official) -> dict[str, Tensor]:
+    """The weights under official names, if the official project has such a model."""
+    family = FAMILIES.get(what.variant.split("_")[0])
+    if family is None:
+        raise CheckpointError(f"{name}: {what.variant} has no official names; only {', '.join(FAMILIES)} have")
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"(?:GLOBAL|global:?) ([\w.]+)", str(error))
-        if refused:
-            raise CheckpointError(
-                f"{path}: refused, because loading it would call {refused[1]}; a checkpoint may hold only tensors, "
-                "numbers, text and plain containers. Save the state dict alone and load that"
-            ) from None
-        raise CheckpointError(f"{path}: not a whole PyTorch checkpoint; copy or download it again") from None
-    except (EOFError, OSError, RuntimeError, ValueError, KeyError, UnicodeDecodeError):
-        raise CheckpointError(f"{path}: not a whole PyTorch checkpoint; copy or download it again") from None
+        state_dict = family.KEYS.to_official(model.state_dict())
+    except KeyError as error:
+        raise CheckpointError(f"{name}: {error.args[0]}") from None
+    # Other mixers may have keys that look like the official ones: compare with the model that would be read back.
+    found = family.recognise(_shapes(state_dict))
+    if found is None or _shapes(state_dict) != _shapes(
+        family.KEYS.to_official(_build(found, {}, device="meta").model.state_dict())
+    ):
+        raise CheckpointError(f"{name}: this {what.variant} is not the official architecture and has no official names")
+    return state_dict
+
+
+def _read(path: Path) -> tuple[Any, dict[str, Any] | None]:
+    """The content of a file, without running any code that it may hold, and what our own files say about it."""
+    if path.suffix == ".safetensors":
+        info = read_info(path)
+        return safetensors.torch.load_file(path), info
+    try:
+        # Old formats make torch warn before it fails; the message here says it all.
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True), None
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # damaged bytes raise anything from zipfile, struct or the unpickler
+        raise CheckpointError(f"{path}: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file could not be read, and the remedy."""
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if refused:
+        return (
+            f"refused, because loading it would need {refused[1]}, which may run code; only tensors, numbers, text and "
+            "plain containers are taken. If you trust its origin, save the state dict alone there and load that"
+        )
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if not start:
+        return "the file is empty; copy or download it again"
+    if start.startswith((b"<!doctype", b"<html")):
+        return "this is a web page, not a checkpoint; open the address in a browser and download the file itself"
+    return "not a whole PyTorch checkpoint; copy or download it again"

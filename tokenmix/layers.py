@@ -196,7 +196,7 @@ def takes_norm_before(module: nn.Module) -> bool:
     """Whether `fold_norm_before` can fold a norm into ``module``: an ungrouped, unpadded 1x1 convolution."""
     if not isinstance(module, nn.Conv2d):
         return False
-    return module.kernel_size == (1, 1) and not any(module.padding) and module.groups == 1  # type: ignore[arg-type]
+    return module.kernel_size == (1, 1) and not any(module.padding) and module.groups == 1
 
 
 def last_conv(module: nn.Module) -> nn.Conv2d | None:

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.backbones.keymap import KeyMap, Official, Rule
+from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import InvertedResidual
 from tokenmix.layers import ACTIVATIONS, ConvNorm, DropPath, fold_norm_before, fused
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
@@ -314,11 +315,10 @@ def _cfg(**kwargs) -> dict:
 default_cfgs = generate_default_cfgs({f"{name}.untrained": _cfg() for name in VARIANTS})
 
 
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Official CVNets keys under our names; a state dict of ours passes through."""
-    if "conv_1.block.conv.weight" not in state_dict:
-        return state_dict
-    return KEYS.from_official(state_dict, list(model.state_dict()))
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """An official checkpoint under our keys; a state dict of ours keeps its keys."""
+    plain = unwrap(state_dict)
+    return KEYS.from_official(plain, list(model.state_dict())) if "conv_1.block.conv.weight" in plain else plain
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Official | None:
@@ -353,11 +353,11 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Official | None:
 
 
 def _create(variant: str, pretrained: bool, **kwargs) -> Backbone:
-    return build_model_with_cfg(
+    return build(
         affnet,
         variant,
         pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
+        checkpoint_filter_fn,
         feature_cfg={"out_indices": (0, 1, 2, 3, 4), "flatten_sequential": True},
         **dict(VARIANTS[variant], **kwargs),
     )

@@ -257,7 +257,7 @@ class Backbone(nn.Module):
         if cut or (prune_norm and self._final_is_norm()):
             self.final = nn.Identity()
         if cut:
-            self.num_features = self.head_hidden_size = self.stages[-1].dim
+            self.num_features = self.head_hidden_size = int(self.feature_info[-1]["num_chs"])
             reference = next(self.parameters())
             classes, pool = (0, "") if prune_head else (self.num_classes, self.head.pool.kind)
             old = self.head

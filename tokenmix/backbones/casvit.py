@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.backbones.keymap import KeyMap, Official, Rule
+from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import Mlp, Residual
 from tokenmix.layers import ConvNorm
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
@@ -203,9 +204,9 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Official | None:
     return Official(variant, args)
 
 
-def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """An official state dict under our keys, others unchanged; a model with one classifier gets the mean of two."""
-    result = dict(state_dict)
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """An official checkpoint under our keys, others unchanged; a model with one classifier gets the mean of two."""
+    result = unwrap(state_dict)
     if len(getattr(result.get("patch_embed.0.weight"), "shape", ())) == 4:
         result = KEYS.from_official(result, list(model.state_dict()))
         for leaf in ("weight", "bias"):  # what a model without that classifier leaves under the official name
@@ -246,11 +247,11 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool, **kwargs) -> DistillableBackbone:
-    return build_model_with_cfg(
+    return build(
         casvit,
         variant,
         pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
+        checkpoint_filter_fn,
         feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
         **{**VARIANTS[variant], **kwargs},
     )

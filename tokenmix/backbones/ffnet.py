@@ -6,20 +6,18 @@ Source: arXiv:2406.02021 (MetaMixer) and its official code, which the keys, shap
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.backbones.keymap import KeyMap, Official, Rule
+from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import Mlp, Residual
 from tokenmix.layers import ConvNorm, LayerNorm2d, NormConv, RepDepthwise
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
@@ -338,11 +336,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Official | None:
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
     """An official checkpoint, as it was published, under our keys (EMA weights if it has them); others unchanged."""
-    for wrapper in ("state_dict_ema", "state_dict"):
-        if isinstance(state_dict.get(wrapper), Mapping):
-            state_dict = state_dict[wrapper]
-            break
-    plain = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
+    plain = unwrap(state_dict)
     return KEYS.from_official(plain, list(model.state_dict())) if "patch_embed.0.c.weight" in plain else plain
 
 
@@ -382,27 +376,16 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
-# The published files carry their training arguments and a NumPy metric, which torch refuses to unpickle by itself.
-_scalar = np.float64().__reduce__()[0]
-_PUBLISHED: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    type(np.dtype("f8")),
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-]
-
 
 def _create(variant: str, pretrained: bool, **kwargs) -> Backbone:
-    with torch.serialization.safe_globals(_PUBLISHED):
-        return build_model_with_cfg(
-            strip_ffnet if variant == "ffnet_seg" else ffnet,
-            variant,
-            pretrained,
-            pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
-            **{**VARIANTS[variant], **kwargs},
-        )
+    return build(
+        strip_ffnet if variant == "ffnet_seg" else ffnet,
+        variant,
+        pretrained,
+        checkpoint_filter_fn,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+        **{**VARIANTS[variant], **kwargs},
+    )
 
 
 @register_model

@@ -85,14 +85,17 @@ class KeyMap:
     def from_official(self, state_dict: Mapping[str, Tensor], keys: Sequence[str]) -> dict[str, Tensor]:
         """Official tensors under our ``keys``. What is missing there, or left over, stays for the strict load to name.
 
-        A key of ours is left out if one of its official parts is missing; official keys that none of ours uses are
-        passed on under their own names.
+        A key of ours is left out if it has no official name or one of its official parts is missing; official keys that
+        none of ours uses are passed on under their own names.
         """
         result: dict[str, Tensor] = {}
         used: set[str] = set()
         known = set(keys)
         for key in keys:
-            names, trailing = self._lookup(key, known)
+            try:
+                names, trailing = self._lookup(key, known)
+            except KeyError:
+                continue
             used.update(names)
             if any(name not in state_dict for name in names):
                 continue

@@ -11,7 +11,7 @@ from tokenmix.backbones.base import Backbone, feature_indices
 from tokenmix.layers import LayerNorm2d
 from tokenmix.names import unknown
 
-NORMS = ("batch", "layer", "none")
+NORMS: dict[str, Any] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}
 
 
 class Levels(nn.Module):
@@ -21,8 +21,10 @@ class Levels(nn.Module):
 
     Args:
         backbone: Taken over and changed: its stages after the last level, its final part and its head go.
-        indices: The stages whose outputs are wanted; None is all.
+        indices: The stages whose outputs are wanted; None is all, a number counts from the end.
         norm: ``"layer"`` (over the channels of each pixel, eps 1e-6), ``"batch"`` or ``"none"``.
+        device: Where the norms' parameters and buffers are made.
+        dtype: Their type.
 
     Raises:
         ValueError: For an unknown norm or an index out of range.
@@ -40,20 +42,23 @@ class Levels(nn.Module):
         super().__init__()
         if norm not in NORMS:
             raise ValueError(unknown("norm", norm, NORMS))
-        make: Any = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}[norm]
-        self.indices = feature_indices(len(backbone.stages), indices)
+        self.indices = sorted(set(feature_indices(len(backbone.stages), indices)))
         self.feature_info = [backbone.feature_info[i] for i in self.indices]
         self.num_chs = [info["num_chs"] for info in self.feature_info]
         self.reductions = [info["reduction"] for info in self.feature_info]
         self.stem = backbone.stem
-        self.stages = backbone.stages[: max(self.indices) + 1]
-        self.norms = nn.ModuleList(make(dim, device=device, dtype=dtype) for dim in self.num_chs)
+        self.stages = backbone.stages[: self.indices[-1] + 1]
+        # One per stage, so that a norm's key carries the number of its stage whatever the levels are.
+        self.norms = nn.ModuleList(
+            NORMS[norm](stage.dim, device=device, dtype=dtype) if i in self.indices else nn.Identity()
+            for i, stage in enumerate(self.stages)
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
         maps = []
-        for i, stage in enumerate(self.stages):
+        for i, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             x = stage(x)
             if i in self.indices:
-                maps.append(self.norms[self.indices.index(i)](x))
+                maps.append(norm(x))
         return maps

@@ -207,7 +207,8 @@ def make_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> nn.Modu
     """A mixer of ``dim`` channels from its specification (see the module's description).
 
     Raises:
-        ValueError: If there is no channel, the text cannot be read, the name is unknown or the module or its attribute cannot be found.
+        ValueError: If there is no channel, the text cannot be read, the name is unknown, or the module or its attribute
+            cannot be found.
         TypeError: If the mixer has no such option, or what was built is no ``nn.Module``.
     """
     if dim < 1:

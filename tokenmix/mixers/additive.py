@@ -11,7 +11,9 @@ from tokenmix.layers import fold_norm_after, fold_norm_before
 
 
 class AdditiveAttention(nn.Module):
-    """``(B, C, H, W) -> (B, C, H, W)``: ``proj(dwc(gate(q) + gate(k)) * v)`` (CATM, arXiv:2408.03703 and its official code).
+    """``(B, C, H, W) -> (B, C, H, W)``: ``proj(dwc(gate(q) + gate(k)) * v)``, CATM.
+
+    Source: arXiv:2408.03703 and its official code.
 
     A gate is a spatial one, ``x * sigmoid(PW(ReLU(BN(DW3(x)))))`` with one score per pixel, followed by one of the
     channels, ``x * sigmoid(PW(mean(x)))``. Query and key have separate gates; here they run side by side as one gate of

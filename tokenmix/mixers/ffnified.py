@@ -1,4 +1,4 @@
-"""FFNified attention: attention with its two dynamic interactions replaced by depthwise convolutions (arXiv:2406.02021)."""
+"""FFNified attention (arXiv:2406.02021): depthwise convolutions instead of attention's two dynamic interactions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def ffnified_attention(
         dim: Channels.
         key_size: Kernel of the key in pixels, odd.
         value_size: Kernel of the value in pixels, odd.
-        conv: Kind of both convolutions. ``"plain"``: one with a bias and no norm. ``"rep"``: k x k plus 3x3, each with a
-            norm, one kernel once fused. ``"strip"`` (FFNet-Seg): k x k, (k-4) x (k-4), 1 x k and k x 1, without the second
-            at k = 3. ``"auto"``: plain up to 3, rep above.
+        conv: Kind of both. ``"plain"``: one convolution with a bias and no norm. ``"rep"``: k x k plus 3x3, each with a
+            norm, one kernel once fused. ``"strip"`` (FFNet-Seg): the same of k x k, (k-4) x (k-4), 1 x k and k x 1, the
+            second only above k = 3. ``"auto"``: plain up to 3, rep above.
         device: Where the parameters are created.
         dtype: Their type.
 

@@ -1,4 +1,4 @@
-"""The adaptive frequency filter of AFFNet (arXiv:2307.14008): a convolution as large as the image, its kernel made from it."""
+"""The adaptive frequency filter of AFFNet (arXiv:2307.14008): a convolution as large as the image, made from it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def real_form(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """
     real, imag = weight[0].transpose(-1, -2), weight[1].transpose(-1, -2)  # (G, out, in)
     block = torch.stack([torch.stack([real, -imag], -1), torch.stack([imag, real], -1)], 2)  # (G, out, 2, in, 2)
-    return block.flatten(0, 2).flatten(1)[:, :, None, None], bias.permute(1, 2, 0).flatten()
+    # Stacked, not permuted: torch 2.11's inductor cannot take a permuted view as the bias of a convolution.
+    return block.flatten(0, 2).flatten(1)[:, :, None, None], torch.stack([bias[0], bias[1]], -1).flatten()
 
 
 @torch.fx.wrap
@@ -141,9 +142,9 @@ class FrequencyFilter(_Filter):
     """``(B, C, H, W) -> (B, C, H, W)``: ``irfft2(M * X)``, ``X = rfft2(x)``, ``M = softshrink(map2(act(map1(X))))``.
 
     Both maps are complex, linear in the channels and block-diagonal, the same at every frequency; activation and
-    soft-shrink act on real and imaginary part separately. By the convolution theorem this is a circular convolution with
-    the kernel ``irfft2(M)``. Computed in float32 for half inputs and under autocast. AFFNet's own residual around the
-    filter is left to its block.
+    soft-shrink act on real and imaginary part separately. By the convolution theorem this is a circular convolution
+    with the kernel ``irfft2(M, norm="backward")``. Computed in float32 for half inputs and under autocast. AFFNet's own
+    residual around the filter is left to its block.
 
     Source: arXiv:2307.14008 and its official code, whose parameters these are: ``w1``, ``w2`` ``(2, G, b, b)`` (part,
     group, input channel, output channel), ``b1``, ``b2`` ``(2, G, b)``, b = C / G.

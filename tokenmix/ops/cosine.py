@@ -14,19 +14,20 @@ import math
 import torch
 from torch import Tensor
 
-from tokenmix.ops.fourier import cacheable, under_autocast, widen
+from tokenmix.ops.fourier import SINGLE_PRODUCT_SIZE, cacheable, is_known, under_autocast, widen
 
-# Up to this many rows plus columns the matrix form is faster in eager mode.
-MATMUL_SIZE = 192
+# Up to this many rows plus columns the matrix form is faster on a CPU in eager mode (at 1024 x 1024 still by a third).
+MATMUL_SIZE = 2048
 
 
 def dct_matrix(n: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
     """``(n, n)``: the orthonormal DCT-II matrix, frequency first; its transpose is the inverse."""
-    u, i = torch.arange(n, device=device), torch.arange(n, device=device)
+    u = torch.arange(n, device=device)
+    size = torch.full([], n, dtype=torch.int64, device=device)  # as a number ONNX cannot take a dynamic one
     # The phase is reduced in integers to one period, so that float32 stays accurate for large n.
-    phase = torch.remainder(u[:, None] * (2 * i[None, :] + 1) + 2 * n, 4 * n) - 2 * n
-    scale = torch.where(u == 0, 0.5, 1.0).to(dtype).sqrt() * (2 / n) ** 0.5
-    return torch.cos(phase.to(dtype) * (math.pi / (2 * n))) * scale[:, None]
+    phase = torch.remainder(u[:, None] * (2 * u + 1) + 2 * size, 4 * size) - 2 * size
+    scale = (torch.where(u == 0, 1.0, 2.0).to(dtype) / size.to(dtype)).sqrt()
+    return torch.cos(phase.to(dtype) * (math.pi / 2) / size.to(dtype)) * scale[:, None]
 
 
 def dct2(x: Tensor, form: str = "auto") -> Tensor:
@@ -38,12 +39,7 @@ def dct2(x: Tensor, form: str = "auto") -> Tensor:
     x = widen(x)
     if _use_fft(x, form):
         return _dct(_dct(x).transpose(-1, -2)).transpose(-1, -2)
-    if torch.jit.is_scripting():
-        return _products(x, _constant(x, x.size(-2)), _constant(x, x.size(-1)))
-    if under_autocast(x):
-        with torch.autocast(x.device.type, enabled=False):
-            return _products(x, _constant(x, x.size(-2)), _constant(x, x.size(-1)))
-    return _products(x, _constant(x, x.size(-2)), _constant(x, x.size(-1)))
+    return _products(x, False)
 
 
 def idct2(spectrum: Tensor, form: str = "auto") -> Tensor:
@@ -51,12 +47,7 @@ def idct2(spectrum: Tensor, form: str = "auto") -> Tensor:
     x = widen(spectrum)
     if _use_fft(x, form):
         return _idct(_idct(x).transpose(-1, -2)).transpose(-1, -2)
-    if torch.jit.is_scripting():
-        return _products(x, _constant(x, x.size(-2)).t(), _constant(x, x.size(-1)).t())
-    if under_autocast(x):
-        with torch.autocast(x.device.type, enabled=False):
-            return _products(x, _constant(x, x.size(-2)).t(), _constant(x, x.size(-1)).t())
-    return _products(x, _constant(x, x.size(-2)).t(), _constant(x, x.size(-1)).t())
+    return _products(x, True)
 
 
 def dct2_macs(height: int, width: int) -> float:
@@ -71,29 +62,54 @@ def _use_fft(x: Tensor, form: str) -> bool:
         return form == "fft"
     if torch.jit.is_scripting():
         return False
-    # Looking at a symbolic size would tie the exported or compiled program to it.
-    if not cacheable(x):
-        return False
-    return x.size(-2) + x.size(-1) > MATMUL_SIZE
+    return is_known(x.size(-2), x.size(-1)) and x.size(-2) + x.size(-1) > MATMUL_SIZE
 
 
-def _products(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return rows @ (x @ columns.t())
-
-
-def _constant(like: Tensor, n: int) -> Tensor:
-    """`dct_matrix` in the dtype and on the device of ``like``, kept between eager calls."""
+def _products(x: Tensor, inverse: bool) -> Tensor:
+    """The matrix form, outside of autocast."""
     if torch.jit.is_scripting():
-        return dct_matrix(n, like.dtype, like.device)
+        return _two_products(x, inverse)
+    if under_autocast(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return _eager_products(x, inverse)
+    return _eager_products(x, inverse)
+
+
+def _eager_products(x: Tensor, inverse: bool) -> Tensor:
+    height, width = x.size(-2), x.size(-1)
+    if is_known(height, width) and max(height, width) <= SINGLE_PRODUCT_SIZE:
+        both = _constant(x, height, width)
+        return (x.flatten(-2) @ (both if inverse else both.t())).unflatten(-1, (height, width))
+    return _two_products(x, inverse)
+
+
+def _two_products(x: Tensor, inverse: bool) -> Tensor:
+    rows, columns = _constant(x, x.size(-2), 0), _constant(x, x.size(-1), 0)
+    return rows.t() @ (x @ columns) if inverse else rows @ (x @ columns.t())
+
+
+def _constant(like: Tensor, height: int, width: int) -> Tensor:
+    """`_matrix` in the dtype and on the device of ``like``, kept between eager calls."""
+    if torch.jit.is_scripting():
+        return _matrix(height, width, like.dtype, like.device)
     if cacheable(like):
-        return _cached_matrix(n, like.dtype, like.device)
-    return dct_matrix(n, like.dtype, like.device)
+        return _cached_matrix(height, width, like.dtype, like.device)
+    return _matrix(height, width, like.dtype, like.device)
 
 
 @functools.lru_cache(maxsize=64)
-def _cached_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _cached_matrix(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
-        return dct_matrix(n, dtype, device)
+        return _matrix(height, width, dtype, device)
+
+
+def _matrix(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The transform of one axis, ``(H, H)`` for width 0, or of both at once, ``(H W, H W)``."""
+    rows = dct_matrix(height, dtype, device)
+    if width == 0:
+        return rows
+    columns = dct_matrix(width, dtype, device)
+    return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 def _axis(n: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,6 +43,11 @@ def cacheable(x: Tensor) -> bool:
     return type(x) in (torch.Tensor, torch.nn.Parameter)
 
 
+def is_known(height: int, width: int) -> bool:
+    """Whether a choice may depend on a size: looking at a symbolic one would tie an exported program to it."""
+    return not torch.compiler.is_dynamo_compiling() and type(height) is int and type(width) is int
+
+
 def rfft2(x: Tensor) -> Tensor:
     """``(..., H, W) -> (..., H, W//2+1)`` complex: the orthonormal transform of a real tensor."""
     return torch.fft.rfft2(widen(x), norm="ortho")
@@ -119,8 +124,7 @@ def _transform(x: Tensor, height: int, width: int, form: str) -> str:
     large = "fft" if form == "auto" else "axes"
     if torch.jit.is_scripting():
         return large
-    # Looking at a symbolic size would tie the exported or compiled program to it.
-    if torch.compiler.is_dynamo_compiling() or not (type(height) is int and type(width) is int):
+    if not is_known(height, width):
         return large
     if form == "auto" and (x.device.type != "cpu" or not cacheable(x) or max(height, width) > MATMUL_SIZE):
         return "fft"
@@ -184,15 +188,14 @@ def _axis_matrix(kind: str, height: int, width: int, dtype: torch.dtype, device:
     if kind == "fft":
         row = torch.arange(height, device=device)
         cos, sin = _cos_sin(row[:, None] * row, height, dtype)
-        return torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]) * height**-0.5
-    columns = width // 2 + 1
-    column = torch.arange(columns, device=device)
+        return torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)])
+    column = torch.arange(width // 2 + 1, device=device)
     cos, sin = _cos_sin(torch.arange(width, device=device)[:, None] * column, width, dtype)
     if kind == "irfft":
         # Every column but the self-conjugate ones stands for its mirror image too.
         weight = 2 - ((column == 0) | (column * 2 == width)).to(dtype)
-        return torch.cat([cos * weight, -sin * weight], 1).t() * width**-0.5
-    return torch.cat([cos, -sin], 1) * width**-0.5
+        return torch.cat([cos * weight, -sin * weight], 1).t()
+    return torch.cat([cos, -sin], 1)
 
 
 def _single_matrix(kind: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -210,7 +213,12 @@ def _single_matrix(kind: str, height: int, width: int, dtype: torch.dtype, devic
 
 
 def _cos_sin(phase: Tensor, period: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of ``2 pi phase / period``; the phase is reduced in integers, so that float32 stays accurate."""
-    half = period // 2
-    angle = (torch.remainder(phase + half, period) - half).to(dtype) * (2 * math.pi / period)
-    return torch.cos(angle), torch.sin(angle)
+    """Cosine and sine of ``2 pi phase / period``, over sqrt(period).
+
+    The phase is reduced in integers, so that float32 stays accurate.
+    """
+    n = torch.full([], period, dtype=torch.int64, device=phase.device)  # as a number ONNX cannot take a dynamic one
+    half = torch.div(n, 2, rounding_mode="floor")
+    angle = (torch.remainder(phase + half, n) - half).to(dtype) * (2 * math.pi) / n.to(dtype)
+    scale = n.to(dtype).rsqrt()
+    return torch.cos(angle) * scale, torch.sin(angle) * scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -11,18 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
 
+from tokenmix.checkpoints import load_checkpoint, read_info, weights_file
 from tokenmix.files import atomic_path
-from tokenmix.train.model import build_model
 from tokenmix.version import __version__
 
 FORMAT = "tokenmix.checkpoint/1"
-WEIGHTS = "best.safetensors"
 
 
 class Checkpoints:
@@ -88,17 +85,6 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_bytes(state: Mapping[str, Tensor], info: dict[str, Any]) -> bytes:
-    """A safetensors file of the state dict with ``info`` as JSON in its metadata.
-
-    One metadata entry only: safetensors writes several in random order, and equal weights would have unequal hashes.
-    """
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
-    }
-    return safetensors.torch.save(tensors, metadata={"tokenmix": json.dumps(info, sort_keys=True)})
-
-
 def load_run(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The model with its best weights in evaluation mode, on the CPU, and what is known about it.
 
@@ -114,24 +100,15 @@ def load_run(path: str | os.PathLike[str], *, model: nn.Module | None = None) ->
     Raises:
         ValueError: No weights there, not written by tokenmix, or not those of the model.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / WEIGHTS
-    if not file.is_file():
-        raise ValueError(f"there are no weights at {file}; train first, or name a run folder or a {WEIGHTS}")
-    try:
-        with safetensors.safe_open(file, "pt") as archive:
-            metadata = archive.metadata() or {}
-        state = safetensors.torch.load_file(file)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is no safetensors file or is damaged: {error}") from None
-    if "tokenmix" not in metadata:
+    file = weights_file(path)
+    info = read_info(file)
+    if info is None:
         raise ValueError(f"{file} does not say which model it belongs to: tokenmix's training did not write it")
-    info = json.loads(metadata["tokenmix"])
-    info |= {name: tuple(info[name]) for name in ("mean", "std", "image_size")}
     if model is None:
-        model = build_model(info["model"], len(info["classes"]), **info["model_args"])
-    load_weights(model, state, file)
+        model = load_checkpoint(file)
+    else:
+        load_weights(model, safetensors.torch.load_file(file), file)
+    info |= {name: tuple(info[name]) for name in ("mean", "std", "image_size") if name in info}
     return model.eval(), info
 
 

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data import DataSet, Loader
 from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate
 from tokenmix.files import atomic_path, sha256, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.tasks import TASKS, Batch, to_device
-from tokenmix.train.checkpoint import WEIGHTS, Checkpoints, load_weights, versions, weights_bytes
+from tokenmix.train.checkpoint import Checkpoints, load_weights, versions
 from tokenmix.train.ema import Average
 from tokenmix.train.log import Progress
 from tokenmix.train.model import build_model

@@ -1,0 +1,76 @@
+"""Checkpoint files as the official projects write them, of golden weights or of their shapes alone."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests import goldens
+
+AFFNET_ARGS: dict[str, Any] = {"norm": "group", "act": "silu", "threshold": 0.01}
+
+
+@cache
+def official(name: str) -> dict[str, Tensor]:
+    """The official state dict of a golden file; shared, so leave it unchanged."""
+    return goldens.state_dict(goldens.load(name))
+
+
+def shifted(state_dict: dict[str, Tensor], by: float = 1.0) -> dict[str, Tensor]:
+    """Other weights under the same keys."""
+    return {key: tensor + by if tensor.is_floating_point() else tensor for key, tensor in state_dict.items()}
+
+
+def prefixed(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": tensor for key, tensor in state_dict.items()}
+
+
+def extras() -> dict[str, Any]:
+    """What the three projects' training loops save beside the weights."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter], lr=1e-3)
+    parameter.sum().backward()
+    optimizer.step()
+    history = collections.defaultdict(list, {"loss": [1.0, 0.5]})
+    return {
+        "optimizer": optimizer.state_dict(),
+        "epoch": 299,
+        "version": 2,
+        "arch": "ffnet_1",
+        "amp_scaler": {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 7},
+        "scaler": {},
+        "metric": np.float64(81.3),
+        "best_metric": np.float32(73.02),
+        "counts": [np.int64(3), np.bool_(True), np.uint8(9), np.str_("ab")],
+        "lr_scheduler": {
+            "milestones": collections.Counter([30, 60, 60]),
+            "order": collections.OrderedDict(a=1),
+            "history": history,
+            "totals": collections.defaultdict(int, {"steps": 4}),
+            "window": collections.deque([1.0, 2.0], maxlen=5),
+        },
+        "args": argparse.Namespace(
+            lr=1e-3, opt_betas=None, aa="rand-m9", sizes=[224, (1, 2)], nested=argparse.Namespace(on=True), seen={1, 2}
+        ),
+        "kinds": (
+            frozenset({"a"}),
+            torch.float16,
+            torch.Size([1, 3]),
+            np.dtype("float32"),
+            b"bytes",
+            1 + 2j,
+            bytearray(2),
+        ),
+        "meta": {
+            "CLASSES": ("wall", "sky"),
+            "PALETTE": [[0, 0, 0]],
+            "config": "model = dict()",
+            "mmseg_version": "0.30.0",
+        },
+    }

@@ -1,0 +1,110 @@
+"""The plan of the house: a module imports only from its own room and those above."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tokenmix
+
+PACKAGE = Path(tokenmix.__file__).parent
+# From top to bottom. The first three belong to no room and may be imported by all of them.
+ROOMS = (
+    "version",
+    "names",
+    "files",
+    "ops",
+    "layers",
+    "mixers",
+    "blocks",
+    "backbones",
+    "data",
+    "heads",
+    "metrics",
+    "tasks",
+    "checkpoints",
+    "report",
+    "recipes",
+    "evaluate",
+    "train",
+    "export",
+    "bench",
+    "inspection",
+    "comparison",
+    "web",
+    "cli",
+)
+ALONE = "runtime"
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem not in ("__init__", "__main__")
+)
+
+
+def room(module: str) -> str:
+    """``tokenmix.mixers.frequency`` is in ``mixers``."""
+    return module.split(".")[1]
+
+
+def module_name(path: Path) -> str:
+    parts = ["tokenmix", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module of ours that a file imports anywhere, also inside functions and for type checking."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "tokenmix")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the room"
+            if node.module == "tokenmix":
+                yield from (f"tokenmix.{alias.name}" for alias in node.names)
+            elif node.module and node.module.startswith("tokenmix."):
+                yield node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_look_up_only(path: Path) -> None:
+    here = room(module_name(path))
+    if here == ALONE:
+        outside = [name for name in imports(path) if name == "tokenmix" or room(name) != ALONE]
+        assert outside == [], f"the run-time part stands alone, but {path.name} imports {outside}"
+        return
+    assert here in ROOMS, f"{here} is no room of the house: give it a place in ROOMS"
+    for name in imports(path):
+        assert name != "tokenmix", f"{path.name}: import from the room itself, not from the package"
+        there = "version" if name == "tokenmix.__version__" else room(name)
+        assert there in ROOMS, f"{path.name} imports {name}, which is no room"
+        assert ROOMS.index(there) <= ROOMS.index(here), f"{here} must not import from {there} ({name})"
+
+
+def test_only_backbones_import_timms_registry() -> None:
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        if room(module_name(path)) != "backbones":
+            assert "register_model" not in text, path
+        assert "timm.layers" not in text, path
+        assert "timm.models._" not in text, path
+
+
+def test_no_module_has_the_name_of_a_public_function() -> None:
+    """The first import of such a module would hide the function."""
+    modules = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
+    assert modules & set(tokenmix.__all__) == set()
+
+
+def test_ops_and_mixers_need_torch_only() -> None:
+    for path in FILES:
+        if room(module_name(path)) in ("ops", "layers", "mixers", "blocks"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            names = {
+                alias.name.split(".")[0]
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Import)
+                for alias in node.names
+            }
+            names |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+            assert names & {"timm", "torchvision", "PIL", "numpy", "scipy"} == set(), path

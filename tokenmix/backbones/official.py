@@ -1,0 +1,137 @@
+"""What the files of the official projects wrap their weights in, and how they reach a model through timm."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models import build_model_with_cfg
+from torch import Tensor, nn
+
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
+RAW_KEYS = ("state_dict", "model", "model_state_dict")
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+BACKBONES = ("backbone.", "encoder.")  # of mmdetection and mmsegmentation, and of CVNets
+
+StateDict = Mapping[str, Tensor]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded or written; the message names it, the reason and the remedy."""
+
+
+class _DType:
+    """What a pickled NumPy dtype becomes: its code and byte order."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[?biufcSU]\d*", code):
+            raise pickle.UnpicklingError(f"GLOBAL numpy.dtype({code!r}) is no number or text")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1].replace("|", "=")
+
+
+def _scalar(dtype: _DType, data: bytes) -> Any:
+    """What a pickled NumPy scalar becomes: a number or text of Python's."""
+    return np.frombuffer(data, dtype.order + dtype.code, 1)[0].item()
+
+
+def _dict(factory: Any = None) -> dict[Any, Any]:
+    """What a pickled ``defaultdict`` becomes, since torch fills in only plain dicts."""
+    return {}
+
+
+def _list(items: Any = (), maxlen: int | None = None) -> list[Any]:
+    """What a pickled ``deque`` becomes, since torch appends only to lists."""
+    return list(items)
+
+
+# All that a pickle may name beside what `torch.load(weights_only=True)` knows: what honest training checkpoints carry.
+# Each is only data here; none of it runs code from the file, nor NumPy's own unpickling.
+ALLOWED: list[Any] = [
+    (argparse.Namespace, "argparse.Namespace"),
+    (_DType, "numpy.dtype"),
+    (_scalar, "numpy.core.multiarray.scalar"),  # NumPy 1
+    (_scalar, "numpy._core.multiarray.scalar"),
+    (_dict, "collections.defaultdict"),
+    (_list, "collections.deque"),
+    *((kind, f"builtins.{kind.__name__}") for kind in (bool, dict, float, frozenset, int, list, str, tuple)),
+]
+
+
+def unwrap(content: Mapping[str, Any], *, ema: bool = True) -> dict[str, Tensor]:
+    """The tensors of a training checkpoint, or of a state dict, without wrappers around the dict and its keys.
+
+    Args:
+        content: A state dict, or a dict that holds one under a usual name, with other things that are left out.
+        ema: Take the averaged weights where there are some; False takes the raw ones.
+
+    Raises:
+        CheckpointError: If raw weights are wanted and there are only averaged ones.
+    """
+    averaged, raw = (
+        [value for key in keys if isinstance(value := content.get(key), Mapping) and value]
+        for keys in (EMA_KEYS, RAW_KEYS)
+    )
+    if averaged and not raw and not ema:
+        raise CheckpointError("it has only averaged (EMA) weights; load it without ema=False")
+    found = averaged + raw if ema else raw
+    if found:
+        return unwrap(found[0], ema=ema)
+    return {_bare(key): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def backbone_of(state_dict: StateDict) -> tuple[dict[str, Tensor], list[str]]:
+    """The backbone's part of a dense task's state dict, and the first names of the keys that are left out."""
+    for prefix in BACKBONES:
+        inner = {_bare(key.removeprefix(prefix)): value for key, value in state_dict.items() if key.startswith(prefix)}
+        if inner:
+            return inner, sorted({key.split(".")[0] for key in state_dict if not key.startswith(prefix)})
+    return dict(state_dict), []
+
+
+def _bare(key: str) -> str:
+    while key.startswith(WRAPPERS):
+        key = key.split(".", 1)[1]
+    return key
+
+
+def build(
+    builder: Callable[..., nn.Module],
+    variant: str,
+    pretrained: bool,
+    filter_fn: Callable[[Mapping[str, Any], nn.Module], dict[str, Tensor]],
+    **kwargs: Any,
+) -> Any:
+    """`timm.models.build_model_with_cfg` for a family with official checkpoints: they load by any of timm's ways.
+
+    Args:
+        builder: Makes the model.
+        variant: The model's name.
+        pretrained: Load what its configuration points to.
+        filter_fn: The family's ``checkpoint_filter_fn``, which also ``load_state_dict`` applies where no key is ours;
+            this is what ``timm.create_model(..., checkpoint_path=FILE)`` calls.
+        **kwargs: For the builder, and timm's own.
+    """
+    with torch.serialization.safe_globals(ALLOWED):
+        model = build_model_with_cfg(builder, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+    if not kwargs.get("features_only"):
+        model.register_load_state_dict_pre_hook(partial(_translate, filter_fn))
+    return model
+
+
+def _translate(
+    filter_fn: Callable[..., dict[str, Tensor]], model: nn.Module, state_dict: MutableMapping[str, Any], prefix: str, *_
+) -> None:
+    if prefix or not model.state_dict().keys().isdisjoint(state_dict):
+        return
+    translated = filter_fn(state_dict, model)
+    state_dict.clear()
+    state_dict.update(translated)
