@@ -61,7 +61,7 @@ def test_same_seed_same_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(TOYS))
 def test_round_trip_through_a_folder(name: str, tmp_path: Path) -> None:
-    """What timm's ``save_for_hf`` writes holds the arguments as JSON; a local folder loads like a Hugging Face repository."""
+    """What ``save_for_hf`` of timm writes: arguments as JSON; a folder loads like a Hugging Face repository."""
     args = {**TOYS[name], "mixers": per_mixing_stage(name, HYBRID)}
     model = toy(name, in_chans=4, mixers=args["mixers"])
     folder = tmp_path / "repository"

@@ -17,7 +17,7 @@ from tests.checkpoint_files import AFFNET_ARGS, extras, official, prefixed, shif
 from tests.official_models import shapes_of
 from tokenmix.backbones import affnet, casvit, ffnet
 from tokenmix.backbones.official import ALLOWED
-from tokenmix.checkpoints import CheckpointError, load_checkpoint, open_model
+from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model
 from tokenmix.heads.levels import Levels
 
 XS = "casvit_xs"
@@ -126,6 +126,18 @@ def test_an_encoder_inside_of_a_cvnets_file_gives_five_levels() -> None:
             x := torch.rand(1, 3, 64, 64)
         )
         assert all(torch.equal(one, other) for one, other in zip(model(x), expected[1], strict=True))
+
+
+def test_a_feature_checkpoint_without_the_first_norm(tmp_path) -> None:
+    weights = {key: tensor for key, tensor in official("casvit_xs_fork").items() if not key.startswith("norm0.")}
+    model = convert(weights, tmp_path / "ours.safetensors")
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        maps, whole = model(x), load_checkpoint(official("casvit_xs_fork"))(x)
+        assert [torch.equal(one, other) for one, other in zip(maps, whole, strict=True)] == [False, True, True, True]
+        again = load_checkpoint(tmp_path / "ours.safetensors")(x)
+        assert all(torch.equal(one, other) for one, other in zip(maps, again, strict=True))
+    assert same(casvit.KEYS.to_official(model.state_dict()), weights)
 
 
 def test_many_left_out_names_are_not_all_shown() -> None:

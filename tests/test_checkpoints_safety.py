@@ -90,7 +90,7 @@ def test_the_refusal_names_what_it_refuses(tmp_path) -> None:
         (Custom(), r"[\w.]+Custom"),
     ):
         torch.save({"state_dict": {}, "args": bad}, tmp_path / "bad.pth")
-        with pytest.raises(CheckpointError, match=f"loading it would need {name}, which"):
+        with pytest.raises(CheckpointError, match=f"loading it would need {name}; only"):
             load_checkpoint(tmp_path / "bad.pth")
 
 
@@ -177,6 +177,7 @@ def test_a_file_that_may_not_be_read(tmp_path) -> None:
         ([1, 2], "holds a list, not a dict of weights"),
         (None, "holds a NoneType, not a dict"),
         ({}, r"not one of the published affnet, casvit, ffnet variants \(first keys: none\)"),
+        ({"format": "tokenmix.checkpoint/1", "task": {}}, "holds the state of a training run; name the run's folder"),
         ({"epoch": 3, "state_dict": None}, r"first keys: none"),
         ({"state_dict": {"conv1.weight": torch.zeros(1)}}, r"first keys: conv1\.weight\); for the weights of another"),
     ],
@@ -206,5 +207,10 @@ def test_a_state_dict_with_parts_missing_or_changed() -> None:
     weights["head.bias"] = torch.zeros(9)
     with pytest.raises(
         CheckpointError, match=r"looks like casvit_xs.*3 missing .*1 unexpected \(extra.weight\); 1 of ano"
+    ):
+        load_checkpoint(weights)
+    weights["network.6.0.attn.oper_q.0.block.0.weight"] = torch.zeros(1, 2)
+    with pytest.raises(
+        CheckpointError, match="looks like casvit_xs, but does not fit it: Tensors must have same number"
     ):
         load_checkpoint(weights)

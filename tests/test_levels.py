@@ -55,6 +55,13 @@ def test_norm_keys_carry_the_number_of_the_stage() -> None:
     ]  # fmt: skip
 
 
+def test_norms_of_single_levels() -> None:
+    levels = Levels(backbone(), (0, 1, 3), ("none", "batch", "layer"))
+    assert [type(norm) for norm in levels.norms] == [nn.Identity, nn.BatchNorm2d, nn.Identity, LayerNorm2d]
+    with pytest.raises(ValueError, match="there are 3 levels; give one norm"):
+        Levels(backbone(), (0, 1, 3), ("none", "batch"))
+
+
 def test_every_parameter_gets_a_gradient_and_scripting_works() -> None:
     levels = Levels(backbone(), None, "batch", dtype=torch.float64).train()
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 
 from tokenmix.backbones import affnet, casvit, ffnet
 from tokenmix.backbones.keymap import Official
-from tokenmix.backbones.official import ALLOWED, CheckpointError, backbone_of, unwrap
+from tokenmix.backbones.official import CheckpointError, backbone_of, read, unwrap
 from tokenmix.files import atomic_path
 from tokenmix.heads.levels import Levels
 from tokenmix.names import unknown
@@ -242,6 +240,8 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
     content, info = (source, None) if isinstance(source, Mapping) else _read(weights_file(source))
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{name}: holds a {type(content).__name__}, not a dict of weights")
+    if str(content.get("format", "")).startswith("tokenmix."):
+        raise CheckpointError(f"{name}: holds the state of a training run; name the run's folder for its best weights")
     try:
         state_dict, left_out = backbone_of(unwrap(content, ema=ema))
     except CheckpointError as error:
@@ -259,7 +259,10 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
     loaded = _build(replace(what, model_args={**what.model_args, **given}), info or {})
     family = FAMILIES.get(what.variant.split("_")[0])
     if family is not None:
-        state_dict = family.checkpoint_filter_fn(state_dict, loaded.model)
+        try:
+            state_dict = family.checkpoint_filter_fn(state_dict, loaded.model)
+        except RuntimeError as error:  # tensors of shapes that do not go together
+            raise CheckpointError(f"{name}: looks like {what.variant}, but does not fit it: {error}") from None
     if "num_classes" in given and what.levels is None:
         if len((info or {}).get("classes", ())) != given["num_classes"]:
             loaded = replace(loaded, info={key: value for key, value in loaded.info.items() if key != "classes"})
@@ -383,33 +386,8 @@ def _official(model: nn.Module, name: str, what: Official) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> tuple[Any, dict[str, Any] | None]:
-    """The content of a file, without running any code that it may hold, and what our own files say about it."""
+    """The content of a file, and what our own files say about it."""
     if path.suffix == ".safetensors":
         info = read_info(path)
         return safetensors.torch.load_file(path), info
-    try:
-        # Old formats make torch warn before it fails; the message here says it all.
-        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True), None
-    except PermissionError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except Exception as error:  # damaged bytes raise anything from zipfile, struct or the unpickler
-        raise CheckpointError(f"{path}: {_reason(path, error)}") from None
-
-
-def _reason(path: Path, error: Exception) -> str:
-    """Why a file could not be read, and the remedy."""
-    refused = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-    if refused:
-        return (
-            f"refused, because loading it would need {refused[1]}, which may run code; only tensors, numbers, text and "
-            "plain containers are taken. If you trust its origin, save the state dict alone there and load that"
-        )
-    with path.open("rb") as file:
-        start = file.read(64).lstrip().lower()
-    if not start:
-        return "the file is empty; copy or download it again"
-    if start.startswith((b"<!doctype", b"<html")):
-        return "this is a web page, not a checkpoint; open the address in a browser and download the file itself"
-    return "not a whole PyTorch checkpoint; copy or download it again"
+    return read(path), None

@@ -195,8 +195,11 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Official | None:
     if variant is None:
         return None
     args: dict[str, Any] = {"in_chans": shapes["patch_embed.0.weight"][1]}
-    if "norm0.weight" in shapes:
-        return Official(variant, {**args, "num_classes": 0}, "batch", (0, 1, 2, 3))
+    # The official code can leave out the norm of the first level, which RetinaNet does not read.
+    norms = tuple("batch" if f"norm{2 * level}.weight" in shapes else "none" for level in range(4))
+    if "batch" in norms:
+        level_norm = norms if "none" in norms else "batch"
+        return Official(variant, {**args, "num_classes": 0}, level_norm, (0, 1, 2, 3))
     if "head.weight" in shapes:
         args.update(num_classes=shapes["head.weight"][0], distillation="dist_head.weight" in shapes)
     elif "norm.weight" in shapes:

@@ -37,14 +37,14 @@ class Official:
         variant: Our model's name.
         model_args: Keyword arguments for it, such as ``num_classes`` and ``in_chans``.
         level_norm: ``"layer"`` or ``"batch"`` for a dense task's feature checkpoint with a norm on every stage's
-            output; None otherwise.
+            output, or the kind of each level, ``"none"`` among them; None otherwise.
         levels: The stages whose outputs a feature checkpoint returns, or None for a classifier.
         open_args: Arguments of ``model_args`` that no key or shape tells, and that so keep the default.
     """
 
     variant: str
     model_args: dict[str, Any]
-    level_norm: str | None = None
+    level_norm: str | tuple[str, ...] | None = None
     levels: tuple[int, ...] | None = None
     open_args: tuple[str, ...] = ()
 

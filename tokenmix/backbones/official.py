@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,40 @@ ALLOWED: list[Any] = [
     (_list, "collections.deque"),
     *((kind, f"builtins.{kind.__name__}") for kind in (bool, dict, float, frozenset, int, list, str, tuple)),
 ]
+
+
+def read(path: Path) -> Any:
+    """The content of a file of ``torch.save``, without running any code that it may hold.
+
+    Raises:
+        CheckpointError: If it is broken, no such file, or holds more than data.
+    """
+    try:
+        # Old formats make torch warn before it fails; the message here says it all.
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # damaged bytes raise anything from zipfile, struct or the unpickler
+        raise CheckpointError(f"{path}: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file could not be read, and the remedy."""
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if refused:
+        return (
+            f"refused, because loading it would need {refused[1]}; only tensors, numbers, text and plain containers "
+            "are taken, so that no code in a file is run. Where it was made, save the state dict alone and load that"
+        )
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if not start:
+        return "the file is empty; copy or download it again"
+    if start.startswith((b"<!doctype", b"<html")):
+        return "this is a web page, not a checkpoint; open the address in a browser and download the file itself"
+    return "not a whole PyTorch checkpoint; copy or download it again"
 
 
 def unwrap(content: Mapping[str, Any], *, ema: bool = True) -> dict[str, Tensor]:

@@ -22,27 +22,31 @@ class Levels(nn.Module):
     Args:
         backbone: Taken over and changed: its stages after the last level, its final part and its head go.
         indices: The stages whose outputs are wanted; None is all, a number counts from the end.
-        norm: ``"layer"`` (over the channels of each pixel, eps 1e-6), ``"batch"`` or ``"none"``.
+        norm: ``"layer"`` (over the channels of each pixel, eps 1e-6), ``"batch"`` or ``"none"``; one, or one per level.
         device: Where the norms' parameters and buffers are made.
         dtype: Their type.
 
     Raises:
-        ValueError: For an unknown norm or an index out of range.
+        ValueError: For an unknown norm, another number of norms than of levels, or an index out of range.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         indices: int | Sequence[int] | None = None,
-        norm: str = "none",
+        norm: str | Sequence[str] = "none",
         *,
         device=None,
         dtype=None,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(unknown("norm", norm, NORMS))
         self.indices = sorted(set(feature_indices(len(backbone.stages), indices)))
+        kinds = [norm] * len(self.indices) if isinstance(norm, str) else list(norm)
+        if len(kinds) != len(self.indices):
+            raise ValueError(f"norm {kinds}: there are {len(self.indices)} levels; give one norm, or one for each")
+        for kind in kinds:
+            if kind not in NORMS:
+                raise ValueError(unknown("norm", kind, NORMS))
         self.feature_info = [backbone.feature_info[i] for i in self.indices]
         self.num_chs = [info["num_chs"] for info in self.feature_info]
         self.reductions = [info["reduction"] for info in self.feature_info]
@@ -50,7 +54,9 @@ class Levels(nn.Module):
         self.stages = backbone.stages[: self.indices[-1] + 1]
         # One per stage, so that a norm's key carries the number of its stage whatever the levels are.
         self.norms = nn.ModuleList(
-            NORMS[norm](stage.dim, device=device, dtype=dtype) if i in self.indices else nn.Identity()
+            NORMS[kinds[self.indices.index(i)]](stage.dim, device=device, dtype=dtype)
+            if i in self.indices
+            else nn.Identity()
             for i, stage in enumerate(self.stages)
         )
 

@@ -11,56 +11,79 @@ from torch import Tensor, nn
 from tokenmix.layers import fold_norm_before
 from tokenmix.names import unknown
 from tokenmix.ops.cosine import dct2, dct2_macs, idct2
-from tokenmix.ops.fourier import cacheable, under_autocast, widen
+from tokenmix.ops.fourier import cacheable, is_known, under_autocast, widen
 
 GATES = ("softmax", "sigmoid")
 
 
-def band_matrix(
-    height: int,
-    width: int,
-    nodes: int,
-    mean: bool = False,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
-) -> Tensor:
-    """``(H W, nodes * nodes)``: how much each frequency belongs to each soft band; reconstruction, step 3.
+# Up to this size per axis one product with the bands of both axes is faster than two narrow ones.
+SINGLE_PRODUCT_SIZE = 32
 
-    Bands are products of hat functions on the scale ``(nodes - 1) sqrt(u / n)`` of each axis. Frequencies are in cycles
-    per token, so that a band keeps its meaning at any resolution.
+
+def band_matrix(
+    n: int, nodes: int, mean: bool = False, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> Tensor:
+    """``(n, nodes)``: how much each of n frequencies belongs to each soft band of an axis; reconstruction, step 3.
+
+    Bands are hat functions on the scale ``(nodes - 1) sqrt(u / n)``. Frequencies are in cycles per token, so that
+    a band keeps its meaning at any resolution.
 
     Args:
-        height: Frequencies of the first axis.
-        width: Frequencies of the second axis.
-        nodes: Bands of each axis.
+        n: Frequencies.
+        nodes: Bands.
         mean: Divide each band by its sum, so that the product with it is a weighted mean.
         dtype: Of the matrix.
         device: Of the matrix.
     """
-    rows = _axis_bands(height, nodes, mean, dtype, device)
-    columns = _axis_bands(width, nodes, mean, dtype, device)
-    return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(2).flatten(0, 1)
-
-
-def _axis_bands(n: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device | None) -> Tensor:
     place = (torch.arange(n, device=device).to(dtype) / n).sqrt() * (nodes - 1)
-    bands = (1 - (place[:, None] - torch.arange(nodes, device=device).to(dtype)).abs()).clamp(min=0)  # (n, nodes)
+    bands = (1 - (place[:, None] - torch.arange(nodes, device=device).to(dtype)).abs()).clamp(min=0)
     return bands / bands.sum(0).clamp(min=1e-6) if mean else bands
 
 
-@functools.lru_cache(maxsize=32)
-def _cached_bands(height: int, width: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
-        return band_matrix(height, width, nodes, mean, dtype, device)
+def pool_bands(magnitude: Tensor, nodes: int, single: bool) -> Tensor:
+    """``(B, C, H, W) -> (B, C, nodes * nodes)``: the weighted mean of each band."""
+    height, width = magnitude.size(-2), magnitude.size(-1)
+    if single:
+        return magnitude.flatten(2) @ _bands(magnitude, height, width, nodes, True)
+    rows, columns = _bands(magnitude, height, 0, nodes, True), _bands(magnitude, width, 0, nodes, True)
+    return ((rows.t() @ magnitude) @ columns).flatten(2)
 
 
-def _bands(like: Tensor, nodes: int, mean: bool) -> Tensor:
-    height, width = like.size(-2), like.size(-1)
+def spread_bands(gates: Tensor, height: int, width: int, nodes: int, single: bool) -> Tensor:
+    """``(B, C, nodes * nodes) -> (B, C, H, W)``: the gate of every frequency; reconstruction, step 5."""
+    if single:
+        return (gates @ _bands(gates, height, width, nodes, False).t()).unflatten(2, (height, width))
+    rows, columns = _bands(gates, height, 0, nodes, False), _bands(gates, width, 0, nodes, False)
+    return rows @ (gates.unflatten(2, (nodes, nodes)) @ columns.t())
+
+
+def _bands(like: Tensor, height: int, width: int, nodes: int, mean: bool) -> Tensor:
+    """The bands of one axis, ``(H, nodes)`` for width 0, or of both, ``(H W, nodes^2)``, kept between eager calls."""
     if torch.jit.is_scripting():
-        return band_matrix(height, width, nodes, mean, like.dtype, like.device)
+        return _build_bands(height, width, nodes, mean, like.dtype, like.device)
     if cacheable(like):
         return _cached_bands(height, width, nodes, mean, like.dtype, like.device)
-    return band_matrix(height, width, nodes, mean, like.dtype, like.device)
+    return _build_bands(height, width, nodes, mean, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=128)
+def _cached_bands(height: int, width: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
+        return _build_bands(height, width, nodes, mean, dtype, device)
+
+
+def _build_bands(height: int, width: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    rows = band_matrix(height, nodes, mean, dtype, device)
+    if width == 0:
+        return rows
+    columns = band_matrix(width, nodes, mean, dtype, device)
+    return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+def _single_product(height: int, width: int, form: str) -> bool:
+    if torch.jit.is_scripting() or form == "fft":
+        return False
+    return is_known(height, width) and max(height, width) <= SINGLE_PRODUCT_SIZE
 
 
 @torch.fx.wrap
@@ -86,18 +109,19 @@ def modulate(v: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int, 
 
 def _modulate(v: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int, gate: str, form: str) -> Tensor:
     v = widen(v)
+    height, width = v.size(-2), v.size(-1)
+    single = _single_product(height, width, form)
     spectrum = dct2(v, form)
     logits = embedding.to(v.dtype).unsqueeze(0)  # (1, K, C)
     if len(generator) > 0:
         weights = [weight.to(v.dtype) for weight in generator]
-        z = (spectrum.abs().flatten(2) @ _bands(v, nodes, True)).transpose(1, 2)  # (B, K, C)
+        z = pool_bands(spectrum.abs(), nodes, single).transpose(1, 2)  # (B, K, C)
         z = F.layer_norm(z, [z.size(-1)], weights[0], weights[1], 1e-6)
         mean = F.layer_norm(v.mean([2, 3]), [z.size(-1)], weights[2], weights[3], 1e-6)
         hidden = F.gelu(F.linear(z, weights[4], weights[5]) + F.linear(mean, weights[6]).unsqueeze(1))
         logits = logits + F.linear(hidden, weights[7], weights[8])  # (B, K, C)
     gates = torch.softmax(logits, 1) * (nodes * nodes) if gate == "softmax" else torch.sigmoid(logits) * 2
-    # One product for both axes costs less than two narrow ones.
-    mask = (gates.transpose(1, 2) @ _bands(v, nodes, False).t()).unflatten(2, (v.size(-2), v.size(-1)))
+    mask = spread_bands(gates.transpose(1, 2), height, width, nodes, single)
     return idct2(spectrum * mask, form)
 
 

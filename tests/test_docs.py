@@ -1,0 +1,57 @@
+"""README and documentation: their Python is run, their links lead somewhere, their generated parts are fresh."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"(<!-- not run[^>]*-->\n)?```python\n(.*?)```", re.DOTALL)
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=_name)
+def test_python_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
+    """All blocks of a page in order, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "documentation"}
+    blocks = [code for skipped, code in BLOCK.findall(page.read_text(encoding="utf-8")) if not skipped]
+    assert blocks or page.name == "compare.md"
+    for code in blocks:
+        exec(compile(code, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_of_a_page_exist(page):
+    from tokenmix.cli import COMMANDS
+
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for command in re.findall(r"^tokenmix (\S+)", block, re.MULTILINE):
+            assert command in COMMANDS, f"{page.name}: tokenmix {command}"
+
+
+def test_mixer_table_is_not_stale():
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = generate
+    spec.loader.exec_module(generate)
+    text = (ROOT / "docs" / "mixers" / "README.md").read_text(encoding="utf-8")
+    assert generate.between(text, "mixers", generate.mixer_table()) == text, "run `make docs`"
