@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from tests import goldens
+from tokenmix.backbones import casvit
+from tokenmix.checkpoints import load_checkpoint
 
 AFFNET_ARGS: dict[str, Any] = {"norm": "group", "act": "silu", "threshold": 0.01}
 
@@ -74,3 +77,17 @@ def extras() -> dict[str, Any]:
             "mmseg_version": "0.30.0",
         },
     }
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts have the same keys and equal tensors of the same types."""
+    return one.keys() == other.keys() and all(
+        torch.equal(tensor, other[key]) and tensor.dtype == other[key].dtype for key, tensor in one.items()
+    )
+
+
+def translated(name: str) -> dict[str, Tensor]:
+    """The weights of a CAS-ViT's golden file under our keys."""
+    state_dict = load_checkpoint(official(name)).state_dict()
+    assert same(casvit.KEYS.to_official(state_dict), official(name))
+    return state_dict

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 
 import numpy as np
 import pytest
 import timm
 import torch
-from torch import Tensor
 
 import tokenmix
-from tests import goldens
-from tests.checkpoint_files import AFFNET_ARGS, extras, official, prefixed, shifted
-from tests.official_models import shapes_of
-from tokenmix.backbones import affnet, casvit, ffnet
+from tests.checkpoint_files import AFFNET_ARGS, extras, official, prefixed, same, shifted, translated
+from tokenmix.backbones import casvit
 from tokenmix.backbones.official import ALLOWED
 from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model
 from tokenmix.heads.levels import Levels
 
 XS = "casvit_xs"
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[key]) for key, tensor in one.items())
-
-
-def translated(name: str, family=casvit) -> dict[str, Tensor]:
-    """The golden weights under our keys."""
-    model = load_checkpoint(official(name))
-    back = family.KEYS.to_official(model.state_dict())
-    assert same(back, dict(official(name)))
-    return model.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -146,45 +130,6 @@ def test_many_left_out_names_are_not_all_shown() -> None:
         load_checkpoint({**prefixed(official("casvit_xs_fork"), "backbone."), **rest})
 
 
-@pytest.mark.parametrize("name", [n for n in goldens.names() if not n.startswith("affnet")])
-def test_every_golden_manifest_is_recognised_without_a_question(name: str) -> None:
-    golden = goldens.load(name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model = load_checkpoint(
-            {key: torch.empty(shape, device="meta") for key, shape in golden["manifest"].items()}, device="meta"
-        )
-    assert sum(parameter.numel() for parameter in model.parameters()) == golden["params"]
-    assert isinstance(model, Levels) == (golden["task"] == "features")
-
-
-def test_the_options_that_affnets_keys_do_not_tell() -> None:
-    weights = official("affnet_et")
-    for given, asked in (
-        ({}, "norm, act, threshold; the defaults are used. Pass them"),
-        ({"norm": "group"}, "act, threshold; the defaults"),
-        ({"norm": "layer", "threshold": 0.1}, "tell act; the defaults are used. Pass it"),
-    ):
-        with pytest.warns(UserWarning, match=asked) as told:
-            load_checkpoint(weights, **given)
-        assert len(told) == 1
-        assert told[0].filename == __file__
-    load_checkpoint(weights, **AFFNET_ARGS)  # a warning would be an error
-    batch = affnet.KEYS.to_official(timm.create_model("affnet_et", norm="batch", act="prelu").state_dict())
-    with pytest.warns(UserWarning, match="cannot tell threshold;"):
-        load_checkpoint(batch)
-    load_checkpoint(batch, threshold=0.1)
-
-
-def test_our_own_keys_are_recognised_too(tmp_path) -> None:
-    for name in (XS, "casvit_xs_fork", "ffnet_1_mmdet_backbone"):
-        model = load_checkpoint(official(name))
-        torch.save({"state_dict": model.state_dict()}, tmp_path / "own.pth")
-        again = load_checkpoint(tmp_path / "own.pth")
-        assert type(again) is type(model)
-        assert same(again.state_dict(), model.state_dict())
-
-
 def test_arguments_reach_the_builder_and_others_are_errors() -> None:
     model = load_checkpoint(official(XS), drop_path_rate=0.3, global_pool="max")
     assert model.stages[3].blocks[1].mlp.drop_path.rate == pytest.approx(0.3)
@@ -243,16 +188,6 @@ def test_a_file_with_other_channels_is_recognised_and_adapted_back() -> None:
     assert load_checkpoint(weights).in_chans == 4
     stem = load_checkpoint(weights, in_chans=3).stem[0].conv.weight
     assert torch.allclose(stem, weights["patch_embed.0.weight"][:, :3] * 4 / 3)
-
-
-@pytest.mark.parametrize("variant", ["affnet_b", "ffnet_3", "ffnet_seg", "casvit_m"])
-def test_variants_without_a_golden_file(variant: str) -> None:
-    family = {"affnet": affnet, "ffnet": ffnet, "casvit": casvit}[variant.split("_")[0]]
-    shapes = shapes_of(family.KEYS.to_official(timm.create_model(variant, device="meta", num_classes=9).state_dict()))
-    weights = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    model = load_checkpoint(weights, device="meta", **(AFFNET_ARGS if variant == "affnet_b" else {}))
-    assert model.pretrained_cfg["architecture"] == variant
-    assert model.num_classes == 9
 
 
 def test_open_model_takes_files_folders_and_names(tmp_path) -> None:

@@ -13,7 +13,7 @@ import timm
 import torch
 
 from tests import goldens
-from tests.checkpoint_files import AFFNET_ARGS, extras, official, prefixed, shifted
+from tests.checkpoint_files import AFFNET_ARGS, extras, official, prefixed, same, shifted
 from tests.scramble import scramble
 from tests.train_toys import toy_data, toy_recipe
 from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model, read_info, weights_bytes
@@ -23,12 +23,6 @@ from tokenmix.train import fit, load_run
 XS = "casvit_xs"
 SMALL = ("affnet_et", "casvit_xs", "casvit_xs_fork", "ffnet_1", "ffnet_1_mmdet_backbone")
 NAMES = [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in goldens.names()]
-
-
-def same(one, other) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(tensor, other[key]) and tensor.dtype == other[key].dtype for key, tensor in one.items()
-    )
 
 
 @pytest.mark.parametrize("name", NAMES)

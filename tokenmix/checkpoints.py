@@ -215,7 +215,7 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
             raise CheckpointError(f"{path}: there are no weights {WEIGHTS} in this folder; name a file, or train first")
         return file / WEIGHTS
     if not file.is_file():
-        raise CheckpointError(f"{path}: there are no weights, there is no such file; check the path")
+        raise CheckpointError(f"{path}: no such file")
     return file
 
 

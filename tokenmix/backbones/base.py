@@ -182,7 +182,7 @@ class Backbone(nn.Module):
         self.head = head
         self.num_classes, self.head_hidden_size = head.num_classes, head.hidden_size
         self.drop_rate = head.drop.p
-        self.feature_info = []
+        self.feature_info: list[dict[str, Any]] = []
         reduction = stem_stride
         for i, stage in enumerate(stages):
             reduction *= stage.stride
@@ -257,7 +257,7 @@ class Backbone(nn.Module):
         if cut or (prune_norm and self._final_is_norm()):
             self.final = nn.Identity()
         if cut:
-            self.num_features = self.head_hidden_size = int(self.feature_info[-1]["num_chs"])
+            self.num_features = self.head_hidden_size = self.feature_info[-1]["num_chs"]
             reference = next(self.parameters())
             classes, pool = (0, "") if prune_head else (self.num_classes, self.head.pool.kind)
             old = self.head
@@ -272,7 +272,7 @@ class Backbone(nn.Module):
             ).train(old.training)
             self.num_classes = classes
         elif prune_head:
-            self.head.norm = self.head.hidden = nn.Identity()
+            self.head.norm, self.head.hidden = nn.Identity(), nn.Identity()
             self.head.hidden_size = self.head_hidden_size = self.num_features
             self.reset_classifier(0, "")
         return taken

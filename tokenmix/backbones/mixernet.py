@@ -119,19 +119,19 @@ def _create(variant: str, pretrained: bool, **kwargs) -> Backbone:
 
 @register_model
 def mixernet_pico(pretrained: bool = False, **kwargs) -> Backbone:
-    """The smallest, for small images and quick comparisons: about 1 M parameters."""
+    """The smallest, for small images and quick comparisons: 1.4 M parameters with its default mixer."""
     return _create("mixernet_pico", pretrained, **dict({"depths": (1, 1, 3, 1), "dims": (32, 64, 128, 192)}, **kwargs))
 
 
 @register_model
 def mixernet_tiny(pretrained: bool = False, **kwargs) -> Backbone:
-    """For phones: about 6 M parameters."""
+    """For phones: 5.4 M parameters with its default mixer."""
     return _create("mixernet_tiny", pretrained, **dict({"depths": (2, 2, 6, 2), "dims": (48, 96, 192, 320)}, **kwargs))
 
 
 @register_model
 def mixernet_small(pretrained: bool = False, **kwargs) -> Backbone:
-    """For laptops and small servers: about 20 M parameters."""
+    """For laptops and small servers: 19.1 M parameters with its default mixer."""
     return _create(
         "mixernet_small", pretrained, **dict({"depths": (3, 3, 9, 3), "dims": (64, 128, 320, 512)}, **kwargs)
     )
