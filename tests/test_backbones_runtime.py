@@ -54,7 +54,10 @@ def test_compiled_training_step(name: str) -> None:
         run = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
         run(images(64, 64, dtype=torch.float64)).square().mean().backward()
         gradients.append({key: p.grad for key, p in model.named_parameters()})
-    assert max(distance(gradients[1][key], gradients[0][key]) for key in gradients[0]) < 1e-6
+    # A bias before a norm has no gradient but rounding, so all are measured against the largest.
+    largest = max(float(gradient.abs().max()) for gradient in gradients[0].values())
+    differences = {key: float((gradients[1][key] - gradients[0][key]).abs().max()) for key in gradients[0]}
+    assert max(differences.values()) < 1e-9 * largest
 
 
 @pytest.mark.slow

@@ -183,6 +183,7 @@ def test_killed_comparison_ends_like_an_unkilled_one(tmp_path):
         if "measuring latency" in line:
             ended = time.monotonic()
     assert whole.wait() == 0, "".join(text)
+    whole.stdout.close()
 
     out, chance, killed = tmp_path / "killed", random.Random(os.urandom(8)), 0
     while killed < 5:

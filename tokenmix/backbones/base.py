@@ -182,11 +182,12 @@ class Backbone(nn.Module):
         self.head = head
         self.num_classes, self.head_hidden_size = head.num_classes, head.hidden_size
         self.drop_rate = head.drop.p
-        self.feature_info: list[dict[str, Any]] = []
+        levels: list[dict[str, Any]] = []
         reduction = stem_stride
         for i, stage in enumerate(stages):
             reduction *= stage.stride
-            self.feature_info.append({"num_chs": stage.dim, "reduction": reduction, "module": f"stages.{i}"})
+            levels.append({"num_chs": stage.dim, "reduction": reduction, "module": f"stages.{i}"})
+        self.feature_info = levels
         if init is not None:
             self.apply(init)
 
