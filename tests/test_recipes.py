@@ -117,6 +117,13 @@ def test_with_epochs_keeps_the_share_of_the_warmup() -> None:
     assert (recipe.epochs, recipe.warmup_epochs) == (10.0, pytest.approx(basic().warmup_epochs / 5))
 
 
+def test_fewer_epochs_shorten_the_warmup_unless_it_is_given() -> None:
+    assert override(basic(), ["epochs=1"]).warmup_epochs == pytest.approx(basic().warmup_epochs / basic().epochs)
+    assert override(basic(), ["epochs=5", "warmup_epochs=2"]).warmup_epochs == 2
+    with pytest.raises(ValueError, match="'epochs' must be a number"):
+        override(basic(), ["epochs=True"])
+
+
 def test_make_recipe(tmp_path) -> None:
     assert make_recipe("digits", ["seed=3"]) == override(RECIPES["digits"](), ["seed=3"])
     assert make_recipe("resnet18") == override(basic(), ["model=resnet18"])

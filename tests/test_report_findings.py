@@ -107,6 +107,14 @@ def test_overlapping_times_are_said() -> None:
     assert any("overlap with those of the fastest, ffnified" in note for note in caveats(results))
 
 
+def test_skipped_files_are_said_at_the_top() -> None:
+    results = made_up()
+    results["data"]["skipped"] = [{"name": "cat/broken.jpg", "reason": "no picture"}]
+    assert any("1 file was skipped" in note for note in caveats(results))
+    results["data"]["skipped"] = []
+    assert not any("skipped" in note for note in caveats(results))
+
+
 def test_missing_values_are_no_obstacle() -> None:
     assert headline({"mixers": {"aff": {}}}) == "No mixer has an accuracy yet."
     assert headline({"mixers": {"aff": {"test_top1": 97.5}}}).endswith("no latency was measured.")

@@ -12,6 +12,21 @@ from torch import Tensor, nn
 from tokenmix.tasks import Batch, Task, to_device
 
 
+def find_device(name: torch.device | str) -> torch.device:
+    """The device of that name, which works here.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises both, and in many lines
+        what = "CUDA GPU" if str(name) == "cuda" else "such device"
+        raise ValueError(f"device {str(name)!r}: torch finds no {what} here; use 'cpu'") from error
+    return device
+
+
 class Batches(Protocol):
     """What the loops read: ``tokenmix.data.Loader``, or anything with its ``batches``."""
 

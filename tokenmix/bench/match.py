@@ -42,7 +42,7 @@ class Match:
 
 def budget(
     skeleton: str,
-    mixers: MixerSpec,
+    mixers: MixerSpec | Sequence[MixerSpec],
     by: str,
     *,
     image_size: int | tuple[int, int],
@@ -66,7 +66,13 @@ def budget(
 
 
 def match_widths(
-    skeleton: str, mixers: MixerSpec, target: int, by: str, *, image_size: int | tuple[int, int], num_classes: int
+    skeleton: str,
+    mixers: MixerSpec | Sequence[MixerSpec],
+    target: int,
+    by: str,
+    *,
+    image_size: int | tuple[int, int],
+    num_classes: int,
 ) -> Match:
     """Widths, each a multiple of 8, with which the model has the budget ``target`` within 3 %, or the nearest found.
 
@@ -75,7 +81,7 @@ def match_widths(
 
     Args:
         skeleton: A model's name whose builder takes ``mixers`` and ``dims``.
-        mixers: The mixer.
+        mixers: The mixer, or one per stage.
         target: Parameters or MACs to reach.
         by: ``"params"`` or ``"macs"``.
         image_size: For the MACs, in pixels.

@@ -1,14 +1,18 @@
 """The command line: a command parses its arguments, calls one public function and prints.
 
 Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
-files it was given; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached.
+files it was given; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached;
+141 when whoever read the output has gone.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -36,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse all of ``argv``; an unknown option is an error with a suggestion."""
-        args, rest = self.parse_known_args(argv)
+        args, rest = self.parse_known_intermixed_args(argv)  # words may come before and after options
         if rest:
             word = rest[0].split("=")[0]
             if word.startswith("-"):
@@ -62,29 +66,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2
-    command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
-    parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
-    parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
-    command.add_arguments(parser)
     try:
-        args = parser.parse(rest)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    warnings.showwarning = _show_warning
-    try:
+        command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
+        parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
+        parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
+        command.add_arguments(parser)
+        try:
+            args = parser.parse(rest)
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        warnings.showwarning = _show_warning
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminate)
         command.run(args)
+        sys.stdout.flush()
         return 0
-    except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
-        if args.traceback:
-            raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"tokenmix {name}: error: {text}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes the pipe
+        return 141
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if "--traceback" in rest:
+            raise
+        print(f"tokenmix {name}: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _terminate(*_: Any) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from tokenmix.bench.match import BUDGETS
 from tokenmix.cli.output import print_json
 from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
-from tokenmix.mixers import split_specs
 from tokenmix.report.findings import headline
 from tokenmix.report.table import text_table
 
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(DEFAULT_MIXERS),
         metavar="MIXER",
         help="a name, 'name(option=value)', 'package.file:Class(option=1)', or one per stage with commas between; "
-        "a single argument with commas is a list of mixers",
+        "a single argument with commas lists mixers, '[a,b,c,d]' is then one mixer per stage",
     )
     add("--out", default="runs/compare", metavar="DIR", help="folder for the results (default: %(default)s)")
     add("--skeleton", default=DEFAULT_SKELETON, metavar="MODEL", help="default: %(default)s")
@@ -52,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare, then print the table."""
-    mixers = split_specs(args.mixers[0]) if len(args.mixers) == 1 else args.mixers
-    settings = [*args.set, *([f"epochs={args.epochs:g}"] if args.epochs else [])]
+    mixers = args.mixers[0] if len(args.mixers) == 1 else args.mixers
+    settings = [*args.set, *([f"epochs={args.epochs:g}"] if args.epochs is not None else [])]
     results = compare(
         args.data_option or args.data,
         mixers,

@@ -7,9 +7,10 @@ import argparse
 from tokenmix.checkpoints import open_model
 from tokenmix.cli.output import print_json
 from tokenmix.data import Loader, load_data
-from tokenmix.evaluate import evaluate
+from tokenmix.evaluate import evaluate, find_device
 from tokenmix.names import unknown
 from tokenmix.tasks.classification import Classification
+from tokenmix.train.log import Shown
 
 SPLITS = ("test", "val", "train")
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, then print."""
+    device = find_device(args.device)
     opened = open_model(args.model)
     log = (lambda line: None) if args.json else print
     data = load_data(args.data, seed=args.seed, download=args.download, log=log)
@@ -48,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
         train=False,
         workers=args.workers,
     )
-    task = Classification(opened.model, num_classes=len(data.classes)).to(args.device)
-    numbers = evaluate(task, loader, args.device)
+    task = Classification(opened.model, num_classes=len(data.classes)).to(device)
+    numbers = evaluate(task, loader if args.json else Shown(loader, log, args.split), device)
     images = len(getattr(data, args.split))
     if args.json:
         print_json({"model": opened.name, "data": data.name, "split": args.split, "images": images, **numbers})

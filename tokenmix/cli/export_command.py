@@ -11,8 +11,9 @@ import torch
 from tokenmix.checkpoints import open_model
 from tokenmix.cli.output import print_json
 from tokenmix.data import open_image, preprocess
+from tokenmix.export.extras import require
 from tokenmix.export.onnx import export_onnx
-from tokenmix.export.verify import VerificationError, check, verify_onnx
+from tokenmix.export.verify import check, verify_onnx
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, verify, and print what was written."""
+    require("onnxruntime")  # without it the file could not be verified
+    path = Path(args.out)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file with --out")
     opened = open_model(args.model)
-    size = (args.image_size, args.image_size) if args.image_size else opened.image_size
+    size = (args.image_size, args.image_size) if args.image_size is not None else opened.image_size
     kind: dict[str, Any] = {
         "mean": opened.mean,
         "std": opened.std,
@@ -40,14 +45,13 @@ def run(args: argparse.Namespace) -> None:
     images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))
     if args.images:
         images = torch.stack([preprocess(open_image(path), image_size=size, **kind) for path in args.images])
-    path = Path(args.out)
     manifest = export_onnx(
         opened.model, path, image_size=size, dynamic_batch=not args.static, labels=opened.classes, **kind
     )
-    found = verify_onnx(path, opened.model, images, batch_size=1 if args.static else 64)
     try:
+        found = verify_onnx(path, opened.model, images, batch_size=1 if args.static else 64)
         check(found, name=str(path))
-    except VerificationError:
+    except ValueError:
         path.unlink()
         raise
     if args.json:

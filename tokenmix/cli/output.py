@@ -15,19 +15,23 @@ def print_json(value: Any) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned and wrapped to the terminal's width; numbers to the right."""
+    """Columns aligned and wrapped to the terminal's width, between words only; numbers to the right."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    limit = max(shutil.get_terminal_size((120, 24)).columns, 60)
-    while sum(widths) + 2 * (len(widths) - 1) > limit and max(widths) > 14:
-        widths[widths.index(max(widths))] -= 1
+    narrowest = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    limit = shutil.get_terminal_size((120, 24)).columns
+    while sum(widths) + 2 * (len(widths) - 1) > limit and widths != narrowest:
+        room = [width if width > least else 0 for width, least in zip(widths, narrowest, strict=True)]
+        widths[room.index(max(room))] -= 1
     right = [
         all(cell.replace(",", "").replace(".", "").strip("-% ").isdigit() or not cell for cell in column[1:])
         for column in columns
     ]
     lines = []
     for number, row in enumerate([header, *rows]):
-        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
+        ]
         for i in range(max(map(len, cells))):
             parts = [cell[i] if i < len(cell) else "" for cell in cells]
             lines.append(

@@ -9,6 +9,7 @@ import torch
 from tokenmix.checkpoints import open_model
 from tokenmix.cli.output import bar, print_json
 from tokenmix.data import open_image, preprocess
+from tokenmix.evaluate import find_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +26,9 @@ def run(args: argparse.Namespace) -> None:
     """Predict every picture; a broken one is named, the others are still answered."""
     if args.top < 1:
         raise ValueError(f"--top must be 1 or more, got {args.top}")
+    device = find_device(args.device)
     opened = open_model(args.model)
-    model = opened.model.to(args.device)
+    model = opened.model.to(device)
     answers, broken = [], []
     for path in args.images:
         try:
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
             interpolation=opened.interpolation,
         )
         with torch.inference_mode():
-            shares = model(image[None].to(args.device))[0].float().softmax(0).cpu()
+            shares = model(image[None].to(device))[0].float().softmax(0).cpu()
         values, indices = shares.topk(min(args.top, len(shares)))
         names = [opened.classes[i] if opened.classes else f"class {i}" for i in indices.tolist()]
         answers.append({"image": path, "top": [[n, v] for n, v in zip(names, values.tolist(), strict=True)]})

@@ -10,6 +10,7 @@ import argparse
 
 from tokenmix.cli.output import print_json
 from tokenmix.data import load_data
+from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
 from tokenmix.train.loop import fit
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix train``."""
     add = parser.add_argument
     add("recipe", help="a recipe's name or JSON file, or a model's name")
-    add("settings", nargs="*", metavar="KEY=VALUE", help="overrides, for example epochs=3 model_args.mixers=pool")
+    add("settings", nargs="*", default=[], metavar="KEY=VALUE", help="overrides: epochs=3 model_args.mixers=pool")
     add("--data", help="digits, an image folder, cifar10, ..., or hf:owner/name (default: the recipe's)")
     add("--out", default="runs/train", metavar="DIR", help="the run's folder (default: %(default)s)")
     add("--device", default="cpu", help="cpu or cuda")
@@ -33,8 +34,8 @@ def run(args: argparse.Namespace) -> None:
     log = (lambda line: None) if args.json else print
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
     recipe = make_recipe(args.recipe, settings)
+    find_device(args.device)
     data = load_data(recipe.data, seed=recipe.seed, download=args.download, log=log)
-    log(data.summary())
     result = fit(
         recipe,
         data,

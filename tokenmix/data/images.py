@@ -74,6 +74,8 @@ def decode(file: BinaryIO | bytes, name: str, *, at_least: int | None = None) ->
                 _limit(image, at_least)
                 image.load()
                 return to_rgb(image)
+        except Image.DecompressionBombError:
+            reason = f"over the limit of {MAX_PIXELS / 1e6:.0f} megapixels"
         except UnidentifiedImageError:
             reason = "not a picture that Pillow can read"
         except MemoryError:

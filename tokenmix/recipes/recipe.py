@@ -168,7 +168,7 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     """The recipe with ``key=value`` settings applied: ``["epochs=3", "model_args.mixers=pool"]``.
 
     Values are Python literals; what is none is text, and a field that holds text takes its value as it stands. A dotted
-    key sets one entry of a field that is a mapping.
+    key sets one entry of a field that is a mapping. ``epochs`` without ``warmup_epochs`` scales the warm-up too.
 
     Raises:
         ValueError: No ``=``, an unknown key (with a suggestion), or a value that the field refuses.
@@ -188,6 +188,9 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
             raise ValueError(f"recipe key {name!r} has no parts, got {key.strip()!r}")
         changes.setdefault(name, json.loads(json.dumps(getattr(recipe, name))))
         _set(changes[name], path, _literal(text, Any), key.strip())
+    epochs = changes.get("epochs")
+    if "warmup_epochs" not in changes and isinstance(epochs, int | float) and epochs > 0:
+        recipe = with_epochs(recipe, epochs)
     return dataclasses.replace(recipe, **changes)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenmix.report.reading import Comparison, Row, read, runtime_name, told_apart
+from tokenmix.report.reading import Comparison, Row, dig, read, runtime_name, sequence, told_apart
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,10 @@ def caveats(results: Mapping[str, Any]) -> list[str]:
     comparison = read(results)
     found = findings(comparison)
     notes = []
+    skipped = len(sequence(dig(results, "data", "skipped")))
+    if skipped:
+        files = "file was" if skipped == 1 else "files were"
+        notes.append(f"{skipped:,} {files} skipped, with names and reasons under “How this was measured”, Data.")
     if comparison.tested and found.best and found.best[0].interval:
         low, high = found.best[0].interval
         digits = decimals(comparison)

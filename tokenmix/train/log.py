@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from tokenmix.data import Loader
+from tokenmix.tasks import Batch
 
 REDRAW_S = 0.2  # between two updates of the moving line
 REPEAT_S = 30.0  # between two plain lines within an epoch
@@ -85,3 +89,25 @@ class Progress:
         sys.stderr.write("\r" + line.ljust(self.width))
         sys.stderr.flush()
         self.width = len(line)
+
+
+class Shown:
+    """A loader that says how far it is while it is read.
+
+    Args:
+        loader: A ``tokenmix.data.Loader``.
+        log: Takes plain lines.
+        label: What is done with its images.
+    """
+
+    def __init__(self, loader: Loader, log: Callable[[str], None], label: str) -> None:
+        self.loader, self.log, self.label = loader, log, label
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The loader's own batches."""
+        total, size = len(self.loader), self.loader.batch_size
+        progress = Progress(total, start, size, self.log, show=True, label=self.label)
+        for done, batch in enumerate(self.loader.batches(epoch, start), start + 1):
+            yield batch
+            progress.step(done, functools.partial("batch {} of {}".format, done, total))
+        progress.clear()

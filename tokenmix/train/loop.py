@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data import DataSet, Loader
 from tokenmix.data.transforms import height_width
-from tokenmix.evaluate import Batches, evaluate
-from tokenmix.files import atomic_path, sha256, write_json, write_text
+from tokenmix.evaluate import Batches, evaluate, find_device
+from tokenmix.files import atomic_path, locked, sha256, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.tasks import TASKS, Batch, to_device
 from tokenmix.train.checkpoint import Checkpoints, load_weights, versions
@@ -38,7 +38,7 @@ from tokenmix.train.signals import Signals, Terminated, held_signals
 __all__ = ["Diverged", "FitResult", "Terminated", "fit"]
 
 
-class Diverged(RuntimeError):
+class Diverged(ValueError):
     """The loss was not finite for as many steps in a row as the recipe allows."""
 
 
@@ -113,18 +113,16 @@ def fit(
         checkpoint_seconds: Longest time between two checkpoints; there is one after each epoch anyway.
 
     Raises:
-        ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint;
-            there are no images, no such model or no GPU.
+        ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint, or another
+            process is at work in it; there are no images, no such model or no such device.
         Diverged: The loss stayed NaN or infinite.
     """
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r}: torch finds no CUDA GPU here; use device='cpu'")
+    device = find_device(device)
     recipe = replace(recipe, image_size=height_width(recipe.image_size or data.image_size))
     generators = (
         [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     )
-    with torch.random.fork_rng(devices=generators), held_signals() as signals:
+    with locked(out), torch.random.fork_rng(devices=generators), held_signals() as signals:
         run = _Run(recipe, data, Path(out), model, device, workers, log, checkpoint_seconds, signals)
         run.resume(fresh)
         show = progress and not run.state.finished

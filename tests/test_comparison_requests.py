@@ -1,0 +1,121 @@
+"""What `compare` accepts, how it names it, and that nothing wrong is kept: no training here."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+
+import pytest
+import torch
+from torch import nn
+
+from tokenmix.cli import compare_command, main
+from tokenmix.comparison import Request, _command, _specs, compare, spec_name
+from tokenmix.recipes import make_recipe
+
+pytest.importorskip("sklearn")
+pytest.importorskip("onnxruntime")
+
+
+class Stop(Exception):
+    """Ends a comparison where its training would begin."""
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """`compare` that only does what comes before training."""
+
+    def stop(*_):
+        raise Stop
+
+    monkeypatch.setattr("tokenmix.comparison._train", stop)
+    return functools.partial(compare, log=lambda line: None)
+
+
+def conv(dim: int, kernel: int = 3) -> nn.Module:
+    """A user's own mixer as a function."""
+    return nn.Conv2d(dim, dim, kernel, padding=kernel // 2)
+
+
+def test_a_refused_request_leaves_no_claim_on_the_folder(stopped, tmp_path):
+    for wrong in ({"data": "no-such-folder"}, {"settings": ["lr=-1"]}, {"skeleton": "resnet18"}):
+        with pytest.raises(ValueError, match=r"no-such-folder|lr|takes no mixers"):
+            stopped(**{"data": "digits", **wrong}, mixers="pool", out=tmp_path)
+        assert not (tmp_path / "compare.json").exists()
+    with pytest.raises(Stop):
+        stopped("digits", "pool", out=tmp_path)
+    with pytest.raises(ValueError, match=r"recipe\.lr"):
+        stopped("digits", "pool", out=tmp_path, settings=["lr=1e-4"])
+    with pytest.raises(Stop):
+        stopped("digits", ["aff", "pool"], out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"settings": ["model=mixernet_tiny"]}, "--skeleton"),
+        ({"settings": ["model_args.mixers=aff"]}, "--mixers"),
+        ({"settings": ["data=cifar10"]}, "first argument"),
+        ({"batch_sizes": [0]}, "positive"),
+        ({"batch_sizes": []}, "positive"),
+        ({"measure_seconds": -1.0}, "positive"),
+        ({"device": "gpu"}, "device 'gpu'"),
+        ({"mixers": "aff,aff"}, "2 mixers given for 4 stages"),
+        ({"mixers": [3]}, "not by int"),
+        ({"mixers": [conv, conv]}, "named 2 times"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(stopped, tmp_path, arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        stopped(**{"data": "digits", "mixers": "pool", **arguments}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_path_object_is_a_data_set(stopped, tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ValueError, match="no class folders"):
+        stopped(tmp_path / "photos", "pool", out=tmp_path / "out")
+
+
+def test_names_of_objects():
+    assert spec_name(conv) == f"{__name__}:conv"
+    assert spec_name(functools.partial(conv, kernel=5)) == f"{__name__}:conv(kernel=5)"
+    assert spec_name(["aff", conv]) == f"aff,{__name__}:conv"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("aff,pool", ["aff", "pool"]),
+        ("aff(groups=4),pool", ["aff(groups=4)", "pool"]),
+        ("aff,aff,pool,pool", ["aff,aff,pool,pool"]),
+        ("[aff,pool,dsm,swift]", ["aff,pool,dsm,swift"]),
+        ("[aff,pool,dsm,swift],aff", ["aff,pool,dsm,swift", "aff"]),
+    ],
+)
+def test_one_text_lists_mixers_or_stages(text, names):
+    assert list(_specs(text)) == names
+
+
+@pytest.mark.parametrize("mixers", [("aff", "pool"), ("aff,pool,dsm,swift",), ("aff,aff,pool,pool", "aff")])
+def test_the_command_line_asks_for_the_same(mixers, monkeypatch):
+    asked = {}
+
+    def note(data, mixers, **options):
+        asked.update(options, data=data, mixers=list(_specs(mixers)))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(compare_command, "compare", note)
+    options = {"recipe": None, "settings": ["epochs=3", "image_size=(16, 24)"], "batch_sizes": (1, 4), "compile": True}
+    request = Request("my photos", mixers, "mixernet_tiny", make_recipe("basic"), 2, "macs")
+    words = shlex.split(_command(request, out="my runs/x", **options, measure_seconds=5.0, device="cpu", workers=2))
+    assert main(words[1:]) == 2
+    wanted = {"data": "my photos", "mixers": list(mixers), "skeleton": "mixernet_tiny", "seeds": 2, "match": "macs"}
+    wanted |= {**options, "out": "my runs/x", "measure_seconds": 5.0, "device": "cpu", "workers": 2}
+    assert {name: asked[name] for name in wanted} == wanted
+
+
+def test_stages_by_object_are_built(stopped, tmp_path):
+    stages = ["pool", functools.partial(conv, kernel=5), conv, torch.nn.Identity]
+    with pytest.raises(Stop):
+        stopped("digits", [stages, "pool"], out=tmp_path, match="params")
