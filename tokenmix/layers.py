@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -156,6 +157,25 @@ class RepDepthwise(nn.Module):
         return merged
 
 
+class SqueezeExcite(nn.Module):
+    """``(B, C, H, W) -> (B, C, H, W)``: every channel times a gate made from the mean of all (arXiv:1709.01507).
+
+    Args:
+        dim: Channels.
+        ratio: Channels between over ``dim``; the result is rounded to a multiple of 8.
+    """
+
+    def __init__(self, dim: int, ratio: float = 0.25, *, device=None, dtype=None) -> None:
+        super().__init__()
+        hidden = max(8, int(dim * ratio + 4) // 8 * 8)  # unlike `make_divisible`, however much that loses
+        self.fc1 = nn.Conv2d(dim, hidden, 1, device=device, dtype=dtype)
+        self.act = nn.ReLU()
+        self.fc2 = nn.Conv2d(hidden, dim, 1, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))))
+
+
 def fused(module: nn.Module) -> nn.Module:
     """The inference form of ``module``: what its ``fuse`` returns, else itself with every child replaced by its form.
 
@@ -243,6 +263,8 @@ def fold_norm_before(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": partial(nn.LeakyReLU, 0.1),
     "silu": nn.SiLU,
     "hardswish": nn.Hardswish,
     "identity": nn.Identity,

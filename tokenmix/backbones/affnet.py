@@ -27,6 +27,9 @@ from tokenmix.names import unknown
 STEM_DIM = 16
 MAX_FEATURES = 960
 NORMS = ("group", "layer", "batch")
+# What the configurations of the official code call them.
+OFFICIAL_NORMS = {"layer_norm_2d": "group", "layer_norm": "layer", "batch_norm": "batch", "sync_batch_norm": "batch"}
+OFFICIAL_ACTS = {"swish": "silu", "hard_swish": "hardswish"}
 
 
 class PixelNorm(nn.Module):
@@ -127,8 +130,9 @@ def affnet(
         fusion: For each mixing level, whether its input is concatenated to its output and both reduced by a 1x1
             convolution.
         norm: Norm of the mixing layers: ``"group"`` (one group, the released networks'), ``"layer"`` (per pixel) or
-            ``"batch"``.
-        act: Activation of the whole network, a name among `tokenmix.layers.ACTIVATIONS` or ``"prelu"``.
+            ``"batch"``. The official names work too (``"layer_norm_2d"``, ``"layer_norm"``, ``"batch_norm"``).
+        act: Activation of the whole network, a name among `tokenmix.layers.ACTIVATIONS` or ``"prelu"``; or the official
+            name (``"swish"``, ``"hard_swish"``).
         threshold: Of the frequency filter's soft-shrink.
         in_chans: Image channels.
         num_classes: 0 for features only.
@@ -149,6 +153,7 @@ def affnet(
         raise ValueError(f"depths {tuple(depths)} must be at least 1 each")
     if len(fusion) != 3:
         raise ValueError(f"fusion {tuple(fusion)} must have three entries, one for each of the last levels")
+    norm, act = OFFICIAL_NORMS.get(norm, norm), OFFICIAL_ACTS.get(act, act)
     if norm not in NORMS:
         raise ValueError(unknown("norm", norm, NORMS))
     if output_stride not in (8, 16, 32):

@@ -54,7 +54,7 @@ def dsm(
         local: Add a depthwise 3x3 convolution beside the spectrum.
         reduction: Channels over hidden channels of the weight generation.
         mlp_ratio: Hidden channels of an MLP over its channels.
-        layer_scale: Initial value of a learnt factor per channel on both branches, or None.
+        layer_scale: Initial value of a learnt factor per channel on both branches; None or 0 for no factor.
         in_chans: Image channels.
         num_classes: 0 for features only.
         global_pool: ``"avg"``, ``"max"``, ``"avgmax"`` or ``""``.
@@ -80,7 +80,7 @@ def dsm(
         blocks = []
         for rate in rates[i]:
             op = SpectrumMixer(dim, **options, **dd) if specs[i] == "dsm" else make_mixer(specs[i], dim, **dd)
-            branch = {"drop_path": rate, "layer_scale": layer_scale, **dd}
+            branch = {"drop_path": rate, "layer_scale": layer_scale or None, **dd}
             mixer = Residual(dim, op, norm=LayerNorm2d(dim, **dd), **branch)
             mlp = Residual(dim, Mlp(dim, int(dim * mlp_ratio), **dd), norm=LayerNorm2d(dim, **dd), **branch)
             blocks.append(nn.Sequential(OrderedDict(mixer=mixer, mlp=mlp)))

@@ -19,7 +19,7 @@ from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.backbones.keymap import KeyMap, Official, Rule
 from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import Mlp, Residual
-from tokenmix.layers import ConvNorm, LayerNorm2d, NormConv, RepDepthwise
+from tokenmix.layers import ConvNorm, LayerNorm2d, NormConv, RepDepthwise, SqueezeExcite
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
 from tokenmix.names import unknown
 
@@ -39,6 +39,7 @@ def ffnet(
     mlp_kernel: int = 7,
     layer_scale: float | None = None,
     stem_dim: int = 64,
+    squeeze: Sequence[bool] = (),
     norm: str = "batch",
     in_chans: int = 3,
     num_classes: int = 1000,
@@ -59,6 +60,8 @@ def ffnet(
         layer_scale: Initial value of a learnt factor per channel on both branches; None or 0 for no factor (timm's
             ``create_model`` drops arguments that are None).
         stem_dim: Channels between the stem's two convolutions.
+        squeeze: Per stage, whether every second block, from the first on, has a squeeze-and-excitation between its two
+            mixers (``use_ses`` of the official code; no published model has it). Empty for none.
         norm: The norm before pooling: ``"batch"``, or ``"layer"`` over the channels of each pixel.
         in_chans: Image channels.
         num_classes: 0 for features only.
@@ -69,10 +72,10 @@ def ffnet(
         dtype: Their type.
 
     Raises:
-        ValueError: If depths and dims differ in length, a width is no multiple of the one before, or a mixer, kernel or
-            norm is unknown.
+        ValueError: If depths, dims and squeeze differ in length, a width is no multiple of the one before, or a mixer,
+            kernel or norm is unknown.
     """
-    _check_widths(depths, dims)
+    _check_widths(depths, dims, squeeze)
     if any(wide % narrow for narrow, wide in pairwise(dims)):
         raise ValueError(f"dims {tuple(dims)}: each must be a multiple of the one before (depthwise downsampling)")
     if mlp_kernel not in (3, 7):
@@ -92,7 +95,7 @@ def ffnet(
     def front(dim: int) -> nn.Module:
         return RepDepthwise(dim, (7, 3), **dd) if mlp_kernel == 7 else ConvNorm(dim, dim, 3, groups=dim, **dd)
 
-    stages = _stages(depths, dims, mixers, downsample, front, mlp_ratio, layer_scale, drop_path_rate, dd)
+    stages = _stages(depths, dims, mixers, downsample, front, mlp_ratio, layer_scale, squeeze, drop_path_rate, dd)
     head = Head(dims[-1], num_classes, global_pool, drop_rate=drop_rate, **dd)
     return Backbone(
         stem,
@@ -114,6 +117,7 @@ def strip_ffnet(
     mlp_ratio: float = 4.0,
     layer_scale: float | None = 1e-5,
     stem_dim: int = 64,
+    squeeze: Sequence[bool] = (),
     final_dim: int = 1024,
     hidden_size: int = 1280,
     in_chans: int = 3,
@@ -133,6 +137,7 @@ def strip_ffnet(
         mlp_ratio: Hidden channels of a channel mixer over its channels.
         layer_scale: Initial value of a learnt factor per channel on both branches; None or 0 for no factor.
         stem_dim: Channels of the stem's first two convolutions.
+        squeeze: See `ffnet`.
         final_dim: Channels before pooling.
         hidden_size: Channels of the hidden layer after pooling.
         in_chans: Image channels.
@@ -144,9 +149,9 @@ def strip_ffnet(
         dtype: Their type.
 
     Raises:
-        ValueError: If depths and dims differ in length, or a mixer is unknown.
+        ValueError: If depths, dims and squeeze differ in length, or a mixer is unknown.
     """
-    _check_widths(depths, dims)
+    _check_widths(depths, dims, squeeze)
     dd = {"device": device, "dtype": dtype}
     stem = nn.Sequential(
         ConvNorm(in_chans, stem_dim, 3, 2, act=nn.GELU, **dd),
@@ -162,7 +167,7 @@ def strip_ffnet(
     def front(dim: int) -> nn.Module:
         return ConvNorm(dim, dim, 3, groups=dim, **dd)
 
-    stages = _stages(depths, dims, mixers, downsample, front, mlp_ratio, layer_scale, drop_path_rate, dd)
+    stages = _stages(depths, dims, mixers, downsample, front, mlp_ratio, layer_scale, squeeze, drop_path_rate, dd)
     hidden = HiddenLayer(final_dim, hidden_size, **dd)
     head = Head(final_dim, num_classes, global_pool, hidden=hidden, hidden_size=hidden_size, drop_rate=drop_rate, **dd)
     final = ConvNorm(dims[-1], final_dim, act=nn.Hardswish, **dd)
@@ -182,9 +187,11 @@ class HiddenLayer(nn.Module):
         return self.act(self.norm(self.fc(x.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
 
 
-def _check_widths(depths: Sequence[int], dims: Sequence[int]) -> None:
+def _check_widths(depths: Sequence[int], dims: Sequence[int], squeeze: Sequence[bool]) -> None:
     if len(depths) != len(dims):
         raise ValueError(f"depths {tuple(depths)} and dims {tuple(dims)} must have the same length")
+    if len(squeeze) not in (0, len(depths)):
+        raise ValueError(f"squeeze {tuple(squeeze)} must have one entry for each of the {len(depths)} stages, or none")
 
 
 def _stages(
@@ -195,6 +202,7 @@ def _stages(
     front: Callable[[int], nn.Module],
     mlp_ratio: float,
     layer_scale: float | None,
+    squeeze: Sequence[bool],
     drop_path_rate: float,
     dd: dict[str, Any],
 ) -> list[Stage]:
@@ -204,11 +212,14 @@ def _stages(
     stages = []
     for i, dim in enumerate(dims):
         blocks = []
-        for rate in rates[i]:
+        for j, rate in enumerate(rates[i]):
             branch = {"drop_path": rate, "layer_scale": layer_scale or None, **dd}
             mixer = Residual(dim, make_mixer(specs[i], dim, **dd), **branch)
             mlp = Residual(dim, Mlp(dim, int(dim * mlp_ratio), conv=front(dim), **dd), **branch)
-            blocks.append(nn.Sequential(OrderedDict(mixer=mixer, mlp=mlp)))
+            parts = OrderedDict[str, nn.Module](mixer=mixer)
+            if squeeze and squeeze[i] and j % 2 == 0:
+                parts["squeeze"] = SqueezeExcite(dim, **dd)
+            blocks.append(nn.Sequential(OrderedDict(parts, mlp=mlp)))
         stages.append(Stage(downsample(dims[i - 1], dim) if i else None, blocks, dim, 2 if i else 1))
     return stages
 
@@ -251,6 +262,7 @@ def _rules() -> list[Rule]:
     down, merger = stage + r"downsample\.", r"stages.\g<stage>.0.proj."
     rules = [
         Rule(block + r"mixer\.scale", (_block("token_mixer.0.layer_scale"),), trailing=2),
+        Rule(block + r"squeeze\.(?P<layer>fc[12])" + leaf, (_block(r"token_mixer.1.\g<layer>.\g<leaf>"),)),
         Rule(block + r"mlp\.scale", (_block("channel_mixer.layer_scale"),), trailing=2),
         Rule(block + r"mlp\.op\.(?P<layer>fc[12])" + leaf, (_block(r"channel_mixer.main.\g<layer>.\g<leaf>"),)),
         Rule(r"head\.hidden\.fc" + leaf, (r"head2.0.\g<leaf>",)),
@@ -315,6 +327,10 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Official | None:
     scaled = any(key.endswith(".layer_scale") for key in shapes)
     if scaled != ("layer_scale" in own):
         args["layer_scale"] = 1e-6 if scaled else 0.0
+    firsts = (f"stages.{i}.{min(i, 1)}.token_mixer.1.fc1.weight" for i in range(4))  # of each stage's first block
+    squeeze = [first in shapes for first in firsts]
+    if any(squeeze):
+        args["squeeze"] = squeeze
     levels: tuple[int, ...] | None
     if strip:
         levels = None if any(key.startswith(("head1.", "head2.")) for key in shapes) else (1, 2, 3)
