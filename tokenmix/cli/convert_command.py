@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("target", help="the file to write: .safetensors, with --to official also .pth")
     add("--to", choices=FORMATS, default="tokenmix", help="whose key names to write (default: %(default)s)")
     add("--raw", action="store_true", help="take the raw weights although there are averaged (EMA) ones")
-    add("--norm", help="AFFNet: group (default) or layer")
-    add("--act", help="AFFNet: silu (default) or relu")
+    add("--norm", help="AFFNet: group (default), layer or batch, or the official name")
+    add("--act", help="AFFNet: silu (default), relu, ..., or the official name")
     add("--threshold", type=float, help="AFFNet: soft-shrink threshold (default 0.01)")
 
 
