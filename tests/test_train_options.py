@@ -87,11 +87,11 @@ def test_only_the_classifier_learns_at_first(tmp_path, monkeypatch, trained) -> 
     recipe = toy_recipe(**TINY, epochs=1, freeze_epochs=1, image_size=32, weights=str(trained), ema_decay=None)
     start, _ = load_run(trained)
     (frozen,) = watched(monkeypatch, tmp_path / "frozen", recipe)
-    for name, value in frozen.task.model.state_dict().items():
+    for name, value in frozen.learner.task.model.state_dict().items():
         assert torch.equal(value, start.state_dict()[name]) != name.startswith("head.fc"), name
     recipe = dataclasses.replace(recipe, epochs=2)
     (thawed,) = watched(monkeypatch, tmp_path / "thawed", recipe)[-1:]
-    assert not torch.equal(thawed.task.model.stem[0].conv.weight, start.stem[0].conv.weight)
+    assert not torch.equal(thawed.learner.task.model.stem[0].conv.weight, start.stem[0].conv.weight)
     with pytest.raises(ValueError, match="set freeze_epochs=0"):
         run(tmp_path / "toy", toy_recipe(freeze_epochs=1), model=toy_model)
 
@@ -105,7 +105,7 @@ def test_accumulated_parts_equal_the_whole_batch(tmp_path, monkeypatch) -> None:
         watched(monkeypatch, tmp_path / str(count), dataclasses.replace(recipe, accumulate=count), model=model)[-1]
         for count in (1, 3)
     )
-    for one, other in zip(whole.task.parameters(), parts.task.parameters(), strict=True):
+    for one, other in zip(whole.learner.task.parameters(), parts.learner.task.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
@@ -207,13 +207,13 @@ def test_teachers(tmp_path, monkeypatch, trained) -> None:
     arguments = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}
     casvit = toy_recipe(model="casvit_xs", model_args=arguments, image_size=32, epochs=0.2, warmup_epochs=0)
     (two,) = watched(monkeypatch, tmp_path / "two", dataclasses.replace(casvit, teacher=str(trained)))
-    assert two.task.model.head.distilled_training
-    assert not two.teacher.model.training
+    assert two.learner.task.model.head.distilled_training
+    assert not two.learner.teacher.model.training
     images = torch.rand(2, 3, 32, 32)
     cfg = timm.get_pretrained_cfg("mixernet_pico")
-    pixels = images * column(two.preparation["std"]) + column(two.preparation["mean"])
-    expected = two.teacher.model((pixels - column(cfg.mean)) / column(cfg.std))
-    torch.testing.assert_close(two.teacher(images), expected, atol=1e-5, rtol=1e-4)
+    pixels = images * column(two.learner.preparation["std"]) + column(two.learner.preparation["mean"])
+    expected = two.learner.teacher.model((pixels - column(cfg.mean)) / column(cfg.std))
+    torch.testing.assert_close(two.learner.teacher(images), expected, atol=1e-5, rtol=1e-4)
     torch.save({"state_dict": timm.create_model("mixernet_pico", num_classes=3).state_dict()}, tmp_path / "teacher.pth")
     one = dataclasses.replace(
         casvit, model_args=arguments | {"distillation": False}, teacher="mixernet_pico",
@@ -246,9 +246,9 @@ def test_the_scale_of_half_precision_falls_without_counting_as_bad(tmp_path, mon
     recipe = toy_recipe(precision="float16", max_bad_steps=1, epochs=4)
     (found,) = watched(monkeypatch, tmp_path, recipe, model=Steep)
     assert found.state.finished
-    assert found.scaler.state_dict()["scale"] <= 65536
+    assert found.learner.scaler.state_dict()["scale"] <= 65536
     content = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert content["scaler"] == found.scaler.state_dict()
+    assert content["scaler"] == found.learner.scaler.state_dict()
 
 
 def test_compiled(tmp_path, monkeypatch) -> None:
@@ -260,7 +260,7 @@ def test_compiled(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(torch, "compile", spy)
     (found,) = watched(monkeypatch, tmp_path / "compiled", toy_recipe(compile=True), model=toy_model)
-    assert compiled == [found.task]
+    assert compiled == [found.learner.task]
 
 
 def test_images_are_prepared_as_the_model_says(tmp_path, trained) -> None:

@@ -11,12 +11,10 @@ same numbers, and the first one alone writes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,15 +28,11 @@ from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate
 from tokenmix.files import atomic_path, sha256, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
-from tokenmix.tasks import TASKS, Batch, to_device
-from tokenmix.train.checkpoint import Checkpoints, load_weights, versions
-from tokenmix.train.distill import Teacher
+from tokenmix.tasks import Batch
+from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.distributed import Group, processes
-from tokenmix.train.ema import Average
+from tokenmix.train.learner import Learner
 from tokenmix.train.log import Progress
-from tokenmix.train.mixing import Mixing
-from tokenmix.train.model import build_model, classifier_of, initial_weights, preparation
-from tokenmix.train.optimizer import make_optimizer
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 
@@ -171,54 +165,13 @@ class _Run:
         signals: Signals,
     ) -> None:
         self.recipe, self.data, self.out, self.log = recipe, data, out, log
-        self.group, self.device = group, group.device
-        self.signals, self.checkpoint_seconds = signals, checkpoint_seconds
+        self.group, self.signals, self.checkpoint_seconds = group, signals, checkpoint_seconds
         for part in ("train", "val"):
             if not len(getattr(data, part)):
                 raise ValueError(f"the data set {data.name} has no images in its part {part!r}")
-        classes = len(data.classes)
-        torch.manual_seed(recipe.seed)
-        rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
-        network: Any = model() if model else build_model(recipe.model, classes, **rates, **recipe.model_args)
-        self.preparation = preparation(recipe, data, network)
-        self.teacher = None
-        if recipe.teacher is not None:
-            mean, std = self.preparation["mean"], self.preparation["std"]
-            self.teacher = Teacher(recipe, data, mean, std, self.device)
-            if hasattr(network, "set_distilled_training") and len(classifier_of(network)) == 2:
-                network.set_distilled_training(True)
-        if recipe.grad_checkpointing:
-            if not hasattr(network, "set_grad_checkpointing"):
-                raise ValueError("recipe key 'grad_checkpointing': the model has no set_grad_checkpointing()")
-            network.set_grad_checkpointing(True)
-        self.mixing = Mixing(recipe, classes) if recipe.mixup or recipe.cutmix else None
-        task = TASKS[recipe.task](
-            network,
-            num_classes=classes,
-            label_smoothing=recipe.label_smoothing,
-            distill=recipe.distill,
-            distill_weight=recipe.distill_weight,
-            distill_temperature=recipe.distill_temperature,
-        )
-        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
-        self.task = task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.learner = Learner(recipe, data, model, group)
         self.train_loader, self.val_loader = self.loaders(workers)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
-        self.optimizer = make_optimizer(recipe, self.task.model)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
-        self.average = Average(self.task, recipe.ema_decay) if recipe.ema_decay else None
-        self.classifiers = classifier_of(network) if recipe.freeze_epochs else []
-        self.frozen: bool | None = None  # whether only the classifier learns; None before the first epoch
-        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        # a batch that gives NaN also spoils the norms' running statistics, in the forward pass: keep the last good ones
-        self.statistics = [
-            value
-            for module in self.task.modules()
-            for name in ("running_mean", "running_var")
-            if isinstance(value := getattr(module, name, None), Tensor)
-        ]
-        self.good_statistics = [value.clone() for value in self.statistics]
-
         self.checkpoints, self.versions = Checkpoints(out), versions()
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
@@ -235,7 +188,7 @@ class _Run:
             "workers": workers,
             "rank": self.group.rank,
             "world": self.group.world,
-            **self.preparation,
+            **self.learner.preparation,
         }
         augment = Augment(
             name=recipe.augment,
@@ -267,36 +220,21 @@ class _Run:
             content = self.checkpoints.load(self.log)
         self.group.wait()  # all have read before anyone writes
         if content is None:
-            self.begin()
+            self.learner.begin()
+            if self.group.first:
+                write_text(self.out / "recipe.json", self.recipe.to_json())
             return
         remedy = "give another output folder, or start again with --fresh (fresh=True)"
         if changed := differences(Recipe.from_json(content["recipe"]), self.recipe):
             raise ValueError(f"{self.out} holds a run of another recipe: {', '.join(changed)}; {remedy}")
         if changed := [name for name, value in self.facts.items() if content["data"][name] != value]:
             raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
-        load_weights(self.task, content["task"], self.checkpoints.last)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        if self.average:
-            load_weights(self.average.task, content["average"], self.checkpoints.last)
-        torch._foreach_copy_(self.good_statistics, self.statistics)
+        self.learner.load(content, self.checkpoints.last)
         self.state = _State(**content["state"])
         self.best_weights = content["best_weights"]
         self.publish(weights=True)
         if not self.state.finished:
             self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
-
-    def begin(self) -> None:
-        """Start a new run, at the weights that the recipe names."""
-        recipe = self.recipe
-        if recipe.weights is not None:
-            torch.manual_seed(recipe.seed)
-            load_weights(self.task.model, initial_weights(recipe, len(self.data.classes)), Path(recipe.weights))
-            if self.average:
-                self.average.task.load_state_dict(self.task.state_dict())
-            torch._foreach_copy_(self.good_statistics, self.statistics)
-        if self.group.first:
-            write_text(self.out / "recipe.json", recipe.to_json())
 
     def save(self) -> None:
         """Write a checkpoint of this very moment."""
@@ -310,10 +248,7 @@ class _Run:
                 "data": self.facts,
                 "versions": self.versions,
                 "state": asdict(self.state),
-                "task": self.task.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "average": self.average.task.state_dict() if self.average else None,
+                **self.learner.state(),
                 "best_weights": self.best_weights,
             }
         )
@@ -336,7 +271,7 @@ class _Run:
             "task": self.recipe.task,
             "classes": list(self.data.classes),
             "image_size": self.recipe.image_size,
-            **{name: list(value) if isinstance(value, tuple) else value for name, value in self.preparation.items()},
+            **self.learner.preparation,
         }
         with atomic_path(self.out / WEIGHTS) as temporary:
             temporary.write_bytes(weights_bytes(self.best_weights, info))
@@ -366,7 +301,7 @@ class _Run:
         """Do the steps of this epoch that are left."""
         state = self.state
         steps = self.calendar.lengths[state.epoch]
-        self.thaw(state.epoch < self.recipe.freeze_epochs)
+        self.learner.thaw(state.epoch < self.recipe.freeze_epochs)
         if state.step == steps:
             return  # it was stopped in the validation
         images = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
@@ -381,84 +316,18 @@ class _Run:
                 self.save()
         assert state.step == steps, "the loader ended before its length"
 
-    def thaw(self, frozen: bool) -> None:
-        """Set what learns, everything or only the classifier; the rest then computes as in evaluation."""
-        self.task.train(not frozen)
-        for classifier in self.classifiers:
-            classifier.train()
-        if frozen == self.frozen:
-            return
-        self.frozen = frozen
-        for parameter in self.parameters:
-            parameter.requires_grad_(not frozen)
-        for classifier in self.classifiers:
-            classifier.requires_grad_(True)
-        self.wrapped = self.group.wrap(self.task)
-        self.learner: Any = torch.compile(self.wrapped) if self.recipe.compile else self.wrapped
-
     def step(self, batch: Batch, images: int) -> None:
-        """One optimiser step, or none if the loss or the gradients are not finite.
-
-        Args:
-            batch: This process's part.
-            images: How many all processes have together.
-        """
-        recipe, state = self.recipe, self.state
+        """One step; ``images`` are those of all processes together."""
+        state, stop = self.state, self.signals.stop is not None
         rate = self.calendar.lr(state.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
-        loss = self.learn(batch, images)
-        self.scaler.unscale_(self.optimizer)
-        numbers = [loss]
-        if recipe.clip_grad or self.scaler.is_enabled():
-            numbers.append(nn.utils.clip_grad_norm_(self.parameters, recipe.clip_grad or math.inf))
-        values = torch.stack(numbers).tolist()  # the one wait for the device: whether to step depends on it
-        if all(math.isfinite(value) for value in values):
-            self.scaler.step(self.optimizer)
-            if self.average:
-                self.average.update(self.task, state.steps)
-            if self.statistics:
-                torch._foreach_copy_(self.good_statistics, self.statistics)
-            state.loss_sum += values[0]
+        loss, bad, self.stopping = self.learner.step(batch, images, state.steps, rate, stop)
+        if not bad:
+            state.loss_sum += loss
             state.good += 1
             state.bad = 0
-        else:
-            if self.statistics:
-                torch._foreach_copy_(self.statistics, self.good_statistics)
-            # float16's scale begins too high on purpose: gradients that overflow only lower it
-            if not math.isfinite(values[0]) or not self.scaler.is_enabled() or self.scaler.get_scale() <= 1:
-                self.skip(batch, "loss" if not math.isfinite(values[0]) else "gradient")
-        self.scaler.update()
+        elif bad == "loss" or not self.learner.searching:
+            self.skip(batch, bad)
         state.steps += 1
-
-    def learn(self, batch: Batch, images: int) -> Tensor:
-        """The gradients of a step; returns its loss, the mean over the images of all processes."""
-        recipe, world = self.recipe, self.group.world
-        seed = _step_seed(recipe.seed, self.state.steps, self.group.rank)
-        torch.manual_seed(seed)
-        self.optimizer.zero_grad()
-        batch = to_device(batch, self.device, channels_last=recipe.channels_last)
-        kind = torch.float16 if recipe.precision == "float16" else torch.bfloat16
-        losses = []
-        parts = _parts(batch, recipe.accumulate)
-        for number, part in enumerate(parts):
-            share = len(part["label"]) / images
-            if self.mixing:
-                part = self.mixing(part, seed + number)
-            waiting = world > 1 and number < len(parts) - 1
-            with self.wrapped.no_sync() if waiting else nullcontext():  # type: ignore[operator]
-                with torch.autocast(self.device.type, kind, enabled=recipe.precision != "float32"):
-                    if self.teacher:
-                        part = {**part, "teacher": self.teacher(part["image"])}
-                    loss = self.learner(part)["loss"] * (share * world)  # the processes' gradients are averaged
-                self.scaler.scale(loss).backward()
-            losses.append(loss.detach() / world)
-        loss = torch.stack(losses).sum()
-        if world > 1:
-            stop = loss.new_tensor(self.signals.stop is not None, dtype=loss.dtype)
-            loss, stop = self.group.sum(torch.stack([loss, stop]))
-            self.stopping = bool(stop > 0)
-        return loss
 
     def skip(self, batch: Batch, what: str) -> None:
         """Count a bad step, say which it was, and stop if there were too many."""
@@ -476,9 +345,9 @@ class _Run:
     def end_epoch(self) -> None:
         """Validate, note the row, keep the weights if they are the best, save, publish."""
         state = self.state
-        judged = self.average.task if self.average else self.task
+        judged = self.learner.judged
         self.group.share_buffers(judged)
-        metrics = evaluate(judged, _Watched(self.val_loader, self.pause), self.device)
+        metrics = evaluate(judged, _Watched(self.val_loader, self.pause), self.group.device)
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
@@ -495,13 +364,13 @@ class _Run:
         state.finished = state.steps >= self.calendar.total
         self.save()
         self.publish(weights=better)
-        headline = self.task.headline.lstrip("-")
+        headline = self.learner.task.headline.lstrip("-")
         shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
         """The larger, the better: the headline, then the validation loss."""
-        headline = self.task.headline
+        headline = self.learner.task.headline
         value, loss = row[f"val_{headline.lstrip('-')}"], row.get("val_loss")
         sign = -1 if headline.startswith("-") else 1
         return (-math.inf if value is None else sign * value, -math.inf if loss is None else -loss)
@@ -531,16 +400,3 @@ class _Watched:
         for batch in self.loader.batches(epoch, start):
             self.pause()
             yield batch
-
-
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    """The batch in at most ``count`` parts, in order and of about the same size."""
-    images = len(batch["label"])
-    size = -(-images // count)
-    return [{key: value[begin : begin + size] for key, value in batch.items()} for begin in range(0, images, size)]
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed for the random numbers inside a step of a process, far from all others."""
-    text = f"{seed} {step} {rank}" if rank else f"{seed} {step}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) % 2**62
