@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = make_recipe(args.recipe, settings)
     data = load_data(recipe.data, seed=recipe.seed, download=args.download, log=log)
     log(data.summary())
+    recipe = make_recipe(args.recipe, settings, images=len(data.train))
     result = fit(
         recipe,
         data,

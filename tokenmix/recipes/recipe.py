@@ -272,6 +272,7 @@ def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
         recipe,
         epochs=epochs,
         warmup_epochs=recipe.warmup_epochs * share,
+        warmup_steps=round(recipe.warmup_steps * share),
         cooldown_epochs=recipe.cooldown_epochs * share,
         freeze_epochs=round(recipe.freeze_epochs * share),
     )
