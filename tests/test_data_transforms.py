@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from tokenmix.data import preprocess, resize_and_crop, to_pil
 from tokenmix.data.chance import hashes, permutation, stratified, uniforms
-from tokenmix.data.transforms import glyph_augment, photo_augment
+from tokenmix.data.transforms import Augment, glyph_augment, picture_augment
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -118,7 +118,8 @@ def test_glyphs_scale_and_mirror():
 def test_photos_are_mirrored_only_where_that_keeps_the_class():
     left = Image.fromarray(np.tile(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], (64, 1, 3)))
     for flip, expected in ((True, {True, False}), (False, {True})):
-        crop = photo_augment(16, augment="light", flip=flip)
+        crop = picture_augment((16, 16), Augment(name="light"), crop=True, flip=flip, mean=MEAN)
+        assert crop is not None
         rising = {bool(crop(left)[0, 0].float().diff().mean() > 0) for _ in range(40)}
         assert rising == expected
 

@@ -14,7 +14,7 @@ from tokenmix.recipes.basic import basic
 @pytest.mark.parametrize("name", RECIPES)
 def test_json_round_trip(name: str) -> None:
     recipe = override(RECIPES[name](), ["model_args.depths=(1, 1)", "model_args.mixers=aff,pool", "betas=0.8,0.9"])
-    assert recipe.model_args == {"depths": [1, 1], "mixers": "aff,pool"}
+    assert recipe.model_args == RECIPES[name]().model_args | {"depths": [1, 1], "mixers": "aff,pool"}
     assert recipe.betas == (0.8, 0.9)
     again = Recipe.from_json(recipe.to_json())
     assert again == recipe
@@ -33,6 +33,13 @@ def test_json_round_trip(name: str) -> None:
         ("channels_last=true", "channels_last", True),
         ("image_size=64", "image_size", (64, 64)),
         ("image_size=64,96", "image_size", (64, 96)),
+        ("multi_scale=32,64,96", "multi_scale", (32, 64, 96)),
+        ("multi_scale=()", "multi_scale", ()),
+        ("rand_augment=rand-m9-inc1", "rand_augment", "rand-m9-inc1"),
+        ("teacher=none", "teacher", None),
+        ("teacher=1", "teacher", "1"),
+        ("crop_scale=0.3,1", "crop_scale", (0.3, 1.0)),
+        ("grad_checkpointing=true", "grad_checkpointing", True),
         ("data=2024", "data", "2024"),
         ("model=None", "model", "None"),
         ("model_args.mixers=pool", "model_args", {"mixers": "pool"}),
@@ -85,6 +92,19 @@ def test_overrides_add_up_without_touching_the_first() -> None:
         ("model_args.drop_path_rate=0.1", "set the recipe key drop_path_rate"),
         ("warmup_epochs=60", "must not be above epochs=50"),
         ("min_lr=1", "'min_lr' must not be above lr"),
+        ("warmup_lr=1", "'warmup_lr' must not be above lr"),
+        ("cooldown_epochs=60", "'cooldown_epochs' must not be above epochs=50"),
+        ("freeze_epochs=60", "'freeze_epochs' must not be above epochs=50"),
+        ("freeze_epochs=1.5", "'freeze_epochs' must be a whole number"),
+        ("warmup_steps=5", "exclude each other"),
+        ("teacher_weights=x.pth", "needs 'teacher'"),
+        ("multi_scale=0,3", "'multi_scale' must be all 1 or more"),
+        ("multi_scale=3", "'multi_scale' must be whole numbers"),
+        ("rand_augment=rnd-m9", "'rand_augment' must be a string of timm's"),
+        ("crop_scale=0.9,0.1", "'crop_scale' must be in order"),
+        ("precision=fp16", "did you mean 'float16'"),
+        ("distill=sotf", "did you mean 'soft'"),
+        ("erase_rate=1.2", "'erase_rate' must be at least 0 and at most 1"),
     ],
 )
 def test_wrong_overrides_name_the_key_and_the_remedy(setting: str, message: str) -> None:

@@ -1,7 +1,7 @@
 """Train one model.
 
-RECIPE is a recipe's name, a recipe's JSON file, or a model's name (which gets the recipe `basic`). The same command
-continues an interrupted run.
+RECIPE is a recipe's name, a recipe's JSON file, or a model's name (which gets its own recipe, or `basic`). The same
+command continues an interrupted run. On eight GPUs: `torchrun --nproc-per-node=8 -m tokenmix train RECIPE ...`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.data import load_data
 from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
+from tokenmix.train.distributed import speaks
 from tokenmix.train.loop import fit
 
 
@@ -31,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, then print what came of it."""
-    log = (lambda line: None) if args.json else print
+    log = (lambda line: None) if args.json or not speaks() else print
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
     recipe = make_recipe(args.recipe, settings)
     find_device(args.device)
     data = load_data(recipe.data, seed=recipe.seed, download=args.download, log=log)
+    recipe = make_recipe(args.recipe, settings, images=len(data.train))
     result = fit(
         recipe,
         data,
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
         progress=not args.json,
         fresh=args.fresh,
     )
+    if not speaks():
+        return
     if args.json:
         print_json({"best": result.best, "seconds": result.seconds, "weights": str(result.best_weights)})
         return

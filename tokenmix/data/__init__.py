@@ -13,7 +13,7 @@ from tokenmix.data.dataset import (
 from tokenmix.data.images import ImageError, open_image
 from tokenmix.data.loader import Batch, Loader
 from tokenmix.data.sources import KNOWN, load_data
-from tokenmix.data.transforms import AUGMENTS, preprocess, preprocess_file, resize_and_crop, to_pil
+from tokenmix.data.transforms import AUGMENTS, Augment, preprocess, preprocess_file, resize_and_crop, to_pil
 
 __all__ = [
     "AUGMENTS",
@@ -21,6 +21,7 @@ __all__ = [
     "IMAGENET_STD",
     "KNOWN",
     "ArrayImages",
+    "Augment",
     "Batch",
     "DataSet",
     "FileImages",

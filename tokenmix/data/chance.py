@@ -7,9 +7,12 @@ splittable pseudorandom number generators", 2014), exact integer arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -73,3 +76,22 @@ def stratified(labels: Sequence[int], fractions: Sequence[float], seed: int) -> 
                 begin = end
         parts[-1] += members[begin:].tolist()
     return [sorted(part) for part in parts], small
+
+
+@contextlib.contextmanager
+def kept_generators() -> Iterator[None]:
+    """The states of the global random generators of torch, NumPy and Python are afterwards what they were before."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        random.setstate(states[2])
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of torch (on the CPU), NumPy and Python, for libraries that draw from them."""
+    torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would also reseed the GPUs
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
-from tokenmix.data.chance import hashes, permutation, uniforms
+from tokenmix.data.chance import hashes, kept_generators, permutation, seed_generators, uniforms
 from tokenmix.data.dataset import ArrayImages, ImageSet
 from tokenmix.data.transforms import (
-    CROP_AREA,
-    check_augment,
+    Augment,
     enough,
+    eraser,
     glyph_augment,
     height_width,
     normalise,
-    photo_augment,
+    picture_augment,
     resize_and_crop,
 )
 
 Batch = dict[str, Any]
+_SIZES, _ERASING = 1, 2  # keys of draws beside the ones for order and augmentation
+
+
+class Step(NamedTuple):
+    """A batch of all processes together: the size of its pictures, and its place in the epoch's order."""
+
+    size: tuple[int, int]
+    begin: int
+    end: int
+
+
+class _Key(NamedTuple):
+    """What one process loads for a step; the indices from ``real`` on are padding."""
+
+    epoch: int
+    size: tuple[int, int]
+    indices: list[int]
+    real: int
 
 
 class Loader:
@@ -34,21 +51,26 @@ class Loader:
 
     The random generators of torch, NumPy and Python are seeded per picture while it is loaded, by (seed, epoch, index),
     and put back afterwards, so that loading never moves the random numbers of the model. Batches are the same, bit for
-    bit, for any number of workers.
+    bit, for any number of workers, and the parts of all processes together for any number of them.
 
     Args:
         image_set: The pictures.
-        batch_size: Pictures per batch.
+        batch_size: Pictures per batch, of all processes together.
         image_size: Pixels, one number or (height, width).
         mean: Of the values in 0..1, per channel.
         std: Of the values in 0..1, per channel.
         train: Shuffle, augment, and drop the last partial batch (unless it is the only one).
         seed: Of the order and the augmentation.
         workers: Processes that load ahead; 0 loads in this one. They stay alive between epochs.
-        augment: ``"none"``, ``"light"`` or ``"standard"``, see `tokenmix.data.transforms`; only when training.
+        augment: What to do when training: a name, or an `Augment`.
         flip: Whether a mirrored picture keeps its class; the default is what the set says.
         crop_pct: The share of the shorter side that evaluation keeps; the default is what the set says.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
+        multi_scale: Sides of square pictures in pixels, one of them drawn for each batch when training. A batch of
+            smaller pictures than ``image_size`` has more of them, so that it has about as many pixels; never fewer.
+        rank: Which of the processes this is, from 0: it loads its part of every batch. When evaluating, parts are
+            padded to one length with pictures whose ``mask`` is False.
+        world: How many processes there are.
 
     Raises:
         ValueError: An empty set, or an argument out of range.
@@ -65,27 +87,38 @@ class Loader:
         train: bool,
         seed: int = 0,
         workers: int = 0,
-        augment: str = "standard",
+        augment: str | Augment = "standard",
         flip: bool | None = None,
         crop_pct: float | None = None,
         interpolation: str = "bicubic",
+        multi_scale: Sequence[int] = (),
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         if not len(image_set):
             raise ValueError("the set of images is empty")
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size must be 1 or more and workers 0 or more, not {batch_size} and {workers}")
+        if not 0 <= rank < world:
+            raise ValueError(f"rank must be within 0 and {world - 1} for a world of {world}, not {rank}")
+        if train and min(batch_size, len(image_set)) < world:
+            raise ValueError(
+                f"{world} processes need batches of {world} or more, not {min(batch_size, len(image_set))}"
+            )
         self.image_set = image_set
         self.batch_size = batch_size
         self.train = train
         self.seed = seed
         self.workers = workers
+        self.rank, self.world = rank, world
+        self.size = height_width(image_size)
+        self.sizes = [height_width(side) for side in multi_scale] if train else []
         self._maker = _BatchMaker(
             image_set,
-            size=height_width(image_size),
             mean=tuple(mean),
             std=tuple(std),
             seed=seed,
-            augment=check_augment(augment) if train else "none",
+            augment=_augment(augment) if train else Augment(name="none"),
             flip=image_set.flip if flip is None else flip,
             crop_pct=image_set.crop_pct if crop_pct is None else crop_pct,
             interpolation=interpolation,
@@ -95,9 +128,28 @@ class Loader:
         self._turn = 0
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        whole, rest = divmod(len(self.image_set), self.batch_size)
-        return max(whole, 1) if self.train else whole + bool(rest)
+        """Batches per epoch; with several sizes, of the first epoch."""
+        return len(self.steps(0))
+
+    def steps(self, epoch: int) -> list[Step]:
+        """The batches of an epoch; with several sizes their number depends on (seed, epoch)."""
+        count, batch = len(self.image_set), self.batch_size
+        if not self.train:
+            return [Step(self.size, begin, min(begin + batch, count)) for begin in range(0, count, batch)]
+        most = max(1, count // batch)
+        sizes = [self.size] * most
+        if self.sizes:
+            draws = hashes(self.seed, epoch, np.arange(most), _SIZES) % np.uint64(len(self.sizes))
+            sizes = [self.sizes[draw] for draw in draws.tolist()]
+        steps: list[Step] = []
+        begin = 0
+        for height, width in sizes:
+            end = begin + batch * max(self.size[0] * self.size[1], height * width) // (height * width)
+            if end > count:
+                break
+            steps.append(Step((height, width), begin, end))
+            begin = end
+        return steps or [Step(sizes[0], 0, count)]
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches ``start``, ``start + 1``, ... of an epoch; the ones before are not loaded.
@@ -106,18 +158,18 @@ class Loader:
         marks padding) and ``index`` (B,) int64, the place in the set.
 
         Raises:
-            ValueError: ``start`` is outside 0 .. len(self).
+            ValueError: ``start`` is outside 0 .. the number of batches.
             RuntimeError: With workers, when a newer call of `batches` has taken them over.
         """
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start must be within 0 and {len(self)}, the number of batches, not {start}")
-        return self._iterate(epoch, start)
+        steps = self.steps(epoch)
+        if not 0 <= start <= len(steps):
+            raise ValueError(f"start must be within 0 and {len(steps)}, the number of batches, not {start}")
+        return self._iterate(epoch, steps[start:])
 
-    def _iterate(self, epoch: int, start: int) -> Iterator[Batch]:
+    def _iterate(self, epoch: int, steps: list[Step]) -> Iterator[Batch]:
         count = len(self.image_set)
         order = permutation(count, self.seed, epoch) if self.train else np.arange(count)
-        size = self.batch_size
-        plan = [(epoch, order[batch * size : (batch + 1) * size].tolist()) for batch in range(start, len(self))]
+        plan = [self._part(epoch, step, order) for step in steps]
         if not self.workers:
             for key in plan:
                 yield self._maker[key]
@@ -139,14 +191,21 @@ class Loader:
             if turn != self._turn:
                 raise RuntimeError("with workers, only one iteration over a Loader can be under way")
 
+    def _part(self, epoch: int, step: Step, order: np.ndarray) -> _Key:
+        """What this process loads of a step."""
+        indices = order[step.begin + self.rank : step.end : self.world].tolist()
+        length = len(indices) if self.train else -(-(step.end - step.begin) // self.world)
+        padding = [int(order[step.begin])] * (length - len(indices))
+        return _Key(epoch, step.size, indices + padding, len(indices))
+
 
 class _Plan(Sampler):
     """The batches that the workers make next."""
 
     def __init__(self) -> None:
-        self.keys: list[tuple[int, list[int]]] = []
+        self.keys: list[_Key] = []
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[_Key]:
         return iter(self.keys)
 
     def __len__(self) -> int:
@@ -154,23 +213,21 @@ class _Plan(Sampler):
 
 
 class _BatchMaker(Dataset):
-    """``maker[epoch, indices]`` is a batch; the same code in this process and in the workers."""
+    """``maker[key]`` is a batch; the same code in this process and in the workers."""
 
     def __init__(
         self,
         image_set: ImageSet,
         *,
-        size: tuple[int, int],
         mean: tuple[float, ...],
         std: tuple[float, ...],
         seed: int,
-        augment: str,
+        augment: Augment,
         flip: bool,
         crop_pct: float,
         interpolation: str,
     ) -> None:
         self.image_set = image_set
-        self.size = size
         self.mean = mean
         self.std = std
         self.seed = seed
@@ -178,60 +235,64 @@ class _BatchMaker(Dataset):
         self.flip = flip
         self.crop_pct = crop_pct
         self.interpolation = interpolation
-        self.photo = None
-        self.at_least = enough(size, crop_pct)
-        if augment != "none" and not image_set.glyphs:
-            self.photo = photo_augment(size, augment=augment, flip=flip, interpolation=interpolation)
-            # The smallest crop still has as many pixels as the model sees.
-            self.at_least = int(max(size) / CROP_AREA[augment] ** 0.5)
+        self.crops = augment.area is not None and not image_set.glyphs
+        self.erase = eraser(augment.erase_rate) if augment.erase_rate else None
+        self.by_size: dict[tuple[int, int], v2.Compose | None] = {}
 
-    def __getitem__(self, key: tuple[int, list[int]]) -> Batch:
-        epoch, indices = key
-        images = self._pixels(epoch, indices)
-        if self.augment != "none" and self.image_set.glyphs:
+    def __getitem__(self, key: _Key) -> Batch:
+        epoch, size, indices, real = key
+        images = self._pixels(epoch, size, indices)
+        if self.augment.name != "none" and self.image_set.glyphs:
             draws = uniforms(5, self.seed, epoch, indices)
-            images = glyph_augment(images, draws, augment=self.augment, flip=self.flip)
+            images = glyph_augment(images, draws, augment=self.augment.name, flip=self.flip)
+        images = normalise(images, self.mean, self.std)
+        if self.erase is not None:
+            with kept_generators():
+                for image, seed in zip(images, hashes(self.seed, epoch, indices, _ERASING).tolist(), strict=True):
+                    seed_generators(seed)
+                    self.erase(image)
         return {
-            "image": normalise(images, self.mean, self.std),
+            "image": images,
             "label": torch.tensor([self.image_set.labels[index] for index in indices], dtype=torch.int64),
-            "mask": torch.ones(len(indices), dtype=torch.bool),
+            "mask": torch.arange(len(indices)) < real,
             "index": torch.tensor(indices, dtype=torch.int64),
         }
 
-    def _pixels(self, epoch: int, indices: list[int]) -> Tensor:
+    def _pixels(self, epoch: int, size: tuple[int, int], indices: list[int]) -> Tensor:
         """(B, 3, H, W) uint8, before normalisation and the augmentation of glyphs."""
-        images = self.image_set
-        ready = self.photo is None and self.crop_pct == 1
-        if ready and isinstance(images, ArrayImages) and images.pixels.shape[-2:] == self.size:
+        images, change = self.image_set, self._change(size)
+        ready = change is None and self.crop_pct == 1
+        if ready and isinstance(images, ArrayImages) and images.pixels.shape[-2:] == size:
             return images.pixels[indices]
         pixels = []
-        with _kept_generators():
+        with kept_generators():
             for index, seed in zip(indices, hashes(self.seed, epoch, indices).tolist(), strict=True):
-                _seed_generators(seed)
-                pixels.append(self._load(index))
+                seed_generators(seed)
+                pixels.append(self._load(index, size, change))
         return torch.stack(pixels)
 
-    def _load(self, index: int) -> Tensor:
-        image = self.image_set.load_reduced(index, self.at_least)
-        if self.photo is not None:
-            return self.photo(image)
-        image = resize_and_crop(image, self.size, crop_pct=self.crop_pct, interpolation=self.interpolation)
-        return VF.pil_to_tensor(image)
+    def _change(self, size: tuple[int, int]) -> v2.Compose | None:
+        """The random change of pictures of a size."""
+        if size not in self.by_size:
+            self.by_size[size] = picture_augment(
+                size,
+                self.augment,
+                crop=self.crops,
+                flip=self.flip,
+                mean=self.mean,
+                interpolation=self.interpolation,
+            )
+        return self.by_size[size]
+
+    def _load(self, index: int, size: tuple[int, int], change: v2.Compose | None) -> Tensor:
+        area = self.augment.area
+        if self.crops and area is not None and change is not None:
+            # The smallest crop still has as many pixels as the model sees.
+            return change(self.image_set.load_reduced(index, int(max(size) / area[0] ** 0.5)))
+        image = self.image_set.load_reduced(index, enough(size, self.crop_pct))
+        image = resize_and_crop(image, size, crop_pct=self.crop_pct, interpolation=self.interpolation)
+        return VF.pil_to_tensor(image) if change is None else change(image)
 
 
-@contextlib.contextmanager
-def _kept_generators() -> Iterator[None]:
-    """The states of the global random generators after the block are those from before it."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        random.setstate(states[2])
-
-
-def _seed_generators(seed: int) -> None:
-    torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would also reseed the GPUs
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    random.seed(seed)
+def _augment(augment: str | Augment) -> Augment:
+    return Augment(name=augment) if isinstance(augment, str) else augment

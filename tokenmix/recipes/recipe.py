@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from tokenmix.data.transforms import AUGMENTS
+from tokenmix.data.transforms import AUGMENTS, CROP_INTERPOLATIONS, is_rand_augment
 from tokenmix.names import unknown
-from tokenmix.tasks import TASKS
+from tokenmix.tasks import DISTILLS, TASKS
 
 SCHEMA = "tokenmix.recipe/1"
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "linear", "constant")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
+PREPROCESSES = ("data", "model")
 NOTES = ("source", "expect")  # words about the recipe: they change nothing about the run
 RESERVED = {  # model arguments that have a place of their own
     "num_classes": "it comes from the data",
@@ -39,6 +40,7 @@ def _choice(names: Iterable[str]) -> dict[str, Any]:
 _POSITIVE = _rule("above 0", lambda value: value > 0)
 _NOT_NEGATIVE = _rule("0 or more", lambda value: value >= 0)
 _RATE = _rule("at least 0 and below 1", lambda value: 0 <= value < 1)
+_SHARE = _rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +55,31 @@ class Recipe:
         expect: What a faithful run reaches, and what it costs.
         model: A name for ``timm.create_model``, ours included.
         model_args: Further arguments for it; JSON values only, tuples become lists.
+        weights: Where the training starts: None, fresh weights; ``pretrained``, those that timm downloads for the
+            model; or a file or run folder for ``tokenmix.load_checkpoint``. A classifier for other classes is left out.
         task: A name in ``tokenmix.tasks.TASKS``.
         data: What ``tokenmix.data.load_data`` takes.
         image_size: (height, width) of the images in pixels, in training and evaluation; one number means a square, None
             the data set's own.
+        multi_scale: Sides of square training images in pixels, one drawn for every step; a step with smaller images
+            than ``image_size`` has more of them, never fewer than ``batch_size``. Empty: always ``image_size``.
+        preprocess: Whose mean, standard deviation, crop share and interpolation: the ``data`` set's, or those of the
+            ``model``'s timm configuration, with which its published weights were trained.
+        crop_pct: Share of the shorter side that evaluation keeps, instead of what ``preprocess`` says.
         batch_size: Images per optimiser step, over all processes; never rescaled silently.
+        accumulate: Parts in which a process works through its share of a step, to need less memory.
         epochs: Passes over the training images; a fraction stops within one.
         warmup_epochs: Epochs in which the learning rate rises linearly; part of ``epochs``.
+        warmup_steps: The same in steps; only one of the two may be set.
+        warmup_lr: Where that rise begins.
+        cooldown_epochs: Epochs at the end that stay at ``min_lr``; part of ``epochs``.
+        freeze_epochs: Epochs at the start in which only the classifier learns.
         optimizer: ``adamw`` or ``sgd`` (with Nesterov momentum).
         lr: Peak learning rate.
         min_lr: Last learning rate of the cosine and linear schedules.
         schedule: ``cosine``, ``linear`` or ``constant``.
+        layer_decay: Factor on the learning rate per layer from the classifier down, in the model's own grouping of
+            layers; None gives all the same.
         weight_decay: Not applied to biases, norms, layer scales and what the model's ``no_weight_decay()`` names.
         betas: AdamW's two decay rates.
         momentum: SGD's.
@@ -72,9 +88,28 @@ class Recipe:
         drop_path_rate: Stochastic depth; None leaves the model's own default.
         clip_grad: Largest norm of all gradients together; None does not clip.
         ema_decay: Decay per step of the averaged weights, which are then the ones evaluated and kept; None keeps none.
-        augment: ``none``, ``light`` or ``standard``, see ``tokenmix.data.transforms``.
-        precision: ``float32``, or ``bfloat16`` autocast in training; evaluation is always float32.
+        augment: ``none``, ``light``, ``standard`` or ``imagenet``, see ``tokenmix.data.transforms``; the next five keys
+            change or add parts, see ``tokenmix.data.Augment``.
+        crop_scale: Smallest and largest share of a photo's area that a random crop keeps.
+        crop_interpolation: Of random crops: ``bicubic``, ``bilinear`` or ``random``; None: as in evaluation.
+        rand_augment: timm's RandAugment by its string, such as ``rand-m9-mstd0.5-inc1``.
+        color_jitter: Largest relative change of brightness, contrast and saturation.
+        erase_rate: Share of the images in which a rectangle becomes noise.
+        mixup: Alpha of mixup (arXiv:1710.09412), 0 for none; it mixes the images that a process works through at once.
+        cutmix: Alpha of cutmix (arXiv:1905.04899), 0 for none.
+        mix_switch: Share of cutmix where both are on.
+        teacher: A model that the trained one imitates: a timm name, or all that ``tokenmix.checkpoints.open_model``
+            takes; None for none. Models with two classifiers learn from it with the second one.
+        teacher_weights: A file with the weights of a teacher that timm names; None lets timm download them.
+        distill: ``hard``, the teacher's class, or ``soft``, its probabilities.
+        distill_weight: Share of the loss that the teacher decides.
+        distill_temperature: Of soft probabilities.
+        precision: ``float32``, or autocast in training to ``bfloat16``, or to ``float16`` with scaled gradients;
+            evaluation is always float32.
         channels_last: NHWC memory layout; the numbers may differ in the last digits.
+        grad_checkpointing: Recompute the blocks' activations instead of storing them; the running statistics of batch
+            norms then follow every step twice.
+        compile: ``torch.compile`` in training; the numbers may differ in the last digits.
         max_bad_steps: Consecutive steps with a loss that is not finite, skipped, after which training stops.
         seed: Of the weights, the data order, the augmentation and the dropout.
 
@@ -86,18 +121,32 @@ class Recipe:
     expect: str
     model: str
     model_args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
     task: str = field(default="classification", metadata=_choice(TASKS))
     data: str = "digits"
     image_size: tuple[int, int] | None = field(
         default=None, metadata=_rule("both 1 or more", lambda value: min(value) >= 1)
     )
+    multi_scale: tuple[int, ...] = field(
+        default=(), metadata=_rule("all 1 or more", lambda value: all(side >= 1 for side in value))
+    )
+    preprocess: str = field(default="data", metadata=_choice(PREPROCESSES))
+    crop_pct: float | None = field(default=None, metadata=_rule("above 0 and at most 1", lambda value: 0 < value <= 1))
     batch_size: int = field(default=64, metadata=_POSITIVE)
+    accumulate: int = field(default=1, metadata=_POSITIVE)
     epochs: float = field(default=50.0, metadata=_POSITIVE)
     warmup_epochs: float = field(default=0.0, metadata=_NOT_NEGATIVE)
+    warmup_steps: int = field(default=0, metadata=_NOT_NEGATIVE)
+    warmup_lr: float = field(default=0.0, metadata=_NOT_NEGATIVE)
+    cooldown_epochs: float = field(default=0.0, metadata=_NOT_NEGATIVE)
+    freeze_epochs: int = field(default=0, metadata=_NOT_NEGATIVE)
     optimizer: str = field(default="adamw", metadata=_choice(OPTIMIZERS))
     lr: float = field(default=1e-3, metadata=_POSITIVE)
     min_lr: float = field(default=0.0, metadata=_NOT_NEGATIVE)
     schedule: str = field(default="cosine", metadata=_choice(SCHEDULES))
+    layer_decay: float | None = field(
+        default=None, metadata=_rule("above 0 and at most 1", lambda value: 0 < value <= 1)
+    )
     weight_decay: float = field(default=0.05, metadata=_NOT_NEGATIVE)
     betas: tuple[float, float] = field(
         default=(0.9, 0.999),
@@ -110,8 +159,28 @@ class Recipe:
     clip_grad: float | None = field(default=None, metadata=_POSITIVE)
     ema_decay: float | None = field(default=None, metadata=_RATE)
     augment: str = field(default="light", metadata=_choice(AUGMENTS))
+    crop_scale: tuple[float, float] | None = field(
+        default=None,
+        metadata=_rule("in order, above 0 and at most 1", lambda value: 0 < value[0] <= value[1] <= 1),
+    )
+    crop_interpolation: str | None = field(default=None, metadata=_choice(CROP_INTERPOLATIONS))
+    rand_augment: str | None = field(
+        default=None, metadata=_rule("a string of timm's such as 'rand-m9-mstd0.5-inc1'", is_rand_augment)
+    )
+    color_jitter: float | None = field(default=None, metadata=_SHARE)
+    erase_rate: float = field(default=0.0, metadata=_SHARE)
+    mixup: float = field(default=0.0, metadata=_NOT_NEGATIVE)
+    cutmix: float = field(default=0.0, metadata=_NOT_NEGATIVE)
+    mix_switch: float = field(default=0.5, metadata=_SHARE)
+    teacher: str | None = None
+    teacher_weights: str | None = None
+    distill: str = field(default="hard", metadata=_choice(DISTILLS))
+    distill_weight: float = field(default=0.5, metadata=_SHARE)
+    distill_temperature: float = field(default=1.0, metadata=_POSITIVE)
     precision: str = field(default="float32", metadata=_choice(PRECISIONS))
     channels_last: bool = False
+    grad_checkpointing: bool = False
+    compile: bool = False
     max_bad_steps: int = field(default=10, metadata=_POSITIVE)
     seed: int = field(default=0, metadata=_NOT_NEGATIVE)
 
@@ -122,13 +191,18 @@ class Recipe:
         for name in self.model_args:
             if name in RESERVED:
                 raise ValueError(f"recipe key 'model_args' must not hold {name!r}: {RESERVED[name]}")
-        if self.min_lr > self.lr:
-            raise ValueError(f"recipe key 'min_lr' must not be above lr={self.lr:g}, got {self.min_lr:g}")
-        if self.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"recipe key 'warmup_epochs' must not be above epochs={self.epochs:g}, got {self.warmup_epochs:g}: "
-                "set both"
-            )
+        for name in ("min_lr", "warmup_lr"):
+            if (value := getattr(self, name)) > self.lr:
+                raise ValueError(f"recipe key {name!r} must not be above lr={self.lr:g}, got {value:g}")
+        for name in ("warmup_epochs", "cooldown_epochs", "freeze_epochs"):
+            if (value := getattr(self, name)) > self.epochs:
+                raise ValueError(
+                    f"recipe key {name!r} must not be above epochs={self.epochs:g}, got {value:g}: set both"
+                )
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError("recipe keys 'warmup_epochs' and 'warmup_steps' exclude each other: set one of them to 0")
+        if self.teacher_weights is not None and self.teacher is None:
+            raise ValueError("recipe key 'teacher_weights' needs 'teacher', the timm name of the model they belong to")
 
     def to_json(self) -> str:
         """The recipe as indented JSON, readable by ``from_json``."""
@@ -195,8 +269,16 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
 
 
 def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
-    """The recipe for another number of epochs, the warm-up scaled in proportion."""
-    return dataclasses.replace(recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
+    """The recipe for another number of epochs, those of warm-up, cool-down and the frozen start in proportion."""
+    share = epochs / recipe.epochs
+    return dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        warmup_epochs=recipe.warmup_epochs * share,
+        warmup_steps=round(recipe.warmup_steps * share),
+        cooldown_epochs=recipe.cooldown_epochs * share,
+        freeze_epochs=round(recipe.freeze_epochs * share),
+    )
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
@@ -223,6 +305,8 @@ def _literal(text: str, kind: Any) -> Any:
     if kind is str:
         return text
     constants = {"none": None, "null": None, "true": True, "false": False}
+    if kind == str | None:
+        return None if text.lower() in ("none", "null") else text
     if text.lower() in constants:
         return constants[text.lower()]
     try:
@@ -268,6 +352,8 @@ def _converted(value: Any, kind: Any) -> Any:
         parts = get_args(kind)
         if parts == (int, int) and isinstance(value, int):
             value = (value, value)
+        if parts[-1] is Ellipsis and isinstance(value, list | tuple):
+            parts = parts[:1] * len(value)
         if not isinstance(value, list | tuple) or len(value) != len(parts):
             raise TypeError
         return tuple(_converted(part, sub) for part, sub in zip(value, parts, strict=True))
@@ -286,7 +372,8 @@ def _converted(value: Any, kind: Any) -> Any:
 
 def _describe(kind: Any) -> str:
     if get_origin(kind) is tuple:
-        return f"{len(get_args(kind))} {'whole ' if get_args(kind)[0] is int else ''}numbers"
+        count = "" if get_args(kind)[-1] is Ellipsis else f"{len(get_args(kind))} "
+        return f"{count}{'whole ' if get_args(kind)[0] is int else ''}numbers"
     if get_origin(kind) is dict:
         return "a mapping of names to JSON values"
     return NAMES[kind]

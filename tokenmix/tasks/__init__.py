@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from tokenmix.tasks.base import Batch, Task, to_device
-from tokenmix.tasks.classification import Classification
+from tokenmix.tasks.classification import DISTILLS, Classification
 
 TASKS: dict[str, Callable[..., Task]] = {"classification": Classification}
 
-__all__ = ["TASKS", "Batch", "Classification", "Task", "to_device"]
+__all__ = ["DISTILLS", "TASKS", "Batch", "Classification", "Task", "to_device"]

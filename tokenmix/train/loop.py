@@ -4,15 +4,18 @@ On a CPU a run that is killed at any moment and started again ends with the same
 three things: a batch is a function of (seed, epoch, place in it), the random numbers inside a step are seeded by
 (seed, step), and everything else that a step reads is in the checkpoint. The checkpoint is the one truth: the weights,
 the history and the summary beside it are written from it after it, and again when a run is resumed.
+
+Under ``torchrun`` every process runs this loop on its part of every batch. They hold the same weights, decide by the
+same numbers, and the first one alone writes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +24,17 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
-from tokenmix.data import DataSet, Loader
+from tokenmix.data import Augment, DataSet, Loader
 from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate, find_device
 from tokenmix.files import atomic_path, locked, sha256, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
-from tokenmix.tasks import TASKS, Batch, to_device
-from tokenmix.train.checkpoint import Checkpoints, load_weights, versions
-from tokenmix.train.ema import Average
+from tokenmix.tasks import Batch
+from tokenmix.train.checkpoint import Checkpoints, versions
+from tokenmix.train.distributed import Group, processes
+from tokenmix.train.learner import Learner
 from tokenmix.train.log import Progress
-from tokenmix.train.model import build_model
-from tokenmix.train.optimizer import make_optimizer
-from tokenmix.train.schedule import learning_rate
+from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 
 __all__ = ["Diverged", "FitResult", "Terminated", "fit"]
@@ -99,6 +101,9 @@ def fit(
     SIGINT and SIGTERM, in the main thread, wait for the step to end and a checkpoint to be written; then they raise
     ``KeyboardInterrupt`` and ``Terminated``.
 
+    Started by ``torchrun``, the processes train together, see ``tokenmix.train.distributed``; ``out`` must be a folder
+    that all of them see.
+
     Args:
         recipe: What to do; everything that decides the result.
         data: Training images to learn from, validation images to choose by; the test images are not touched.
@@ -117,23 +122,31 @@ def fit(
             process is at work in it; there are no images, no such model or no such device.
         Diverged: The loss stayed NaN or infinite.
     """
-    device = find_device(device)
     recipe = replace(recipe, image_size=height_width(recipe.image_size or data.image_size))
-    generators = (
-        [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    )
-    with locked(out), torch.random.fork_rng(devices=generators), held_signals() as signals:
-        run = _Run(recipe, data, Path(out), model, device, workers, log, checkpoint_seconds, signals)
-        run.resume(fresh)
-        show = progress and not run.state.finished
-        run.progress = Progress(run.total, run.state.steps, recipe.batch_size, log, show=show, label=label)
-        try:
-            while not run.state.finished:
-                run.train_epoch()
-                run.end_epoch()
-        finally:
-            run.progress.clear()
-        return run.result()
+    with processes(find_device(device)) as group:
+        cuda = group.device.type == "cuda"
+        generators = [torch.cuda.current_device() if group.device.index is None else group.device.index] if cuda else []
+        if not group.first:
+            log, progress = _silent, False
+        own: Any = locked(out) if group.first else nullcontext()
+        with own, torch.random.fork_rng(devices=generators), held_signals() as signals:
+            run = _Run(recipe, data, Path(out), model, group, workers, log, checkpoint_seconds, signals)
+            run.resume(fresh)
+            show = progress and not run.state.finished
+            total, done = run.calendar.total, run.state.steps
+            run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
+            try:
+                while not run.state.finished:
+                    run.train_epoch()
+                    run.end_epoch()
+            finally:
+                run.progress.clear()
+            group.wait()
+            return run.result()
+
+
+def _silent(line: str) -> None:
+    """The log of all processes but the first."""
 
 
 class _Run:
@@ -147,52 +160,48 @@ class _Run:
         data: DataSet,
         out: Path,
         model: Callable[[], nn.Module] | None,
-        device: torch.device,
+        group: Group,
         workers: int,
         log: Callable[[str], None],
         checkpoint_seconds: float,
         signals: Signals,
     ) -> None:
-        self.recipe, self.data, self.out, self.device, self.log = recipe, data, out, device, log
-        self.signals, self.checkpoint_seconds = signals, checkpoint_seconds
-        shape: dict[str, Any] = {
-            "batch_size": recipe.batch_size,
-            "image_size": recipe.image_size,
-            "mean": data.mean,
-            "std": data.std,
-            "seed": recipe.seed,
-            "workers": workers,
-        }
+        self.recipe, self.data, self.out, self.log = recipe, data, out, log
+        self.group, self.signals, self.checkpoint_seconds = group, signals, checkpoint_seconds
         for part in ("train", "val"):
             if not len(getattr(data, part)):
                 raise ValueError(f"the data set {data.name} has no images in its part {part!r}")
-        self.train_loader = Loader(data.train, train=True, augment=recipe.augment, **shape)
-        self.val_loader = Loader(data.val, train=False, **shape)
-        self.per_epoch = len(self.train_loader)
-        self.total = max(1, round(recipe.epochs * self.per_epoch))
-
-        torch.manual_seed(recipe.seed)
-        rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
-        network = model() if model else build_model(recipe.model, len(data.classes), **rates, **recipe.model_args)
-        task = TASKS[recipe.task](network, num_classes=len(data.classes), label_smoothing=recipe.label_smoothing)
-        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
-        self.task = task.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(recipe, self.task)
-        self.average = Average(self.task, recipe.ema_decay) if recipe.ema_decay else None
-        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        # a batch that gives NaN also spoils the norms' running statistics, in the forward pass: keep the last good ones
-        self.statistics = [
-            value
-            for module in self.task.modules()
-            for name in ("running_mean", "running_var")
-            if isinstance(value := getattr(module, name, None), Tensor)
-        ]
-        self.good_statistics = [value.clone() for value in self.statistics]
-
+        self.learner = Learner(recipe, data, model, group)
+        self.train_loader, self.val_loader = self.loaders(workers)
+        self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
         self.checkpoints, self.versions = Checkpoints(out), versions()
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = self.saved = time.monotonic()
+        self.stopping = False  # whether all processes know of a signal that one of them got
+
+    def loaders(self, workers: int) -> tuple[Loader, Loader]:
+        """Of the images to learn from and of those to choose by."""
+        recipe, data = self.recipe, self.data
+        shape: dict[str, Any] = {
+            "batch_size": recipe.batch_size,
+            "image_size": recipe.image_size,
+            "seed": recipe.seed,
+            "workers": workers,
+            "rank": self.group.rank,
+            "world": self.group.world,
+            **self.learner.preparation,
+        }
+        augment = Augment(
+            name=recipe.augment,
+            crop_scale=recipe.crop_scale,
+            crop_interpolation=recipe.crop_interpolation,
+            rand_augment=recipe.rand_augment,
+            color_jitter=recipe.color_jitter,
+            erase_rate=recipe.erase_rate,
+        )
+        train = Loader(data.train, train=True, augment=augment, multi_scale=recipe.multi_scale, **shape)
+        return train, Loader(data.val, train=False, **shape)
 
     # ------------------------------------------------------------------------------------------------ the checkpoint
 
@@ -203,22 +212,26 @@ class _Run:
 
     def resume(self, fresh: bool) -> None:
         """Take up the checkpoint in the folder, if there is one, and bring the files beside it up to date."""
-        if fresh:
-            self.checkpoints.clear()
-        content = self.checkpoints.load(self.log)
+        content = None
+        if self.group.first:
+            if fresh:
+                self.checkpoints.clear()
+            content = self.checkpoints.load(self.log)
+        self.group.wait()  # the first one has put broken files out of the way
+        if not self.group.first:
+            content = self.checkpoints.load(self.log)
+        self.group.wait()  # all have read before anyone writes
         if content is None:
-            write_text(self.out / "recipe.json", self.recipe.to_json())
+            self.learner.begin()
+            if self.group.first:
+                write_text(self.out / "recipe.json", self.recipe.to_json())
             return
         remedy = "give another output folder, or start again with --fresh (fresh=True)"
         if changed := differences(Recipe.from_json(content["recipe"]), self.recipe):
             raise ValueError(f"{self.out} holds a run of another recipe: {', '.join(changed)}; {remedy}")
         if changed := [name for name, value in self.facts.items() if content["data"][name] != value]:
             raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
-        load_weights(self.task, content["task"], self.checkpoints.last)
-        self.optimizer.load_state_dict(content["optimizer"])
-        if self.average:
-            load_weights(self.average.task, content["average"], self.checkpoints.last)
-        torch._foreach_copy_(self.good_statistics, self.statistics)
+        self.learner.load(content, self.checkpoints.last)
         self.state = _State(**content["state"])
         self.best_weights = content["best_weights"]
         self.publish(weights=True)
@@ -228,19 +241,19 @@ class _Run:
     def save(self) -> None:
         """Write a checkpoint of this very moment."""
         self.tick()
+        self.saved = time.monotonic()
+        if not self.group.first:
+            return
         self.checkpoints.save(
             {
                 "recipe": self.recipe.to_json(),
                 "data": self.facts,
                 "versions": self.versions,
                 "state": asdict(self.state),
-                "task": self.task.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": self.average.task.state_dict() if self.average else None,
+                **self.learner.state(),
                 "best_weights": self.best_weights,
             }
         )
-        self.saved = time.monotonic()
 
     def publish(self, *, weights: bool) -> None:
         """Write the files that follow from the checkpoint; doing it twice changes nothing.
@@ -248,6 +261,8 @@ class _Run:
         Args:
             weights: Whether the best weights may be other ones than in the file.
         """
+        if not self.group.first:
+            return
         rows = "".join(json.dumps(row) + "\n" for row in self.state.history)
         write_text(self.out / "history.jsonl", rows)
         if self.state.best is None or not weights:
@@ -258,9 +273,7 @@ class _Run:
             "task": self.recipe.task,
             "classes": list(self.data.classes),
             "image_size": self.recipe.image_size,
-            "mean": list(self.data.mean),
-            "std": list(self.data.std),
-            "crop_pct": self.data.crop_pct,
+            **self.learner.preparation,
         }
         with atomic_path(self.out / WEIGHTS) as temporary:
             temporary.write_bytes(weights_bytes(self.best_weights, info))
@@ -274,8 +287,11 @@ class _Run:
         self.clock = now
 
     def pause(self) -> None:
-        """Save and raise if a signal has asked for it."""
-        if (stop := self.signals.stop) is not None:
+        """Save and raise if a signal has asked for it; of several processes all at once."""
+        stop = self.signals.stop
+        if self.group.world > 1:
+            stop = (stop or Terminated()) if self.stopping else None
+        if stop is not None:
             self.save()
             self.progress.say(f"stopped at epoch {self.state.epoch + 1}; the same command continues")
             self.signals.came.clear()
@@ -286,12 +302,13 @@ class _Run:
     def train_epoch(self) -> None:
         """Do the steps of this epoch that are left."""
         state = self.state
-        steps = min(self.per_epoch, self.total - state.epoch * self.per_epoch)
-        self.task.train()
+        steps = self.calendar.lengths[state.epoch]
+        self.learner.thaw(state.epoch < self.recipe.freeze_epochs)
         if state.step == steps:
             return  # it was stopped in the validation
+        images = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
         for batch in self.train_loader.batches(state.epoch, state.step):
-            self.step(batch)
+            self.step(batch, images[state.step])
             state.step += 1
             self.progress.step(state.steps, self.describe)
             if state.step == steps:
@@ -301,39 +318,22 @@ class _Run:
                 self.save()
         assert state.step == steps, "the loader ended before its length"
 
-    def step(self, batch: Batch) -> None:
-        """One optimiser step, or none if the loss or the gradients are not finite."""
-        recipe, state = self.recipe, self.state
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(state.steps)
-        torch.manual_seed(_step_seed(recipe.seed, state.steps))
-        batch = to_device(batch, self.device, channels_last=recipe.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss = self.task(batch)["loss"]
-        self.optimizer.zero_grad()
-        loss.backward()
-        numbers = [loss.detach()]
-        if recipe.clip_grad:
-            numbers.append(nn.utils.clip_grad_norm_(self.parameters, recipe.clip_grad))
-        values = torch.stack(numbers).tolist()  # the one wait for the device: whether to step depends on it
-        if all(math.isfinite(value) for value in values):
-            self.optimizer.step()
-            if self.average:
-                self.average.update(self.task, state.steps)
-            if self.statistics:
-                torch._foreach_copy_(self.good_statistics, self.statistics)
-            state.loss_sum += values[0]
+    def step(self, batch: Batch, images: int) -> None:
+        """One step; ``images`` are those of all processes together."""
+        state, stop = self.state, self.signals.stop is not None
+        rate = self.calendar.lr(state.steps)
+        loss, bad, self.stopping = self.learner.step(batch, images, state.steps, rate, stop)
+        if not bad:
+            state.loss_sum += loss
             state.good += 1
             state.bad = 0
-        else:
-            self.skip(batch, "loss" if not math.isfinite(values[0]) else "gradient")
+        elif bad == "loss" or not self.learner.searching:
+            self.skip(batch, bad)
         state.steps += 1
 
     def skip(self, batch: Batch, what: str) -> None:
-        """Undo what a bad step has done, and stop if there were too many."""
+        """Count a bad step, say which it was, and stop if there were too many."""
         state = self.state
-        if self.statistics:
-            torch._foreach_copy_(self.statistics, self.good_statistics)
         state.bad += 1
         names = [self.data.train.names[index] for index in batch["index"][:4].tolist()]
         place = f"epoch {state.epoch + 1}, step {state.step + 1} (images {', '.join(names)}, ...)"
@@ -347,14 +347,15 @@ class _Run:
     def end_epoch(self) -> None:
         """Validate, note the row, keep the weights if they are the best, save, publish."""
         state = self.state
-        judged = self.average.task if self.average else self.task
-        metrics = evaluate(judged, _Watched(self.val_loader, self.pause), self.device)
+        judged = self.learner.judged
+        self.group.share_buffers(judged)
+        metrics = evaluate(judged, _Watched(self.val_loader, self.pause), self.group.device)
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
         row: dict[str, Any] = {"epoch": state.epoch, "loss": loss}
         row |= {f"val_{name}": value for name, value in metrics.items()}
-        row |= {"lr": self.lr(state.steps - 1), "seconds": round(state.seconds, 3)}
+        row |= {"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)}
         row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
         state.history.append(row)
         better = state.best is None or self.rank(row) > self.rank(state.best)
@@ -362,34 +363,27 @@ class _Run:
             state.best = row
             self.best_weights = {name: value.cpu().clone() for name, value in judged.model.state_dict().items()}
         state.step, state.loss_sum, state.good = 0, 0.0, 0
-        state.finished = state.steps >= self.total
+        state.finished = state.steps >= self.calendar.total
         self.save()
         self.publish(weights=better)
-        headline = self.task.headline.lstrip("-")
+        headline = self.learner.task.headline.lstrip("-")
         shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}"
-        self.progress.epoch(state.steps, f"epoch {state.epoch}/{math.ceil(self.recipe.epochs)}  {shown}")
+        self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
         """The larger, the better: the headline, then the validation loss."""
-        headline = self.task.headline
+        headline = self.learner.task.headline
         value, loss = row[f"val_{headline.lstrip('-')}"], row.get("val_loss")
         sign = -1 if headline.startswith("-") else 1
         return (-math.inf if value is None else sign * value, -math.inf if loss is None else -loss)
-
-    def lr(self, step: int) -> float:
-        """The learning rate of a step of the run."""
-        recipe = self.recipe
-        warmup = round(recipe.warmup_epochs * self.per_epoch)
-        return learning_rate(
-            step, total=self.total, warmup=warmup, lr=recipe.lr, min_lr=recipe.min_lr, schedule=recipe.schedule
-        )
 
     def describe(self) -> str:
         """Where the run stands, in a few words."""
         state = self.state
         loss = state.loss_sum / state.good if state.good else math.nan
-        epochs = math.ceil(self.recipe.epochs)
-        return f"epoch {state.epoch + 1}/{epochs}  step {state.step}/{self.per_epoch}  loss {loss:.3f}"
+        lengths = self.calendar.lengths
+        step = f"step {state.step}/{lengths[min(state.epoch, len(lengths) - 1)]}"
+        return f"epoch {state.epoch + 1}/{len(lengths)}  {step}  loss {loss:.3f}"
 
     def result(self) -> FitResult:
         """The finished run."""
@@ -408,8 +402,3 @@ class _Watched:
         for batch in self.loader.batches(epoch, start):
             self.pause()
             yield batch
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """A seed for the random numbers inside a step, far from those of other steps and seeds."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()) % 2**63

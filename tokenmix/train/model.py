@@ -1,14 +1,16 @@
-"""The model that a recipe, or the metadata of its weights, names."""
+"""The model that a recipe names, where its weights come from, and how its images are prepared."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
-from tokenmix.checkpoints import our_models
+from tokenmix.checkpoints import load_checkpoint, our_models
+from tokenmix.data import DataSet
 from tokenmix.names import unknown
+from tokenmix.recipes.recipe import Recipe
 
 
 def build_model(name: str, num_classes: int, **arguments: Any) -> nn.Module:
@@ -20,3 +22,54 @@ def build_model(name: str, num_classes: int, **arguments: Any) -> nn.Module:
     if not timm.is_model(name) and ":" not in name:  # "hf-hub:owner/name" is timm's way to name one on the hub
         raise ValueError(unknown("model", name, our_models()))
     return timm.create_model(name, num_classes=num_classes, **arguments)
+
+
+def initial_weights(recipe: Recipe, num_classes: int) -> dict[str, Tensor]:
+    """The state dict at which ``recipe.weights`` says to start; a classifier of other classes is fresh.
+
+    Raises:
+        ValueError: The model has no published weights, or the file cannot be read.
+    """
+    assert recipe.weights is not None
+    if recipe.weights != "pretrained":
+        return load_checkpoint(recipe.weights, num_classes=num_classes, **recipe.model_args).state_dict()
+    if ":" not in recipe.model and not timm.models.is_model_pretrained(recipe.model):
+        raise ValueError(
+            f"{recipe.model} has no published weights to download: give a file, weights=FILE, or weights=None"
+        )
+    return build_model(recipe.model, num_classes, pretrained=True, **recipe.model_args).state_dict()
+
+
+def classifier_of(model: nn.Module) -> list[nn.Module]:
+    """The model's classifier, of a distilled one both.
+
+    Raises:
+        ValueError: It does not say where that is.
+    """
+    if not callable(found := getattr(model, "get_classifier", None)):
+        raise ValueError("the model has no get_classifier(): set freeze_epochs=0")
+    classifier = found()
+    return list(classifier) if isinstance(classifier, tuple) else [classifier]
+
+
+def preparation(recipe: Recipe, data: DataSet, model: nn.Module) -> dict[str, Any]:
+    """``mean``, ``std``, ``crop_pct`` and ``interpolation`` of the images, as the recipe's ``preprocess`` says.
+
+    Raises:
+        ValueError: They should be the model's and it has no such configuration.
+    """
+    found: dict[str, Any] = {
+        "mean": tuple(data.mean),
+        "std": tuple(data.std),
+        "crop_pct": data.crop_pct,
+        "interpolation": "bicubic",
+    }
+    if recipe.preprocess == "model":
+        cfg = getattr(model, "pretrained_cfg", None)
+        if not cfg:
+            raise ValueError("recipe key 'preprocess' is 'model', but the model has no timm configuration: set 'data'")
+        found = {name: cfg[name] for name in found}
+        found |= {name: tuple(found[name]) for name in ("mean", "std")}
+    if recipe.crop_pct is not None:
+        found["crop_pct"] = recipe.crop_pct
+    return found

@@ -6,16 +6,23 @@ from fnmatch import fnmatch
 from typing import Any
 
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from tokenmix.recipes.recipe import Recipe
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: those that decay, then those that do not.
+def parameter_groups(module: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, Any]]:
+    """The trainable parameters in groups of one ``weight_decay`` and, with ``layer_decay``, one ``lr_scale`` each.
 
     Not decayed: biases, everything with at most one dimension (norms, layer scales), and what the ``no_weight_decay()``
     of the module or of any submodule names; names there are relative to it and may be patterns, as in timm.
+
+    Args:
+        module: Whose parameters.
+        weight_decay: Of those that decay.
+        layer_decay: Factor on the learning rate per layer from the output down. The layers are those of the module's
+            ``group_matcher``, or timm's guess.
     """
     patterns = [
         f"{prefix}.{pattern}" if prefix else pattern
@@ -23,12 +30,21 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         if callable(exempt := getattr(child, "no_weight_decay", None))
         for pattern in exempt()
     ]
+    free = {
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.ndim <= 1
+        or name.rpartition(".")[2] == "bias"
+        or any(fnmatch(name, pattern) for pattern in patterns)
+    }
+    if layer_decay is not None:
+        return param_groups_layer_decay(
+            module, weight_decay=weight_decay, no_weight_decay_list=free, layer_decay=layer_decay
+        )
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            leaf = name.rpartition(".")[2]
-            free = parameter.ndim <= 1 or leaf == "bias" or any(fnmatch(name, pattern) for pattern in patterns)
-            groups[free].append(parameter)
+            groups[name in free].append(parameter)
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
@@ -38,7 +54,8 @@ def make_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
     Raises:
         ValueError: The module has nothing to train.
     """
-    groups = [group for group in parameter_groups(module, recipe.weight_decay) if group["params"]]
+    found = parameter_groups(module, recipe.weight_decay, recipe.layer_decay)
+    groups = [group for group in found if group["params"]]
     if not groups:
         raise ValueError("the model has no trainable parameter")
     parameters = [parameter for group in groups for parameter in group["params"]]

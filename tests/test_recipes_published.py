@@ -1,0 +1,98 @@
+"""Every recipe is built and takes a step, with small images and few of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import timm
+import torch
+
+from tests.train_toys import toy_data
+from tokenmix.data import DataSet
+from tokenmix.recipes import RECIPES, make_recipe, override, with_epochs
+from tokenmix.recipes.basic import basic
+from tokenmix.train.distributed import Group
+from tokenmix.train.loop import _Run
+from tokenmix.train.signals import Signals
+
+QUICK = ("ffnet_1", "affnet_et", "casvit_xs", "casvit_xs_384", "dsm_ti", "finetune", "digits")  # one of each kind
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RECIPES]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> str:
+    file = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    torch.save(timm.create_model("mixernet_pico", num_classes=3).state_dict(), file)
+    return str(file)
+
+
+def photos(train: int) -> DataSet:
+    data = toy_data(train, 1)
+    for part in (data.train, data.val):
+        part.glyphs = False
+    return data
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step(name, tmp_path, teacher) -> None:
+    recipe = RECIPES[name]()
+    changes = ["batch_size=4", "image_size=64", "weights=None", "channels_last=False"]
+    if recipe.multi_scale:
+        changes.append("multi_scale=32,64")
+    if recipe.teacher:
+        changes += ["teacher=mixernet_pico", f"teacher_weights={teacher}"]
+    recipe = override(with_epochs(recipe, 1), changes)
+    group = Group(0, 1, torch.device("cpu"))
+    run = _Run(recipe, photos(16), tmp_path, None, group, 0, print, 60.0, Signals())
+    run.learner.thaw(frozen=False)
+    batch = next(run.train_loader.batches(0))
+    loss, bad, _ = run.learner.step(batch, len(batch["label"]), 0, recipe.lr, stop=False)
+    assert math.isfinite(loss)
+    assert not bad or (bad == "gradient" and run.learner.searching)
+
+
+def test_every_published_model_has_its_recipe() -> None:
+    for name in ("affnet_et", "affnet_t", "affnet_s", "casvit_xs", "casvit_m", "ffnet_1", "ffnet_4", "dsm_b"):
+        assert make_recipe(name) == RECIPES[name]()
+        assert RECIPES[name]().model == name
+    assert make_recipe("ffnet_3.in1k") == dataclasses.replace(RECIPES["ffnet_3"](), model="ffnet_3.in1k")
+    assert make_recipe("ffnet_seg") == override(basic(), ["model=ffnet_seg"])
+
+
+def test_every_model_exists_and_takes_its_arguments() -> None:
+    for make in RECIPES.values():
+        recipe = make()
+        assert make.__name__.startswith(recipe.model.split(".")[0]) or make.__name__ in ("basic", "digits", "finetune")
+        timm.create_model(recipe.model, device="meta", drop_path_rate=recipe.drop_path_rate, **recipe.model_args)
+        if recipe.weights == "pretrained":
+            assert timm.models.is_model_pretrained(recipe.model)
+        if recipe.teacher:
+            assert timm.models.is_model_pretrained(recipe.teacher)
+        if recipe.weights and recipe.weights.startswith("runs/"):
+            assert RECIPES[recipe.weights.removeprefix("runs/")]().model == recipe.model
+
+
+def test_values_of_the_papers() -> None:
+    """A few that are easily mistaken."""
+    assert RECIPES["ffnet_1"]().mixup == 0.2
+    assert RECIPES["ffnet_3"]().mixup == RECIPES["ffnet_1_distilled"]().mixup == 0.8
+    rates = [RECIPES[f"ffnet_{size}{kind}"]().drop_path_rate for kind in ("", "_distilled") for size in (1, 2, 3)]
+    assert rates == [0.1, 0.15, 0.35, 0.02, 0.08, 0.2]
+    assert (RECIPES["ffnet_3_384"]().schedule, RECIPES["ffnet_3_384"]().weight_decay) == ("constant", 1e-8)
+    for name in ("casvit_t", "casvit_t_384"):
+        recipe = RECIPES[name]()
+        assert recipe.image_size is not None
+        assert recipe.image_size[0] in recipe.multi_scale
+        assert all(side % 32 == 0 for side in recipe.multi_scale)
+        assert recipe.mixup == recipe.cutmix == recipe.erase_rate == 0
+    assert RECIPES["affnet_s"]().drop_rate == 0.1
+
+
+def test_finetune_depends_on_the_number_of_images() -> None:
+    few, some, many = (make_recipe("finetune", images=images) for images in (100, 5_000, 50_000))
+    assert few.epochs > some.epochs > many.epochs
+    assert few.batch_size < some.batch_size < many.batch_size
+    assert make_recipe("finetune", ["epochs=50"], images=100).epochs == 50
+    assert make_recipe("finetune") == RECIPES["finetune"]()

@@ -1,0 +1,211 @@
+"""What learns: a task with its optimiser, teacher, averaged weights and scale, and one step of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenmix.data import DataSet
+from tokenmix.recipes.recipe import Recipe
+from tokenmix.tasks import TASKS, Batch, Task, to_device
+from tokenmix.train.checkpoint import load_weights
+from tokenmix.train.distill import Teacher
+from tokenmix.train.distributed import Group
+from tokenmix.train.ema import Average
+from tokenmix.train.mixing import Mixing
+from tokenmix.train.model import build_model, classifier_of, initial_weights, preparation
+from tokenmix.train.optimizer import make_optimizer
+
+
+class Learner:
+    """The part of a run that a step changes, the same in every process.
+
+    Args:
+        recipe: What to do.
+        data: For its classes and how its images are prepared.
+        model: Makes the network, or None: the recipe names it.
+        group: The processes that learn together.
+
+    Raises:
+        ValueError: There is no such model or teacher, or the model cannot do what the recipe asks for.
+    """
+
+    def __init__(self, recipe: Recipe, data: DataSet, model: Callable[[], nn.Module] | None, group: Group) -> None:
+        self.recipe, self.group, self.device = recipe, group, group.device
+        self.classes = len(data.classes)
+        torch.manual_seed(recipe.seed)
+        rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
+        network: Any = model() if model else build_model(recipe.model, self.classes, **rates, **recipe.model_args)
+        self.preparation = preparation(recipe, data, network)
+        self.mixing = Mixing(recipe, self.classes) if recipe.mixup or recipe.cutmix else None
+        self.teacher = None
+        if recipe.teacher is not None:
+            mean, std = self.preparation["mean"], self.preparation["std"]
+            self.teacher = Teacher(recipe, data, mean, std, self.device)
+            if hasattr(network, "set_distilled_training") and len(classifier_of(network)) == 2:
+                network.set_distilled_training(True)
+        if recipe.grad_checkpointing:
+            if not hasattr(network, "set_grad_checkpointing"):
+                raise ValueError("recipe key 'grad_checkpointing': the model has no set_grad_checkpointing()")
+            network.set_grad_checkpointing(True)
+        task = TASKS[recipe.task](
+            network,
+            num_classes=self.classes,
+            label_smoothing=recipe.label_smoothing,
+            distill=recipe.distill,
+            distill_weight=recipe.distill_weight,
+            distill_temperature=recipe.distill_temperature,
+        )
+        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+        self.task = task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(recipe, self.task.model)
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
+        self.average = Average(self.task, recipe.ema_decay) if recipe.ema_decay else None
+        self.classifiers = classifier_of(network) if recipe.freeze_epochs else []
+        self.frozen: bool | None = None  # whether only the classifier learns; None before the first epoch
+        # a batch that gives NaN also spoils the norms' running statistics, in the forward pass: keep the last good ones
+        self.statistics = [
+            value
+            for module in self.task.modules()
+            for name in ("running_mean", "running_var")
+            if isinstance(value := getattr(module, name, None), Tensor)
+        ]
+        self.good_statistics = [value.clone() for value in self.statistics]
+
+    @property
+    def judged(self) -> Task:
+        """What is validated and kept: the average, or the task itself."""
+        return self.average.task if self.average else self.task
+
+    def begin(self) -> None:
+        """Take the weights at which the recipe says to start."""
+        recipe = self.recipe
+        if recipe.weights is None:
+            return
+        torch.manual_seed(recipe.seed)
+        load_weights(self.task.model, initial_weights(recipe, self.classes), Path(recipe.weights))
+        if self.average:
+            self.average.task.load_state_dict(self.task.state_dict())
+        torch._foreach_copy_(self.good_statistics, self.statistics)
+
+    def state(self) -> dict[str, Any]:
+        """All that a step reads and changes."""
+        return {
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.task.state_dict() if self.average else None,
+        }
+
+    def load(self, state: dict[str, Any], origin: Path) -> None:
+        """Take up what ``state`` gave."""
+        load_weights(self.task, state["task"], origin)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            load_weights(self.average.task, state["average"], origin)
+        torch._foreach_copy_(self.good_statistics, self.statistics)
+
+    def thaw(self, frozen: bool) -> None:
+        """Set what learns, everything or only the classifier; the rest then computes as in evaluation."""
+        self.task.train(not frozen)
+        for classifier in self.classifiers:
+            classifier.train()
+        if frozen == self.frozen:
+            return
+        self.frozen = frozen
+        for parameter in self.parameters:
+            parameter.requires_grad_(not frozen)
+        for classifier in self.classifiers:
+            classifier.requires_grad_(True)
+        self.wrapped = self.group.wrap(self.task)
+        self.forward: Any = torch.compile(self.wrapped) if self.recipe.compile else self.wrapped
+
+    def step(self, batch: Batch, images: int, step: int, rate: float, stop: bool) -> tuple[float, str, bool]:
+        """One optimiser step, or none if the loss or the gradients are not finite.
+
+        Args:
+            batch: This process's part.
+            images: How many all processes have together.
+            step: The step's number in the run.
+            rate: Its learning rate.
+            stop: Whether this process was told to stop.
+
+        Returns:
+            The loss, what was bad (``""``, ``"loss"`` or ``"gradient"``), and whether any process was told to stop.
+        """
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        numbers = [self._gradients(batch, images, step)]
+        if self.group.world > 1:
+            told = numbers[0].new_tensor(stop, dtype=numbers[0].dtype)
+            numbers = list(self.group.sum(torch.stack([numbers[0], told])))
+            stop = bool(numbers.pop() > 0)
+        self.scaler.unscale_(self.optimizer)
+        if recipe.clip_grad or self.scaler.is_enabled():
+            numbers.append(nn.utils.clip_grad_norm_(self.parameters, recipe.clip_grad or math.inf))
+        values = torch.stack(numbers).tolist()  # the one wait for the device: whether to step depends on it
+        bad = ""
+        if all(math.isfinite(value) for value in values):
+            self.scaler.step(self.optimizer)
+            if self.average:
+                self.average.update(self.task, step)
+            if self.statistics:
+                torch._foreach_copy_(self.good_statistics, self.statistics)
+        else:
+            if self.statistics:
+                torch._foreach_copy_(self.statistics, self.good_statistics)
+            bad = "gradient" if math.isfinite(values[0]) else "loss"
+        self.scaler.update()
+        return values[0], bad, stop
+
+    @property
+    def searching(self) -> bool:
+        """Whether float16's scale, which begins too high on purpose, may still be why gradients overflow."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+
+    def _gradients(self, batch: Batch, images: int, step: int) -> Tensor:
+        """Leave the step's gradients in the parameters; returns this process's share of the loss."""
+        recipe, world = self.recipe, self.group.world
+        seed = _step_seed(recipe.seed, step, self.group.rank)
+        torch.manual_seed(seed)
+        self.optimizer.zero_grad()
+        batch = to_device(batch, self.device, channels_last=recipe.channels_last)
+        kind = torch.float16 if recipe.precision == "float16" else torch.bfloat16
+        losses = []
+        parts = _parts(batch, recipe.accumulate)
+        for number, part in enumerate(parts):
+            share = len(part["label"]) / images
+            if self.mixing:
+                part = self.mixing(part, seed + number)
+            waiting = world > 1 and number < len(parts) - 1
+            with self.wrapped.no_sync() if waiting else nullcontext():  # type: ignore[operator]
+                with torch.autocast(self.device.type, kind, enabled=recipe.precision != "float32"):
+                    if self.teacher:
+                        part = {**part, "teacher": self.teacher(part["image"])}
+                    loss = self.forward(part)["loss"] * (share * world)  # the processes' gradients are averaged
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach() / world)
+        return torch.stack(losses).sum()
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """The batch in at most ``count`` parts, in order and of about the same size."""
+    images = len(batch["label"])
+    size = -(-images // count)
+    return [{key: value[begin : begin + size] for key, value in batch.items()} for begin in range(0, images, size)]
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """A seed for the random numbers inside a step of a process, far from all others."""
+    text = f"{seed} {step} {rank}" if rank else f"{seed} {step}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) % 2**62
