@@ -37,7 +37,7 @@ from tokenmix.export.verify import VerificationError, check, verify_onnx
 from tokenmix.files import sha256, write_json, write_text
 from tokenmix.mixers import MixerSpec, list_mixers, make_mixer, per_stage, split_specs
 from tokenmix.names import unknown
-from tokenmix.recipes import RECIPES, Recipe, make_recipe, override
+from tokenmix.recipes import Recipe, make_recipe, override
 from tokenmix.report.comparison import write_comparison
 from tokenmix.train.checkpoint import load_run, versions
 from tokenmix.train.loop import fit
@@ -116,8 +116,12 @@ def compare(
         raise ValueError(unknown("skeleton", skeleton, timm.list_models("mixernet*")))
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}")
-    base = make_recipe(recipe or (data if data in RECIPES else "basic"))
+    base = make_recipe(recipe or (data if data == "digits" else "basic"))
     base = dataclasses.replace(override(base, settings), model=skeleton, data=data)
+    if base.preprocess != "data" or base.crop_pct is not None:
+        raise ValueError(
+            "compare prepares images as the data set says: set preprocess=data and crop_pct=None, or take another recipe"
+        )
     request = Request(data, tuple(specs), skeleton, base, seeds, match)
     folder = Path(out)
     _claim(folder, request, fresh)
