@@ -119,9 +119,7 @@ def compare(
     base = make_recipe(recipe or (data if data == "digits" else "basic"))
     base = dataclasses.replace(override(base, settings), model=skeleton, data=data)
     if base.preprocess != "data" or base.crop_pct is not None:
-        raise ValueError(
-            "compare prepares images as the data set says: set preprocess=data and crop_pct=None, or take another recipe"
-        )
+        raise ValueError("compare prepares images as the data set says: set preprocess=data and crop_pct=None")
     request = Request(data, tuple(specs), skeleton, base, seeds, match)
     folder = Path(out)
     _claim(folder, request, fresh)
