@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenmix.bench import zoo
 from tokenmix.files import write_json, write_text
 from tokenmix.mixers import MIXERS
+from tokenmix.recipes import RECIPES
 from tokenmix.report.charts import pareto_svg
 from tokenmix.report.findings import headline
 from tokenmix.report.table import markdown_table
@@ -28,6 +29,19 @@ def mixer_table() -> str:
     for name, info in MIXERS.items():
         cells = (info.paper, info.query, info.key, info.act, info.value, info.complexity, info.widths)
         lines.append(f"| `{name}` | " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def recipe_table() -> str:
+    """Every recipe, as the text of ``docs/recipes.md``'s table."""
+    lines = ["| recipe | model | px | epochs | images per step | lr | expected |", "|---|---|---|---|---|---|---|"]
+    for name, make in RECIPES.items():
+        recipe = make()
+        size = "of the data" if recipe.image_size is None else str(recipe.image_size[0])
+        if recipe.multi_scale:
+            size += f" ({min(recipe.multi_scale)} to {max(recipe.multi_scale)})"
+        cells = (f"`{recipe.model}`", size, f"{recipe.epochs:g}", str(recipe.batch_size), f"{recipe.lr:g}")
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {recipe.expect} |")
     return "\n".join(lines)
 
 
@@ -66,6 +80,8 @@ def main() -> None:
     write_text(ROOT / "docs" / "models.md", zoo.markdown())
     page = ROOT / "docs" / "mixers" / "README.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "mixers", mixer_table()))
+    page = ROOT / "docs" / "recipes.md"
+    write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ def test_finished_mixers_are_not_trained_again_and_more_may_join(finished):
         ({"mixers": ["aff"], "settings": ["epoch=3"]}, "epochs"),
         ({"mixers": ["aff"], "seeds": 0}, "seeds"),
         ({"mixers": ["aff"], "data": "digit"}, "digits"),
+        ({"mixers": ["pool"], "recipe": "ffnet_1"}, "set preprocess=data"),
     ],
 )
 def test_mistakes_are_named_before_any_work(tmp_path, arguments, message):

@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.test_train_resume import killed, outcome, same
 from tests.test_train_resume import run as run_toy
-from tests.train_toys import toy_data, toy_model, toy_recipe
+from tests.train_toys import Exact, toy_data, toy_model, toy_recipe
 from tokenmix.recipes import Recipe
 from tokenmix.tasks import Classification
 from tokenmix.train import load_run
@@ -97,25 +97,13 @@ def test_only_the_classifier_learns_at_first(tmp_path, monkeypatch, trained) -> 
 
 
 def test_accumulated_parts_equal_the_whole_batch(tmp_path, monkeypatch) -> None:
-    def model() -> nn.Module:
-        return Double(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(288, 3)))
-
     recipe = toy_recipe(optimizer="sgd", lr=0.1)
     whole, parts = (
-        watched(monkeypatch, tmp_path / str(count), dataclasses.replace(recipe, accumulate=count), model=model)[-1]
+        watched(monkeypatch, tmp_path / str(count), dataclasses.replace(recipe, accumulate=count), model=Exact)[-1]
         for count in (1, 3)
     )
     for one, other in zip(whole.learner.task.parameters(), parts.learner.task.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-
-
-class Double(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner.double()
-
-    def forward(self, x):
-        return self.inner(x.double())
 
 
 def test_calendar() -> None:
@@ -261,6 +249,16 @@ def test_compiled(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch, "compile", spy)
     (found,) = watched(monkeypatch, tmp_path / "compiled", toy_recipe(compile=True), model=toy_model)
     assert compiled == [found.learner.task]
+
+
+@pytest.mark.slow
+def test_compiled_by_dynamo(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    results = []
+    for compiled in (False, True):
+        recipe = toy_recipe(**TINY, image_size=32, epochs=0.5, warmup_epochs=0, compile=compiled, ema_decay=None)
+        results.append(run(tmp_path / str(compiled), recipe)[0].history[0]["loss"])
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
 
 
 def test_images_are_prepared_as_the_model_says(tmp_path, trained) -> None:

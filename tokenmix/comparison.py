@@ -39,7 +39,7 @@ from tokenmix.export.verify import check, verify_onnx
 from tokenmix.files import atomic_path, locked, sha256, write_json, write_text
 from tokenmix.mixers import MixerSpec, list_mixers, make_mixer, per_stage, split_specs
 from tokenmix.names import unknown
-from tokenmix.recipes import RECIPES, Recipe, make_recipe, override
+from tokenmix.recipes import Recipe, make_recipe, override
 from tokenmix.report.comparison import write_comparison
 from tokenmix.train.checkpoint import load_run, versions
 from tokenmix.train.log import Shown
@@ -130,11 +130,13 @@ def compare(
         raise ValueError("batch sizes and the seconds to measure must be positive")
     find_device(device)
     own = _own_dims(skeleton)
-    base = make_recipe(recipe or (data if data in RECIPES else "basic"))
+    base = make_recipe(recipe or (data if data == "digits" else "basic"))
     for key in (setting.partition("=")[0].split(".")[0].strip() for setting in settings):
         if key in DECIDED:
             raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[key]}")
     base = dataclasses.replace(override(base, settings), model=skeleton, model_args={}, data=data)
+    if base.preprocess != "data" or base.crop_pct is not None:
+        raise ValueError("compare prepares images as the data set says: set preprocess=data and crop_pct=None")
     request = Request(data, tuple(specs), skeleton, base, seeds, match)
     folder = Path(out)
     with locked(folder):

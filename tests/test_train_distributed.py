@@ -1,0 +1,156 @@
+"""Processes that train together end where one process alone would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.test_train_resume import outcome, same
+from tests.train_toys import Exact, toy_data, toy_recipe
+from tokenmix.train import fit
+from tokenmix.train.distributed import Group, processes
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = """
+import json, sys
+from tests.train_toys import Exact, toy_data, toy_model, toy_recipe
+from tokenmix.train import fit
+
+out, kind, seconds, changes = sys.argv[1:]
+model = Exact if kind == "exact" else toy_model
+fit(toy_recipe(**json.loads(changes)), toy_data(val=19), out, model=model, checkpoint_seconds=float(seconds))
+print("done", flush=True)
+"""
+CHANGES = {"epochs": 20 / 6, "clip_grad": 0.5, "layer_decay": 0.8, "augment": "standard"}  # 20 steps
+
+
+def launch(out: Path, world: int, kind: str = "exact", seconds: float = 60.0, **changes) -> list[subprocess.Popen]:
+    """Processes with what torchrun puts into the environment."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    script = out.parent / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(out), kind, str(seconds), json.dumps(changes)]
+    found = []
+    for rank in range(world):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        found.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+    return found
+
+
+def finish(started: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each."""
+    told = [process.communicate(timeout=240) for process in started]
+    return [(process.returncode, *words) for process, words in zip(started, told, strict=True)]
+
+
+def trained(out: Path, world: int, **options) -> list[str]:
+    """Train to the end; what each process printed."""
+    ends = finish(launch(out, world, **options))
+    assert [code for code, *_ in ends] == [0] * world, ends[0][2]
+    return [words for _, words, _ in ends]
+
+
+def rows(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_two_processes_equal_one(tmp_path, accumulate) -> None:
+    lines: list[str] = []
+    fit(toy_recipe(**CHANGES), toy_data(val=19), tmp_path / "one", model=Exact, log=lines.append)
+    first, second = trained(tmp_path / "two", 2, **CHANGES, accumulate=accumulate)
+    one, two = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two"))
+    assert one["state"]["steps"] == two["state"]["steps"] == 20
+    for part in ("task", "average"):
+        for name, value in one[part].items():
+            torch.testing.assert_close(two[part][name], value, rtol=0, atol=1e-6)
+            assert value.dtype == torch.float64
+    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert a["val_top1"] == b["val_top1"]  # 19 images: the padding of the last batch is not counted
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-9)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-9)
+    assert len(first.splitlines()) == len(lines) + 1
+    assert second == "done\n"  # only the first one speaks
+
+
+@pytest.mark.slow
+def test_norms_and_dropout_of_several_processes(tmp_path) -> None:
+    changes = {"precision": "float16", "mixup": 0.5, "accumulate": 2, "batch_size": 12}
+    trained(tmp_path / "one", 3, kind="toy", **changes)
+    trained(tmp_path / "two", 3, kind="toy", **changes)
+    assert same(outcome(tmp_path / "one"), outcome(tmp_path / "two"))
+    weights = load_file(tmp_path / "one" / "best.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.slow
+def test_killed_and_resumed(tmp_path) -> None:
+    changes = {"epochs": 12}
+    trained(tmp_path / "whole", 2, kind="toy", **changes)
+    out = tmp_path / "killed"
+    started = launch(out, 2, kind="toy", seconds=0.0, **changes)
+    wait_for(out / "last.pt")
+    for process in started:
+        process.kill()
+    finish(started)
+    trained(out, 2, kind="toy", **changes)
+    assert same(outcome(out), outcome(tmp_path / "whole"))
+
+
+def test_a_signal_to_one_stops_all_of_them_after_a_checkpoint(tmp_path) -> None:
+    started = launch(tmp_path / "run", 2, kind="toy", seconds=0.0, epochs=400)
+    wait_for(tmp_path / "run" / "last.pt")
+    started[1].send_signal(signal.SIGTERM)
+    ends = finish(started)
+    assert [code for code, *_ in ends] == [143, 143], ends[0][2]
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["state"]
+    assert 0 < state["steps"] < 400 * 6
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.exists()
+
+
+def test_alone(tmp_path) -> None:
+    with processes("cpu") as group:
+        assert group == Group(0, 1, torch.device("cpu"))
+        assert group.first
+        values = torch.ones(2)
+        assert group.sum(values) is values
+        layer = torch.nn.Linear(1, 1)
+        assert group.wrap(layer) is layer
+        group.wait()
+        group.share_buffers(layer)
+
+
+@pytest.mark.slow
+def test_torchrun_and_the_command_line(tmp_path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tokenmix"]
+    command += ["train", "digits", "epochs=1", "warmup_epochs=0", "--out", str(tmp_path), "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["best"]["epoch"] == 1
+
+
+def test_too_small_batches_are_named(tmp_path) -> None:
+    ends = finish(launch(tmp_path / "run", 2, batch_size=1))
+    assert all("2 processes need batches of 2 or more, not 1" in words for *_, words in ends)
