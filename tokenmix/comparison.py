@@ -116,7 +116,7 @@ def compare(
 
     Raises:
         ValueError: For an unknown name, or if ``out`` holds another comparison or another process is at work in it.
-        ModuleNotFoundError: If an optional package is missing; the message has the install command.
+        ImportError: If an optional package is missing; the message has the install command.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package, "compare")
