@@ -34,14 +34,17 @@ def mixer_table() -> str:
 
 def recipe_table() -> str:
     """Every recipe, as the text of ``docs/recipes.md``'s table."""
-    lines = ["| recipe | model | px | epochs | images per step | lr | expected |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| recipe | model | px | epochs | images per step | lr | expected | cost |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, make in RECIPES.items():
         recipe = make()
         size = "of the data" if recipe.image_size is None else str(recipe.image_size[0])
         if recipe.multi_scale:
             size += f" ({min(recipe.multi_scale)} to {max(recipe.multi_scale)})"
         cells = (f"`{recipe.model}`", size, f"{recipe.epochs:g}", str(recipe.batch_size), f"{recipe.lr:g}")
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {recipe.expect} |")
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {recipe.expect} | {recipe.cost} |")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 import tokenmix
 from tokenmix.cli import COMMANDS, main
+from tokenmix.recipes import RECIPES, Recipe, make_recipe
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,19 @@ def test_eval_refuses_other_classes(run_folder, tmp_path, capsys):
             Image.new("RGB", (20, 20), (i * 20, 0, 0)).save(tmp_path / label / f"{i}.png")
     assert main(["eval", str(run_folder), "--data", str(tmp_path)]) == 2
     assert "other classes" in capsys.readouterr().err
+
+
+def test_recipes_are_listed_and_printed(capsys):
+    assert main(["recipes"]) == 0
+    told = capsys.readouterr().out
+    assert "affnet_et" in told
+    assert "0.42 EMACs" in " ".join(told.split())
+    assert main(["recipes", "casvit_xs", "epochs=3"]) == 0
+    assert Recipe.from_json(capsys.readouterr().out) == make_recipe("casvit_xs", ["epochs=3"])
+    assert main(["recipes", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(RECIPES)
+    assert main(["recipes", "casvit_xx"]) == 2
+    assert "did you mean 'casvit_xs'" in capsys.readouterr().err
 
 
 def test_mixers_table(capsys):

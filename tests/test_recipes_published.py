@@ -10,6 +10,7 @@ import timm
 import torch
 
 from tests.train_toys import toy_data
+from tokenmix.bench.cost import training_macs
 from tokenmix.data import DataSet
 from tokenmix.recipes import RECIPES, make_recipe, override, with_epochs
 from tokenmix.recipes.basic import basic
@@ -72,6 +73,24 @@ def test_every_model_exists_and_takes_its_arguments() -> None:
             assert timm.models.is_model_pretrained(recipe.teacher)
         if recipe.weights and recipe.weights.startswith("runs/"):
             assert RECIPES[recipe.weights.removeprefix("runs/")]().model == recipe.model
+
+
+COSTED = [name for name, make in RECIPES.items() if "EMACs" in make().cost and name != "finetune"]
+SMALL = ("affnet_et", "casvit_xs", "casvit_xs_384")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.slow) for n in COSTED])
+def test_stated_costs(name) -> None:
+    recipe = RECIPES[name]()
+    assert float(recipe.cost.split()[0]) * 1e18 == pytest.approx(training_macs(recipe, 1_281_167), rel=0.01)
+
+
+def test_every_published_recipe_states_source_result_and_cost() -> None:
+    for name, make in RECIPES.items():
+        recipe = make()
+        assert recipe.source
+        assert recipe.expect
+        assert name in ("basic", "digits", "finetune") or name in COSTED
 
 
 def test_values_of_the_papers() -> None:

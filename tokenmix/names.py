@@ -14,7 +14,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
         name: What the user wrote.
         known: The names that would have been right.
     """
-    names = sorted(known)
+    names = sorted(set(known))
     lower = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
     hint = f"; did you mean {lower[close[0]]!r}?" if close else "."

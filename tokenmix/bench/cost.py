@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenmix.export.prepare import set_form
+from tokenmix.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,25 @@ def cost(model: nn.Module, image_size: int | tuple[int, int], *, in_chans: int =
         macs=counter.get_total_flops() // 2,
         transform_macs=float(transforms),
     )
+
+
+def training_macs(recipe: Recipe, images: int) -> float:
+    """Multiply-accumulates of a whole training by the recipe, transforms included.
+
+    A backward pass counts as two forward ones, a teacher as one; gradient checkpointing, which repeats the forward
+    pass, and the validation are not counted.
+
+    Args:
+        recipe: With an ``image_size`` of its own.
+        images: How many there are to learn from.
+    """
+    assert recipe.image_size is not None
+    height, width = recipe.image_size
+    model = timm.create_model(recipe.model.split(".")[0], **recipe.model_args)
+    sizes = [(side, side) for side in recipe.multi_scale] or [(height, width)]
+    shares = [max(1.0, height * width / (h * w)) for h, w in sizes]  # a step of smaller images has more of them
+    counts = [cost(model, size) for size in sizes]
+    macs = 3 * sum(s * (c.macs + c.transform_macs) for s, c in zip(shares, counts, strict=True)) / sum(shares)
+    if recipe.teacher is not None:
+        macs += cost(timm.create_model(recipe.teacher.split(".")[0]), recipe.image_size).macs
+    return macs * images * recipe.epochs

@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "write a model for another runtime, verified",
     "convert": "rewrite an official checkpoint under our names, or back",
     "models": "list the models",
+    "recipes": "list the training recipes, or print one",
     "mixers": "list the token mixers and what fills their slots",
 }
 

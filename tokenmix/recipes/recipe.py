@@ -20,7 +20,7 @@ OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16", "float16")
 PREPROCESSES = ("data", "model")
-NOTES = ("source", "expect")  # words about the recipe: they change nothing about the run
+NOTES = ("source", "expect", "cost")  # words about the recipe: they change nothing about the run
 RESERVED = {  # model arguments that have a place of their own
     "num_classes": "it comes from the data",
     "drop_rate": "set the recipe key drop_rate",
@@ -52,7 +52,10 @@ class Recipe:
 
     Args:
         source: Where the numbers come from: paper and section, repository, commit.
-        expect: What a faithful run reaches, and what it costs.
+        expect: What a faithful run reaches.
+        cost: What it takes, in EMACs (10^18 multiply-accumulates: images times three times the forward pass, a
+            teacher's forward pass included, see ``tokenmix.bench.cost.training_macs``), and on which machines the
+            authors ran it.
         model: A name for ``timm.create_model``, ours included.
         model_args: Further arguments for it; JSON values only, tuples become lists.
         weights: Where the training starts: None, fresh weights; ``pretrained``, those that timm downloads for the
@@ -119,6 +122,7 @@ class Recipe:
 
     source: str
     expect: str
+    cost: str = "not counted"
     model: str
     model_args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None

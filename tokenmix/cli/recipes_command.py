@@ -1,0 +1,42 @@
+"""List the recipes, or print one with overrides applied, as the JSON that `tokenmix train` takes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from tokenmix.cli.output import print_json, table
+from tokenmix.recipes import RECIPES, make_recipe
+
+TITLES = ("recipe", "model", "px", "epochs", "images per step", "expected", "cost")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``tokenmix recipes``."""
+    parser.add_argument("recipe", nargs="?", help="a recipe's name or JSON file, or a model's name (default: list all)")
+    parser.add_argument("settings", nargs="*", default=[], metavar="KEY=VALUE", help="overrides, as for train")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table, or the recipe."""
+    if args.recipe:
+        print(make_recipe(args.recipe, args.settings).to_json(), end="")
+        return
+    recipes = {name: make() for name, make in RECIPES.items()}
+    if args.json:
+        print_json({name: json.loads(recipe.to_json()) for name, recipe in recipes.items()})
+        return
+    rows = [
+        [
+            name,
+            recipe.model,
+            "of the data" if recipe.image_size is None else str(recipe.image_size[0]),
+            f"{recipe.epochs:g}",
+            str(recipe.batch_size),
+            recipe.expect,
+            recipe.cost,
+        ]
+        for name, recipe in recipes.items()
+    ]
+    print(table(TITLES, rows))
