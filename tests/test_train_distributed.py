@@ -33,7 +33,8 @@ out, kind, options, changes = sys.argv[1:]
 inner, victim = _Run.step, os.environ.get("DIE", "").split()  # in its first life, that rank dies before that step
 
 def step(self, batch, images):
-    if victim == [str(self.group.rank), str(self.state.steps)] and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if victim == [str(self.group.rank), str(self.state.steps)] and not again:
         os.kill(os.getpid(), signal.SIGKILL)
     inner(self, batch, images)
 
