@@ -88,7 +88,8 @@ def assert_outputs(model: Any, name: str, dtype: torch.dtype) -> None:
         assert one["labels"][:shown].tolist() == image["first_labels"]
         for key in ("scores", "boxes"):
             stored = torch.tensor(image[f"first_{key}"], dtype=dtype).view_as(one[key][:shown])
-            assert float((one[key][:shown] - stored).abs().max()) < 2e-6  # 7 digits
+            # They are stored with 7 digits; float32 runs differ more.
+            assert float((one[key][:shown] - stored).abs().max()) < (1e-6 if dtype == torch.float64 else 1e-5)
 
 
 @every_golden
@@ -153,8 +154,8 @@ def test_files_there_and_back(name: str, tmp_path) -> None:
     again = load_checkpoint(tmp_path / "ours.safetensors")
     x = goldens.inputs(goldens.load(name))[:1, :, :64, :96]
     with torch.no_grad():
-        pairs = zip(torch.utils._pytree.tree_leaves(again.raw(x)), torch.utils._pytree.tree_leaves(model(name).raw(x)))
-        assert all(torch.equal(one, other) for one, other in pairs)
+        # Logits, or the first and second of a detector's raw outputs.
+        assert all(torch.equal(one, other) for one, other in zip(again.raw(x), model(name).raw(x), strict=True))
     convert(tmp_path / "ours.safetensors", tmp_path / "theirs.pth", to="official")
     assert same(torch.load(tmp_path / "theirs.pth", weights_only=True)["state_dict"], official(name))
     torch.save(again.state_dict(), tmp_path / "own.pth")
@@ -169,9 +170,7 @@ def test_other_classes_and_channels(name: str) -> None:
     reference = model(name).state_dict()
     new = {key for key, tensor in found.state_dict().items() if not torch.equal(tensor, reference[key])}
     fresh = {f"{layer}.{leaf}" for layer in found.classifiers for leaf in ("weight", "bias")}
-    biases = {key for key in fresh if "heads" in key and key.endswith("bias")}
     assert new - {"backbone.stem.conv.weight"} == fresh
-    assert biases <= fresh
     assert torch.allclose(found.backbone.stem.conv.weight, reference["backbone.stem.conv.weight"].sum(1, keepdim=True))
     same_size = load_checkpoint(official(name), num_classes=model(name).num_classes, **golden_args(name))
     assert same(same_size.state_dict(), reference)

@@ -308,7 +308,8 @@ def _build(what: Official, info: Mapping[str, Any], **kwargs: Any) -> _Loaded:
     if what.head is not None:
         model = make_dense(what.head, what.variant, **{**what.model_args, **kwargs})
         cfg = model.backbone.pretrained_cfg
-        first = [f"backbone.{layer}" for layer in _names(cfg["first_conv"])]
+        layers = tuple(f".{layer}" for layer in _names(cfg["first_conv"]))
+        first = [layer for layer, _ in model.named_modules() if layer.endswith(layers)]
         return _Loaded(model, what, info, {**cfg, "first_conv": first, "classifier": model.classifiers})
     model = timm.create_model(what.variant, **{**what.model_args, **kwargs})
     cfg = model.pretrained_cfg

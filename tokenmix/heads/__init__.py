@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.heads import deeplab, ffnet_seg, ssdlite
+from tokenmix.heads import deeplab, detectors, ffnet_seg, fpn, ssdlite, upernet
 from tokenmix.names import unknown
 
 __all__ = ["HEADS", "HeadInfo", "Raw", "make_dense"]
@@ -33,8 +33,13 @@ class HeadInfo:
 
 HEADS: dict[str, HeadInfo] = {
     "deeplabv3": HeadInfo(deeplab.deeplabv3, "segmentation", "DeepLabv3, arXiv:1706.05587"),
+    "semantic_fpn": HeadInfo(fpn.semantic_fpn, "segmentation", "Panoptic FPN, arXiv:1901.02446"),
+    "upernet": HeadInfo(upernet.upernet, "segmentation", "UPerNet, arXiv:1807.10221"),
     "ffnet_seg": HeadInfo(ffnet_seg.ffnet_seg, "segmentation", "MetaMixer/FFNet, arXiv:2406.02021"),
     "ssdlite": HeadInfo(ssdlite.ssdlite, "detection", "SSD, arXiv:1512.02325; SSDLite, arXiv:1801.04381"),
+    "retinanet": HeadInfo(detectors.retinanet, "detection", "RetinaNet, arXiv:1708.02002"),
+    "mask_rcnn": HeadInfo(detectors.mask_rcnn, "instances", "Mask R-CNN, arXiv:1703.06870"),
+    "cascade_mask_rcnn": HeadInfo(detectors.cascade_mask_rcnn, "instances", "Cascade R-CNN, arXiv:1906.09756"),
 }
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-# Torchvision's detectors normalise and resize; here the data room has done that, and only the padding is left.
-PADDING_ONLY: dict[str, Any] = {
-    "min_size": 1,
-    "max_size": 1,
-    "image_mean": [0.0, 0.0, 0.0],
-    "image_std": [1.0, 1.0, 1.0],
-    "_skip_resize": True,
-}
 
+class Canvas(GeneralizedRCNNTransform):
+    """Torchvision's entrance to a detector without normalising and resizing, which the data room has done: padding.
 
-def canvas(multiple: int) -> GeneralizedRCNNTransform:
-    """Pads images with zeros on the right and below to their largest height and width, and those to a ``multiple``."""
-    return GeneralizedRCNNTransform(**PADDING_ONLY, size_divisible=multiple)
+    Images get zeros on the right and below up to their largest height and width, rounded up.
+
+    Args:
+        multiple: Of which both are then multiples.
+    """
+
+    def __init__(self, multiple: int) -> None:
+        super().__init__(1, 1, [], [], size_divisible=multiple)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        return image
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target

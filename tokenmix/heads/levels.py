@@ -117,17 +117,18 @@ def feature_levels(
             raise ValueError(unknown("model", backbone, timm.list_models()))
         ours = timm.is_model(backbone) and timm.model_entrypoint(backbone).__module__.startswith("tokenmix.")
         form = {"num_classes": 0} if ours else {"features_only": True, "out_indices": tuple(indices)}
-        backbone = timm.create_model(backbone, **form, **backbone_args)
+        backbone = timm.create_model(backbone, **{**backbone_args, **form})
     elif backbone_args:
         raise TypeError(f"{', '.join(backbone_args)}: arguments of a backbone go with its name, not with a built one")
     if isinstance(backbone, Backbone):
         return Levels(backbone, indices, level_norm)
-    if not hasattr(backbone, "feature_info") or not hasattr(backbone.feature_info, "channels"):
+    info: Any = getattr(backbone, "feature_info", None)
+    if not hasattr(info, "channels"):
         raise TypeError(f"{type(backbone).__name__} returns no feature levels: build it with features_only=True")
-    if len(backbone.feature_info.channels()) != len(indices):
+    if len(info.channels()) != len(indices):
         raise ValueError(
-            f"the backbone returns {len(backbone.feature_info.channels())} levels, and {len(indices)} are needed: "
-            f"build it with out_indices={tuple(indices)}"
+            f"the backbone returns {len(info.channels())} levels, and {len(indices)} are needed: build it with "
+            f"out_indices={tuple(indices)}"
         )
     return TimmLevels(backbone, level_norm)
 

@@ -14,7 +14,7 @@ from tokenmix.backbones.affnet import unit_rule
 from tokenmix.backbones.base import Pool
 from tokenmix.backbones.keymap import KeyMap, Rule
 from tokenmix.heads import ssd_boxes
-from tokenmix.heads.canvas import canvas
+from tokenmix.heads.canvas import Canvas
 from tokenmix.heads.levels import Levels, TimmLevels, feature_levels
 from tokenmix.heads.segmenter import activation
 from tokenmix.layers import ConvNorm
@@ -59,7 +59,7 @@ class SSDLite(nn.Module):
         self.num_classes = num_classes
         self.score_threshold, self.candidates = score_threshold, candidates
         self.nms_threshold, self.max_detections = nms_threshold, max_detections
-        self.transform = canvas(1)
+        self.transform = Canvas(1)
         self.backbone = backbone
         dims = [*backbone.num_chs, *EXTRA_DIMS]
         self.extra = nn.ModuleList(
