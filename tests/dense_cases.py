@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.backbone_cases import TOYS, images
-from tests.scramble import scramble
+from tests.scramble import scramble, settle
 from tokenmix.heads import HEADS, make_dense
 
 SEGMENTERS = tuple(name for name, info in HEADS.items() if info.task == "segmentation")
@@ -26,14 +26,18 @@ SIZES = ((75, 93), (64, 110))
 
 def dense(head: str, backbone: str, *, num_classes: int = 3, narrow: bool = True, **options: Any) -> Any:
     """A dense model with weights that matter and few regions, float64, in eval mode."""
-    toy = TOYS.get(backbone, {}) if narrow else {}
-    model = make_dense(head, backbone, num_classes, **{**NARROW.get(head, {}), **toy, **options})
-    scramble(model)
-    return few_regions(model).double().eval()
+    small = {**NARROW.get(head, {}), **TOYS.get(backbone, {})} if narrow else {}
+    model = make_dense(head, backbone, num_classes, **{**small, **options})
+    settle(scramble(model).eval().backbone, images(64, 64, batch=4, chans=options.get("in_chans", 3)))
+    return few_regions(model).double()
 
 
 def few_regions(model: Any) -> Any:
-    """Let a detector with proposals look at 12 of them instead of 1000, in place; returns it."""
+    """Let a detector with proposals look at 12 of them instead of 1000, and any keep all scores, in place."""
+    for part in model.modules():
+        for name in ("score_thresh", "score_threshold"):
+            if name in vars(part):
+                setattr(part, name, 0.0)
     if hasattr(model, "rpn"):
         model.rpn._pre_nms_top_n = model.rpn._post_nms_top_n = {"training": 12, "testing": 12}
         for stage in getattr(model.roi_heads, "stages", [model.roi_heads]):

@@ -99,8 +99,6 @@ def test_what_a_segmenter_returns(head: str) -> None:
 @pytest.mark.parametrize("head", DETECTORS)
 def test_what_a_detector_returns(head: str) -> None:
     model = dense(head, "mixernet_pico")
-    for stage in getattr(getattr(model, "roi_heads", None), "stages", [getattr(model, "roi_heads", model)]):
-        stage.score_thresh = stage.score_threshold = 0.0
     with torch.no_grad():
         for one, size in zip(model(pictures()), SIZES, strict=True):
             count = len(one["boxes"])
