@@ -20,7 +20,9 @@ from tokenmix.backbones import affnet, casvit, ffnet
 from tokenmix.backbones.keymap import Official
 from tokenmix.backbones.official import CheckpointError, backbone_of, read, unwrap
 from tokenmix.files import atomic_path
+from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import Levels
+from tokenmix.heads.official import DENSE
 from tokenmix.names import unknown
 
 __all__ = ["CheckpointError", "Opened", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
@@ -41,19 +43,24 @@ def load_checkpoint(
     in_chans: int | None = None,
     **model_args: Any,
 ) -> nn.Module:
-    """The model that a checkpoint holds, in eval mode: a classifier, or `Levels` for a dense task's feature checkpoint.
+    """The model that a checkpoint holds, in eval mode.
 
-    Family, variant, classes and input channels are recognised from the keys and shapes. What they cannot tell
-    (AFFNet's norm kind, activation and soft-shrink threshold) may be given; it warns about what was left open. Of a
-    dense task's whole model the backbone is loaded, and it warns about the rest.
+    That is a classifier; a segmenter or detector (see `tokenmix.heads.make_dense`): official ones are AFFNet's
+    DeepLabv3 and SSDLite and FFNet-Seg; or `Levels` for a dense task's feature checkpoint. Of other dense models the
+    backbone is loaded, and it warns about the rest.
+
+    Family, variant, head, classes and input channels are recognised from the keys and shapes. What they cannot tell
+    (AFFNet's norm kind, activation and soft-shrink threshold; DeepLabv3's output stride, rates and head activation) may
+    be given; it warns about what was left open.
 
     Args:
         source: A file of an official project (``.pth``, ``.pt``, ``.pth.tar``), one of ours (``.safetensors``), a
             training run's folder, or a state dict.
         ema: Take the averaged weights where there are some; False takes the raw ones.
-        num_classes: Another number of classes than the file's: the classifier is then new and untrained.
+        num_classes: Another number of classes than the file's: the classifiers are then new and untrained.
         in_chans: Another number of input channels: the first convolution is adapted as timm does it.
-        **model_args: Arguments of the model's builder, for example ``norm="layer"`` or ``drop_path_rate=0.1``.
+        **model_args: Arguments of the model's builder or of its head, for example ``norm="layer"``,
+            ``drop_path_rate=0.1`` or ``head_act="relu"``.
 
     Raises:
         CheckpointError: If the file is missing, truncated, unsafe or of no known architecture.
@@ -99,8 +106,9 @@ def open_model(source: str | os.PathLike[str], **model_args: Any) -> Opened:
     hub = name.startswith(("hf-hub:", "local-dir:"))  # timm's way to name a repository or a folder in its format
     if os.path.exists(name):
         loaded = _load(source, True, model_args)
-        if isinstance(loaded.model, Levels):
-            raise CheckpointError(f"{name}: holds a backbone for dense tasks, not a classifier; use load_checkpoint")
+        if isinstance(loaded.model, Levels) or loaded.what.head is not None:
+            kind = f"a model with a {loaded.what.head} head" if loaded.what.head else "a backbone for dense tasks"
+            raise CheckpointError(f"{name}: holds {kind}, not a classifier; use load_checkpoint")
         name = loaded.what.variant
     else:
         if not hub and not timm.is_model(name):
@@ -159,7 +167,13 @@ def convert(
     what = loaded.what
     if to == "tokenmix":
         args = {key: value for key, value in what.model_args.items() if key not in ("device", "dtype")}
-        header = {"model": what.variant, "model_args": args, "level_norm": what.level_norm, "levels": what.levels}
+        header = {
+            "model": what.variant,
+            "model_args": args,
+            "level_norm": what.level_norm,
+            "levels": what.levels,
+            "head": what.head,
+        }
         content = weights_bytes(loaded.model.state_dict(), {**loaded.info, **header})
         with atomic_path(target) as temporary:
             temporary.write_bytes(content)
@@ -178,7 +192,8 @@ def weights_bytes(state_dict: Mapping[str, Tensor], info: Mapping[str, Any]) -> 
 
     Args:
         state_dict: Under our keys.
-        info: ``model`` and ``model_args`` for timm's ``create_model``, and whatever else is known, such as ``classes``.
+        info: ``model`` and ``model_args`` for timm's ``create_model``, or with ``head`` for `make_dense`, and whatever
+            else is known, such as ``classes``.
     """
     tensors = {
         key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in state_dict.items()
@@ -243,10 +258,20 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
     if str(content.get("format", "")).startswith("tokenmix."):
         raise CheckpointError(f"{name}: holds the state of a training run; name the run's folder for its best weights")
     try:
-        state_dict, left_out = backbone_of(unwrap(content, ema=ema))
+        state_dict = unwrap(content, ema=ema)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
-    what = _recognise(state_dict, name) if info is None else _stored(info, name)
+    left_out: list[str] = []
+    what = _recognise(state_dict, DENSE) if info is None else _stored(info, name)
+    if what is None:
+        state_dict, left_out = backbone_of(state_dict)
+        what = _recognise(state_dict, FAMILIES)
+    if what is None:
+        raise CheckpointError(
+            f"{name}: the architecture is not one of the published {', '.join(FAMILIES)} variants (first keys: "
+            f"{', '.join(list(state_dict)[:3]) or 'none'}); for the weights of another model use "
+            "timm.create_model(NAME, checkpoint_path=FILE)"
+        )
     if left_out:
         shown = ", ".join(f"{key}.*" for key in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
         warnings.warn(f"{name}: only the backbone was loaded; {shown} were left out", stacklevel=3)
@@ -257,7 +282,7 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
             stacklevel=3,
         )
     loaded = _build(replace(what, model_args={**what.model_args, **given}), info or {})
-    family = FAMILIES.get(what.variant.split("_")[0])
+    family = _family(what)
     if family is not None:
         try:
             state_dict = family.checkpoint_filter_fn(state_dict, loaded.model)
@@ -273,8 +298,20 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
     return replace(loaded, model=loaded.model.eval())
 
 
+def _family(what: Official) -> Any:
+    """What knows the official names of such a model, or None."""
+    return FAMILIES.get(what.variant.split("_")[0]) if what.head is None else DENSE.get(what.head)
+
+
 def _build(what: Official, info: Mapping[str, Any], **kwargs: Any) -> _Loaded:
-    model: Any = timm.create_model(what.variant, **{**what.model_args, **kwargs})
+    model: Any
+    if what.head is not None:
+        model = make_dense(what.head, what.variant, **{**what.model_args, **kwargs})
+        cfg = model.backbone.pretrained_cfg
+        layers = tuple(f".{layer}" for layer in _names(cfg["first_conv"]))
+        first = [layer for layer, _ in model.named_modules() if layer.endswith(layers)]
+        return _Loaded(model, what, info, {**cfg, "first_conv": first, "classifier": model.classifiers})
+    model = timm.create_model(what.variant, **{**what.model_args, **kwargs})
     cfg = model.pretrained_cfg
     if what.levels is not None:
         dd = {key: what.model_args.get(key, kwargs.get(key)) for key in ("device", "dtype")}
@@ -284,17 +321,19 @@ def _build(what: Official, info: Mapping[str, Any], **kwargs: Any) -> _Loaded:
 
 def _stored(info: Mapping[str, Any], name: str) -> Official:
     """The model that our own file names."""
-    variant, args, levels = info["model"], dict(info["model_args"]), info.get("levels")
+    variant, args, levels, head = info["model"], dict(info["model_args"]), info.get("levels"), info.get("head")
     if not timm.is_model(variant) and ":" not in variant:  # "hf-hub:owner/name" is timm's way to name one on the hub
         raise CheckpointError(f"{name}: {unknown('model', variant, our_models())}")
+    if head is not None and head not in HEADS:
+        raise CheckpointError(f"{name}: {unknown('head', head, HEADS)}")
     if "classes" in info:
         args.setdefault("num_classes", len(info["classes"]))
-    return Official(variant, args, info.get("level_norm"), tuple(levels) if levels else None)
+    return Official(variant, args, info.get("level_norm"), tuple(levels) if levels else None, head=head)
 
 
-def _recognise(state_dict: Mapping[str, Tensor], name: str) -> Official:
-    """The model that keys and shapes name, the official ones or ours."""
-    for family in FAMILIES.values():
+def _recognise(state_dict: Mapping[str, Tensor], families: Mapping[str, Any]) -> Official | None:
+    """The model that keys and shapes name, the official ones or ours, or None."""
+    for family in families.values():
         if found := family.recognise(_shapes(state_dict)):
             return found
         try:
@@ -304,11 +343,7 @@ def _recognise(state_dict: Mapping[str, Tensor], name: str) -> Official:
             continue
         if found := family.recognise(_shapes(official)):
             return found
-    raise CheckpointError(
-        f"{name}: the architecture is not one of the published {', '.join(FAMILIES)} variants (first keys: "
-        f"{', '.join(list(state_dict)[:3]) or 'none'}); for the weights of another model use "
-        "timm.create_model(NAME, checkpoint_path=FILE)"
-    )
+    return None
 
 
 def _shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -369,9 +404,10 @@ def _fill(model: nn.Module, state_dict: Mapping[str, Tensor], name: str, variant
 
 def _official(model: nn.Module, name: str, what: Official) -> dict[str, Tensor]:
     """The weights under official names, if the official project has such a model."""
-    family = FAMILIES.get(what.variant.split("_")[0])
+    family = _family(what)
     if family is None:
-        raise CheckpointError(f"{name}: {what.variant} has no official names; only {', '.join(FAMILIES)} have")
+        kind, known = (what.variant, FAMILIES) if what.head is None else (f"{what.head} with {what.variant}", DENSE)
+        raise CheckpointError(f"{name}: {kind} has no official names; only {', '.join(known)} have")
     try:
         state_dict = family.KEYS.to_official(model.state_dict())
     except KeyError as error:

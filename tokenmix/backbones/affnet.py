@@ -237,14 +237,14 @@ def _init(module: nn.Module) -> None:
         nn.init.zeros_(module.fc.bias)
 
 
-def _unit(ours: str, official: str) -> Rule:
-    """A convolution with norm and activation."""
+def unit_rule(ours: str, official: str) -> Rule:
+    """CVNets' name of a `ConvNorm`."""
     return Rule(rf"{ours}\.(?P<part>conv|norm|act)\.(?P<leaf>\w+)", (rf"{official}.block.\g<part>.\g<leaf>",))
 
 
 def _inverted(ours: str, official: str) -> list[Rule]:
     parts = {"expand": "exp_1x1", "depthwise": "conv_3x3", "reduce": "red_1x1"}
-    return [_unit(rf"{ours}\.{part}", f"{official}.block.{name}") for part, name in parts.items()]
+    return [unit_rule(rf"{ours}\.{part}", f"{official}.block.{name}") for part, name in parts.items()]
 
 
 def _mixing(stage: int) -> list[Rule]:
@@ -259,20 +259,20 @@ def _mixing(stage: int) -> list[Rule]:
             (rf"{official_layer}.filter.\g<leaf>",),
         ),
         Rule(rf"{layer}\.(?P<leaf>\w+)", (rf"{official_layer}.\g<leaf>",)),
-        _unit(rf"{block}\.proj", f"{official}.conv_proj"),
-        _unit(rf"{block}\.fusion", f"{official}.fusion"),
+        unit_rule(rf"{block}\.proj", f"{official}.conv_proj"),
+        unit_rule(rf"{block}\.fusion", f"{official}.fusion"),
     ]
 
 
 KEYS = KeyMap(
     [
-        _unit("stem", "conv_1"),
+        unit_rule("stem", "conv_1"),
         *_inverted(r"stages\.0\.blocks\.(?P<i>\d+)", r"layer_1.\g<i>"),
         *_inverted(r"stages\.1\.blocks\.(?P<i>\d+)", r"layer_2.\g<i>"),
         *_mixing(2),
         *_mixing(3),
         *_mixing(4),
-        _unit("final", "conv_1x1_exp"),
+        unit_rule("final", "conv_1x1_exp"),
         Rule(r"head\.fc\.(weight|bias)", (r"classifier.fc.\1",)),
     ]
 )

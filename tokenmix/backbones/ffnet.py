@@ -246,7 +246,7 @@ def _block(template: str) -> Callable[[re.Match[str]], str]:
     return name
 
 
-def _conv_norm(ours: str, official: str, when: str | None = None) -> list[Rule]:
+def conv_norm_rules(ours: str, official: str, when: str | None = None) -> list[Rule]:
     """The two rules of a `ConvNorm`; a pattern that names a block is placed there."""
     place = _block if "?P<block>" in ours else str
     return [
@@ -269,30 +269,30 @@ def _rules() -> list[Rule]:
         Rule(r"head\.hidden\.norm" + leaf, (r"head2.1.\g<leaf>",)),
         Rule(r"head\.fc" + leaf, (r"head2.3.\g<leaf>",), when=_STRIP),
         Rule(r"head\.fc" + leaf, (r"head.\g<leaf>",)),
-        *_conv_norm("final", "head1.0", when=_STRIP),
+        *conv_norm_rules("final", "head1.0", when=_STRIP),
         Rule(r"final\.(\w+)", (r"norm.\1",)),
         Rule(r"norms\.(\d)\.(\w+)", (r"norm\1.\2",)),
-        *_conv_norm(down + r"depthwise\.branches\.0", merger + "0.conv"),
-        *_conv_norm(down + r"depthwise\.branches\.1", merger + "0.conv1"),
-        *_conv_norm(down + "pointwise", merger + "1.conv"),
-        *_conv_norm(down + "expand", merger + "0"),
-        *_conv_norm(down + "project", merger + "2"),
-        *_conv_norm(block + r"mixer\.op\.query", "token_mixer.0.main.fc"),
-        *_conv_norm(block + r"mlp\.op\.conv", "channel_mixer.main.conv"),
-        *_conv_norm(block + r"mlp\.op\.conv\.branches\.0", "channel_mixer.main.conv.conv"),
-        *_conv_norm(block + r"mlp\.op\.conv\.branches\.1", "channel_mixer.main.conv.conv1"),
+        *conv_norm_rules(down + r"depthwise\.branches\.0", merger + "0.conv"),
+        *conv_norm_rules(down + r"depthwise\.branches\.1", merger + "0.conv1"),
+        *conv_norm_rules(down + "pointwise", merger + "1.conv"),
+        *conv_norm_rules(down + "expand", merger + "0"),
+        *conv_norm_rules(down + "project", merger + "2"),
+        *conv_norm_rules(block + r"mixer\.op\.query", "token_mixer.0.main.fc"),
+        *conv_norm_rules(block + r"mlp\.op\.conv", "channel_mixer.main.conv"),
+        *conv_norm_rules(block + r"mlp\.op\.conv\.branches\.0", "channel_mixer.main.conv.conv"),
+        *conv_norm_rules(block + r"mlp\.op\.conv\.branches\.1", "channel_mixer.main.conv.conv1"),
     ]
     for i, official in enumerate((0, 2, 4, 5)):
-        rules += _conv_norm(rf"stem\.{i}", f"patch_embed.{official}")
+        rules += conv_norm_rules(rf"stem\.{i}", f"patch_embed.{official}")
     for part, conv in (("key", "conv1"), ("value", "conv2")):
         ours, theirs = rf"mixer\.op\.{part}\.op", f"token_mixer.0.main.{conv}"
         rules.append(Rule(block + ours + leaf, (_block(theirs + r".\g<leaf>"),)))
         for i, name in enumerate(("conv1", "strip_conv1", "strip_conv2")):
-            rules += _conv_norm(first + ours + rf"\.branches\.{i}", f"{theirs}.{name}", when=_STRIP)
+            rules += conv_norm_rules(first + ours + rf"\.branches\.{i}", f"{theirs}.{name}", when=_STRIP)
         for i, name in enumerate(("conv1", "conv2", "strip_conv1", "strip_conv2")):
-            rules += _conv_norm(last + ours + rf"\.branches\.{i}", f"{theirs}.{name}", when=_STRIP)
+            rules += conv_norm_rules(last + ours + rf"\.branches\.{i}", f"{theirs}.{name}", when=_STRIP)
         for i, name in enumerate(("conv", "conv1")):
-            rules += _conv_norm(block + ours + rf"\.branches\.{i}", f"{theirs}.{name}")
+            rules += conv_norm_rules(block + ours + rf"\.branches\.{i}", f"{theirs}.{name}")
     return rules
 
 

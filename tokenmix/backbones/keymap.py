@@ -40,6 +40,8 @@ class Official:
             output, or the kind of each level, ``"none"`` among them; None otherwise.
         levels: The stages whose outputs a feature checkpoint returns, or None for a classifier.
         open_args: Arguments of ``model_args`` that no key or shape tells, and that so keep the default.
+        head: A dense task's head on the backbone, one of `tokenmix.heads.HEADS`, whose arguments are in ``model_args``
+            too; None for a backbone alone.
     """
 
     variant: str
@@ -47,6 +49,7 @@ class Official:
     level_norm: str | tuple[str, ...] | None = None
     levels: tuple[int, ...] | None = None
     open_args: tuple[str, ...] = ()
+    head: str | None = None
 
 
 class KeyMap:

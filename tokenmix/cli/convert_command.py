@@ -17,11 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--norm", help="AFFNet: group (default), layer or batch, or the official name")
     add("--act", help="AFFNet: silu (default), relu, ..., or the official name")
     add("--threshold", type=float, help="AFFNet: soft-shrink threshold (default 0.01)")
+    add("--head-act", help="AFFNet's DeepLabv3 and SSDLite: silu (default), relu, ..., or the official name")
+    add("--output-stride", type=int, choices=(8, 16), help="AFFNet's DeepLabv3: 16 (default) or 8")
+    add("--rates", type=int, nargs=3, help="AFFNet's DeepLabv3: its dilations (default 6 12 18)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Convert and say what it was."""
-    options = {key: getattr(args, key) for key in ("norm", "act", "threshold") if getattr(args, key) is not None}
+    names = ("norm", "act", "threshold", "head_act", "output_stride", "rates")
+    options = {key: getattr(args, key) for key in names if getattr(args, key) is not None}
     model = convert(args.source, args.target, to=args.to, ema=not args.raw, **options)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{args.target}: {count:,} parameters")

@@ -1,1 +1,85 @@
-"""Heads of dense tasks, on the feature levels of a backbone."""
+"""Heads of dense tasks, on the feature levels of a backbone: segmenters and detectors, chosen by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenmix.heads import deeplab, detectors, ffnet_seg, fpn, ssdlite, upernet
+from tokenmix.names import unknown
+
+__all__ = ["HEADS", "HeadInfo", "Raw", "make_dense"]
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """A dense model's head and what is shown of it.
+
+    Attributes:
+        build: ``(backbone, num_classes, *, <options>, **backbone_args) -> nn.Module``.
+        task: ``"segmentation"``, ``"detection"`` or ``"instances"`` (boxes and masks).
+        paper: Where it comes from.
+    """
+
+    build: Callable[..., nn.Module]
+    task: str
+    paper: str
+
+
+HEADS: dict[str, HeadInfo] = {
+    "deeplabv3": HeadInfo(deeplab.deeplabv3, "segmentation", "DeepLabv3, arXiv:1706.05587"),
+    "semantic_fpn": HeadInfo(fpn.semantic_fpn, "segmentation", "Panoptic FPN, arXiv:1901.02446"),
+    "upernet": HeadInfo(upernet.upernet, "segmentation", "UPerNet, arXiv:1807.10221"),
+    "ffnet_seg": HeadInfo(ffnet_seg.ffnet_seg, "segmentation", "MetaMixer/FFNet, arXiv:2406.02021"),
+    "ssdlite": HeadInfo(ssdlite.ssdlite, "detection", "SSD, arXiv:1512.02325; SSDLite, arXiv:1801.04381"),
+    "retinanet": HeadInfo(detectors.retinanet, "detection", "RetinaNet, arXiv:1708.02002"),
+    "mask_rcnn": HeadInfo(detectors.mask_rcnn, "instances", "Mask R-CNN, arXiv:1703.06870"),
+    "cascade_mask_rcnn": HeadInfo(detectors.cascade_mask_rcnn, "instances", "Cascade R-CNN, arXiv:1906.09756"),
+}
+
+
+def make_dense(
+    head: str, backbone: str | nn.Module, num_classes: int, *, device=None, dtype=None, **options: Any
+) -> nn.Module:
+    """A segmenter or detector: a head of `HEADS` on the feature levels of a backbone.
+
+    A segmenter maps ``(B, in_chans, H, W)`` to logits ``(B, num_classes, H, W)``, and in training to a dict of ``out``
+    and perhaps ``aux``. A detector maps a list of images ``(in_chans, H, W)``, normalised and of any sizes, to a list
+    of dicts of ``boxes`` ``(N, 4)`` (corners, pixels), ``scores`` ``(N,)`` and ``labels`` ``(N,)``, and ``masks``
+    ``(N, 1, H, W)`` (probabilities) where it segments instances; in training it takes targets of the same form as its
+    second argument and returns a dict of losses.
+
+    Args:
+        head: A name of `HEADS`.
+        backbone: See `tokenmix.heads.levels.feature_levels`.
+        num_classes: A segmenter's classes; a detector's kinds of objects, whose labels are 1 to ``num_classes``.
+        device: Where parameters and buffers are made.
+        dtype: Their type.
+        **options: The head's own; all others are the backbone's, such as ``drop_path_rate`` and ``pretrained``.
+
+    Raises:
+        ValueError: For an unknown head or backbone, or an option out of range.
+        TypeError: For an option that neither the head nor the backbone has.
+    """
+    if head not in HEADS:
+        raise ValueError(unknown("head", head, HEADS))
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    with nullcontext() if device is None else torch.device(device):
+        return HEADS[head].build(backbone, num_classes, **options).to(device=device, dtype=dtype)
+
+
+class Raw(nn.Module):
+    """``(B, in_chans, H, W)`` -> a dense model's raw outputs, as its method ``raw`` says: the form that is exported."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model.raw(x)

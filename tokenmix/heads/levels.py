@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import timm
 from torch import Tensor, nn
 
 from tokenmix.backbones.base import Backbone, feature_indices
@@ -41,12 +42,8 @@ class Levels(nn.Module):
     ) -> None:
         super().__init__()
         self.indices = sorted(set(feature_indices(len(backbone.stages), indices)))
-        kinds = [norm] * len(self.indices) if isinstance(norm, str) else list(norm)
-        if len(kinds) != len(self.indices):
-            raise ValueError(f"norm {kinds}: there are {len(self.indices)} levels; give one norm, or one for each")
-        for kind in kinds:
-            if kind not in NORMS:
-                raise ValueError(unknown("norm", kind, NORMS))
+        kinds = _norm_kinds(norm, len(self.indices))
+        self.pretrained_cfg = getattr(backbone, "pretrained_cfg", None)
         self.feature_info = [backbone.feature_info[i] for i in self.indices]
         self.num_chs = [info["num_chs"] for info in self.feature_info]
         self.reductions = [info["reduction"] for info in self.feature_info]
@@ -68,3 +65,80 @@ class Levels(nn.Module):
             if i in self.indices:
                 maps.append(norm(x))
         return maps
+
+
+class TimmLevels(nn.Module):
+    """`Levels` of any backbone of timm's: ``(B, in_chans, H, W)`` -> one ``(B, C_i, H_i, W_i)`` per level.
+
+    Args:
+        features: What ``timm.create_model(NAME, features_only=True)`` returns.
+        norm: See `Levels`.
+    """
+
+    def __init__(self, features: Any, norm: str | Sequence[str] = "none") -> None:
+        super().__init__()
+        self.features = features
+        self.pretrained_cfg = getattr(features, "pretrained_cfg", None)
+        self.num_chs: list[int] = features.feature_info.channels()
+        self.reductions: list[int] = features.feature_info.reduction()
+        self.channels_last = getattr(features, "output_fmt", "NCHW") == "NHWC"
+        kinds = _norm_kinds(norm, len(self.num_chs))
+        self.norms = nn.ModuleList(NORMS[kind](dim) for kind, dim in zip(kinds, self.num_chs, strict=True))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = self.features(x)
+        if self.channels_last:
+            maps = [y.permute(0, 3, 1, 2) for y in maps]
+        return [norm(y) for norm, y in zip(self.norms, maps, strict=True)]
+
+
+def feature_levels(
+    backbone: str | nn.Module,
+    indices: Sequence[int],
+    *,
+    level_norm: str | Sequence[str] = "none",
+    **backbone_args: Any,
+) -> Levels | TimmLevels:
+    """The feature levels of a backbone given by name or as a module.
+
+    Args:
+        backbone: A model's name in timm's registry (ours are in it), a `Backbone`, which is taken over, or a model that
+            timm built with ``features_only=True``, whose levels must then be the wanted ones.
+        indices: The wanted levels, ascending; negative ones count from the end.
+        level_norm: The norm behind each level, see `Levels`: ``"layer"`` is FFNet's, ``"batch"`` CAS-ViT's.
+        **backbone_args: For ``timm.create_model``, where a name is given.
+
+    Raises:
+        ValueError: For an unknown name, or levels that the backbone does not have.
+        TypeError: For an argument that the backbone does not have, or a module of another kind.
+    """
+    if isinstance(backbone, str):
+        if not timm.is_model(backbone) and ":" not in backbone:
+            raise ValueError(unknown("model", backbone, timm.list_models()))
+        ours = timm.is_model(backbone) and timm.model_entrypoint(backbone).__module__.startswith("tokenmix.")
+        form = {"num_classes": 0} if ours else {"features_only": True, "out_indices": tuple(indices)}
+        backbone = timm.create_model(backbone, **{**backbone_args, **form})
+    elif backbone_args:
+        raise TypeError(f"{', '.join(backbone_args)}: arguments of a backbone go with its name, not with a built one")
+    if isinstance(backbone, Backbone):
+        return Levels(backbone, indices, level_norm)
+    info: Any = getattr(backbone, "feature_info", None)
+    if not hasattr(info, "channels"):
+        raise TypeError(f"{type(backbone).__name__} returns no feature levels: build it with features_only=True")
+    if len(info.channels()) != len(indices):
+        raise ValueError(
+            f"the backbone returns {len(info.channels())} levels, and {len(indices)} are needed: build it with "
+            f"out_indices={tuple(indices)}"
+        )
+    return TimmLevels(backbone, level_norm)
+
+
+def _norm_kinds(norm: str | Sequence[str], num: int) -> list[str]:
+    """One kind of norm for each of ``num`` levels."""
+    kinds = [norm] * num if isinstance(norm, str) else list(norm)
+    if len(kinds) != num:
+        raise ValueError(f"norm {kinds}: there are {num} levels; give one norm, or one for each")
+    for kind in kinds:
+        if kind not in NORMS:
+            raise ValueError(unknown("norm", kind, NORMS))
+    return kinds
