@@ -1,8 +1,8 @@
 """The command line: a command parses its arguments, calls one public function and prints.
 
 Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
-files it was given; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached;
-141 when whoever read the output has gone.
+files it was given; 3 `data check` found something wrong; 130 interrupted (Ctrl-C) and 143 terminated, in both cases
+after saving what training had reached; 141 when whoever read the output has gone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": "rewrite an official checkpoint under our names, or back",
     "models": "list the models",
     "mixers": "list the token mixers and what fills their slots",
+    "data": "check a data set before training, or pack it into tar shards",
 }
 
 
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, COMMANDS))
         print("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
-        print("\n`tokenmix COMMAND --help` explains each. Exit codes: 0 done, 1 bug, 2 mistake, 130/143 interrupted.")
+        print(
+            "\n`tokenmix COMMAND --help` explains each. Exit codes: 0 done, 1 bug, 2 mistake, 3 bad data, 130/143 interrupted."
+        )
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
         print(f"tokenmix {__version__}")
@@ -78,9 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
-        command.run(args)
+        code = command.run(args)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
