@@ -75,10 +75,10 @@ def test_pictures_are_those_that_webdataset_wrote(tmp_path):
 def test_ways_to_name_the_same_shards(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "set"
-    write_shards(folder, "train", [4, 5])
-    write_shards(folder, "val", [3], first=9)
-    write_shards(tmp_path / "apart" / "train", "a", [4, 5])
-    write_shards(tmp_path / "apart" / "Validation", "a", [3], first=9)
+    write_shards(folder, "train", [4, 9])
+    write_shards(folder, "val", [3], first=13)
+    write_shards(tmp_path / "apart" / "train", "a", [4, 9])
+    write_shards(tmp_path / "apart" / "Validation", "a", [3], first=13)
     for spec in (
         "set",
         "wds:set",
@@ -89,10 +89,10 @@ def test_ways_to_name_the_same_shards(tmp_path, monkeypatch):
         f"file://{folder}/train-{{000000..000001}}.tar::{folder}/val-000000.tar",
     ):
         data = load_data(spec, log=silent)
-        assert all_numbers(data) == list(range(12)), spec
-        assert numbers(data.val) == [9, 10, 11]
+        assert all_numbers(data) == list(range(16)), spec
+        assert numbers(data.val) == [13, 14, 15]
     alone = load_data("set/train-000001.tar", log=silent)
-    assert all_numbers(alone) == [4, 5, 6, 7, 8]
+    assert all_numbers(alone) == list(range(4, 13))
     assert alone.name == "train"
 
 
@@ -207,7 +207,10 @@ def test_a_damaged_shard_is_named_and_the_rest_is_used(tmp_path):
     assert all_numbers(data) == [*range(4), *range(10, 20)]
     expected = f"it ends after {end:,} bytes, within 000004.png: what follows 000003.png is lost"
     assert f"damaged shard {paths[0]}: {expected}" in lines
-    assert [(s.name, s.reason, s.damaged) for s in data.skipped] == [("train-000000.tar", expected, True)]
+    assert [(s.name, s.reason, s.damaged) for s in data.skipped] == [
+        ("train-000000.tar/000004", "no picture, only .cls", False),
+        ("train-000000.tar", expected, True),
+    ]
 
 
 def test_shards_that_cannot_be_used(tmp_path, monkeypatch):

@@ -58,9 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, COMMANDS))
         print("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
-        print(
-            "\n`tokenmix COMMAND --help` explains each. Exit codes: 0 done, 1 bug, 2 mistake, 3 bad data, 130/143 interrupted."
-        )
+        print("\n`tokenmix COMMAND --help` explains each.")
+        print("Exit codes: 0 done, 1 bug, 2 mistake, 3 wrong data, 130/143 interrupted.")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
         print(f"tokenmix {__version__}")

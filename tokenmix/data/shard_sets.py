@@ -83,7 +83,7 @@ def load_shards(
         begin += len(group)
     if not len(sets["train"]):
         raise ValueError(f"{spec}: no usable image for training")
-    _limits(shards, log)
+    _say_limit(shards, found, log)
     split_off(sets, lambda images, rows: cast(ShardImages, images).subset(rows), classes, seed=seed, log=log, name=spec)
     return DataSet(_name(spec), classes, sets["train"], sets["val"], sets["test"], image_size, skipped=skipped)
 
@@ -245,13 +245,18 @@ def _class_list(shards: Sequence[Shard]) -> list[str]:
     return []
 
 
-def _limits(shards: Sequence[Shard], log: Callable[[str], None]) -> None:
-    """Say so if the streams read at a time do not fit together where they are kept."""
-    sizes = [shard.path().stat().st_size for shard in shards[:1] if is_stream(shard.source)]
-    if sizes and sizes[0] * min(2 * LANES, len(shards)) > limit_bytes():
+def _say_limit(shards: Sequence[Shard], found: Sequence[Contents], log: Callable[[str], None]) -> None:
+    """Say so if the streams that are read at a time do not fit together where they are kept."""
+    sizes = [
+        max((sample.offset + sample.size for sample in contents.samples), default=0)
+        for shard, contents in zip(shards, found, strict=True)
+        if is_stream(shard.source)
+    ]
+    needed = sum(sorted(sizes)[-LANES:])
+    if needed > limit_bytes():
         log(
-            f"{len(shards):,} shards of {sizes[0] / 1e9:.2f} GB, {min(LANES, len(shards))} of them read at a time, "
-            f"do not fit into {limit_bytes() / 1e9:g} GB and will be fetched again and again: raise TOKENMIX_CACHE_GB"
+            f"training reads {min(LANES, len(sizes))} shards at a time, together {needed / 1e9:.3g} GB, and only "
+            f"{limit_bytes() / 1e9:.3g} GB are kept: they will be fetched again and again; raise TOKENMIX_CACHE_GB"
         )
 
 
