@@ -79,7 +79,7 @@ def quiet(line: str) -> None:
 def main() -> None:
     """Measure, print and write ``results/data_path-cpu.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1536)
+    parser.add_argument("--images", type=int, default=768)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=RESULTS / "data_path-cpu.json", help="the result file")
     args = parser.parse_args()

@@ -93,7 +93,8 @@ def test_ways_to_name_the_same_shards(tmp_path, monkeypatch):
         assert numbers(data.val) == [13, 14, 15]
     alone = load_data("set/train-000001.tar", log=silent)
     assert all_numbers(alone) == list(range(4, 13))
-    assert alone.name == "train"
+    assert alone.name == "set"
+    assert load_data("apart/train/a-000001.tar", log=silent).name == "a"
 
 
 def test_an_image_folder_with_its_archive_beside_it_stays_one(tmp_path):
@@ -106,7 +107,9 @@ def test_an_image_folder_with_its_archive_beside_it_stays_one(tmp_path):
     assert load_data(f"wds:{tmp_path}", log=silent).classes == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("pattern", ["a", "a{0..3}b", "{08..11}", "{3..1}", "{x,y}-{1..2}", "{x}{}", "{a,}", "{5..5}"])
+@pytest.mark.parametrize(
+    "pattern", ["a", "a{0..3}b", "{08..11}", "{0..10}", "{1..010}", "{3..1}", "{x,y}-{1..2}", "{x}{}", "{a,}", "{5..5}"]
+)
 def test_braces_expand_as_webdatasets_do(pattern):
     assert list(expand(pattern)) == list(braceexpand.braceexpand(pattern))
 

@@ -97,7 +97,7 @@ def test_the_web(server, shards):
     data = load_data(spec, log=silent)
     assert server.asked == 6 + 2
     assert data.train.names == load_data(shards, log=silent).train.names  # neither the address nor its key
-    assert data.name == "train"
+    assert data.name == f"127.0.0.1:{server.server_port}"
     load_data(spec, log=silent)
     assert sorted(epoch(data.train)) != []
     assert server.asked == 6 + 2

@@ -98,7 +98,8 @@ def expand(pattern: str) -> Iterator[str]:
     if first is None:
         parts = words.split(",")
     else:
-        width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+        padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
+        width = max(len(first), len(last)) if padded else 0
         low, high = int(first), int(last)
         steps = range(low, high + 1) if low <= high else range(low, high - 1, -1)
         parts = [f"{number:0{width}d}" for number in steps]
@@ -121,7 +122,7 @@ def _shards(spec: str) -> list[Shard]:
         if not is_stream(pattern) and folder.is_dir():
             inside = _in_folder(folder)
             if not inside:
-                raise ValueError(f"{pattern}: no .tar file in this folder, nor in its folders {', '.join(SPLITS)}")
+                raise ValueError(f"{folder}: no .tar file in this folder, nor in its folders {', '.join(SPLITS)}")
             sources += inside
             continue
         expanded = [source if is_stream(source) else os.path.expanduser(source) for source in expand(pattern)]
@@ -211,10 +212,10 @@ def _classes(spec: str, shards: Sequence[Shard], found: Sequence[Contents]) -> t
     classes = _class_list(shards)
     if words:
         classes = classes or words
-        unknown = [word for word in words if word not in set(classes)]
-        if unknown:
-            raise ValueError(f"{spec}: the label {unknown[0]!r} is not in the list of classes beside the shards")
-        numbers: dict[int | str, int] = {word: classes.index(word) for word in words}
+        numbers: dict[int | str, int] = {name: number for number, name in enumerate(classes)}
+        for word in words:
+            if word not in numbers:
+                raise ValueError(f"{spec}: the label {word!r} is not in the list of classes beside the shards")
     else:
         most = max(label for label in labels if isinstance(label, int))
         if most >= _MOST_CLASSES:
@@ -261,6 +262,11 @@ def _say_limit(shards: Sequence[Shard], found: Sequence[Contents], log: Callable
 
 
 def _name(spec: str) -> str:
-    """The last part of a path, without what is expanded."""
-    place = _place(spec.removeprefix("wds:").split("::")[0].rstrip("/")).rpartition("/")[2]
-    return re.sub(r"[-_.]*(\{.*\}|\d+)?\.tar$", "", place) or place
+    """What to call the data set: its folder, or what its first shard's name begins with unless that is a split."""
+    first = spec.removeprefix("wds:").split("::")[0]
+    path = Path(first).expanduser()
+    if not is_stream(first) and path.is_dir():
+        return path.resolve().name
+    folder, _, base = _place(next(expand(first))).rpartition("/")
+    stem = re.sub(r"[-_.]*[0-9]*\.tar$", "", base)
+    return folder.rpartition("/")[2] if stem.lower() in SPLITS else stem or base

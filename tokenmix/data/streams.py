@@ -20,6 +20,7 @@ T = TypeVar("T")
 _WAITS_S = (1.0, 4.0)  # between the tries
 _TIMEOUT_S = 60.0  # without a byte from the web
 _DEFAULT_LIMIT_GB = 200.0
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # the disk, or what one may use of it
 
 
 def is_stream(source: str) -> bool:
@@ -47,7 +48,7 @@ def fetch(source: str, target: Path, inspect: Callable[[Path], T]) -> T:
                 found = inspect(temporary)
             break
         except (OSError, EOFError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno in _FULL:
                 raise ValueError(
                     f"the disk of {target.parent} is full: set TOKENMIX_DATA to a folder with more room, "
                     "or TOKENMIX_CACHE_GB to what fits"
