@@ -22,6 +22,7 @@ def _name(page: Path) -> str:
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     """All blocks of a page in order, in one namespace."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOKENMIX_DATA", str(tmp_path / "cache"))
     names: dict = {"__name__": "documentation"}
     blocks = [code for skipped, code in BLOCK.findall(page.read_text(encoding="utf-8")) if not skipped]
     assert blocks or page.name == "compare.md"

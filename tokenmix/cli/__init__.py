@@ -1,9 +1,9 @@
 """The command line: a command parses its arguments, calls one public function and prints.
 
 Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
-files it was given; 75 the disk is full, or another process of the run was lost: the same command continues when that is
-over; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached; 141 when
-whoever read the output has gone.
+files it was given; 3 `data check` found something wrong; 75 the disk is full, or another process of the run was lost:
+the same command continues when that is over; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what
+training had reached; 141 when whoever read the output has gone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ COMMANDS = {
     "models": "list the models",
     "recipes": "list the training recipes, or print one",
     "mixers": "list the token mixers and what fills their slots",
+    "data": "check a data set before training, or pack it into tar shards",
 }
 
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, COMMANDS))
         print("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
-        codes = "0 done, 1 bug, 2 mistake, 75 try again later, 130/143 interrupted"
+        codes = "0 done, 1 bug, 2 mistake, 3 wrong data, 75 try again later, 130/143 interrupted"
         print(f"\n`tokenmix COMMAND --help` explains each. Exit codes: {codes}.")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
@@ -82,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
-        command.run(args)
+        code = command.run(args)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues where it stopped", file=sys.stderr)
         return 130

@@ -1,5 +1,6 @@
 """Labelled pictures: where they come from, how they are decoded, and how they become batches."""
 
+from tokenmix.data.check import check_data
 from tokenmix.data.dataset import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -12,6 +13,7 @@ from tokenmix.data.dataset import (
 )
 from tokenmix.data.images import ImageError, open_image
 from tokenmix.data.loader import Batch, Loader
+from tokenmix.data.pack import pack_data
 from tokenmix.data.sources import KNOWN, load_data
 from tokenmix.data.transforms import AUGMENTS, Augment, preprocess, preprocess_file, resize_and_crop, to_pil
 
@@ -30,8 +32,10 @@ __all__ = [
     "Loader",
     "Skipped",
     "TableImages",
+    "check_data",
     "load_data",
     "open_image",
+    "pack_data",
     "preprocess",
     "preprocess_file",
     "resize_and_crop",

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tokenmix.data.images import ImageError, decode, open_image, to_rgb
+from tokenmix.data.chance import permutation
+from tokenmix.data.images import ImageError, decode, open_image, read_file, to_rgb
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -63,6 +65,18 @@ class ImageSet:
         """The picture as RGB, perhaps smaller, with no side reduced below ``at_least`` pixels, where that is faster."""
         return self.load(index)
 
+    def encoded(self, index: int) -> bytes | None:
+        """The picture's file, as it is stored; None where it is not kept as a file.
+
+        Raises:
+            ImageError: The file cannot be read.
+        """
+        return None
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The order in which an epoch of training goes through the pictures, (N,): every one once."""
+        return permutation(len(self), seed, epoch)
+
 
 class ArrayImages(ImageSet):
     """Pictures of one size, kept in memory as ``pixels``, (N, 3, H, W) uint8."""
@@ -93,6 +107,9 @@ class FileImages(ImageSet):
     def load_reduced(self, index: int, at_least: int) -> Image.Image:
         return open_image(self.root / self.files[index], at_least=at_least)
 
+    def encoded(self, index: int) -> bytes:
+        return read_file(self.root / self.files[index])
+
 
 class TableImages(ImageSet):
     """Pictures that another library's data set holds: ``source[rows[i]]`` is a row, ``row[column]`` the picture.
@@ -120,6 +137,14 @@ class TableImages(ImageSet):
     def load_reduced(self, index: int, at_least: int) -> Image.Image:
         return self._decode(index, at_least)
 
+    def encoded(self, index: int) -> bytes | None:
+        picture = self.source[self.rows[index]][self.column]
+        if isinstance(picture, dict) and picture.get("bytes") is not None:
+            return picture["bytes"]
+        if isinstance(picture, dict) and picture.get("path"):
+            return read_file(picture["path"])
+        return None
+
     def _decode(self, index: int, at_least: int | None) -> Image.Image:
         picture = self.source[self.rows[index]][self.column]
         if isinstance(picture, Image.Image):
@@ -138,17 +163,19 @@ def printable(name: str) -> str:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that was left out, and why."""
+    """A picture that was left out, and why; or a shard that is ``damaged``, of which nobody knows how much is lost."""
 
     name: str
     reason: str
+    damaged: bool = False
 
 
 @dataclass
 class DataSet:
     """Pictures for training, for choosing (val) and for the final judgement (test).
 
-    ``image_size`` is the default size in pixels of a square image, ``mean`` and ``std`` are for values in 0..1.
+    ``image_size`` is the default size in pixels of a square image, ``mean`` and ``std`` are for values in 0..1;
+    ``left_out`` are classes without a picture that could be used, which are not among ``classes``.
     """
 
     name: str
@@ -161,6 +188,7 @@ class DataSet:
     std: tuple[float, ...] = IMAGENET_STD
     skipped: list[Skipped] = field(default_factory=list)
     in_chans: int = 3
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def flip(self) -> bool:
@@ -181,15 +209,24 @@ class DataSet:
         )
 
 
-def unreadable(images: ImageSet, log: Callable[[str], None]) -> dict[int, Skipped]:
-    """Decode every picture (JPEG at 1/8 of its size) in threads; the ones that fail, by index.
+Probe = Callable[[ImageSet, int], object]
+"""Looks at a picture of a set, and raises ImageError if it cannot be used."""
+
+
+def decodes(images: ImageSet, index: int) -> None:
+    """The cheapest probe: decode the picture, a JPEG at 1/8 of its size."""
+    images.load_reduced(index, 1)
+
+
+def unreadable(images: ImageSet, log: Callable[[str], None], probe: Probe = decodes) -> dict[int, Skipped]:
+    """Look at every picture, in threads; the ones that cannot be used, by index.
 
     Says how far it is every five seconds. Names the failing ones, at most ten, in the log.
     """
 
     def check(index: int) -> Skipped | None:
         try:
-            images.load_reduced(index, 1)
+            probe(images, index)
         except ImageError as error:
             return Skipped(images.names[index], error.reason)
         return None
@@ -204,10 +241,16 @@ def unreadable(images: ImageSet, log: Callable[[str], None]) -> dict[int, Skippe
             if time.monotonic() - said >= 5:
                 said = time.monotonic()
                 log(f"checking images: {block.stop:,} of {len(images):,}")
-    if failed:
-        log(f"skipped {len(failed):,} of {len(images):,} images that cannot be read:")
-        for skipped in list(failed.values())[:10]:
-            log(f"  {skipped.name}: {skipped.reason}")
-        if len(failed) > 10:
-            log(f"  and {len(failed) - 10:,} more")
+    name_skipped(list(failed.values()), len(images), log)
     return failed
+
+
+def name_skipped(skipped: Sequence[Skipped], count: int, log: Callable[[str], None]) -> None:
+    """Name the pictures, of ``count``, that were left out, at most ten of them."""
+    if not skipped:
+        return
+    log(f"skipped {len(skipped):,} of {count:,} images that cannot be read:")
+    for one in skipped[:10]:
+        log(f"  {one.name}: {one.reason}")
+    if len(skipped) > 10:
+        log(f"  and {len(skipped) - 10:,} more")

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tokenmix.data.chance import stratified
-from tokenmix.data.dataset import DataSet, FileImages, ImageSet, Skipped, printable, unreadable
+from tokenmix.data.dataset import DataSet, FileImages, ImageSet, Probe, Skipped, decodes, printable, unreadable
 from tokenmix.data.images import EXTENSIONS
 
 VAL_SHARE = 0.15
 TEST_SHARE = 0.15
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def load_folder(
-    path: Path, *, seed: int = 0, image_size: int = 224, check: bool = True, log: Callable[[str], None] = print
+    path: Path, *, seed: int = 0, image_size: int = 224, check: bool | Probe = True, log: Callable[[str], None] = print
 ) -> DataSet:
     """The pictures below ``path``, one folder per class, nested as deep as they like.
 
@@ -29,7 +29,8 @@ def load_folder(
         path: The folder.
         seed: Decides which pictures are split off.
         image_size: The default image size of the data set, pixels.
-        check: Decode every picture first, so that the broken ones are skipped now instead of failing later.
+        check: Decode every picture first, so that the broken ones are skipped now instead of failing later; or look at
+            every picture with this function.
         log: Receives what was skipped and what was decided.
 
     Raises:
@@ -44,7 +45,8 @@ def load_folder(
         raise ValueError(f"{path}: no images in the class folders (extensions: {' '.join(EXTENSIONS)})")
     failed: dict[int, Skipped] = {}
     if check:
-        failed = unreadable(FileImages(path, [0] * len(rows), [name for _, _, name in rows]), log)
+        images = FileImages(path, [0] * len(rows), [name for _, _, name in rows])
+        failed = unreadable(images, log, decodes if check is True else check)
         if len(failed) == len(rows):
             first = failed[0]
             raise ValueError(
@@ -55,9 +57,10 @@ def load_folder(
     for split, label, _ in kept:
         if label not in learned:
             raise ValueError(f"{path}: class {label!r} is in {split} but has no readable image in train")
-    for label in found["train"].keys() - learned:
+    left_out = sorted(found["train"].keys() - learned, key=natural)
+    for label in left_out:
         log(f"class {label!r} has no readable image: left out")
-    classes = sorted(learned, key=_natural)
+    classes = sorted(learned, key=natural)
     if len(classes) < 2:
         raise ValueError(
             f"{path}: only one class, {classes[0]!r}; put the images of each class into a folder of its own"
@@ -77,6 +80,7 @@ def load_folder(
         sets["test"],
         image_size,
         skipped=skipped,
+        left_out=[printable(label) for label in left_out],
     )
 
 
@@ -133,8 +137,8 @@ def _find(path: Path) -> dict[str, dict[str, list[str]]]:
     """Every split's classes and their files, relative to ``path``; a flat folder is all train."""
     found: dict[str, dict[str, list[str]]] = {"train": {}, "val": {}, "test": {}}
     splits: dict[str, str] = {}
-    for folder in _folders(path):
-        split = _SPLITS.get(folder.lower())
+    for folder in subfolders(path):
+        split = SPLITS.get(folder.lower())
         if split in splits:
             raise ValueError(f"{path}: {splits[split]!r} and {folder!r} are the same split: keep one of them")
         if split:
@@ -142,7 +146,7 @@ def _find(path: Path) -> dict[str, dict[str, list[str]]]:
     if splits and "train" not in splits:
         raise ValueError(f"{path}: has {' and '.join(map(repr, splits.values()))} but no folder 'train'")
     for split, folder in (splits or {"train": "."}).items():
-        for label in _folders(path / folder):
+        for label in subfolders(path / folder):
             found[split][label] = _files(path / folder / label, path)
     if not found["train"]:
         where = path / splits.get("train", ".")
@@ -150,9 +154,10 @@ def _find(path: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _folders(path: Path) -> list[str]:
+def subfolders(path: Path) -> list[str]:
+    """The names of the folders in a folder, in their natural order, without hidden ones."""
     with os.scandir(path) as entries:
-        return sorted((entry.name for entry in entries if entry.is_dir() and _visible(entry.name)), key=_natural)
+        return sorted((entry.name for entry in entries if entry.is_dir() and _visible(entry.name)), key=natural)
 
 
 def _files(folder: Path, root: Path) -> list[str]:
@@ -164,14 +169,14 @@ def _files(folder: Path, root: Path) -> list[str]:
             for name in files
             if _visible(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
         ]
-    return sorted(names, key=_natural)
+    return sorted(names, key=natural)
 
 
 def _visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """A sort key that puts 2 before 10 and ignores case."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts], name

@@ -52,8 +52,26 @@ def open_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> 
         with open(path, "rb") as file:
             return decode(file, os.fspath(path), at_least=at_least)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ImageError(f"cannot read {os.fspath(path)}: {reason}", reason) from error
+        raise _unreadable(path, error) from error
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of the file at ``path``.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> ImageError:
+    """The error for a file that the system does not let us read."""
+    reason = error.strerror or str(error)
+    return ImageError(f"cannot read {os.fspath(path)}: {reason}", reason)
 
 
 def decode(file: BinaryIO | bytes, name: str, *, at_least: int | None = None) -> Image.Image:
@@ -83,6 +101,14 @@ def decode(file: BinaryIO | bytes, name: str, *, at_least: int | None = None) ->
         except Exception as error:  # Pillow's format plugins raise nearly every type on broken files
             reason = str(error) or type(error).__name__
     raise ImageError(f"cannot read {name}: {reason}", reason)
+
+
+def stored_as(content: bytes) -> tuple[str, str]:
+    """Format and mode in Pillow's words, such as ``("JPEG", "L")``, of a picture that `decode` can decode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open(io.BytesIO(content)) as image:
+            return image.format or "", image.mode
 
 
 def _open(file: BinaryIO) -> Image.Image:

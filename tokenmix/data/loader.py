@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
-from tokenmix.data.chance import hashes, kept_generators, permutation, seed_generators, uniforms
+from tokenmix.data.chance import hashes, kept_generators, seed_generators, uniforms
 from tokenmix.data.dataset import ArrayImages, ImageSet
 from tokenmix.data.transforms import (
     Augment,
@@ -168,7 +168,7 @@ class Loader:
 
     def _iterate(self, epoch: int, steps: list[Step]) -> Iterator[Batch]:
         count = len(self.image_set)
-        order = permutation(count, self.seed, epoch) if self.train else np.arange(count)
+        order = self.image_set.order(self.seed, epoch) if self.train else np.arange(count)
         plan = [self._part(epoch, step, order) for step in steps]
         if not self.workers:
             for key in plan:

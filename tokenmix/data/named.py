@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokenmix.data.dataset import ArrayImages, DataSet, ImageSet, Skipped, TableImages, unreadable
+from tokenmix.data.dataset import ArrayImages, DataSet, ImageSet, Probe, Skipped, TableImages, decodes, unreadable
 from tokenmix.data.folder import split_off
 
 # class in torchvision.datasets, keywords of (train, val, test), default image size
@@ -92,7 +92,7 @@ def _subset(images: ImageSet, rows: list[int]) -> ImageSet:
 
 
 def load_hub(
-    name: str, *, seed: int = 0, image_size: int = 224, check: bool = True, log: Callable[[str], None] = print
+    name: str, *, seed: int = 0, image_size: int = 224, check: bool | Probe = True, log: Callable[[str], None] = print
 ) -> DataSet:
     """The data set ``owner/name`` of the Hugging Face hub, which its library ``datasets`` downloads into its own cache.
 
@@ -131,7 +131,7 @@ def load_hub(
         if len(rows) < len(labels):
             log(f"{name}: {len(labels) - len(rows):,} images of {found} have no label and are not used")
         images = TableImages(source, image, rows, [labels[row] for row in rows], [f"{found}/{row}" for row in rows])
-        failed = unreadable(images, log) if check else {}
+        failed = unreadable(images, log, decodes if check is True else check) if check else {}
         skipped += failed.values()
         sets[split] = _subset(images, [row for row in range(len(images)) if row not in failed])
     if not len(sets["train"]):

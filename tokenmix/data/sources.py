@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenmix.data.dataset import DataSet
+from tokenmix.data.dataset import DataSet, Probe
 from tokenmix.data.digits import load_digits
 from tokenmix.data.folder import load_folder
 from tokenmix.data.named import TORCHVISION, load_hub, load_torchvision
+from tokenmix.data.shard_sets import is_shard_spec, load_shards
 from tokenmix.names import unknown
 
 KNOWN = {
@@ -29,20 +30,21 @@ def load_data(
     download: bool = False,
     log: Callable[[str], None] = print,
     image_size: int | None = None,
-    check: bool = True,
+    check: bool | Probe = True,
 ) -> DataSet:
     """The data set that ``spec`` names.
 
     Args:
-        spec: ``"digits"``, another key of `KNOWN`, the path of an image folder, or ``"hf:owner/name"``. A known name
-            wins over a folder of that name (write ``./digits`` for the folder).
+        spec: ``"digits"``, another key of `KNOWN`, the path of an image folder, ``"hf:owner/name"``, or tar shards: a
+            folder of them, ``"path/train-{000..127}.tar"``, ``"https://..."``, ``"pipe:command"`` (see `load_shards`).
+            A known name wins over a folder of that name (write ``./digits`` for the folder).
         seed: Decides which images are split off where a set has no validation or test images of its own. The split of
             the digits is always the same.
         download: Allow a torchvision data set to be downloaded. (A Hugging Face name always is, once.)
         log: Receives one line at a time: progress, what was skipped, the sizes.
         image_size: The data set's default image size in pixels; its own default is 32 for digits and CIFAR, else 224.
-        check: Decode every image of a folder or a Hugging Face data set first, so that broken ones are skipped and
-            reported now.
+        check: Decode every image of a folder, a Hugging Face data set or shards first, so that broken ones are skipped
+            and reported now; or look at each with this function (shards: decode them all the same).
 
     Raises:
         ValueError: An unknown name or path, nothing readable in it, not downloaded, or a missing library.
@@ -57,6 +59,8 @@ def load_data(
         data = load_torchvision(name, seed=seed, download=download, image_size=image_size, log=log)
     elif name.startswith("hf:"):
         data = load_hub(name.removeprefix("hf:"), seed=seed, image_size=image_size or 224, check=check, log=log)
+    elif is_shard_spec(name):
+        data = load_shards(name, seed=seed, image_size=image_size or 224, check=bool(check), log=log)
     elif path.is_dir():
         data = load_folder(path, seed=seed, image_size=image_size or 224, check=check, log=log)
     elif path.exists():

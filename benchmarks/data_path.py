@@ -1,0 +1,132 @@
+"""Pictures per second from disk to batches: ``python benchmarks/data_path.py [--workers 0 1 2]``.
+
+Drawn JPEG photographs of 500 x 375 pixels, as files and as tar shards, loaded as for training at 224 pixels, each way
+several times in turn. The system has the files in memory, so that this is what the processor does; PyTorch has one
+thread. ``cpu_ms``, without workers, is the processor time per picture: it hardly depends on what else runs on the
+machine, and 1000 / ``cpu_ms`` is what a core can do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tokenmix.bench.machine import describe
+from tokenmix.data import DataSet, Loader, check_data, load_data, pack_data
+from tokenmix.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+BATCH = 64
+ROUNDS = 3
+
+
+def draw(folder: Path, count: int) -> None:
+    """Photographs of two classes, about 100 KB each: soft shapes and grain, as cameras make them."""
+    for number in range(count):
+        draws = np.random.default_rng(number)
+        soft = Image.fromarray(draws.integers(0, 256, (12, 16, 3), np.uint8)).resize(
+            (500, 375), Image.Resampling.BICUBIC
+        )
+        grain = draws.normal(0, 9, (375, 500, 1)) + draws.normal(0, 4, (375, 500, 3))
+        path = folder / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.asarray(soft) + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+
+
+def read_epoch(data: DataSet, workers: int) -> dict[str, float]:
+    """An epoch of training batches: pictures per second, and this process's milliseconds of CPU per picture."""
+    loader = Loader(
+        data.train,
+        batch_size=BATCH,
+        image_size=224,
+        mean=data.mean,
+        std=data.std,
+        train=True,
+        augment="imagenet",
+        workers=workers,
+    )
+    if workers:
+        for _ in loader.batches(0):  # starts the workers
+            pass
+    begin, cpu, count = time.perf_counter(), time.process_time(), 0
+    for batch in loader.batches(1):
+        count += len(batch["label"])
+    return {
+        "images_per_s": count / (time.perf_counter() - begin),
+        "cpu_ms": 1000 * (time.process_time() - cpu) / count,
+    }
+
+
+def timed(call: Any, *args: Any, **options: Any) -> tuple[Any, float]:
+    """What a call returns, and how many seconds it took."""
+    begin = time.perf_counter()
+    return call(*args, **options), time.perf_counter() - begin
+
+
+def quiet(line: str) -> None:
+    """Hear nothing."""
+
+
+def main() -> None:
+    """Measure, print and write ``results/data_path-cpu.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=768)
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=RESULTS / "data_path-cpu.json", help="the result file")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        os.environ["TOKENMIX_DATA"] = str(root / "cache")
+        draw(root / "files", args.images)
+        sets = {"files": load_data(root / "files", log=quiet)}
+        _, pack_s = timed(pack_data, sets["files"], root / "shards", shard_size=128, log=quiet)
+        _, first_s = timed(load_data, root / "shards", check=False, log=quiet)
+        sets["shards"], again_s = timed(load_data, root / "shards", check=False, log=quiet)
+        report, check_s = timed(check_data, root / "files", log=quiet)
+        assert not report["broken"]
+        kilobytes = sum(path.stat().st_size for path in (root / "files").rglob("*.jpg")) / args.images / 1000
+        rows = []
+        for workers in args.workers:
+            rounds = [{kind: read_epoch(data, workers) for kind, data in sets.items()} for _ in range(ROUNDS)]
+            for kind in sets:
+                speeds = sorted(one[kind]["images_per_s"] for one in rounds)
+                row = {
+                    "source": kind,
+                    "workers": workers,
+                    "images_per_s": round(statistics.median(speeds), 1),
+                    "images_per_s_range": [round(speeds[0], 1), round(speeds[-1], 1)],
+                }
+                if not workers:
+                    row["cpu_ms"] = round(statistics.median(one[kind]["cpu_ms"] for one in rounds), 3)
+                rows.append(row)
+                print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    per_1000 = 1000 / args.images
+    seconds = {
+        "pack": round(pack_s * per_1000, 3),
+        "first_index": round(first_s * per_1000, 3),
+        "remembered_index": round(again_s * per_1000, 3),
+        "check": round(check_s * per_1000, 3),
+    }
+    print("seconds per 1,000 images:", seconds)
+    result = {
+        "images": args.images,
+        "kilobytes": round(kilobytes, 1),
+        "batch_size": BATCH,
+        "seconds_per_1000_images": seconds,
+        "rows": rows,
+    }
+    write_json(args.out, {"machine": describe(), **result})
+
+
+if __name__ == "__main__":
+    main()
