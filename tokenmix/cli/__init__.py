@@ -1,8 +1,9 @@
 """The command line: a command parses its arguments, calls one public function and prints.
 
 Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
-files it was given; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached;
-141 when whoever read the output has gone.
+files it was given, or failed runs of a sweep; 75 the training is in a queue and the same command collects it later; 130
+interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached; 141 when whoever read the
+output has gone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from tokenmix.version import __version__
 COMMANDS = {
     "compare": "which token mixer for these images and this device? train, judge, export and measure several",
     "train": "train one model by a recipe",
+    "sweep": "train a recipe over a grid of settings: mixers x seeds x sizes",
+    "job": "do one run of a comparison or sweep: what a cluster starts",
     "eval": "judge a trained model on a data set",
     "predict": "name what is on pictures",
     "export": "write a model for another runtime, verified",
@@ -57,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, COMMANDS))
         print("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
-        print("\n`tokenmix COMMAND --help` explains each. Exit codes: 0 done, 1 bug, 2 mistake, 130/143 interrupted.")
+        print("\n`tokenmix COMMAND --help` explains each.")
+        print("Exit codes: 0 done, 1 bug, 2 mistake, 75 queued, 130/143 interrupted.")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
         print(f"tokenmix {__version__}")
@@ -78,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
-        command.run(args)
+        code = command.run(args)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
