@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,10 @@ class Ray:
             return
         address = self.address or os.environ.get("RAY_ADDRESS") or "auto"
         try:
+            if match := re.fullmatch(r"([^/]+):(\d+)", address):  # Ray itself would try for minutes
+                socket.create_connection((match[1], int(match[2])), timeout=10).close()
             ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             where = "on this machine" if address == "auto" else f"at {address}"
             raise ValueError(
                 f"no Ray cluster found {where} ({str(error).splitlines()[0]}): start one with `ray start --head`, "
