@@ -17,7 +17,8 @@ from torch import nn
 
 import tokenmix
 from tokenmix.bench.match import nearest_widths
-from tokenmix.comparison import compare, slug, spec_name
+from tokenmix.comparison import compare, spec_name
+from tokenmix.files import slug
 
 pytest.importorskip("sklearn")
 pytest.importorskip("onnxruntime")

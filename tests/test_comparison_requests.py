@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from tokenmix.cli import compare_command, main
-from tokenmix.comparison import Request, _command, _specs, compare, spec_name
+from tokenmix.comparison import compare, spec_name
+from tokenmix.comparison.request import Request, named_specs
+from tokenmix.comparison.results import command_line
 from tokenmix.recipes import make_recipe
 
 pytest.importorskip("sklearn")
@@ -28,7 +30,7 @@ def stopped(monkeypatch):
     def stop(*_):
         raise Stop
 
-    monkeypatch.setattr("tokenmix.comparison._train", stop)
+    monkeypatch.setattr("tokenmix.jobs.local.attempt", stop)
     return functools.partial(compare, log=lambda line: None)
 
 
@@ -94,7 +96,7 @@ def test_names_of_objects():
     ],
 )
 def test_one_text_lists_mixers_or_stages(text, names):
-    assert list(_specs(text)) == names
+    assert list(named_specs(text, "mixernet_pico")) == names
 
 
 @pytest.mark.parametrize("mixers", [("aff", "pool"), ("aff,pool,dsm,swift",), ("aff,aff,pool,pool", "aff")])
@@ -102,16 +104,18 @@ def test_the_command_line_asks_for_the_same(mixers, monkeypatch):
     asked = {}
 
     def note(data, mixers, **options):
-        asked.update(options, data=data, mixers=list(_specs(mixers)))
+        asked.update(options, data=data, mixers=list(named_specs(mixers, "mixernet_pico")))
         raise ValueError("enough")
 
     monkeypatch.setattr(compare_command, "compare", note)
     options = {"recipe": None, "settings": ["epochs=3", "image_size=(16, 24)"], "batch_sizes": (1, 4), "compile": True}
     request = Request("my photos", mixers, "mixernet_tiny", make_recipe("basic"), 2, "macs")
-    words = shlex.split(_command(request, out="my runs/x", **options, measure_seconds=5.0, device="cpu", workers=2))
+    settings = options.pop("settings")
+    asked = {**options, "measure_seconds": 5.0, "device": "cpu", "workers": 2}
+    words = shlex.split(command_line(request, "my runs/x", settings, asked, compare.__kwdefaults__))
     assert main(words[1:]) == 2
     wanted = {"data": "my photos", "mixers": list(mixers), "skeleton": "mixernet_tiny", "seeds": 2, "match": "macs"}
-    wanted |= {**options, "out": "my runs/x", "measure_seconds": 5.0, "device": "cpu", "workers": 2}
+    wanted |= {**asked, "out": "my runs/x", "settings": settings}
     assert {name: asked[name] for name in wanted} == wanted
 
 

@@ -34,6 +34,8 @@ ROOMS = (
     "export",
     "bench",
     "inspection",
+    "jobs",
+    "sweeps",
     "comparison",
     "web",
     "cli",

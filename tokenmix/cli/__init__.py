@@ -1,9 +1,10 @@
 """The command line: a command parses its arguments, calls one public function and prints.
 
 Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
-files it was given; 3 `data check` found something wrong; 75 the disk is full, or another process of the run was lost:
-the same command continues when that is over; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what
-training had reached; 141 when whoever read the output has gone.
+files it was given, or failed runs of a sweep; 3 `data check` found something wrong; 75 the training goes on later: the
+disk is full, another process of the run was lost, or Slurm has it in a queue, and the same command continues or collects;
+130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached; 141 when whoever read
+the output has gone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from tokenmix.version import __version__
 COMMANDS = {
     "compare": "which token mixer for these images and this device? train, judge, export and measure several",
     "train": "train one model by a recipe",
+    "sweep": "train a recipe over a grid of settings: mixers x seeds x sizes",
+    "job": "do one run of a comparison or sweep: what a cluster starts",
     "eval": "judge a trained model on a data set",
     "predict": "name what is on pictures",
     "export": "write a model for another runtime, verified",

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from tokenmix.bench.match import BUDGETS
 from tokenmix.cli.output import print_json
+from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
+from tokenmix.jobs import Queued
 from tokenmix.report.findings import headline
 from tokenmix.report.table import text_table
 
@@ -47,33 +49,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add("--fresh", action="store_true", help="start again, whatever the folder holds")
     add("--json", action="store_true", help="print the results as JSON and nothing else")
+    add_runner(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Compare, then print the table."""
     mixers = args.mixers[0] if len(args.mixers) == 1 else args.mixers
     settings = [*args.set, *([f"epochs={args.epochs:g}"] if args.epochs is not None else [])]
-    results = compare(
-        args.data_option or args.data,
-        mixers,
-        out=args.out,
-        skeleton=args.skeleton,
-        recipe=args.recipe,
-        settings=settings,
-        seeds=args.seeds,
-        match=args.match,
-        batch_sizes=tuple(args.batch_sizes),
-        compile=args.compile,
-        measure_seconds=args.measure_seconds,
-        device=args.device,
-        workers=args.workers,
-        download=args.download,
-        fresh=args.fresh,
-        log=(lambda line: None) if args.json else print,
-    )
+    try:
+        results = compare(
+            args.data_option or args.data,
+            mixers,
+            out=args.out,
+            skeleton=args.skeleton,
+            recipe=args.recipe,
+            settings=settings,
+            seeds=args.seeds,
+            match=args.match,
+            batch_sizes=tuple(args.batch_sizes),
+            compile=args.compile,
+            measure_seconds=args.measure_seconds,
+            device=args.device,
+            workers=args.workers,
+            download=args.download,
+            fresh=args.fresh,
+            on=chosen_runner(args),
+            log=(lambda line: None) if args.json else print,
+        )
+    except Queued as queued:
+        return say_queued(queued, args.json)
     if args.json:
         print_json(results)
-        return
+        return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(f"\n{text_table(results, width=width)}\n{headline(results)}")
     print(f"\nreport: {Path(args.out) / 'report.html'}\nagain:  {results['command']}")
+    return 0

@@ -1,0 +1,77 @@
+"""Train a recipe over a grid of settings.
+
+One run for every combination of the values of all `--over`, each in a folder of its own, and a table with the mean and
+the spread over the seeds. A run that fails stands in the table, and the others go on. The same command continues, and
+may ask for more values.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tokenmix.cli.output import print_json, table
+from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
+from tokenmix.jobs import Queued
+from tokenmix.sweeps import sweep
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``tokenmix sweep``."""
+    add = parser.add_argument
+    add("recipe", help="a recipe's name or JSON file, or a model's name")
+    add("settings", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for all runs: epochs=3")
+    add(
+        "--over",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,VALUE",
+        help="what is varied: seed=0,1,2 or model_args.mixers=aff,pool; a value with commas in brackets or quotes; "
+        "repeatable",
+    )
+    add("--data", help="digits, an image folder, cifar10, ..., or hf:owner/name (default: the recipe's)")
+    add("--out", default="runs/sweep", metavar="DIR", help="folder for the runs (default: %(default)s)")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add("--download", action="store_true", help="allow named data sets to be downloaded")
+    add("--fresh", action="store_true", help="start again, whatever the runs' folders hold")
+    add("--json", action="store_true", help="print the outcome as JSON and nothing else")
+    add_runner(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, then print the table."""
+    try:
+        results = sweep(
+            args.recipe,
+            args.over,
+            out=args.out,
+            settings=args.settings,
+            data=args.data,
+            device=args.device,
+            workers=args.workers,
+            download=args.download,
+            fresh=args.fresh,
+            on=chosen_runner(args),
+            log=(lambda line: None) if args.json else print,
+        )
+    except Queued as queued:
+        return say_queued(queued, args.json)
+    failed = [row for row in results["runs"] if row["error"]]
+    if args.json:
+        print_json(results)
+        return 2 if failed else 0
+    rows = [
+        [*row["values"].values(), str(row["runs"]), str(row["failed"]), _number(row["mean"]), _number(row["spread"])]
+        for row in results["table"]
+    ]
+    print()
+    print(table([*results["table"][0]["values"], "runs", "failed", results["metric"], "spread"], rows))
+    for row in failed:
+        print(f"\n{row['folder']} failed: {row['error']}")
+    print(f"\ntable: {Path(args.out) / 'sweep.csv'}")
+    return 2 if failed else 0
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,161 @@
+"""The main job: which token mixer for these images and this device? Mixers side by side, from data to shipped model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenmix.bench.match import BUDGETS
+from tokenmix.comparison.measuring import measure
+from tokenmix.comparison.request import (
+    DEFAULT_MIXERS,
+    DEFAULT_SKELETON,
+    Request,
+    Spec,
+    base_recipe,
+    check_owner,
+    claim,
+    named_specs,
+    own_dims,
+)
+from tokenmix.comparison.results import add_samples, command_line, facts
+from tokenmix.comparison.training import Trained, choose_dims, judge, mixer_jobs
+from tokenmix.data import load_data
+from tokenmix.data.transforms import height_width
+from tokenmix.evaluate import find_device
+from tokenmix.export.extras import require
+from tokenmix.files import locked, write_json, write_text
+from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
+from tokenmix.names import unknown
+from tokenmix.report.comparison import write_comparison
+from tokenmix.train import FitResult
+
+SCHEMA = "tokenmix.compare/1"
+
+
+def compare(
+    data: str | os.PathLike[str] = "digits",
+    mixers: Sequence[Spec] | str = DEFAULT_MIXERS,
+    *,
+    out: str | Path,
+    skeleton: str = DEFAULT_SKELETON,
+    recipe: str | None = None,
+    settings: Sequence[str] = (),
+    seeds: int = 1,
+    match: str | None = None,
+    batch_sizes: Sequence[int] = (1, 32),
+    compile: bool = False,
+    measure_seconds: float = 60.0,
+    device: str = "cpu",
+    workers: int = 0,
+    download: bool = False,
+    fresh: bool = False,
+    on: str | Runner = "local",
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train each mixer in the same skeleton under one budget, judge it on held-out images, export and measure it.
+
+    Everything lands in ``out``: ``results.json`` (which is also returned), ``report.html``, ``command.txt``, and a
+    folder per mixer with ``best.safetensors`` and ``model.onnx``. A second call continues where the first one ended.
+
+    Args:
+        data: ``"digits"``, an image folder, a torchvision data set's name, or ``hf:owner/name``.
+        mixers: Mixer specs, each for all stages or, ``"aff,aff,pool,pool"``, one per stage. A text lists several with
+            commas between; in it, ``"[aff,aff,pool,pool]"`` is one mixer.
+        out: The folder for the results.
+        skeleton: A model's name whose builder takes ``mixers`` and ``dims``.
+        recipe: A recipe's name or file; the default is ``digits`` for the digits and ``basic`` otherwise.
+        settings: Overrides of the recipe, ``"epochs=3"``.
+        seeds: How many times each mixer is trained; the accuracy is then a mean with a spread.
+        match: ``"params"`` or ``"macs"`` changes the widths of the others to the first mixer's budget.
+        batch_sizes: Of the latency measurement.
+        compile: Measure `torch.compile` too; its first compilation takes a minute per mixer.
+        measure_seconds: Time for the latency measurement of all mixers together.
+        device: Where to train and measure.
+        workers: Processes that load images; 0 loads in this one.
+        download: Allow torchvision's and Hugging Face's data sets to be downloaded.
+        fresh: Throw away what ``out`` holds of an earlier comparison.
+        on: Where to train: ``"local"``, ``"ray"``, ``"slurm"``, or one of `tokenmix.jobs` with its options. The rest
+            is done by this process.
+        log: Takes progress lines.
+
+    Raises:
+        ValueError: For an unknown name, or if ``out`` holds another comparison or another process is at work in it.
+        ImportError: If an optional package is missing; the message has the install command.
+        tokenmix.jobs.Queued: Slurm has the training; the same call collects it later.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require(package, "compare")
+    data = os.fspath(data)
+    runner = make_runner(on)
+    own = own_dims(skeleton)
+    specs = named_specs(mixers, skeleton)
+    if match is not None and match not in BUDGETS:
+        raise ValueError(unknown("budget to match", match, BUDGETS))
+    if seeds < 1:
+        raise ValueError(f"seeds must be 1 or more, got {seeds}")
+    if not batch_sizes or min(batch_sizes) < 1 or measure_seconds <= 0:
+        raise ValueError("batch sizes and the seconds to measure must be positive")
+    if isinstance(runner, Local):
+        find_device(device)
+    base = base_recipe(recipe, settings, data, skeleton)
+    request = Request(data, tuple(specs), skeleton, base, seeds, match)
+    folder = Path(out)
+    with locked(folder):
+        check_owner(folder, request, fresh)
+        images = load_data(data, seed=base.seed, download=download, log=log)
+        size = height_width(base.image_size or images.image_size)
+        dims = choose_dims(request, own, specs, size, len(images.classes), log)
+        claim(folder, request, fresh)
+        training = {"device": device, "workers": workers, "download": download}
+        jobs = {
+            name: mixer_jobs(folder, request, name, spec, dims[name], images, **training)
+            for name, spec in specs.items()
+        }
+        trained: dict[str, Trained] = {}
+        with contextlib.closing(runner.run([job for group in jobs.values() for job in group], folder, log)) as outcomes:
+            for number, (name, spec) in enumerate(specs.items(), 1):
+                log(f"[{number}/{len(specs)}] {name}")
+                runs = [_finished(outcomes) for _ in jobs[name]]
+                trained[name] = judge(name, spec, jobs[name], runs, images, size, log)
+        measure(folder, skeleton, trained, images, size, batch_sizes, compile, measure_seconds, device, log)
+        pictures = add_samples(trained, images)
+        asked = {
+            "recipe": recipe,
+            "batch_sizes": batch_sizes,
+            "compile": compile,
+            "measure_seconds": measure_seconds,
+            "device": device,
+            "workers": workers,
+            **options(runner),
+        }
+        results = {
+            "schema": SCHEMA,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command_line(request, str(out), settings, asked, compare.__kwdefaults__ or {}),
+            **facts(request, images, size),
+            "threads": torch.get_num_threads(),
+            "batch_sizes": list(batch_sizes),
+            "runtimes": list(next(iter(trained.values())).entry["latency_ms"]),
+            "mixers": {name: one.entry for name, one in trained.items()},
+        }
+        results = json.loads(json.dumps(results))  # what is returned is what the file holds
+        write_json(folder / "results.json", results)
+        write_text(folder / "command.txt", results["command"] + "\n")
+        write_comparison(results, folder / "report.html", pictures)
+    return results
+
+
+def _finished(outcomes: Outcomes) -> FitResult:
+    """The next outcome, which must be a result."""
+    outcome = next(outcomes)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -1,0 +1,146 @@
+"""What a comparison is asked for: every mistake in it is found here, before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from tokenmix.bench.match import base_dims
+from tokenmix.checkpoints import our_models
+from tokenmix.files import write_json
+from tokenmix.mixers import MixerSpec, list_mixers, split_specs
+from tokenmix.names import unknown
+from tokenmix.recipes import Recipe, make_recipe, override
+
+DEFAULT_MIXERS = ("aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
+DEFAULT_SKELETON = "mixernet_pico"
+DECIDED = {
+    "data": "the data are the first argument",
+    "model": "name the skeleton with --skeleton (skeleton=)",
+    "model_args": "name the mixers with --mixers (mixers=); --match chooses the widths",
+}
+
+Spec = MixerSpec | Sequence[MixerSpec]  # for all stages, or one per stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Everything that decides the numbers of a comparison; what it was asked with is kept in ``compare.json``."""
+
+    data: str
+    mixers: tuple[str, ...]
+    skeleton: str
+    recipe: Recipe
+    seeds: int
+    match: str | None
+
+
+def spec_name(spec: Spec) -> str:
+    """A spec as text: itself, or where a class or function comes from; those of the stages with commas between."""
+    if isinstance(spec, str):
+        return spec
+    if isinstance(spec, Sequence):
+        return ",".join(map(spec_name, spec))
+    if isinstance(spec, functools.partial):
+        return f"{spec_name(spec.func)}({', '.join(f'{name}={value!r}' for name, value in spec.keywords.items())})"
+    module = getattr(spec, "__module__", None)
+    return f"{module}:{getattr(spec, '__qualname__', type(spec).__name__)}"
+
+
+def named_specs(mixers: Sequence[Spec] | str, skeleton: str) -> dict[str, Spec]:
+    """Specs by name, each built once in the skeleton.
+
+    Raises:
+        ValueError: A mixer is unknown or named twice, or there are not as many as the skeleton has stages for them.
+    """
+    listed = [
+        re.sub(r"\s*\[(.*)\]\s*", r"\1", spec) if isinstance(spec, str) else spec
+        for spec in (_listed(mixers) if isinstance(mixers, str) else mixers)
+    ]
+    if not listed:
+        raise ValueError(f"name at least one mixer; known: {', '.join(list_mixers())}")
+    names = [spec_name(spec) for spec in listed]
+    for name, spec in zip(names, listed, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(f"mixer {name!r} is named {names.count(name)} times; each needs a name of its own")
+        with torch.device("meta"):
+            timm.create_model(skeleton, mixers=spec)
+    return dict(zip(names, listed, strict=True))
+
+
+def _listed(text: str) -> list[str]:
+    """The mixers that a text lists; one that comes twice can only mean stages, and brackets always do."""
+    specs = split_specs(text)
+    return specs if len(set(specs)) == len(specs) else [text]
+
+
+def own_dims(skeleton: str) -> tuple[int, ...]:
+    """The widths of a skeleton's stages.
+
+    Raises:
+        ValueError: It is unknown, or takes no mixers.
+    """
+    known = our_models()
+    if not timm.is_model(skeleton):
+        raise ValueError(unknown("skeleton", skeleton, known))
+    try:
+        return base_dims(skeleton)
+    except TypeError:
+        raise ValueError(f"{skeleton} takes no mixers, so it is no skeleton; these are: {', '.join(known)}") from None
+
+
+def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: str) -> Recipe:
+    """The recipe by which all mixers are trained, but for the mixer and the widths.
+
+    Raises:
+        ValueError: It or a setting is wrong, or a setting decides what the comparison itself decides.
+    """
+    recipe = make_recipe(name or (data if data == "digits" else "basic"))
+    for key in (setting.partition("=")[0].split(".")[0].strip() for setting in settings):
+        if key in DECIDED:
+            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[key]}")
+    recipe = dataclasses.replace(override(recipe, settings), model=skeleton, model_args={}, data=data)
+    if recipe.preprocess != "data" or recipe.crop_pct is not None:
+        raise ValueError("compare prepares images as the data set says: set preprocess=data and crop_pct=None")
+    return recipe
+
+
+def check_owner(folder: Path, request: Request, fresh: bool) -> None:
+    """Make sure that ``folder`` belongs to this comparison, so that nothing in it is taken for what it is not."""
+    stamp = folder / "compare.json"
+    if fresh or not stamp.is_file():
+        return
+    found, wanted = json.loads(stamp.read_text(encoding="utf-8")), _identity(request)
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if "recipe" in differing:
+        differing.remove("recipe")
+        differing += [f"recipe.{k}" for k, v in wanted["recipe"].items() if found.get("recipe", {}).get(k) != v]
+    if differing:
+        raise ValueError(
+            f"{folder} holds another comparison (it differs in {', '.join(differing)}): "
+            "choose another folder with --out, or start it again with --fresh"
+        )
+
+
+def claim(folder: Path, request: Request, fresh: bool) -> None:
+    """Write into ``folder`` which comparison it belongs to, once nothing but training can go wrong."""
+    if fresh:
+        for entry in folder.glob("*/seed-*"):
+            shutil.rmtree(entry)
+    write_json(folder / "compare.json", _identity(request))
+
+
+def _identity(request: Request) -> dict[str, Any]:
+    """What must not change in a folder: all but the mixers, which may join what is there."""
+    wanted = json.loads(json.dumps(dataclasses.asdict(request)))
+    wanted.pop("mixers")
+    return wanted

@@ -1,0 +1,177 @@
+"""A job: one training run in one folder, described by a file that any process on any machine can take up."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokenmix.data import DataSet, load_data
+from tokenmix.evaluate import find_device
+from tokenmix.files import write_json
+from tokenmix.recipes import Recipe, differences
+from tokenmix.train import FitResult, fit
+
+SCHEMA = "tokenmix.job/1"
+MISTAKES = (ValueError, TypeError, OSError, ImportError)  # what a user can mend; anything else is a bug
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Args:
+        folder: Where it leaves what ``fit`` writes, with ``job.json`` and, at the end, ``outcome.json``.
+        recipe: What to do.
+        data_seed: Decides how images that come in one heap are split.
+        device: Where to train.
+        workers: Processes that load images.
+        download: Allow named data sets to be downloaded.
+        threads: Processor threads; another number may change the last digits.
+        label: Stands before each line of progress.
+        images: Gives the data to a job of this process, for data that several share; None: the job loads its own.
+        make: Makes the network, for one that the recipe cannot name; such a job cannot leave this process.
+    """
+
+    folder: Path
+    recipe: Recipe
+    data_seed: int
+    device: str = "cpu"
+    workers: int = 0
+    download: bool = False
+    threads: int = field(default_factory=torch.get_num_threads)
+    label: str = ""
+    images: Callable[[], DataSet] | None = None
+    make: Callable[[], nn.Module] | None = None
+
+    @property
+    def file(self) -> Path:
+        """The description."""
+        return self.folder / "job.json"
+
+    @property
+    def outcome_file(self) -> Path:
+        """What came of it, once it has ended."""
+        return self.folder / "outcome.json"
+
+    def write(self) -> None:
+        """Write the description."""
+        plain = {name: getattr(self, name) for name in ("data_seed", "device", "workers", "download", "threads")}
+        write_json(self.file, {"schema": SCHEMA, "recipe": json.loads(self.recipe.to_json()), **plain})
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Job:
+        """The job of a folder.
+
+        Raises:
+            ValueError: There is none.
+        """
+        file = Path(folder) / "job.json"
+        if not file.is_file():
+            raise ValueError(f"{folder} holds no job: there is no {file.name} in it")
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values.pop("schema", None) != SCHEMA:
+            raise ValueError(f"{file} is not of the schema {SCHEMA}")
+        return cls(Path(folder), Recipe.from_json(json.dumps(values.pop("recipe"))), **values)
+
+
+Outcome = FitResult | Exception  # what came of a job, or why it failed
+Outcomes = Generator[Outcome, None, None]
+
+
+class Queued(Exception):
+    """Jobs are in a queue, and the results come later: the message says how to watch and to collect them.
+
+    Args:
+        message: For the user.
+        id: The queue's name for them.
+        unfinished: Their folders.
+    """
+
+    def __init__(self, message: str, id: str, unfinished: Sequence[Path]) -> None:
+        super().__init__(message)
+        self.id, self.unfinished = id, list(unfinished)
+
+
+def claim(jobs: Sequence[Job]) -> None:
+    """Write the description of every job into its folder.
+
+    Raises:
+        ValueError: A folder holds a run of another recipe or data split; then nothing was written.
+    """
+    for job in jobs:
+        if not job.file.is_file():
+            continue
+        found = Job.read(job.folder)
+        changed = differences(found.recipe, job.recipe)
+        if found.data_seed != job.data_seed:
+            changed.append(f"seed of the split ({found.data_seed} -> {job.data_seed})")
+        if changed:
+            raise ValueError(
+                f"{job.folder} holds a run of another recipe: {', '.join(changed)}; "
+                "give another output folder, or start again with --fresh (fresh=True)"
+            )
+    for job in jobs:
+        job.write()
+
+
+def attempt(job: Job, log: Log) -> Outcome:
+    """Train, or continue, or return at once if that is done, and leave what came of it in ``outcome.json``.
+
+    An error is an outcome, a signal is raised.
+    """
+    outcome: Outcome
+    try:
+        find_device(job.device)
+        recipe = job.recipe
+        load = job.images or partial(load_data, recipe.data, seed=job.data_seed, download=job.download, log=log)
+        options: dict[str, Any] = {"device": job.device, "workers": job.workers, "label": job.label}
+        outcome = fit(recipe, load(), job.folder, model=job.make, log=log, **options)
+    except Exception as error:
+        outcome = error
+    write_json(job.outcome_file, pack(outcome))
+    return outcome
+
+
+def perform(folder: str | Path, log: Log = print) -> Outcome:
+    """Do the job that a folder describes, as `attempt` does it.
+
+    Raises:
+        ValueError: The folder holds no job.
+    """
+    job = Job.read(folder)
+    torch.set_num_threads(job.threads)
+    return attempt(job, log)
+
+
+def pack(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON."""
+    if isinstance(outcome, FitResult):
+        return {"best": outcome.best, "history": outcome.history, "seconds": outcome.seconds}
+    if isinstance(outcome, MISTAKES):
+        return {"mistake": str(outcome)}
+    return {"failure": "".join(traceback.format_exception(outcome))}
+
+
+def unpack(found: dict[str, Any], job: Job) -> Outcome:
+    """What ``pack`` put away; a mistake becomes a ValueError, anything else a RuntimeError."""
+    if "mistake" in found:
+        return ValueError(found["mistake"])
+    if "failure" in found:
+        return RuntimeError(f"the job in {job.folder} failed:\n{found['failure']}")
+    return FitResult(**found, best_weights=job.folder / "best.safetensors")
+
+
+def outcome_of(job: Job) -> Outcome | None:
+    """What `attempt` left in the job's folder; None if the job has not ended."""
+    file = job.outcome_file
+    return unpack(json.loads(file.read_text(encoding="utf-8")), job) if file.is_file() else None
