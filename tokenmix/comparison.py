@@ -429,6 +429,7 @@ def _export(folder: Path, trained: _Trained, images: DataSet, size: tuple[int, i
             std=images.std,
             crop_pct=images.crop_pct,
             interpolation="bicubic",
+            crop_mode="center",
         )
         try:
             found = verify_onnx(path, trained.model, real)

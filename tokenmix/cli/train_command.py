@@ -7,6 +7,7 @@ command continues an interrupted run. On eight GPUs: `torchrun --nproc-per-node=
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from tokenmix.cli.output import print_json
 from tokenmix.data import load_data
@@ -14,6 +15,7 @@ from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
 from tokenmix.train.distributed import speaks
 from tokenmix.train.loop import fit
+from tokenmix.train.trackers import TRACKERS, check_trackers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add("--fresh", action="store_true", help="start again, whatever the folder holds")
+    add("--track", default="", metavar="NAMES", help=f"who else follows the run, with commas: {', '.join(TRACKERS)}")
     add("--json", action="store_true", help="print the outcome as JSON and nothing else")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, then print what came of it."""
     log = (lambda line: None) if args.json or not speaks() else print
+    trackers = [name.strip() for name in args.track.split(",") if name.strip()]
+    check_trackers(trackers)
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
     recipe = make_recipe(args.recipe, settings)
     find_device(args.device)
@@ -47,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
         log=log,
         progress=not args.json,
         fresh=args.fresh,
+        trackers=trackers,
     )
     if not speaks():
         return
@@ -55,3 +61,4 @@ def run(args: argparse.Namespace) -> None:
         return
     print(f"best: {result.best['val_top1']:.2f} % of the validation images after epoch {result.best['epoch']}")
     print(f"weights: {result.best_weights}")
+    print(f"report: {Path(args.out) / 'report.html'}")

@@ -195,10 +195,10 @@ def curves(
     width: int = 360,
     height: int = 300,
 ) -> str:
-    """Values over epochs, one line per mixer, as ``<svg>``; nothing where there is no value.
+    """Values over epochs, one line or more, as ``<svg>``; nothing where there is no value.
 
     Args:
-        lines: The (epoch, value) points of each mixer, by its place in the results.
+        lines: The (epoch, value) points of each line, by its number, which decides its colour: a mixer's place.
         title: What the values are, with their unit.
         series: The name of the values in the page's data, for the tooltip.
         percent_weight: For accuracies: what one image weighs in percent.
@@ -231,7 +231,7 @@ def curves(
         f'data-series="{series}" data-first="{x.low:g}" data-last="{x.high:g}" data-left="{left}" data-right="{right}"'
     )
     return _svg(
-        width, height, f"{title} over epochs, one line per mixer", "curves", "".join(parts), extra + ' tabindex="0"'
+        width, height, f"{title} over epochs", "curves", "".join(parts), extra + ' tabindex="0"'
     )
 
 

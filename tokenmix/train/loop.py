@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,9 +33,11 @@ from tokenmix.tasks import Batch
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.distributed import Group, processes
 from tokenmix.train.learner import Learner
-from tokenmix.train.log import Progress
+from tokenmix.train.log import Progress, pace
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
+from tokenmix.train.trackers import MARKS, check_trackers
+from tokenmix.train.watch import Watch
 
 __all__ = ["Diverged", "FitResult", "Terminated", "fit"]
 
@@ -50,8 +52,8 @@ class FitResult:
 
     Args:
         best: The row of ``history`` of the best epoch, with ``weights_sha256`` of the file.
-        history: One row per epoch: ``epoch`` (from 1), ``loss``, ``val_*`` of the metric, ``lr`` (of its last step) and
-            ``seconds`` since the start, over all sessions.
+        history: One row per epoch: ``epoch`` (from 1), ``step`` (its last), ``loss``, ``val_*`` of the metric, ``lr``
+            (of that step), ``seconds`` since the start, over all sessions, and what ``Watch.speed`` measured.
         seconds: Time spent on training and validation, over all sessions.
         best_weights: The safetensors file.
     """
@@ -91,10 +93,12 @@ def fit(
     label: str = "",
     fresh: bool = False,
     checkpoint_seconds: float = 60.0,
+    trackers: Sequence[str] = (),
 ) -> FitResult:
     """Train by the recipe; continue where an earlier run in the same folder stopped; return at once if it finished.
 
-    Writes ``recipe.json``, ``last.pt`` and ``previous.pt`` (checkpoints), ``history.jsonl``, ``best.safetensors`` (the
+    Writes ``recipe.json``, ``last.pt`` and ``previous.pt`` (checkpoints), ``history.jsonl`` and ``history.csv`` (a row
+    per epoch), ``steps.jsonl`` (the loss in about a thousand points), ``report.html``, ``best.safetensors`` (the
     weights with the highest validation headline, of the average if the recipe keeps one; at a tie the lower loss) and
     ``best.json``. The global random state is left as it was.
 
@@ -116,12 +120,14 @@ def fit(
         label: Stands before each line.
         fresh: Forget the checkpoints in ``out`` and start again.
         checkpoint_seconds: Longest time between two checkpoints; there is one after each epoch anyway.
+        trackers: Who else follows the run: names in ``tokenmix.train.trackers.TRACKERS``.
 
     Raises:
         ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint, or another
             process is at work in it; there are no images, no such model or no such device.
         Diverged: The loss stayed NaN or infinite.
     """
+    check_trackers(trackers)
     recipe = replace(recipe, image_size=height_width(recipe.image_size or data.image_size))
     with processes(find_device(device)) as group:
         cuda = group.device.type == "cuda"
@@ -135,12 +141,17 @@ def fit(
             show = progress and not run.state.finished
             total, done = run.calendar.total, run.state.steps
             run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
+            run.watch.open(trackers, run.progress.say, run.state.history)
             try:
                 while not run.state.finished:
                     run.train_epoch()
                     run.end_epoch()
+            except BaseException as error:
+                run.watch.report(*run.told, error)
+                raise
             finally:
                 run.progress.clear()
+                run.watch.close(failed=not run.state.finished)
             group.wait()
             return run.result()
 
@@ -175,6 +186,8 @@ class _Run:
         self.train_loader, self.val_loader = self.loaders(workers)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
         self.checkpoints, self.versions = Checkpoints(out), versions()
+        facts = {"versions": self.versions, "device": str(group.device), "processes": group.world, "made": bool(model)}
+        self.watch = Watch(recipe, data, out, group, self.calendar, self.learner.task, workers, facts, log)
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = self.saved = time.monotonic()
@@ -216,6 +229,7 @@ class _Run:
         if self.group.first:
             if fresh:
                 self.checkpoints.clear()
+                (self.out / MARKS).unlink(missing_ok=True)
             content = self.checkpoints.load(self.log)
         self.group.wait()  # the first one has put broken files out of the way
         if not self.group.first:
@@ -225,6 +239,7 @@ class _Run:
             self.learner.begin()
             if self.group.first:
                 write_text(self.out / "recipe.json", self.recipe.to_json())
+            self.watch.publish(*self.told)
             return
         remedy = "give another output folder, or start again with --fresh (fresh=True)"
         if changed := differences(Recipe.from_json(content["recipe"]), self.recipe):
@@ -233,6 +248,7 @@ class _Run:
             raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
         self.learner.load(content, self.checkpoints.last)
         self.state = _State(**content["state"])
+        self.watch.load(content["watch"])
         self.best_weights = content["best_weights"]
         self.publish(weights=True)
         if not self.state.finished:
@@ -250,6 +266,7 @@ class _Run:
                 "data": self.facts,
                 "versions": self.versions,
                 "state": asdict(self.state),
+                "watch": self.watch.state(),
                 **self.learner.state(),
                 "best_weights": self.best_weights,
             }
@@ -263,8 +280,7 @@ class _Run:
         """
         if not self.group.first:
             return
-        rows = "".join(json.dumps(row) + "\n" for row in self.state.history)
-        write_text(self.out / "history.jsonl", rows)
+        self.watch.publish(*self.told)
         if self.state.best is None or not weights:
             return
         info = {
@@ -279,6 +295,11 @@ class _Run:
             temporary.write_bytes(weights_bytes(self.best_weights, info))
         digest = sha256(self.out / WEIGHTS)
         write_json(self.out / "best.json", {**self.state.best, "weights_sha256": digest, "versions": self.versions})
+
+    @property
+    def told(self) -> tuple[list[dict[str, Any]], int, float]:
+        """What the watch shows: the rows, and the steps and seconds of the run."""
+        return self.state.history, self.state.steps, self.state.seconds
 
     def tick(self) -> None:
         """Count the time since the last call."""
@@ -307,7 +328,7 @@ class _Run:
         if state.step == steps:
             return  # it was stopped in the validation
         images = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
-        for batch in self.train_loader.batches(state.epoch, state.step):
+        for batch in self.watch.waiting(self.train_loader.batches(state.epoch, state.step)):
             self.step(batch, images[state.step])
             state.step += 1
             self.progress.step(state.steps, self.describe)
@@ -316,6 +337,7 @@ class _Run:
             self.pause()
             if time.monotonic() - self.saved >= self.checkpoint_seconds:
                 self.save()
+                self.watch.refresh(*self.told)
         assert state.step == steps, "the loader ended before its length"
 
     def step(self, batch: Batch, images: int) -> None:
@@ -330,6 +352,7 @@ class _Run:
         elif bad == "loss" or not self.learner.searching:
             self.skip(batch, bad)
         state.steps += 1
+        self.watch.step(state.steps, None if bad else loss, images)
 
     def skip(self, batch: Batch, what: str) -> None:
         """Count a bad step, say which it was, and stop if there were too many."""
@@ -349,25 +372,28 @@ class _Run:
         state = self.state
         judged = self.learner.judged
         self.group.share_buffers(judged)
-        metrics = evaluate(judged, _Watched(self.val_loader, self.pause), self.group.device)
+        loader = _Watched(self.val_loader, self.pause)
+        metrics = evaluate(judged, loader, self.group.device, self.watch.witnesses)
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
-        row: dict[str, Any] = {"epoch": state.epoch, "loss": loss}
+        row: dict[str, Any] = {"epoch": state.epoch, "step": state.steps, "loss": loss}
         row |= {f"val_{name}": value for name, value in metrics.items()}
         row |= {"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)}
+        row |= self.watch.speed()
         row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
         state.history.append(row)
         better = state.best is None or self.rank(row) > self.rank(state.best)
         if better:
             state.best = row
             self.best_weights = {name: value.cpu().clone() for name, value in judged.model.state_dict().items()}
+        self.watch.judged(state.epoch, better)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
         state.finished = state.steps >= self.calendar.total
         self.save()
         self.publish(weights=better)
         headline = self.learner.task.headline.lstrip("-")
-        shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}"
+        shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}  {pace(row)}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
