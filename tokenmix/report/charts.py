@@ -192,6 +192,7 @@ def curves(
     *,
     series: str,
     percent_weight: float | None = None,
+    zero: bool = False,
     width: int = 360,
     height: int = 300,
 ) -> str:
@@ -202,6 +203,7 @@ def curves(
         title: What the values are, with their unit.
         series: The name of the values in the page's data, for the tooltip.
         percent_weight: For accuracies: what one image weighs in percent.
+        zero: For amounts: let the axis begin at 0.
         width: Pixels.
         height: Pixels.
     """
@@ -210,13 +212,14 @@ def curves(
         return ""
     epochs = [epoch for points in drawn.values() for epoch, _ in points]
     values = [value for points in drawn.values() for _, value in points]
-    left, right, top, bottom = 46, width - 12, 26, height - 40
-    first, last = min(epochs), max(epochs)
-    x = Scale(first, last if last > first else first + 1, left, right, "whole")
+    right, top, bottom = width - 12, 26, height - 40
     if percent_weight is None:
-        y = cost_scale(values, bottom, top)
+        y = cost_scale([*values, 0.0] if zero else values, bottom, top)
     else:
         y = percent_scale(values, bottom, top, weight=percent_weight)
+    left = max(46, round(14 + _CHAR * max(len(text) for _, text in y.ticks(6))))
+    first, last = min(epochs), max(epochs)
+    x = Scale(first, last if last > first else first + 1, left, right, "whole")
     parts = [_frame(x, y, left, right, top, bottom, "epoch", title)]
     parts.append(f'<path class="cursor" d="M0 {top}V{bottom}"/>')
     for index, points in drawn.items():

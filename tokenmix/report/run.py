@@ -172,7 +172,7 @@ def _drawn(charts: Sequence[Mapping[str, Any]], place: str, images: int) -> str:
             continue
         lines = {number: points for number, (_, points) in chart["lines"].items()}
         weight = 100 / images if chart["series"] == "metric" else None
-        drawing = curves(lines, chart["title"], series=chart["series"], percent_weight=weight)
+        drawing = curves(lines, chart["title"], series=chart["series"], percent_weight=weight, zero=place == "speed")
         names = [(number, name) for number, (name, points) in chart["lines"].items() if points]
         key = "".join(
             f'<span><svg width="22" height="8" aria-hidden="true"><path class="curve c{number}" d="M0 4H22"/></svg>'
@@ -218,7 +218,7 @@ def _confusion(run: Mapping[str, Any]) -> str:
     recalls = [(truth, right.get(truth, 0)) for truth in hardest if right.get(truth, 0) < totals[truth]]
     classes = _table(
         ("Class", "Right", "Recall"),
-        [(_class(run, t), f"{n:,} of {totals[t]:,}", f"{100 * n / totals[t]:.1f} %") for t, n in recalls],
+        [(_class(run, t), f"{n:,}\u00a0of\u00a0{totals[t]:,}", f"{100 * n / totals[t]:.1f} %") for t, n in recalls],
     )
     tables = f"<div><h3>Most confused</h3>{pairs}</div><div><h3>Hardest classes</h3>{classes}</div>" if errors else ""
     if len(run["classes"]) > MATRIX:
@@ -231,7 +231,7 @@ def _confusion(run: Mapping[str, Any]) -> str:
 
 
 def _table(heads: tuple[str, str, str], rows: Sequence[tuple[str, str, str]]) -> str:
-    """The first rows; the columns from the third on, and those with digits first, are numbers."""
+    """The first rows; the last column holds numbers."""
     top = "".join(f'<th scope="col">{head}</th>' for head in heads)
     lines = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[:_ROWS]
