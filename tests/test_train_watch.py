@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+import tokenmix.train.publish as publish
 import tokenmix.train.watch as watching
 from tests.test_train_resume import Killed, killed, outcome, run, same
 from tests.train_toys import toy_data, toy_recipe
@@ -106,10 +107,12 @@ def test_the_report_shows_what_the_kept_weights_get_wrong(tmp_path) -> None:
 
 
 def test_the_report_follows_the_run(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(watching, "REFRESH_S", 0.0)
+    monkeypatch.setattr(publish, "REFRESH_S", 0.0)
     seen: list[str] = []
-    inner = watching.Watch.refresh
-    monkeypatch.setattr(watching.Watch, "refresh", lambda self, *told: (inner(self, *told), seen.append(page(self.out))))
+    inner = publish.Publisher.refresh
+    monkeypatch.setattr(
+        publish.Publisher, "refresh", lambda self, *told: (inner(self, *told), seen.append(page(self.out)))
+    )
     run(tmp_path)
     assert len(seen) == 15  # within three epochs of six steps
     assert "Running: epoch 0.1667 of 3." in seen[0]
@@ -132,7 +135,7 @@ def test_a_report_that_fails_is_said_once_and_the_run_goes_on(tmp_path, monkeypa
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(watching, "write_run", full)
+    monkeypatch.setattr(publish, "write_run", full)
     result, lines = run(tmp_path)
     assert len(result.history) == 3
     assert [line for line in lines if "report.html could not be written: no space left on device" in line] == lines[:1]

@@ -90,7 +90,7 @@ class Opened:
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """``mean``, ``std``, ``crop_pct``, ``interpolation`` and ``crop_mode``, as loaders and `preprocess` take them."""
+        """``mean``, ``std``, ``crop_pct``, ``interpolation`` and ``crop_mode``, as loaders take them."""
         names = ("mean", "std", "crop_pct", "interpolation", "crop_mode")
         return {name: getattr(self, name) for name in names}
 

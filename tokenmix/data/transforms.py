@@ -166,9 +166,7 @@ def preprocess(
     crop_mode: str = "center",
 ) -> Tensor:
     """An RGB picture -> (3, H, W) float32, normalised: what evaluation and prediction feed to a model."""
-    fitted = resize_and_crop(
-        image, image_size, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode
-    )
+    fitted = resize_and_crop(image, image_size, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
     return normalise(VF.pil_to_tensor(fitted), mean, std)
 
 
@@ -191,9 +189,7 @@ def preprocess_file(
         ImageError: The file cannot be read.
     """
     image = open_image(path, at_least=enough(image_size, crop_pct))
-    return preprocess(
-        image, image_size, mean, std, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode
-    )
+    return preprocess(image, image_size, mean, std, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
 
 
 def enough(image_size: int | Sequence[int], crop_pct: float) -> int:

@@ -233,9 +233,7 @@ def curves(
     extra = (
         f'data-series="{series}" data-first="{x.low:g}" data-last="{x.high:g}" data-left="{left}" data-right="{right}"'
     )
-    return _svg(
-        width, height, f"{title} over epochs", "curves", "".join(parts), extra + ' tabindex="0"'
-    )
+    return _svg(width, height, f"{title} over epochs", "curves", "".join(parts), extra + ' tabindex="0"')
 
 
 def _frame(x: Scale, y: Scale, left: float, right: float, top: float, bottom: float, below: str, above: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -56,7 +56,11 @@ def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | 
         sections,
         styles=["charts.css", "comparison.css"],
         scripts=["matrix.js", "comparison.js", "curves.js"],
-        data={"classes": comparison.classes, "mixers": [_data(row) for row in comparison.rows], "curves": _read(comparison)},
+        data={
+            "classes": comparison.classes,
+            "mixers": [{"name": row.name, "confusion": _cells(row)} for row in comparison.rows],
+            "curves": _lines(comparison),
+        },
     )
 
 
@@ -206,11 +210,7 @@ def _confusion(comparison: Comparison) -> str:
     )
 
 
-def _data(row: Row) -> dict[str, Any]:
-    return {"name": row.name, "confusion": _cells(row)}
-
-
-def _read(comparison: Comparison) -> dict[str, Any]:
+def _lines(comparison: Comparison) -> dict[str, Any]:
     """What the cursor of the curves reads: the unit of each series, and its lines by the mixer's place."""
     return {
         key: {

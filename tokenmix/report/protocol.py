@@ -24,9 +24,7 @@ def protocol_html(comparison: Comparison) -> str:
         part("Comparison", _budget(comparison)),
         part("Data", _data(comparison)),
         part("Recipe", flat(mapping(raw.get("recipe")))),
-        part(
-            "Machine", flat({key: value for key, value in mapping(raw.get("machine")).items() if key != "versions"})
-        ),
+        part("Machine", flat({key: value for key, value in mapping(raw.get("machine")).items() if key != "versions"})),
         part("Versions", flat(mapping(raw.get("versions") or dig(raw, "machine", "versions")))),
         "</div>",
         _files(comparison),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmix.files import write_text
+from tokenmix.files import write_csv
 from tokenmix.metrics import Answered
 
 COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "param_count", "img_size", "crop_pct", "interpolation")
@@ -55,20 +55,20 @@ def add_result(
     """
     rows: list[dict[str, Any]] = [row for row in read_results(path) if row["model"] != model]
     height, width = image_size
-    row = {"model": model, "param_count": f"{parameters / 1e6:.2f}"}
+    row: dict[str, Any] = {"model": model, "param_count": f"{parameters / 1e6:.2f}"}
     row |= {"img_size": height if height == width else f"{height}x{width}"}
     row |= {"crop_pct": round(preparation["crop_pct"], 4), "interpolation": preparation["interpolation"]}
     for name in ("top1", "top5"):
         row |= {name: f"{numbers[name]:.3f}", f"{name}_err": f"{100 - numbers[name]:.3f}"}
     rows.append(row)
     rows.sort(key=lambda each: (-float(each["top1"]), each["model"]))
-    write_text(path, _csv(COLUMNS, ([each[name] for name in COLUMNS] for each in rows)))
+    write_csv(path, COLUMNS, ([each[name] for name in COLUMNS] for each in rows))
 
 
 def write_predictions(
     path: str | os.PathLike[str], answered: Answered, names: Sequence[str], classes: Sequence[str]
 ) -> None:
-    """Write a row per image: its name, label, prediction, the softmax probabilities of both, and whether it is right."""
+    """Write a row per image: its name, label, prediction, the probability of each, and whether it is right."""
 
     def row(place: int) -> list[Any]:
         label, told = int(answered.label[place]), int(answered.prediction[place])
@@ -76,30 +76,22 @@ def write_predictions(
         told_name = classes[told] if told >= 0 else ""
         return [names[int(answered.index[place])], classes[label], told_name, *shares, int(label == told)]
 
-    write_text(path, _csv(PREDICTIONS, map(row, range(len(answered.index)))))
+    write_csv(path, PREDICTIONS, map(row, range(len(answered.index))))
 
 
 def class_rows(answered: Answered, classes: Sequence[str]) -> list[dict[str, Any]]:
     """A row per class that occurs: ``class``, ``images``, ``top1`` in percent, and ``confused_with``, what it was taken
     for most often, ``confused`` times; None and 0 where all are right.
     """
-    rows = {int(label): {"images": 0, "right": 0, "confused_with": None, "confused": 0} for label in answered.label}
+    rows: dict[int, dict[str, Any]] = {}
     for label, told, count in answered.confusion():
-        row: dict[str, Any] = rows[label]
+        empty = {"class": classes[label], "images": 0, "top1": 0.0, "confused_with": None, "confused": 0}
+        row = rows.setdefault(label, empty)
         row["images"] += count
         if told == label:
-            row["right"] = count
+            row["top1"] = 100.0 * count
         elif count > row["confused"]:
             row["confused_with"], row["confused"] = classes[told] if told >= 0 else "not a number", count
-    return [
-        {"class": classes[label], "images": row["images"], "top1": 100 * row.pop("right") / row["images"], **row}
-        for label, row in sorted(rows.items())
-    ]
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    for row in rows.values():
+        row["top1"] /= row["images"]
+    return list(rows.values())

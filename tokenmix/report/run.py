@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from tokenmix.files import write_text
 from tokenmix.report.charts import curves
-from tokenmix.report.page import Section, page, scroll_box
+from tokenmix.report.page import Section, page
 from tokenmix.report.protocol import flat, part
 from tokenmix.report.samples import picture_html
 
@@ -62,7 +61,7 @@ def write_run(
     write_text(path, run_page(run, pictures))
 
 
-# ------------------------------------------------------------------------------------------------------------- the top
+# -------------------------------------------------------------------------------------------------------------- the top
 
 
 def _intro(run: Mapping[str, Any]) -> str:
@@ -93,11 +92,10 @@ def _intro(run: Mapping[str, Any]) -> str:
     why = f'<p class="reason">{escape(run["reason"])}</p>' if run["reason"] else ""
     epoch_s = run["seconds"] / run["epoch"] if run["epoch"] else 0
     live = f' id="live" data-quiet="{max(600, 2 * epoch_s):.0f}"' if status == "running" else ""
-    written = escape(run["updated"])
+    written, when = escape(run["updated"]), escape(run["updated"].replace("T", " ").replace("+00:00", " UTC"))
     return (
         f'<p class="lead"><span class="status {status}"></span>{escape(lead)}</p>{why}'
-        f'<p class="muted"{live} data-written="{written}">Written {written.replace("T", " ").replace("+00:00", " UTC")}.'
-        f'</p><dl class="answers">{answers}</dl>'
+        f'<p class="muted"{live} data-written="{written}">Written {when}.</p><dl class="answers">{answers}</dl>'
     )
 
 
@@ -127,7 +125,7 @@ def _unit(name: str) -> str:
     return "" if "loss" in name else "%"
 
 
-# ------------------------------------------------------------------------------------------------------------ the curves
+# ----------------------------------------------------------------------------------------------------------- the curves
 
 
 def _charts(run: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -179,14 +177,16 @@ def _drawn(charts: Sequence[Mapping[str, Any]], place: str, images: int) -> str:
             f"{escape(name)}</span>"
             for number, name in names
         )
-        figures.append(f'<figure>{drawing}<figcaption class="key">{key if len(names) > 1 else ""}</figcaption></figure>')
+        figures.append(
+            f'<figure>{drawing}<figcaption class="key">{key if len(names) > 1 else ""}</figcaption></figure>'
+        )
     if not figures:
         return "" if place == "speed" else "<p>Nothing yet: the first points come with the first checkpoint.</p>"
     note = '<p class="muted">Point at a chart, or use the arrow keys in it, for its values.</p>'
     return f'<div class="panel trio">{"".join(figures)}</div>{note}'
 
 
-# --------------------------------------------------------------------------------------------- confusions and mistakes
+# ---------------------------------------------------------------------------------------------- confusions and mistakes
 
 
 def _class(run: Mapping[str, Any], number: int) -> str:
@@ -207,7 +207,7 @@ def _confusion(run: Mapping[str, Any]) -> str:
     errors = sorted((cell for cell in evidence["cells"] if cell[0] != cell[1]), key=lambda cell: -cell[2])
     wrong = sum(count for _, _, count in errors)
     text = (
-        f'<p>{wrong:,} of {evidence["images"]:,} validation images wrong, with the weights of epoch '
+        f"<p>{wrong:,} of {evidence['images']:,} validation images wrong, with the weights of epoch "
         f"{run['best_epoch']}, which are the ones kept.</p>"
     )
     pairs = _table(
@@ -233,9 +233,7 @@ def _confusion(run: Mapping[str, Any]) -> str:
 def _table(heads: tuple[str, str, str], rows: Sequence[tuple[str, str, str]]) -> str:
     """The first rows; the last column holds numbers."""
     top = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[:_ROWS]
-    )
+    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[:_ROWS])
     return f'<table class="pairs"><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>'
 
 
@@ -261,11 +259,12 @@ def _mistakes(run: Mapping[str, Any], pictures: Mapping[int, bytes | None]) -> s
         )
     return (
         '<p class="muted">The wrong answers that the model was surest of, on validation images. Look here first for '
-        f'wrong labels. Percentages are the model\'s own confidence.</p><div class="cards mistakes">{"".join(cards)}</div>'
+        "wrong labels. Percentages are the model's own confidence.</p>"
+        f'<div class="cards mistakes">{"".join(cards)}</div>'
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ the recipe
+# ----------------------------------------------------------------------------------------------------------- the recipe
 
 
 def _recipe(run: Mapping[str, Any]) -> str:
@@ -280,7 +279,9 @@ def _recipe(run: Mapping[str, Any]) -> str:
             f'<div class="command"><pre id="command">{escape(command)}</pre>'
             '<button type="button" class="copy" data-copy="command">Copy</button></div>'
         )
-    shown = {key: value for key, value in recipe.items() if key not in ("source", "expect") and value not in (None, [], ())}
+    shown = {
+        key: value for key, value in recipe.items() if key not in ("source", "expect") and value not in (None, [], ())
+    }
     parts.append('<div class="parts">')
     parts.append(part("Recipe", flat(shown)))
     parts.append(part("Data", flat(run["data"])))

@@ -34,6 +34,7 @@ from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.distributed import Group, processes
 from tokenmix.train.learner import Learner
 from tokenmix.train.log import Progress, pace
+from tokenmix.train.publish import Publisher
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 from tokenmix.train.trackers import MARKS, check_trackers
@@ -141,17 +142,17 @@ def fit(
             show = progress and not run.state.finished
             total, done = run.calendar.total, run.state.steps
             run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
-            run.watch.open(trackers, run.progress.say, run.state.history)
+            run.publisher.open(trackers, run.progress.say, run.state.history)
             try:
                 while not run.state.finished:
                     run.train_epoch()
                     run.end_epoch()
             except BaseException as error:
-                run.watch.report(*run.told, error)
+                run.publisher.report(*run.told, error)
                 raise
             finally:
                 run.progress.clear()
-                run.watch.close(failed=not run.state.finished)
+                run.publisher.close(failed=not run.state.finished)
             group.wait()
             return run.result()
 
@@ -186,8 +187,9 @@ class _Run:
         self.train_loader, self.val_loader = self.loaders(workers)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
         self.checkpoints, self.versions = Checkpoints(out), versions()
+        self.watch = Watch(data, group, self.calendar, self.learner.task, workers, log)
         facts = {"versions": self.versions, "device": str(group.device), "processes": group.world, "made": bool(model)}
-        self.watch = Watch(recipe, data, out, group, self.calendar, self.learner.task, workers, facts, log)
+        self.publisher = Publisher(recipe, data, out, self.watch, self.learner.task.headline, facts, log)
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = self.saved = time.monotonic()
@@ -239,7 +241,7 @@ class _Run:
             self.learner.begin()
             if self.group.first:
                 write_text(self.out / "recipe.json", self.recipe.to_json())
-            self.watch.publish(*self.told)
+            self.publisher.publish(*self.told)
             return
         remedy = "give another output folder, or start again with --fresh (fresh=True)"
         if changed := differences(Recipe.from_json(content["recipe"]), self.recipe):
@@ -280,7 +282,7 @@ class _Run:
         """
         if not self.group.first:
             return
-        self.watch.publish(*self.told)
+        self.publisher.publish(*self.told)
         if self.state.best is None or not weights:
             return
         info = {
@@ -298,7 +300,7 @@ class _Run:
 
     @property
     def told(self) -> tuple[list[dict[str, Any]], int, float]:
-        """What the watch shows: the rows, and the steps and seconds of the run."""
+        """What is shown: the rows, and the steps and seconds of the run."""
         return self.state.history, self.state.steps, self.state.seconds
 
     def tick(self) -> None:
@@ -337,7 +339,7 @@ class _Run:
             self.pause()
             if time.monotonic() - self.saved >= self.checkpoint_seconds:
                 self.save()
-                self.watch.refresh(*self.told)
+                self.publisher.refresh(*self.told)
         assert state.step == steps, "the loader ended before its length"
 
     def step(self, batch: Batch, images: int) -> None:

@@ -145,9 +145,7 @@ class Tracking:
         ValueError: A tracker cannot start.
     """
 
-    def __init__(
-        self, names: Sequence[str], out: Path, config: Mapping[str, Any], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, names: Sequence[str], out: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
         self.path, self.say = out / MARKS, say
         self.marks: dict[str, dict[str, Any]] = {}
         if names and self.path.is_file():
