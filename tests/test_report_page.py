@@ -20,7 +20,7 @@ from tokenmix.report.table import columns, markdown_table, text_table
 _VOID = {"meta", "link", "input", "img"}
 
 
-class _Checker(HTMLParser):
+class Checker(HTMLParser):
     """Fails where an element is not closed, or an address points outside the file."""
 
     def __init__(self) -> None:
@@ -45,8 +45,9 @@ class _Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
-def _check(page: str) -> _Checker:
-    checker = _Checker()
+def check(page: str) -> Checker:
+    """Every element is closed, no id occurs twice, and no address points outside the file."""
+    checker = Checker()
     checker.feed(page)
     assert checker.open == []
     assert len(set(checker.ids)) == len(checker.ids)
@@ -55,7 +56,7 @@ def _check(page: str) -> _Checker:
 
 def test_page_is_whole_and_self_contained() -> None:
     page = comparison_page(made_up(compiled=True), drawn_pictures())
-    checker = _check(page)
+    checker = check(page)
     for anchor in ("results", "tradeoff", "curves", "confusion", "samples", "protocol", "definitions"):
         assert anchor in checker.ids
         assert f'href="#{anchor}"' in page
@@ -78,7 +79,7 @@ def test_data_is_json_that_cannot_leave_its_script() -> None:
     page = comparison_page(results, {hostile: drawn_pictures(1)["digits/0"]})
     assert page.count("<script") == 2
     assert "alert(1)</script>" not in page
-    _check(page)
+    check(page)
     data = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
     assert data
     assert json.loads(data[1])["mixers"][0]["name"] == hostile
@@ -114,7 +115,7 @@ def test_any_value_may_be_missing_or_none(remove: bool) -> None:
 
 def test_nothing_but_a_name_still_makes_a_page() -> None:
     page = comparison_page({"mixers": {"aff": {}}})
-    _check(page)
+    check(page)
     assert "No mixer has an accuracy yet." in page
 
 

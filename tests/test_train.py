@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -112,7 +113,8 @@ def test_it_learns_and_writes_what_it_should(tmp_path, changes) -> None:
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert history == result.history
     assert [row["epoch"] for row in history] == list(range(1, 9))
-    assert set(history[0]) == {"epoch", "loss", "val_top1", "val_top5", "val_loss", "lr", "seconds"}
+    measured = {"seconds", "images_per_second", "data_wait", "memory_mb"}
+    assert set(history[0]) == {"epoch", "step", "loss", "val_top1", "val_top5", "val_loss", "lr"} | measured
     assert history[-1]["loss"] < history[0]["loss"]
     assert result.best["val_top1"] == max(row["val_top1"] for row in history) > 80
     best = json.loads((tmp_path / "best.json").read_text())
@@ -234,8 +236,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path) -> None:
     _, lines = run(tmp_path, progress=True, label="toy")
     assert len(lines) == 3
     assert lines[0].startswith("toy  epoch 1/3  loss ")
-    assert " images/s  " in lines[0]
-    assert lines[0].endswith(" left")
+    assert re.search(r" [\d,]+ images/s  data wait \d+ %  peak [\d,]+ MB  \d:\d\d left$", lines[0])
 
 
 def test_a_moving_line_on_a_terminal(monkeypatch, capsys) -> None:

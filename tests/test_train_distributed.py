@@ -107,6 +107,10 @@ def test_two_processes_equal_one(tmp_path, accumulate) -> None:
         assert a["val_top1"] == b["val_top1"]  # 19 images: the padding of the last batch is not counted
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-9)
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-9)
+    alone, together = (content["watch"]["evidence"] for content in (one, two))
+    assert together["images"] == 19
+    assert together["cells"] == alone["cells"]
+    assert [each["index"] for each in together["mistakes"]] == [each["index"] for each in alone["mistakes"]]
     assert len(first.splitlines()) == len(lines) + 1
     assert second == "done\n"  # only the first one speaks
 

@@ -82,6 +82,7 @@ class Opened:
         std: Of the values in 0..1, per channel.
         crop_pct: The share of the shorter side that is kept.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
+        crop_mode: ``"center"`` or ``"squash"``, see ``tokenmix.data.resize_and_crop``.
     """
 
     model: nn.Module
@@ -92,6 +93,13 @@ class Opened:
     std: tuple[float, ...]
     crop_pct: float
     interpolation: str
+    crop_mode: str
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """``mean``, ``std``, ``crop_pct``, ``interpolation`` and ``crop_mode``, as loaders take them."""
+        names = ("mean", "std", "crop_pct", "interpolation", "crop_mode")
+        return {name: getattr(self, name) for name in names}
 
 
 def open_model(source: str | os.PathLike[str], **model_args: Any) -> Opened:
@@ -120,6 +128,7 @@ def open_model(source: str | os.PathLike[str], **model_args: Any) -> Opened:
         loaded.model.eval()
     info, cfg = loaded.info, loaded.cfg
     height, width = info.get("image_size") or cfg["input_size"][1:]
+    mode = info.get("crop_mode") if "crop_pct" in info else cfg.get("crop_mode")  # a run without it was centred
     return Opened(
         loaded.model,
         name,
@@ -129,6 +138,7 @@ def open_model(source: str | os.PathLike[str], **model_args: Any) -> Opened:
         tuple(info.get("std") or cfg["std"]),
         float(info.get("crop_pct") or cfg["crop_pct"]),
         str(info.get("interpolation") or cfg["interpolation"]),
+        str(mode or "center"),
     )
 
 

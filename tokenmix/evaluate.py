@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,13 @@ class Batches(Protocol):
         """The batches of an epoch, from the batch ``start`` on."""
 
 
+class Witness(Protocol):
+    """What else may follow an evaluation: a metric, or ``tokenmix.metrics.Answers``."""
+
+    def update(self, prediction: Any, batch: Batch) -> None:
+        """See a batch, and what the task predicts for it."""
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every submodule is back in the mode it was in.
@@ -51,13 +58,19 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             child.training = True
 
 
-def evaluate(task: Task, loader: Batches, device: torch.device | str = "cpu") -> dict[str, float]:
+def evaluate(
+    task: Task, loader: Batches, device: torch.device | str = "cpu", witnesses: Sequence[Witness] = ()
+) -> dict[str, float]:
     """The task's metric over the loader's images, for classification ``top1`` and ``top5`` in percent and ``loss``.
+
+    Of several processes each reads its part with its own loader; every image counts once, and all get the numbers of
+    all images.
 
     Args:
         task: Already on ``device``.
         loader: Its first epoch is read once.
         device: Where the batches go.
+        witnesses: They see every batch too.
 
     Raises:
         ValueError: The loader yields no sample.
@@ -66,7 +79,9 @@ def evaluate(task: Task, loader: Batches, device: torch.device | str = "cpu") ->
     with evaluating(task):
         for batch in loader.batches(0):
             batch = to_device(batch, device)
-            metric.update(task.predict(batch), batch)
+            prediction = task.predict(batch)
+            for each in (metric, *witnesses):
+                each.update(prediction, batch)
     return metric.compute()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -36,12 +35,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{path} is a folder: name a file with --out")
     opened = open_model(args.model)
     size = (args.image_size, args.image_size) if args.image_size is not None else opened.image_size
-    kind: dict[str, Any] = {
-        "mean": opened.mean,
-        "std": opened.std,
-        "crop_pct": opened.crop_pct,
-        "interpolation": opened.interpolation,
-    }
+    kind = opened.preparation
     images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))
     if args.images:
         images = torch.stack([preprocess(open_image(path), image_size=size, **kind) for path in args.images])

@@ -36,14 +36,7 @@ def run(args: argparse.Namespace) -> None:
         except (ValueError, OSError) as error:
             broken.append(str(error))
             continue
-        image = preprocess(
-            picture,
-            image_size=opened.image_size,
-            mean=opened.mean,
-            std=opened.std,
-            crop_pct=opened.crop_pct,
-            interpolation=opened.interpolation,
-        )
+        image = preprocess(picture, opened.image_size, **opened.preparation)
         with torch.inference_mode():
             shares = model(image[None].to(device))[0].float().softmax(0).cpu()
         values, indices = shares.topk(min(args.top, len(shares)))

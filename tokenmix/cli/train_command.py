@@ -8,6 +8,7 @@ RECIPE ...`; under Slurm, one task per GPU, `srun python -m tokenmix train RECIP
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from tokenmix.cli.output import print_json
 from tokenmix.data import load_data
@@ -15,6 +16,7 @@ from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
 from tokenmix.train.distributed import TIMEOUT_S, speaks
 from tokenmix.train.loop import fit
+from tokenmix.train.trackers import TRACKERS, check_trackers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--parallel", default="ddp", help="ddp: each process holds all weights; fsdp: its share (default: %(default)s)")
     add("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="until a silent process is lost (default: 300)")
     add("--fresh", action="store_true", help="start again, whatever the folder holds")
+    add("--track", default="", metavar="NAMES", help=f"who else follows the run, with commas: {', '.join(TRACKERS)}")
     add("--json", action="store_true", help="print the outcome as JSON and nothing else")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, then print what came of it."""
     log = (lambda line: None) if args.json or not speaks() else print
+    trackers = [name.strip() for name in args.track.split(",") if name.strip()]
+    check_trackers(trackers)
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
     recipe = make_recipe(args.recipe, settings)
     find_device(args.device)
@@ -62,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
         keep=args.keep,
         parallel=args.parallel,
         timeout=args.timeout,
+        trackers=trackers,
     )
     if not speaks():
         return
@@ -70,3 +76,4 @@ def run(args: argparse.Namespace) -> None:
         return
     print(f"best: {result.best['val_top1']:.2f} % of the validation images after epoch {result.best['epoch']}")
     print(f"weights: {result.best_weights}")
+    print(f"report: {Path(args.out) / 'report.html'}")

@@ -34,6 +34,7 @@ def _export(folder: Path, trained: Trained, images: DataSet, size: tuple[int, in
             std=images.std,
             crop_pct=images.crop_pct,
             interpolation="bicubic",
+            crop_mode="center",
         )
         try:
             found = verify_onnx(path, trained.model, real)

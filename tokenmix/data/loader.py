@@ -66,6 +66,7 @@ class Loader:
         flip: Whether a mirrored picture keeps its class; the default is what the set says.
         crop_pct: The share of the shorter side that evaluation keeps; the default is what the set says.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
+        crop_mode: How evaluation fits a picture to its size: ``"center"`` or ``"squash"``, see `resize_and_crop`.
         multi_scale: Sides of square pictures in pixels, one of them drawn for each batch when training. A batch of
             smaller pictures than ``image_size`` has more of them, so that it has about as many pixels; never fewer.
         rank: Which of the processes this is, from 0: it loads its part of every batch. When evaluating, parts are
@@ -91,6 +92,7 @@ class Loader:
         flip: bool | None = None,
         crop_pct: float | None = None,
         interpolation: str = "bicubic",
+        crop_mode: str = "center",
         multi_scale: Sequence[int] = (),
         rank: int = 0,
         world: int = 1,
@@ -122,6 +124,7 @@ class Loader:
             flip=image_set.flip if flip is None else flip,
             crop_pct=image_set.crop_pct if crop_pct is None else crop_pct,
             interpolation=interpolation,
+            crop_mode=crop_mode,
         )
         self._plan = _Plan()
         self._ahead: DataLoader | None = None
@@ -226,6 +229,7 @@ class _BatchMaker(Dataset):
         flip: bool,
         crop_pct: float,
         interpolation: str,
+        crop_mode: str,
     ) -> None:
         self.image_set = image_set
         self.mean = mean
@@ -235,6 +239,7 @@ class _BatchMaker(Dataset):
         self.flip = flip
         self.crop_pct = crop_pct
         self.interpolation = interpolation
+        self.crop_mode = crop_mode
         self.crops = augment.area is not None and not image_set.glyphs
         self.erase = eraser(augment.erase_rate) if augment.erase_rate else None
         self.by_size: dict[tuple[int, int], v2.Compose | None] = {}
@@ -290,7 +295,9 @@ class _BatchMaker(Dataset):
             # The smallest crop still has as many pixels as the model sees.
             return change(self.image_set.load_reduced(index, int(max(size) / area[0] ** 0.5)))
         image = self.image_set.load_reduced(index, enough(size, self.crop_pct))
-        image = resize_and_crop(image, size, crop_pct=self.crop_pct, interpolation=self.interpolation)
+        image = resize_and_crop(
+            image, size, crop_pct=self.crop_pct, interpolation=self.interpolation, crop_mode=self.crop_mode
+        )
         return VF.pil_to_tensor(image) if change is None else change(image)
 
 

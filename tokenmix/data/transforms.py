@@ -39,6 +39,7 @@ from tokenmix.names import unknown
 AUGMENTS = ("none", "light", "standard", "imagenet")
 INTERPOLATIONS = ("bicubic", "bilinear")
 CROP_INTERPOLATIONS = ("random", *INTERPOLATIONS)
+CROP_MODES = ("center", "squash")
 CROP_AREA = {"light": 0.5, "standard": 0.25, "imagenet": 0.08}  # the smallest share of a photo's area
 _COLOUR = {"standard": 0.2}
 _GLYPHS = {  # degrees, share of the size, relative scale
@@ -118,24 +119,34 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def resize_and_crop(
-    image: Image.Image, image_size: int | Sequence[int], *, crop_pct: float = 0.9, interpolation: str = "bicubic"
+    image: Image.Image,
+    image_size: int | Sequence[int],
+    *,
+    crop_pct: float = 0.9,
+    interpolation: str = "bicubic",
+    crop_mode: str = "center",
 ) -> Image.Image:
     """The picture at ``image_size``: resized, smoothed where it shrinks, so that its centre crop keeps ``crop_pct``.
 
-    For a square size the shorter side becomes ``floor(image_size / crop_pct)``. Of a picture more than 16 times as long
-    as wide only the middle is resized.
+    With the mode ``center`` it keeps its shape: for a square size the shorter side becomes ``floor(image_size /
+    crop_pct)``; of a picture more than 16 times as long as wide only the middle is resized. With ``squash``, timm's
+    word, every side becomes that, whatever the picture's shape.
 
     Raises:
-        ValueError: ``crop_pct`` is outside (0, 1], or an unknown interpolation.
+        ValueError: ``crop_pct`` is outside (0, 1], or an unknown interpolation or mode.
     """
+    if crop_mode not in CROP_MODES:
+        raise ValueError(unknown("crop_mode", crop_mode, CROP_MODES))
     if not 0 < crop_pct <= 1:
         raise ValueError(f"crop_pct must be above 0 and at most 1, not {crop_pct}")
     height, width = height_width(image_size)
     least_height, least_width = math.floor(height / crop_pct), math.floor(width / crop_pct)
     longest = _LONGEST * min(image.size)
-    if max(image.size) > longest:
+    if max(image.size) > longest and crop_mode == "center":
         image = VF.center_crop(image, [min(image.height, longest), min(image.width, longest)])
-    if least_height * image.width >= least_width * image.height:  # the height decides
+    if crop_mode == "squash":
+        resized = [least_height, least_width]
+    elif least_height * image.width >= least_width * image.height:  # the height decides
         resized = [least_height, max(least_width, least_height * image.width // image.height)]
     else:
         resized = [max(least_height, least_width * image.height // image.width), least_width]
@@ -152,10 +163,11 @@ def preprocess(
     *,
     crop_pct: float = 0.9,
     interpolation: str = "bicubic",
+    crop_mode: str = "center",
 ) -> Tensor:
     """An RGB picture -> (3, H, W) float32, normalised: what evaluation and prediction feed to a model."""
-    pixels = VF.pil_to_tensor(resize_and_crop(image, image_size, crop_pct=crop_pct, interpolation=interpolation))
-    return normalise(pixels, mean, std)
+    fitted = resize_and_crop(image, image_size, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
+    return normalise(VF.pil_to_tensor(fitted), mean, std)
 
 
 def preprocess_file(
@@ -166,6 +178,7 @@ def preprocess_file(
     *,
     crop_pct: float = 0.9,
     interpolation: str = "bicubic",
+    crop_mode: str = "center",
 ) -> Tensor:
     """A picture's file -> (3, H, W) float32, normalised, bit for bit what evaluation makes of it.
 
@@ -176,7 +189,7 @@ def preprocess_file(
         ImageError: The file cannot be read.
     """
     image = open_image(path, at_least=enough(image_size, crop_pct))
-    return preprocess(image, image_size, mean, std, crop_pct=crop_pct, interpolation=interpolation)
+    return preprocess(image, image_size, mean, std, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
 
 
 def enough(image_size: int | Sequence[int], crop_pct: float) -> int:

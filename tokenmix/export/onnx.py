@@ -43,6 +43,7 @@ def export_onnx(
     std: Sequence[float] | None = None,
     crop_pct: float | None = None,
     interpolation: str | None = None,
+    crop_mode: str | None = None,
     opset: int = OPSET,
     form: str = "matmul",
     in_chans: int = 3,
@@ -63,6 +64,7 @@ def export_onnx(
         std: Per channel, likewise.
         crop_pct: The part of the resized image that the centre crop keeps.
         interpolation: The resize filter, for example ``"bicubic"``.
+        crop_mode: ``"center"`` or ``"squash"``, see ``tokenmix.data.resize_and_crop``.
         opset: ONNX operator set, 18 or newer.
         form: ``"matmul"`` writes spectral transforms as matrix products; ``"fft"`` as DFT operators, which are slow in
             ONNX Runtime and unknown to most others.
@@ -111,6 +113,7 @@ def export_onnx(
         "std": None if std is None else [float(value) for value in std],
         "crop_pct": crop_pct,
         "interpolation": interpolation,
+        "crop_mode": crop_mode,
         "opset": opset,
         "operators": dict(sorted(_count(proto).items())),
         "versions": {"tokenmix": __version__, "torch": torch.__version__}

@@ -13,13 +13,13 @@ from tokenmix.metrics.base import Metric
 NOTHING = "nothing was evaluated: the data set is empty, or every sample is masked"
 
 
-def _valid(logits: Tensor, batch: dict[str, Any]) -> Tensor:
+def counted(logits: Tensor, batch: dict[str, Any]) -> Tensor:
     """(B,) bool: the samples that count."""
     mask = batch.get("mask")
     return mask if mask is not None else torch.ones(len(logits), dtype=torch.bool, device=logits.device)
 
 
-def _classes(label: Tensor) -> Tensor:
+def classes_of(label: Tensor) -> Tensor:
     """(B,) or (B, K) -> (B,) int64: the class, of soft labels the most probable one."""
     return label.argmax(1) if label.ndim == 2 else label
 
@@ -39,8 +39,8 @@ class TopK(Metric):
         logits = prediction.detach()
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        valid, label = _valid(logits, batch), batch["label"]
-        classes = _classes(label)
+        valid, label = counted(logits, batch), batch["label"]
+        classes = classes_of(label)
         finite = logits.isfinite().all(1)
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == classes[:, None]  # (B, <=5)
         loss = F.cross_entropy(logits, label if label.ndim == 1 else label.to(logits.dtype), reduction="none")
@@ -69,8 +69,8 @@ class Confusion(Metric):
 
     def update(self, prediction: Tensor, batch: dict[str, Any]) -> None:
         """Add a batch of logits or probabilities."""
-        valid, size = _valid(prediction, batch), self.num_classes
-        cells = (_classes(batch["label"]) * size + prediction.argmax(1))[valid]
+        valid, size = counted(prediction, batch), self.num_classes
+        cells = (classes_of(batch["label"]) * size + prediction.argmax(1))[valid]
         self.add(torch.bincount(cells, minlength=size * size).view(size, size))
 
     def matrix(self) -> list[list[int]]:

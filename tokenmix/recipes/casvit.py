@@ -70,10 +70,10 @@ def _at_384(model: str) -> Recipe:
         _scratch(model),
         expect=f"{_TOP1[model][1]} % top-1, averaged weights",
         cost=f"{_EMACS[model][1]} EMACs, {_HARDWARE}",
+        model=f"{model}.ft_in1k_384",  # whose images are squeezed into the square, whole
         weights=f"runs/{model}",
         image_size=(384, 384),
         multi_scale=(*_SIDES, 384),
-        crop_pct=1.0,  # theirs squeezes the whole image into the square; ours keeps its shape and crops the centre
         batch_size=1024,
         epochs=30,
         lr=5e-5,

@@ -192,16 +192,18 @@ def curves(
     *,
     series: str,
     percent_weight: float | None = None,
+    zero: bool = False,
     width: int = 360,
     height: int = 300,
 ) -> str:
-    """Values over epochs, one line per mixer, as ``<svg>``; nothing where there is no value.
+    """Values over epochs, one line or more, as ``<svg>``; nothing where there is no value.
 
     Args:
-        lines: The (epoch, value) points of each mixer, by its place in the results.
+        lines: The (epoch, value) points of each line, by its number, which decides its colour: a mixer's place.
         title: What the values are, with their unit.
         series: The name of the values in the page's data, for the tooltip.
         percent_weight: For accuracies: what one image weighs in percent.
+        zero: For amounts: let the axis begin at 0.
         width: Pixels.
         height: Pixels.
     """
@@ -210,13 +212,14 @@ def curves(
         return ""
     epochs = [epoch for points in drawn.values() for epoch, _ in points]
     values = [value for points in drawn.values() for _, value in points]
-    left, right, top, bottom = 46, width - 12, 26, height - 40
-    first, last = min(epochs), max(epochs)
-    x = Scale(first, last if last > first else first + 1, left, right, "whole")
+    right, top, bottom = width - 12, 26, height - 40
     if percent_weight is None:
-        y = cost_scale(values, bottom, top)
+        y = cost_scale([*values, 0.0] if zero else values, bottom, top)
     else:
         y = percent_scale(values, bottom, top, weight=percent_weight)
+    left = max(46, round(14 + _CHAR * max(len(text) for _, text in y.ticks(6))))
+    first, last = min(epochs), max(epochs)
+    x = Scale(first, last if last > first else first + 1, left, right, "whole")
     parts = [_frame(x, y, left, right, top, bottom, "epoch", title)]
     parts.append(f'<path class="cursor" d="M0 {top}V{bottom}"/>')
     for index, points in drawn.items():
@@ -230,9 +233,7 @@ def curves(
     extra = (
         f'data-series="{series}" data-first="{x.low:g}" data-last="{x.high:g}" data-left="{left}" data-right="{right}"'
     )
-    return _svg(
-        width, height, f"{title} over epochs, one line per mixer", "curves", "".join(parts), extra + ' tabindex="0"'
-    )
+    return _svg(width, height, f"{title} over epochs", "curves", "".join(parts), extra + ' tabindex="0"')
 
 
 def _frame(x: Scale, y: Scale, left: float, right: float, top: float, bottom: float, below: str, above: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -55,8 +55,12 @@ def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | 
         _intro(comparison, found),
         sections,
         styles=["charts.css", "comparison.css"],
-        scripts=["comparison.js"],
-        data={"classes": comparison.classes, "mixers": [_data(row) for row in comparison.rows]},
+        scripts=["matrix.js", "comparison.js", "curves.js"],
+        data={
+            "classes": comparison.classes,
+            "mixers": [{"name": row.name, "confusion": _cells(row)} for row in comparison.rows],
+            "curves": _lines(comparison),
+        },
     )
 
 
@@ -206,6 +210,12 @@ def _confusion(comparison: Comparison) -> str:
     )
 
 
-def _data(row: Row) -> dict[str, Any]:
-    history: dict[str, Sequence[tuple[float, float]]] = {key: _history(row, key) for key, _, _ in _SERIES}
-    return {"name": row.name, "history": history, "confusion": _cells(row)}
+def _lines(comparison: Comparison) -> dict[str, Any]:
+    """What the cursor of the curves reads: the unit of each series, and its lines by the mixer's place."""
+    return {
+        key: {
+            "unit": "%" if is_percent else "",
+            "lines": {row.index: (row.name, _history(row, key)) for row in comparison.rows},
+        }
+        for key, _, is_percent in _SERIES
+    }

@@ -1,5 +1,15 @@
 'use strict';
 
+const data = JSON.parse(document.getElementById('data').textContent);
+const SVG = 'http://www.w3.org/2000/svg';
+
+function element(name, attributes, ...children) {
+  const made = name.startsWith('svg:') ? document.createElementNS(SVG, name.slice(4)) : document.createElement(name);
+  Object.entries(attributes || {}).forEach(([key, value]) => made.setAttribute(key, value));
+  made.append(...children);
+  return made;
+}
+
 const tip = document.getElementById('tip');
 
 function showTip(lines, x, y) {

@@ -21,20 +21,19 @@ def protocol_html(comparison: Comparison) -> str:
         )
     parts += [
         '<div class="parts">',
-        _part("Comparison", _budget(comparison)),
-        _part("Data", _data(comparison)),
-        _part("Recipe", _flat(mapping(raw.get("recipe")))),
-        _part(
-            "Machine", _flat({key: value for key, value in mapping(raw.get("machine")).items() if key != "versions"})
-        ),
-        _part("Versions", _flat(mapping(raw.get("versions") or dig(raw, "machine", "versions")))),
+        part("Comparison", _budget(comparison)),
+        part("Data", _data(comparison)),
+        part("Recipe", flat(mapping(raw.get("recipe")))),
+        part("Machine", flat({key: value for key, value in mapping(raw.get("machine")).items() if key != "versions"})),
+        part("Versions", flat(mapping(raw.get("versions") or dig(raw, "machine", "versions")))),
         "</div>",
         _files(comparison),
     ]
     return "".join(parts)
 
 
-def _part(heading: str, pairs: list[tuple[str, str]]) -> str:
+def part(heading: str, pairs: list[tuple[str, str]]) -> str:
+    """A heading with its facts, or nothing where there is none."""
     return f"<div><h3>{heading}</h3>{facts(pairs)}</div>" if pairs else ""
 
 
@@ -83,12 +82,12 @@ def _skipped(skipped: list[Mapping[str, Any]]) -> str:
     return f"<details><summary>{len(skipped):,}</summary><ul>{items}</ul></details>"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested values as term and text, those without a value left out."""
     pairs = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{key}.")
+            pairs += flat(value, f"{prefix}{key}.")
         elif value is not None and value != "" and value != []:
             pairs.append((f"{prefix}{key}".replace("_", " "), escape(_value(value))))
     return pairs

@@ -60,16 +60,17 @@ def _card(sample: _Sample, comparison: Comparison, picture: bytes | None) -> str
         lines.append(f'<tr{kind}><td title="{name}">{name}</td><td title="{said}">{said}</td><td>{sure}</td></tr>')
     right = len(sample.seen) - sample.wrong()
     return (
-        f'<div class="card"><div class="top">{_image(picture, truth)}<div><p class="muted">Truth</p>'
+        f'<div class="card"><div class="top">{picture_html(picture, truth)}<div><p class="muted">Truth</p>'
         f'<p class="truth">{escape(truth)}</p><p class="muted">{right} of {len(sample.seen)} right</p>'
         f'<p class="muted">{escape(sample.name)}</p></div></div><table>{"".join(lines)}</table></div>'
     )
 
 
-def _image(picture: bytes | None, truth: str) -> str:
+def picture_html(picture: bytes | None, truth: str) -> str:
+    """A picture of a class from its PNG file, or an empty box."""
     if not picture or not picture.startswith(_PNG):
         return '<div class="blank"></div>'
     small = int.from_bytes(picture[16:20], "big") < 84  # the width, from the PNG's header
     source = base64.b64encode(picture).decode("ascii")
     kind = ' class="pixels"' if small else ""
-    return f'<img{kind} alt="test image of class {escape(truth)}" src="data:image/png;base64,{source}">'
+    return f'<img{kind} alt="image of class {escape(truth)}" src="data:image/png;base64,{source}">'

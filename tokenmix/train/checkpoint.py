@@ -227,7 +227,7 @@ def load_run(path: str | os.PathLike[str], *, model: nn.Module | None = None) ->
 
     Returns:
         The model, and a dict with ``model``, ``model_args``, ``task``, ``classes``, ``mean``, ``std``, ``image_size``,
-        ``crop_pct``; the last four are what ``tokenmix.data.preprocess`` needs.
+        ``crop_pct``, ``interpolation``, ``crop_mode``; the last six are what ``tokenmix.data.preprocess`` needs.
 
     Raises:
         ValueError: No weights there, not written by tokenmix, or not those of the model.

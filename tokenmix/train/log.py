@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from tokenmix.data import Loader
 from tokenmix.tasks import Batch
@@ -19,6 +20,15 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def pace(row: Mapping[str, Any]) -> str:
+    """What a row of the history says about speed: images per second, the share of waiting, and peak memory."""
+    if "images_per_second" not in row:
+        return f"peak {row['memory_mb']:,.0f} MB"
+    return (
+        f"{row['images_per_second']:,.0f} images/s  data wait {row['data_wait']:.0f} %  peak {row['memory_mb']:,.0f} MB"
+    )
 
 
 class Progress:
@@ -52,27 +62,30 @@ class Progress:
         now = time.monotonic()
         if self.show and now - self.drawn >= (REDRAW_S if self.live else REPEAT_S):
             self.drawn = now
-            self._draw(f"{describe()}  {self.pace(done)}")
+            self._draw(f"{describe()}  {self.rate(done)}")
 
     def epoch(self, done: int, text: str) -> None:
         """Called after every epoch with what came of it."""
         if self.show:
             self.drawn = time.monotonic()
-            self._draw(f"{text}  {self.pace(done)}")
+            self._draw(f"{text}  {self.left(done)}")
 
     def say(self, text: str) -> None:
         """A plain line that stays, whatever ``show`` says."""
         self.clear()
         self.log(f"{self.label}{text}")
 
-    def pace(self, done: int) -> str:
+    def rate(self, done: int) -> str:
         """The rate of this session, validation included, and the time left at that rate."""
-        seconds = time.monotonic() - self.started
+        rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
+        return f"{rate:.3g} steps/s  {rate * self.batch_size:,.0f} images/s  {self.left(done)}"
+
+    def left(self, done: int) -> str:
+        """The time left at the rate of this session; nothing before its first step."""
         steps = done - self.first
-        if not steps or not seconds:
+        if not steps:
             return ""
-        left = clock((self.total - done) * seconds / steps)
-        return f"{steps * self.batch_size / seconds:,.0f} images/s  {left} left"
+        return f"{clock((self.total - done) * (time.monotonic() - self.started) / steps)} left"
 
     def clear(self) -> None:
         """Remove the moving line."""

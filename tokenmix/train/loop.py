@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,9 +33,12 @@ from tokenmix.tasks import Batch
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.distributed import TIMEOUT_S, Group, processes
 from tokenmix.train.learner import Learner
-from tokenmix.train.log import Progress
+from tokenmix.train.log import Progress, pace
+from tokenmix.train.publish import Publisher
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
+from tokenmix.train.trackers import MARKS, check_trackers
+from tokenmix.train.watch import Watch
 
 __all__ = ["DiskFull", "Diverged", "FitResult", "Terminated", "fit"]
 
@@ -52,8 +55,8 @@ class FitResult:
 
     Args:
         best: The row of ``history`` of the best epoch, with ``weights_sha256`` of the file.
-        history: One row per epoch: ``epoch`` (from 1), ``loss``, ``val_*`` of the metric, ``lr`` (of its last step) and
-            ``seconds`` since the start, over all sessions.
+        history: One row per epoch: ``epoch`` (from 1), ``step`` (its last), ``loss``, ``val_*`` of the metric, ``lr``
+            (of that step), ``seconds`` since the start, over all sessions, and what ``Watch.speed`` measured.
         seconds: Time spent on training and validation, over all sessions.
         best_weights: The safetensors file.
     """
@@ -96,10 +99,12 @@ def fit(
     keep: int = 2,
     parallel: str = "ddp",
     timeout: float = TIMEOUT_S,
+    trackers: Sequence[str] = (),
 ) -> FitResult:
     """Train by the recipe; continue where an earlier run in the same folder stopped; return at once if it finished.
 
-    Writes ``recipe.json``, ``checkpoints/`` (see ``tokenmix.train.checkpoint.Checkpoints``), ``history.jsonl``,
+    Writes ``recipe.json``, ``checkpoints/`` (see ``tokenmix.train.checkpoint.Checkpoints``), ``history.jsonl`` and
+    ``history.csv`` (a row per epoch), ``steps.jsonl`` (the loss in about a thousand points), ``report.html``,
     ``best.safetensors`` (the weights with the highest validation headline, of the average if the recipe keeps one; at a
     tie the lower loss) and ``best.json``. The global random state is left as it was.
 
@@ -126,6 +131,7 @@ def fit(
         parallel: What several processes hold: ``ddp``, each all weights, or ``fsdp``, each its share, which needs less
             memory and more messages. It is no recipe key since it changes no result; a run may continue with the other.
         timeout: Seconds after which a process that does not answer counts as lost.
+        trackers: Who else follows the run: names in ``tokenmix.train.trackers.TRACKERS``.
 
     Raises:
         ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint, or another
@@ -134,6 +140,7 @@ def fit(
         DiskFull: There is no room for a checkpoint or the results.
         ConnectionError: Another process was lost.
     """
+    check_trackers(trackers)
     recipe = replace(recipe, image_size=height_width(recipe.image_size or data.image_size))
     with processes(find_device(device), parallel=parallel, timeout=timeout) as group:
         cuda = group.device.type == "cuda"
@@ -149,12 +156,17 @@ def fit(
             show = progress and not run.state.finished
             total, done = run.calendar.total, run.state.steps
             run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
+            run.publisher.open(trackers, run.progress.say, run.state.history)
             try:
                 while not run.state.finished:
                     run.train_epoch()
                     run.end_epoch()
+            except BaseException as error:
+                run.publisher.report(*run.told, error)
+                raise
             finally:
                 run.progress.clear()
+                run.publisher.close(failed=not run.state.finished)
             group.wait()
             return run.result()
 
@@ -194,6 +206,9 @@ class _Run:
         self.train_loader, self.val_loader = self.loaders(workers)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
         self.checkpoints, self.versions = checkpoints, versions()
+        self.watch = Watch(data, group, self.calendar, self.learner.task, workers, log)
+        facts = {"versions": self.versions, "device": str(group.device), "processes": group.world, "made": bool(model)}
+        self.publisher = Publisher(recipe, data, out, self.watch, self.learner.task.headline, facts, log)
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = self.saved = time.monotonic()
@@ -237,6 +252,7 @@ class _Run:
         def find() -> Path | None:
             if fresh:
                 self.checkpoints.clear()
+                (self.out / MARKS).unlink(missing_ok=True)
             sweep(self.out)
             self.checkpoints.sweep()
             return self.checkpoints.whole(self.log)
@@ -246,6 +262,7 @@ class _Run:
             self.learner.begin()
             text = self.recipe.to_json()
             self.write(lambda: write_text(self.out / "recipe.json", text), len(text))
+            self.write(lambda: self.publisher.publish(*self.told), 0)
             return
         if not path.exists():
             raise ValueError(f"process {self.group.rank} does not see {path}: all need the same folder")
@@ -258,6 +275,7 @@ class _Run:
             raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
         self.learner.load(content, path)
         self.state = _State(**content["state"])
+        self.watch.load(content["watch"])
         self.best_weights = content["best_weights"]
         self.write(lambda: self.publish(weights=True), _bytes(self.best_weights))
         if not self.state.finished:
@@ -272,6 +290,7 @@ class _Run:
                 "data": self.facts,
                 "versions": self.versions,
                 "state": asdict(self.state),
+                "watch": self.watch.state(),
                 **self.learner.state(),
                 "best_weights": self.best_weights,
             },
@@ -289,8 +308,7 @@ class _Run:
         Args:
             weights: Whether the best weights may be other ones than in the file.
         """
-        rows = "".join(json.dumps(row) + "\n" for row in self.state.history)
-        write_text(self.out / "history.jsonl", rows)
+        self.publisher.publish(*self.told)
         if self.state.best is None or not weights:
             return
         info = {
@@ -305,6 +323,11 @@ class _Run:
             temporary.write_bytes(weights_bytes(self.best_weights, info))
         digest = sha256(self.out / WEIGHTS)
         write_json(self.out / "best.json", {**self.state.best, "weights_sha256": digest, "versions": self.versions})
+
+    @property
+    def told(self) -> tuple[list[dict[str, Any]], int, float]:
+        """What is shown: the rows, and the steps and seconds of the run."""
+        return self.state.history, self.state.steps, self.state.seconds
 
     def tick(self) -> None:
         """Count the time since the last call."""
@@ -333,7 +356,7 @@ class _Run:
         if state.step == steps:
             return  # it was stopped in the validation
         images = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
-        for batch in self.train_loader.batches(state.epoch, state.step):
+        for batch in self.watch.waiting(self.train_loader.batches(state.epoch, state.step)):
             self.step(batch, images[state.step])
             state.step += 1
             self.progress.step(state.steps, self.describe)
@@ -342,6 +365,7 @@ class _Run:
             self.pause()
             if self.due:
                 self.save()
+                self.write(lambda: self.publisher.refresh(*self.told), 0)
         assert state.step == steps, "the loader ended before its length"
 
     def step(self, batch: Batch, images: int) -> None:
@@ -358,6 +382,7 @@ class _Run:
         elif bad == "loss" or not self.learner.searching:
             self.skip(batch, bad)
         state.steps += 1
+        self.watch.step(state.steps, None if bad else loss, images)
 
     def skip(self, batch: Batch, what: str) -> None:
         """Count a bad step, say which it was, and stop if there were too many."""
@@ -377,25 +402,28 @@ class _Run:
         state = self.state
         judged = self.learner.judged
         self.group.share_buffers(judged)
-        metrics = evaluate(judged, _Watched(self.val_loader, self.pause), self.group.device)
+        loader = _Watched(self.val_loader, self.pause)
+        metrics = evaluate(judged, loader, self.group.device, self.watch.witnesses)
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
-        row: dict[str, Any] = {"epoch": state.epoch, "loss": loss}
+        row: dict[str, Any] = {"epoch": state.epoch, "step": state.steps, "loss": loss}
         row |= {f"val_{name}": value for name, value in metrics.items()}
         row |= {"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)}
+        row |= self.watch.speed()
         row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
         state.history.append(row)
         better = state.best is None or self.rank(row) > self.rank(state.best)
         if better:
             state.best = row
             self.best_weights = self.group.whole(judged.model.state_dict())
+        self.watch.judged(state.epoch, better)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
         state.finished = state.steps >= self.calendar.total
         self.save()
         self.write(lambda: self.publish(weights=better), _bytes(self.best_weights))
         headline = self.learner.task.headline.lstrip("-")
-        shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}"
+        shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}  {pace(row)}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:

@@ -55,7 +55,7 @@ def classifier_of(model: nn.Module) -> list[nn.Module]:
 
 
 def preparation(recipe: Recipe, data: DataSet, model: nn.Module) -> dict[str, Any]:
-    """``mean``, ``std``, ``crop_pct`` and ``interpolation`` of the images, as the recipe's ``preprocess`` says.
+    """``mean``, ``std``, ``crop_pct``, ``interpolation`` and ``crop_mode``, as the recipe's ``preprocess`` says.
 
     Raises:
         ValueError: They should be the model's and it has no such configuration.
@@ -65,12 +65,13 @@ def preparation(recipe: Recipe, data: DataSet, model: nn.Module) -> dict[str, An
         "std": tuple(data.std),
         "crop_pct": data.crop_pct,
         "interpolation": "bicubic",
+        "crop_mode": "center",
     }
     if recipe.preprocess == "model":
         cfg = getattr(model, "pretrained_cfg", None)
         if not cfg:
             raise ValueError("recipe key 'preprocess' is 'model', but the model has no timm configuration: set 'data'")
-        found = {name: cfg[name] for name in found}
+        found |= {name: cfg[name] for name in found if cfg.get(name)}
         found |= {name: tuple(found[name]) for name in ("mean", "std")}
     if recipe.crop_pct is not None:
         found["crop_pct"] = recipe.crop_pct

@@ -1,0 +1,196 @@
+"""What a run shows: files, a report and trackers, all written from what the last checkpoint holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from tokenmix.data import DataSet
+from tokenmix.files import write_csv, write_text
+from tokenmix.recipes.recipe import Recipe
+from tokenmix.report.run import write_run
+from tokenmix.train.trackers import Tracking
+from tokenmix.train.watch import Watch
+
+PICTURE_PX = 128
+REFRESH_S = 30.0  # between two reports within an epoch
+
+
+class Publisher:
+    """Writes what a watch has noted; only in the first process.
+
+    Args:
+        recipe: What is done.
+        data: On what; its validation pictures may be shown.
+        out: The run's folder.
+        watch: Has noted it.
+        headline: The metric that decides which weights are best.
+        facts: What else the report tells, such as versions.
+        log: Takes plain lines.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DataSet,
+        out: Path,
+        watch: Watch,
+        headline: str,
+        facts: dict[str, Any],
+        log: Callable[[str], None],
+    ) -> None:
+        self.recipe, self.data, self.out, self.watch = recipe, data, out, watch
+        self.headline, self.facts, self.say = headline, facts, log
+        self.first, self.calendar = watch.group.first, watch.calendar
+        self.tracking: Tracking | None = None
+        self.pictures: dict[int, bytes | None] = {}
+        self.broken = False  # whether a failing report needs no word any more
+        self.shown = time.monotonic()
+
+    def open(self, trackers: Sequence[str], say: Callable[[str], None], history: list[dict[str, Any]]) -> None:
+        """Start the trackers and give them what they lack; from now on speak with ``say``."""
+        self.say = self.watch.say = say
+        if not self.first:
+            return
+        config = {**dataclasses.asdict(self.recipe), "processes": self.watch.group.world}
+        self.tracking = Tracking(trackers, self.out, config, say)
+        self._send(history)
+
+    def refresh(self, history: list[dict[str, Any]], steps: int, seconds: float) -> None:
+        """Write the files within an epoch, right after a checkpoint, now and then."""
+        if time.monotonic() - self.shown >= REFRESH_S:
+            self.publish(history, steps, seconds)
+
+    def publish(self, history: list[dict[str, Any]], steps: int, seconds: float) -> None:
+        """Write all files from what the last checkpoint holds.
+
+        Args:
+            history: The rows of the epochs.
+            steps: Done in the run.
+            seconds: Spent on it.
+        """
+        if not self.first:
+            return
+        self.shown = time.monotonic()
+        write_text(self.out / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+        header = list({name: None for row in history for name in row})  # an epoch may lack what another one has
+        write_csv(self.out / "history.csv", header, ([row.get(name) for name in header] for row in history))
+        write_text(self.out / "steps.jsonl", "".join(json.dumps(point) + "\n" for point in self.curve()))
+        self.report(history, steps, seconds)
+        self._send(history)
+
+    def report(
+        self, history: list[dict[str, Any]], steps: int, seconds: float, error: BaseException | None = None
+    ) -> None:
+        """Write the report; ``error`` is why the run stops before its end. A picture of a run is not worth the run."""
+        if not self.first:
+            return
+        try:
+            write_run(self._told(history, steps, seconds, error), self.out / "report.html", self._pictures())
+        except Exception as failure:
+            if not self.broken:
+                self.say(f"{self.out / 'report.html'} could not be written: {failure}")
+            self.broken = True
+
+    def close(self, failed: bool) -> None:
+        """End the trackers' session; ``failed``: before the run's end."""
+        if self.tracking:
+            self.tracking.close(failed)
+
+    def curve(self) -> list[dict[str, Any]]:
+        """The points of the loss curve: ``step``, ``epoch`` (a fraction), ``loss`` and ``lr``."""
+        rate, epochs = self.calendar.lr, self._epochs
+        return [
+            {"step": step, "epoch": round(epochs(step), 4), "loss": loss, "lr": rate(step - 1)}
+            for step, loss in self.watch.seen.curve
+        ]
+
+    def _epochs(self, step: int) -> float:
+        """How many epochs the first steps make."""
+        for number, length in enumerate(self.calendar.whole):
+            if step <= length:
+                return number + step / length
+            step -= length
+        return float(len(self.calendar.whole))
+
+    def _send(self, history: list[dict[str, Any]]) -> None:
+        """Give the trackers what is new."""
+        if self.tracking is None:
+            return
+        values: dict[int, dict[str, float | None]] = {}
+        for point in self.curve():
+            values[point["step"]] = {"train/loss": point["loss"], "train/lr": point["lr"], "epoch": point["epoch"]}
+        for row in history:
+            told = {_tag(name): value for name, value in row.items() if name not in ("epoch", "step", "lr")}
+            values.setdefault(row["step"], {"epoch": self._epochs(row["step"])}).update(told)
+        ends = list(accumulate(self.calendar.lengths))
+        if len(history) < len(ends):
+            values.pop(ends[len(history)], None)  # the last step of an epoch goes with its row, and that is to come
+        self.tracking.send(values)
+
+    def _told(
+        self, history: list[dict[str, Any]], steps: int, seconds: float, error: BaseException | None
+    ) -> dict[str, Any]:
+        """What the report is drawn from."""
+        total = self.calendar.total
+        status = "running" if error is None else "stopped"
+        return {
+            "name": self.out.name,
+            "status": "finished" if len(history) == len(self.calendar.lengths) else status,
+            "reason": _reason(error),
+            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+            "headline": self.headline,
+            "epochs": len(self.calendar.lengths),
+            "epoch": min(self._epochs(steps), self.recipe.epochs),
+            "seconds": seconds,
+            "left": seconds / steps * (total - steps) if steps else None,
+            "history": [{**row, "place": self._epochs(row["step"])} for row in history],
+            "curve": self.curve(),
+            "best_epoch": self.watch.seen.best_epoch,
+            "evidence": self.watch.seen.evidence,
+            "classes": list(self.data.classes),
+            "data": {
+                "name": self.data.name,
+                **{f"{part} images": len(getattr(self.data, part)) for part in ("train", "val", "test")},
+            },
+            "recipe": dataclasses.asdict(self.recipe),
+            "workers": self.watch.workers,
+            **self.facts,
+        }
+
+    def _pictures(self) -> dict[int, bytes | None]:
+        """The pictures of the mistakes as PNG, by their place in the validation set; each is loaded once."""
+        shown = [mistake["index"] for mistake in (self.watch.seen.evidence or {"mistakes": []})["mistakes"]]
+        self.pictures = {index: self.pictures.get(index) or self._picture(index) for index in shown}
+        return self.pictures
+
+    def _picture(self, index: int) -> bytes | None:
+        try:
+            picture = self.data.val.load_reduced(index, PICTURE_PX)
+        except (NotImplementedError, OSError, ValueError):  # gone since, or of a source that only streams
+            return None
+        picture.thumbnail((PICTURE_PX, PICTURE_PX))
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return file.getvalue()
+
+
+def _reason(error: BaseException | None) -> str:
+    """Why a run stopped, for its report."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "by a signal"
+    return f"{error or type(error).__name__}" if error is not None else ""
+
+
+def _tag(name: str) -> str:
+    """How a key of a row is called in a tracker."""
+    if name.startswith("val_"):
+        return f"val/{name.removeprefix('val_')}"
+    return "train/epoch_loss" if name == "loss" else f"run/{name}"

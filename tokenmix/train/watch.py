@@ -1,0 +1,191 @@
+"""What is noted of a run while it works: its curve, its speed, its mistakes.
+
+All that must survive a death goes into the checkpoint, `Watch.state`. So a step that is done twice, because the process
+died before the next checkpoint, appears once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tokenmix.data import DataSet
+from tokenmix.metrics import Answers
+from tokenmix.tasks import Batch, Classification, Task
+from tokenmix.train.distributed import Group
+from tokenmix.train.schedule import Calendar
+
+POINTS = 1000  # of the loss curve, about
+MISTAKES = 16  # that are kept, the worst
+WAITING = 0.2  # the share of the time from which on waiting for images is worth a word
+PATIENCE_S = 10.0  # of training before it is said
+
+
+@dataclass
+class _Seen:
+    """What is stored in a checkpoint."""
+
+    curve: list[list[Any]] = field(default_factory=list)  # [step, mean loss of the steps since the point before]
+    loss_sum: float = 0.0  # since the last point
+    good: int = 0
+    images: int = 0  # of this epoch
+    waited: float = 0.0  # seconds of this epoch
+    worked: float = 0.0
+    best_epoch: int = 0  # whose weights are kept
+    evidence: dict[str, Any] | None = None  # of that epoch
+
+
+class Watch:
+    """Follows a run; every process has one, the first one writes.
+
+    Args:
+        data: What is learnt from.
+        group: The processes.
+        calendar: The run's steps.
+        task: What is trained.
+        workers: Processes that load images.
+        log: Takes plain lines.
+    """
+
+    def __init__(
+        self,
+        data: DataSet,
+        group: Group,
+        calendar: Calendar,
+        task: Task,
+        workers: int,
+        log: Callable[[str], None],
+    ) -> None:
+        self.data, self.group, self.calendar, self.workers, self.say = data, group, calendar, workers, log
+        self.every = max(1, -(-calendar.total // POINTS))
+        self.answers = Answers() if isinstance(task, Classification) else None
+        self.seen = _Seen()
+        self.silent = False  # whether a slow loader needs no word any more
+        self.session = [0.0, 0.0]  # seconds waited and worked, without the start of the loader
+        self.batches = 0  # since the loader's start
+        self.waited = self.got = 0.0
+
+    # ------------------------------------------------------------------------------------------------ while it trains
+
+    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time that each takes to come is noted."""
+        self.batches = 0
+        while True:
+            begin = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self.got = time.monotonic()
+            self.waited = self.got - begin
+            yield batch
+            self.batches += 1
+
+    def step(self, step: int, loss: float | None, images: int) -> None:
+        """Told after each step: its number from 1, its loss unless it was skipped, its images over all processes."""
+        seen, worked = self.seen, time.monotonic() - self.got
+        seen.images += images
+        seen.waited += self.waited
+        seen.worked += worked
+        if self.batches:
+            self.session[0] += self.waited
+            self.session[1] += worked
+        if loss is not None:
+            seen.loss_sum += loss
+            seen.good += 1
+        if step % self.every == 0 or step == self.calendar.total:
+            seen.curve.append([step, seen.loss_sum / seen.good if seen.good else None])
+            seen.loss_sum, seen.good = 0.0, 0
+        self._complain(*self.session)
+
+    def _complain(self, waited: float, worked: float) -> None:
+        """Say once that the loader is the bottleneck, if it is, and what helps."""
+        total = waited + worked
+        if self.silent or total < PATIENCE_S or waited < WAITING * total:
+            return
+        self.silent = True
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        remedy = f"give --workers {cores} (workers={cores})"
+        if self.workers >= cores:
+            remedy = f"all {cores} cores load already: store smaller images, or put them on a faster disk"
+        self.say(f"the loader is the bottleneck: {waited / total:.0%} of the time waits for images; {remedy}")
+
+    def speed(self) -> dict[str, float]:
+        """Of the epoch that ends: images per second, percent of the time that waited for images, peak memory in MB.
+
+        Over all processes: the images together, the longest wait and the largest memory. Validation does not count.
+        """
+        seen, memory = self.seen, peak_memory_mb(self.group.device)
+        waited, total, memory = _largest([seen.waited, seen.waited + seen.worked, memory], self.group)
+        speed = {"images_per_second": seen.images / total, "data_wait": 100 * waited / total} if total else {}
+        seen.images, seen.waited, seen.worked = 0, 0.0, 0.0
+        self._complain(waited, total - waited)
+        return {name: round(value, 2) for name, value in {**speed, "memory_mb": memory}.items()}
+
+    @property
+    def witnesses(self) -> tuple[Answers, ...]:
+        """What must see the validation."""
+        return (self.answers,) if self.answers else ()
+
+    def judged(self, epoch: int, better: bool) -> None:
+        """Told after each validation, whether its weights are the ones to keep; every process must call this."""
+        found = self.answers.gather() if self.answers else None
+        if not better:
+            return
+        self.seen.best_epoch = epoch
+        if found is None:
+            return
+        mistakes = [
+            {
+                "index": int(found.index[row]),
+                "name": self.data.val.names[int(found.index[row])],
+                "truth": int(found.label[row]),
+                "prediction": int(found.prediction[row]),
+                "confidence": float(found.confidence[row]),
+                "truth_confidence": float(found.truth[row]),
+            }
+            for row in found.worst(MISTAKES)
+        ]
+        cells = [list(cell) for cell in found.confusion()]
+        self.seen.evidence = {"images": len(found.index), "cells": cells, "mistakes": mistakes}
+
+    # ------------------------------------------------------------------------------------------------- the checkpoint
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return vars(self.seen)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what ``state`` gave."""
+        self.seen = _Seen(**state)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that this process has had, in 1e6 bytes: tensors on a GPU, else all of its resident memory.
+
+    0 where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _largest(values: list[float], group: Group) -> list[float]:
+    """Each value of the process that has the largest."""
+    if group.world == 1:
+        return values
+    found = torch.tensor(values, dtype=torch.float64, device=group.device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found.tolist()
