@@ -1,10 +1,10 @@
 """The command line: a command parses its arguments, calls one public function and prints.
 
 Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
-files it was given, or failed runs of a sweep; 3 `data check` found something wrong; 75 the training goes on later: the
-disk is full, another process of the run was lost, or Slurm has it in a queue, and the same command continues or collects;
-130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached; 141 when whoever read
-the output has gone.
+files it was given, or failed runs of a sweep; 3 `data check` found something wrong; 75 the training goes on later (the
+disk is full, another process of the run was lost, or Slurm has it in a queue) with the same command; 130 interrupted
+(Ctrl-C) and 143 terminated, in both cases after saving what training had reached; 141 when whoever read the output has
+gone.
 """
 
 from __future__ import annotations
