@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
+from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.train import Terminated, fit
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.loop import _Run
@@ -100,6 +100,13 @@ def test_killed_in_a_step_or_after_a_save(tmp_path, monkeypatch, unkilled, varia
     killed(tmp_path, monkeypatch, where, call, recipe)
     run(tmp_path, recipe)
     assert same(outcome(tmp_path), unkilled[variant])
+
+
+def test_a_model_without_norms_resumes_too(tmp_path, monkeypatch) -> None:
+    run(tmp_path / "whole", model=Exact)
+    killed(tmp_path / "killed", monkeypatch, "step", 8, model=Exact)
+    run(tmp_path / "killed", model=Exact)
+    assert same(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +230,7 @@ def test_a_missing_gpu_is_named(tmp_path) -> None:
 
 SCRIPT = """
 import sys
-from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
+from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.train import fit
 print("ready", flush=True)
 fit(toy_recipe(epochs=40), toy_data(), sys.argv[1], model=toy_model, checkpoint_seconds=0.0, log=lambda line: None)
