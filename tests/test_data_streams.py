@@ -12,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import filelock
 import fsspec
 import pytest
 
@@ -108,7 +109,7 @@ def test_the_web(server, shards):
         load_data(f"http://127.0.0.1:{server.server_port}/train-000000.tar?other", log=silent)
 
 
-def test_what_fsspec_opens(shards):
+def test_what_fsspec_opens(shards, monkeypatch):
     memory = fsspec.filesystem("memory")
     for path in shards.glob("*.tar"):
         memory.pipe_file(f"/set/{path.name}", path.read_bytes())
@@ -116,8 +117,12 @@ def test_what_fsspec_opens(shards):
     assert data.train.names == load_data(shards, log=silent).train.names
     with pytest.raises(ValueError, match="tried 3 times"):
         load_data("memory://set/none.tar", log=silent)
-    with pytest.raises(ValueError, match="Protocol not known"):
-        load_data("nothing://set/none.tar", log=silent)
+    for protocol in ("nothing", "hf"):  # not a data set of the hub
+        monkeypatch.setitem(
+            fsspec.registry.known_implementations, "hf", {"class": "none.None", "err": "Protocol not known"}
+        )
+        with pytest.raises((ValueError, ImportError), match="Protocol not known"):
+            load_data(f"{protocol}://set/none.tar", log=silent)
 
 
 def test_a_command_that_fails(cache, shards):
@@ -181,6 +186,16 @@ def test_threads_fetch_a_shard_once(counted):
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda _: shard.path(), range(8)))
     assert len(set(paths)) == fetched() == 1
+
+
+def test_file_systems_without_locks(counted, monkeypatch):
+    def fail(self):
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    spec, fetched = counted
+    assert len(load_data(spec, log=silent).train) == 42
+    assert fetched() == 6
 
 
 @pytest.mark.slow
