@@ -2,14 +2,15 @@
 
 Drawn JPEG photographs of 500 x 375 pixels, as files and as tar shards, loaded as for training at 224 pixels, each way
 several times in turn. The system has the files in memory, so that this is what the processor does; PyTorch has one
-thread. ``cpu_ms``, without workers, is the processor time per picture: it hardly depends on what else runs on the
-machine, and 1000 / ``cpu_ms`` is what a core can do.
+thread. ``cpu_ms`` is the processor time per picture of all processes: it depends little on what else runs on the
+machine, and ``images_per_core_s``, 1000 / ``cpu_ms``, is what a core can do.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -42,8 +43,14 @@ def draw(folder: Path, count: int) -> None:
         Image.fromarray((np.asarray(soft) + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
+def cpu_s() -> float:
+    """Seconds of processor time of this process and of the workers that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+
 def read_epoch(data: DataSet, workers: int) -> dict[str, float]:
-    """An epoch of training batches: pictures per second, and this process's milliseconds of CPU per picture."""
+    """An epoch of training batches: pictures per second, and milliseconds of CPU per picture, workers included."""
     loader = Loader(
         data.train,
         batch_size=BATCH,
@@ -54,16 +61,13 @@ def read_epoch(data: DataSet, workers: int) -> dict[str, float]:
         augment="imagenet",
         workers=workers,
     )
-    if workers:
-        for _ in loader.batches(0):  # starts the workers
-            pass
-    begin, cpu, count = time.perf_counter(), time.process_time(), 0
-    for batch in loader.batches(1):
-        count += len(batch["label"])
-    return {
-        "images_per_s": count / (time.perf_counter() - begin),
-        "cpu_ms": 1000 * (time.process_time() - cpu) / count,
-    }
+    cpu = cpu_s()
+    next(batches := loader.batches(0))  # starts the workers
+    begin = time.perf_counter()
+    count = sum(len(batch["label"]) for batch in batches)
+    seconds = time.perf_counter() - begin
+    del loader, batches  # ends the workers
+    return {"images_per_s": count / seconds, "cpu_ms": 1000 * (cpu_s() - cpu) / (count + BATCH)}
 
 
 def timed(call: Any, *args: Any, **options: Any) -> tuple[Any, float]:
@@ -100,14 +104,15 @@ def main() -> None:
             rounds = [{kind: read_epoch(data, workers) for kind, data in sets.items()} for _ in range(ROUNDS)]
             for kind in sets:
                 speeds = sorted(one[kind]["images_per_s"] for one in rounds)
+                cpu_ms = statistics.median(one[kind]["cpu_ms"] for one in rounds)
                 row = {
                     "source": kind,
                     "workers": workers,
                     "images_per_s": round(statistics.median(speeds), 1),
                     "images_per_s_range": [round(speeds[0], 1), round(speeds[-1], 1)],
+                    "cpu_ms": round(cpu_ms, 3),
+                    "images_per_core_s": round(1000 / cpu_ms, 1),
                 }
-                if not workers:
-                    row["cpu_ms"] = round(statistics.median(one[kind]["cpu_ms"] for one in rounds), 3)
                 rows.append(row)
                 print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     per_1000 = 1000 / args.images

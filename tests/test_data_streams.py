@@ -12,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import filelock
 import fsspec
 import pytest
 
@@ -108,7 +109,7 @@ def test_the_web(server, shards):
         load_data(f"http://127.0.0.1:{server.server_port}/train-000000.tar?other", log=silent)
 
 
-def test_what_fsspec_opens(shards):
+def test_what_fsspec_opens(shards, monkeypatch):
     memory = fsspec.filesystem("memory")
     for path in shards.glob("*.tar"):
         memory.pipe_file(f"/set/{path.name}", path.read_bytes())
@@ -118,6 +119,9 @@ def test_what_fsspec_opens(shards):
         load_data("memory://set/none.tar", log=silent)
     with pytest.raises(ValueError, match="Protocol not known"):
         load_data("nothing://set/none.tar", log=silent)
+    monkeypatch.setattr(fsspec, "open", lambda source, mode: memory.open(source.replace("hf://datasets", ""), mode))
+    hub = load_data("hf://datasets/set/train-{000000..000005}.tar", log=silent)  # not hf:owner/name
+    assert hub.train.names == data.train.names
 
 
 def test_a_command_that_fails(cache, shards):
@@ -181,6 +185,16 @@ def test_threads_fetch_a_shard_once(counted):
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda _: shard.path(), range(8)))
     assert len(set(paths)) == fetched() == 1
+
+
+def test_file_systems_without_locks(counted, monkeypatch):
+    def fail(self):
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    spec, fetched = counted
+    assert len(load_data(spec, log=silent).train) == 42
+    assert fetched() == 6
 
 
 @pytest.mark.slow

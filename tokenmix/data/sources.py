@@ -57,10 +57,10 @@ def load_data(
         data = load_digits(image_size=image_size or 32)
     elif name in TORCHVISION:
         data = load_torchvision(name, seed=seed, download=download, image_size=image_size, log=log)
-    elif name.startswith("hf:"):
-        data = load_hub(name.removeprefix("hf:"), seed=seed, image_size=image_size or 224, check=check, log=log)
     elif is_shard_spec(name):
         data = load_shards(name, seed=seed, image_size=image_size or 224, check=bool(check), log=log)
+    elif name.startswith("hf:"):
+        data = load_hub(name.removeprefix("hf:"), seed=seed, image_size=image_size or 224, check=check, log=log)
     elif path.is_dir():
         data = load_folder(path, seed=seed, image_size=image_size or 224, check=check, log=log)
     elif path.exists():

@@ -12,11 +12,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tokenmix.files import atomic_path
 
-T = TypeVar("T")
 _WAITS_S = (1.0, 4.0)  # between the tries
 _TIMEOUT_S = 60.0  # without a byte from the web
 _DEFAULT_LIMIT_GB = 200.0
@@ -28,14 +27,13 @@ def is_stream(source: str) -> bool:
     return source.startswith("pipe:") or "://" in source
 
 
-def fetch(source: str, target: Path, inspect: Callable[[Path], T]) -> T:
+def fetch(source: str, target: Path, inspect: Callable[[Path], None]) -> None:
     """Write the stream's bytes to ``target``, atomically, where the oldest other files make room for it.
 
     Args:
         source: ``pipe:`` and a shell command, an address of the web, or an address that fsspec opens (``s3://``, ...).
         target: Its folder holds fetched files only.
-        inspect: Looks at the fetched file before it is put in its place; what it returns is returned. An OSError of it
-            is a failure of the transfer.
+        inspect: Looks at the fetched file before it is put in its place; an OSError of it is a failed transfer.
 
     Raises:
         ValueError: The stream failed three times, or the disk is full.
@@ -45,7 +43,7 @@ def fetch(source: str, target: Path, inspect: Callable[[Path], T]) -> T:
             with atomic_path(target) as temporary:
                 with _opened(source) as stream, temporary.open("wb") as file:
                     shutil.copyfileobj(stream, file, 2**20)
-                found = inspect(temporary)
+                inspect(temporary)
             break
         except (OSError, EOFError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in _FULL:
@@ -57,7 +55,6 @@ def fetch(source: str, target: Path, inspect: Callable[[Path], T]) -> T:
                 raise ValueError(f"cannot fetch {source}, tried {len(_WAITS_S) + 1} times: {error}") from error
             time.sleep(wait)
     _make_room(target)
-    return found
 
 
 @contextlib.contextmanager
