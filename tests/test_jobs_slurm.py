@@ -139,6 +139,22 @@ def test_failures_are_reported_and_then_tried_again(state, tmp_path, capsys):
     assert json.loads((out / "jobs" / "jobs.json").read_text()) == [str(out / "lr-1e30")]
 
 
+def test_a_comparison_is_the_local_one(state, tmp_path):
+    pytest.importorskip("onnxruntime")
+    photos = make_photos(tmp_path / "photos")
+    words = ["compare", photos, "--mixers", "pool", "identity", "--seeds", "2", "--measure-seconds", "1"]
+    words += [word for setting in SETTINGS for word in ("--set", setting)]
+    assert main([*words, "--batch-sizes", "1", "--out", str(tmp_path / "slurm"), "--on", "slurm", "--wait"]) == 0
+    assert main([*words, "--batch-sizes", "1", "--out", str(tmp_path / "local")]) == 0
+    found, expected = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("slurm", "local"))
+    assert "--on slurm --wait" in found["command"]
+    assert (tmp_path / "slurm" / "report.html").is_file()
+    assert found["recipe"] == expected["recipe"]
+    for name, entry in expected["mixers"].items():
+        for key in ("test_top1_per_seed", "val_top1", "weights_sha256", "confusion", "samples", "onnx_max_error"):
+            assert found["mixers"][name][key] == entry[key], (name, key)
+
+
 def test_a_refusal_of_sbatch_is_passed_on(state, tmp_path, capsys):
     (state / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpux' >&2\nexit 1\n")
     words = _words(make_photos(tmp_path / "photos"), tmp_path / "out", "--on", "slurm", "--sbatch", "partition=gpux")
