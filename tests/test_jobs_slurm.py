@@ -67,7 +67,7 @@ def state(tmp_path, monkeypatch):
 
 def _words(photos: str, out: Path, *more: str) -> list[str]:
     settings = [setting for setting in SETTINGS if not setting.startswith("epochs")]
-    words = ["sweep", "mixernet_pico", *settings, "epochs=40", "model_args.mixers=pool", "--data", photos]
+    words = ["sweep", "mixernet_pico", *settings, "epochs=8", "model_args.mixers=pool", "--data", photos]
     return [*words, "--over", "seed=0,1", "--out", str(out), *more]
 
 
