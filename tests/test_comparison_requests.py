@@ -99,6 +99,12 @@ def test_one_text_lists_mixers_or_stages(text, names):
     assert list(named_specs(text, "mixernet_pico")) == names
 
 
+def test_specs_have_as_many_parts_as_the_skeleton_has_stages_for_them():
+    assert list(named_specs(["aff,pool,dsm"], "affnet_et")) == ["aff,pool,dsm"]
+    with pytest.raises(ValueError, match="4 mixers given for 3 stages"):
+        named_specs("[aff,pool,dsm,aff]", "affnet_et")
+
+
 @pytest.mark.parametrize("mixers", [("aff", "pool"), ("aff,pool,dsm,swift",), ("aff,aff,pool,pool", "aff")])
 def test_the_command_line_asks_for_the_same(mixers, monkeypatch):
     asked = {}

@@ -67,7 +67,7 @@ def state(tmp_path, monkeypatch):
 
 def _words(photos: str, out: Path, *more: str) -> list[str]:
     settings = [setting for setting in SETTINGS if not setting.startswith("epochs")]
-    words = ["sweep", "mixernet_pico", *settings, "epochs=40", "model_args.mixers=pool", "--data", photos]
+    words = ["sweep", "mixernet_pico", *settings, "epochs=8", "model_args.mixers=pool", "--data", photos]
     return [*words, "--over", "seed=0,1", "--out", str(out), *more]
 
 
@@ -137,6 +137,22 @@ def test_failures_are_reported_and_then_tried_again(state, tmp_path, capsys):
     (state / "script").unlink()
     assert main(words) == 75
     assert json.loads((out / "jobs" / "jobs.json").read_text()) == [str(out / "lr-1e30")]
+
+
+def test_a_comparison_is_the_local_one(state, tmp_path):
+    pytest.importorskip("onnxruntime")
+    photos = make_photos(tmp_path / "photos")
+    words = ["compare", photos, "--mixers", "pool", "identity", "--seeds", "2", "--measure-seconds", "1"]
+    words += [word for setting in SETTINGS for word in ("--set", setting)]
+    assert main([*words, "--batch-sizes", "1", "--out", str(tmp_path / "slurm"), "--on", "slurm", "--wait"]) == 0
+    assert main([*words, "--batch-sizes", "1", "--out", str(tmp_path / "local")]) == 0
+    found, expected = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("slurm", "local"))
+    assert "--on slurm --wait" in found["command"]
+    assert (tmp_path / "slurm" / "report.html").is_file()
+    assert found["recipe"] == expected["recipe"]
+    for name, entry in expected["mixers"].items():
+        for key in ("test_top1_per_seed", "val_top1", "weights_sha256", "confusion", "samples", "onnx_max_error"):
+            assert found["mixers"][name][key] == entry[key], (name, key)
 
 
 def test_a_refusal_of_sbatch_is_passed_on(state, tmp_path, capsys):

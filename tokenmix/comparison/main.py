@@ -124,6 +124,7 @@ def compare(
             for number, (name, spec) in enumerate(specs.items(), 1):
                 log(f"[{number}/{len(specs)}] {name}")
                 runs = [_finished(outcomes) for _ in jobs[name]]
+                find_device(device)  # judged and measured here, wherever it was trained
                 trained[name] = judge(name, spec, jobs[name], runs, images, size, log)
         measure(folder, skeleton, trained, images, size, batch_sizes, compile, measure_seconds, device, log)
         pictures = add_samples(trained, images)

@@ -45,7 +45,10 @@ class Ray:
                 n: found for n, job in enumerate(jobs) if isinstance(found := outcome_of(job), FitResult)
             }
             logs = [_Tail(job, out.resolve()) for job in jobs]
-            tasks = {self._start(ray, job, token, log): n for n, job in enumerate(jobs) if n not in outcomes}
+            start = self._starter(ray, jobs[0], log)
+            tasks = {
+                start.remote(str(job.folder), token, os.getcwd()): n for n, job in enumerate(jobs) if n not in outcomes
+            }
             running = list(tasks)
             try:
                 for number in range(len(jobs)):
@@ -85,8 +88,8 @@ class Ray:
         finally:
             ray.shutdown()
 
-    def _start(self, ray: Any, job: Job, token: Token, log: Log) -> Any:
-        """The task of one job."""
+    def _starter(self, ray: Any, job: Job, log: Log) -> Any:
+        """Starts tasks for jobs like this one."""
         gpus = self.gpus if self.gpus is not None else float(job.device.startswith("cuda"))
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(one.get("CPU", 0) >= job.threads and one.get("GPU", 0) >= gpus for one in machines):
@@ -94,10 +97,9 @@ class Ray:
                 f"no machine of the cluster has {job.threads} CPUs and {gpus:g} GPUs now; "
                 "waiting for one (--cpus and --gpus ask for less)"
             )
-        task = ray.remote(_work).options(
-            name=f"tokenmix {job.folder.name}", num_cpus=job.threads, num_gpus=gpus, max_retries=self.retries
+        return ray.remote(_work).options(
+            name="tokenmix job", num_cpus=job.threads, num_gpus=gpus, max_retries=self.retries
         )
-        return task.remote(str(job.folder), token, os.getcwd())
 
 
 def _work(folder: str, token: Token, home: str) -> dict[str, Any]:

@@ -143,6 +143,6 @@ def _queued(what: str, id: str, left: Sequence[Job], count: int, folder: Path) -
     message = (
         f"{what}: {len(left)} of {count} jobs are unfinished ({names}{more})\n"
         f"watch:   squeue --jobs {id}; what they say is in {folder / f'{id}_*.log'}\n"
-        "collect: the same command, once they are done"
+        "collect: the same command (without --fresh), once they are done"
     )
     return Queued(message, id, [job.folder for job in left])
