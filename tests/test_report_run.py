@@ -159,6 +159,7 @@ def test_in_a_browser(driver, tmp_path, classes, status) -> None:
     assert set(browser.requests(driver)) == {path.as_uri()}
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_running_page_follows_and_notices_silence(driver, tmp_path) -> None:
     path = tmp_path / "report.html"
