@@ -21,7 +21,5 @@ class Canvas(GeneralizedRCNNTransform):
     def normalize(self, image: Tensor) -> Tensor:
         return image
 
-    def resize(
-        self, image: Tensor, target: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target
