@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tokenmix.bench import zoo
 from tokenmix.files import write_json, write_text
+from tokenmix.heads import HEADS
 from tokenmix.mixers import MIXERS
 from tokenmix.recipes import RECIPES
 from tokenmix.report.charts import pareto_svg
@@ -45,6 +46,13 @@ def recipe_table() -> str:
             size += f" ({min(recipe.multi_scale)} to {max(recipe.multi_scale)})"
         cells = (f"`{recipe.model}`", size, f"{recipe.epochs:g}", str(recipe.batch_size), f"{recipe.lr:g}")
         lines.append(f"| `{name}` | {' | '.join(cells)} | {recipe.expect} | {recipe.cost} |")
+    return "\n".join(lines)
+
+
+def head_table() -> str:
+    """Every head, as the text of ``docs/dense.md``'s table."""
+    lines = ["| head | task | source |", "|---|---|---|"]
+    lines += [f"| `{name}` | {info.task} | {info.paper} |" for name, info in HEADS.items()]
     return "\n".join(lines)
 
 
@@ -83,6 +91,8 @@ def main() -> None:
     write_text(ROOT / "docs" / "models.md", zoo.markdown())
     page = ROOT / "docs" / "mixers" / "README.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "mixers", mixer_table()))
+    page = ROOT / "docs" / "dense.md"
+    write_text(page, between(page.read_text(encoding="utf-8"), "heads", head_table()))
     page = ROOT / "docs" / "recipes.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
 

@@ -47,7 +47,9 @@ def test_commands_of_a_page_exist(page):
             assert command in COMMANDS, f"{page.name}: tokenmix {command}"
 
 
-@pytest.mark.parametrize(("page", "name"), [("mixers/README.md", "mixer"), ("recipes.md", "recipe")])
+@pytest.mark.parametrize(
+    ("page", "name"), [("mixers/README.md", "mixer"), ("recipes.md", "recipe"), ("dense.md", "head")]
+)
 def test_tables_are_not_stale(page, name):
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
     assert spec is not None

@@ -52,7 +52,8 @@ def make_dense(
     and perhaps ``aux``. A detector maps a list of images ``(in_chans, H, W)``, normalised and of any sizes, to a list
     of dicts of ``boxes`` ``(N, 4)`` (corners, pixels), ``scores`` ``(N,)`` and ``labels`` ``(N,)``, and ``masks``
     ``(N, 1, H, W)`` (probabilities) where it segments instances; in training it takes targets of the same form as its
-    second argument and returns a dict of losses.
+    second argument and returns a dict of losses. All have a method ``raw`` (see `Raw`) and know ``num_classes`` and
+    ``classifiers``, the names of the layers whose shape depends on it.
 
     Args:
         head: A name of `HEADS`.
@@ -71,7 +72,9 @@ def make_dense(
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     with nullcontext() if device is None else torch.device(device):
-        return HEADS[head].build(backbone, num_classes, **options).to(device=device, dtype=dtype)
+        model: Any = HEADS[head].build(backbone, num_classes, **options).to(device=device, dtype=dtype)
+    model.num_classes = num_classes
+    return model
 
 
 class Raw(nn.Module):

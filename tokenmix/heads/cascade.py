@@ -40,7 +40,7 @@ class CascadeHeads(nn.Module):
         self.stages = nn.ModuleList(
             RoIHeads(
                 MultiScaleRoIAlign(maps, output_size=7, sampling_ratio=2),
-                box_head(dim),
+                _box_head(dim),
                 FastRCNNPredictor(1024, num_classes),
                 fg_iou_thresh=overlap,
                 bg_iou_thresh=overlap,
@@ -140,7 +140,7 @@ class CascadeHeads(nn.Module):
         return list(torch.stack(votes).mean(0).split([len(one) for one in boxes]))
 
 
-def box_head(dim: int) -> nn.Sequential:
+def _box_head(dim: int) -> nn.Sequential:
     """``(N, dim, 7, 7) -> (N, 1024)``: four convolutions and a linear layer."""
     convolutions = [ConvNorm(dim if i == 0 else 256, 256, 3, act=nn.ReLU) for i in range(4)]
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(256 * 7 * 7, 1024), nn.ReLU())

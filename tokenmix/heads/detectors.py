@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,11 +12,9 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from tokenmix.heads.canvas import Canvas
-from tokenmix.heads.cascade import CascadeHeads
+from tokenmix.heads.cascade import CascadeHeads, Targets
 from tokenmix.heads.fpn import DIM, Pyramid
 from tokenmix.heads.levels import feature_levels
-
-Targets = Sequence[Mapping[str, Tensor]]
 
 
 class RetinaNet(detection.RetinaNet):

@@ -29,7 +29,6 @@ class Segmenter(nn.Module):
         super().__init__()
         self.backbone, self.decoder, self.aux = backbone, decoder, aux
         self.align_corners = align_corners
-        self.num_classes: int = decoder.classifier.out_channels  # type: ignore[union-attr, assignment]
         self.classifiers = ("decoder.classifier",) + (() if aux is None else ("aux.classifier",))
 
     def raw(self, x: Tensor) -> Tensor:
