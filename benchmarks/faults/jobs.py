@@ -58,20 +58,25 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def outcome(out: Path) -> dict[str, Any]:
-    """All that a finished run leaves but measured times: the last checkpoint's state and the files beside it."""
+    """All that a finished run leaves but measured times: the last checkpoint's state and the files beside it.
+
+    Raises:
+        OSError: A file is missing.
+        ValueError: One is not JSON.
+    """
     content = torch.load(checkpoints(out)[0], weights_only=True)
     parts = {name: content[name] for name in ("task", "average", "optimizer", "scaler", "best_weights", "recipe")}
     parts["place"] = [content["state"][name] for name in ("epoch", "step", "steps", "finished")]
-    rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    parts["history"] = [_untimed(row) for row in rows]
-    parts["best.json"] = _untimed(json.loads((out / "best.json").read_text()))
-    parts["recipe.json"] = (out / "recipe.json").read_text()
-    parts["best.safetensors"] = (out / "best.safetensors").read_bytes()
+    parts["history"] = [_untimed(row) for row in (out / "history.jsonl").read_text().splitlines()]
+    parts["best.json"] = _untimed((out / "best.json").read_text())
+    for name in ("recipe.json", "best.safetensors"):
+        parts[name] = (out / name).read_bytes()
     parts["litter"] = sorted(path.name for path in out.rglob("*.tmp"))
     return parts
 
 
-def _untimed(row: dict[str, Any]) -> dict[str, Any]:
+def _untimed(line: str) -> dict[str, Any]:
+    row = json.loads(line)
     return {name: value for name, value in row.items() if name in ("epoch", "loss", "lr") or name.startswith("val_")}
 
 

@@ -72,8 +72,8 @@ def _faults(results: dict[str, Any]) -> str:
         "## What came of it",
         "",
         f"{len(faults)} faults, {tried} trials, {survived} survived. Seed {results['seed']}, {results['date']}, "
-        f"{results['seconds'] / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores; torch {versions['torch']}, "
-        f"Python {versions['python']}, tokenmix {versions['tokenmix']}. Every trial is in "
+        f"{results['seconds'] / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores; "
+        f"torch {versions['torch']}, Python {versions['python']}, tokenmix {versions['tokenmix']}. Every trial is in "
         "[reliability.json](../benchmarks/results/reliability.json).",
     ]
     for kind, group in groupby(faults, key=lambda fault: fault["kind"]):

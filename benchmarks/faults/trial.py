@@ -195,12 +195,12 @@ class Trial:
         Raises:
             Lost: Something differs.
         """
-        if differing := differences(self.reference.outcome, outcome(self.out)):
-            raise Lost(f"other than undisturbed: {', '.join(differing)}")
         try:
-            order = sample_order(self.notes)
-        except ValueError as error:
+            found, order = outcome(self.out), sample_order(self.notes)
+        except (OSError, ValueError) as error:
             raise Lost(str(error)) from None
+        if differing := differences(self.reference.outcome, found):
+            raise Lost(f"other than undisturbed: {', '.join(differing)}")
         if order != self.reference.order:
             raise Lost("other samples than undisturbed")
 
