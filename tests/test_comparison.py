@@ -92,7 +92,7 @@ def test_matched_budgets(finished):
 
 def test_finished_mixers_are_not_trained_again_and_more_may_join(finished):
     out, mixers, results = finished
-    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*/seed-0/last.pt")}
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*/seed-0/checkpoints/*")}
     again = compare(
         "digits",
         [*mixers, "identity"],

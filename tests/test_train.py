@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.train_toys import toy_data, toy_model, toy_recipe
+from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.data import Loader
 from tokenmix.evaluate import evaluate
 from tokenmix.tasks import Classification
@@ -137,7 +137,7 @@ def test_a_run_is_repeatable_and_the_seed_matters(tmp_path) -> None:
 def test_a_fraction_of_an_epoch(tmp_path) -> None:
     result, _ = run(tmp_path, toy_recipe(epochs=1.5, warmup_epochs=0))
     assert len(result.history) == 2
-    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    content = checkpoint(tmp_path)
     assert content["state"]["steps"] == 9
     assert content["state"]["finished"]
 

@@ -16,32 +16,35 @@ import torch
 from safetensors.torch import load_file
 
 from tests.test_train_resume import outcome, same
-from tests.train_toys import Exact, toy_data, toy_recipe
+from tests.train_toys import Exact, checkpoint, toy_data, toy_recipe
 from tokenmix.train import fit
+from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.distributed import Group, processes
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import json, sys
-from tests.train_toys import Exact, toy_data, toy_model, toy_recipe
+from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.train import fit
 
-out, kind, seconds, changes = sys.argv[1:]
-model = Exact if kind == "exact" else toy_model
-fit(toy_recipe(**json.loads(changes)), toy_data(val=19), out, model=model, checkpoint_seconds=float(seconds))
+out, kind, options, changes = sys.argv[1:]
+model = {"exact": Exact, "toy": toy_model, "named": None}[kind]
+fit(toy_recipe(**json.loads(changes)), toy_data(val=19), out, model=model, **json.loads(options))
 print("done", flush=True)
 """
 CHANGES = {"epochs": 20 / 6, "clip_grad": 0.5, "layer_decay": 0.8, "augment": "standard"}  # 20 steps
 
 
-def launch(out: Path, world: int, kind: str = "exact", seconds: float = 60.0, **changes) -> list[subprocess.Popen]:
+def launch(
+    out: Path, world: int, kind: str = "exact", options: dict | None = None, **changes
+) -> list[subprocess.Popen]:
     """Processes with what torchrun puts into the environment."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     script = out.parent / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(out), kind, str(seconds), json.dumps(changes)]
+    command = [sys.executable, str(script), str(out), kind, json.dumps(options or {}), json.dumps(changes)]
     found = []
     for rank in range(world):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -74,7 +77,7 @@ def test_two_processes_equal_one(tmp_path, accumulate) -> None:
     lines: list[str] = []
     fit(toy_recipe(**CHANGES), toy_data(val=19), tmp_path / "one", model=Exact, log=lines.append)
     first, second = trained(tmp_path / "two", 2, **CHANGES, accumulate=accumulate)
-    one, two = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two"))
+    one, two = (checkpoint(tmp_path / name) for name in ("one", "two"))
     assert one["state"]["steps"] == two["state"]["steps"] == 20
     for part in ("task", "average"):
         for name, value in one[part].items():
@@ -103,8 +106,8 @@ def test_killed_and_resumed(tmp_path) -> None:
     changes = {"epochs": 12}
     trained(tmp_path / "whole", 2, kind="toy", **changes)
     out = tmp_path / "killed"
-    started = launch(out, 2, kind="toy", seconds=0.0, **changes)
-    wait_for(out / "last.pt")
+    started = launch(out, 2, kind="toy", options={"checkpoint_seconds": 0.0}, **changes)
+    wait_for(out)
     for process in started:
         process.kill()
     finish(started)
@@ -113,20 +116,21 @@ def test_killed_and_resumed(tmp_path) -> None:
 
 
 def test_a_signal_to_one_stops_all_of_them_after_a_checkpoint(tmp_path) -> None:
-    started = launch(tmp_path / "run", 2, kind="toy", seconds=0.0, epochs=400)
-    wait_for(tmp_path / "run" / "last.pt")
+    started = launch(tmp_path / "run", 2, kind="toy", options={"checkpoint_seconds": 0.0}, epochs=400)
+    wait_for(tmp_path / "run")
     started[1].send_signal(signal.SIGTERM)
     ends = finish(started)
     assert [code for code, *_ in ends] == [143, 143], ends[0][2]
-    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["state"]
+    state = checkpoint(tmp_path / "run")["state"]
     assert 0 < state["steps"] < 400 * 6
 
 
-def wait_for(path: Path) -> None:
+def wait_for(out: Path) -> None:
+    """Until there is a checkpoint."""
     deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline:
+    while Checkpoints(out).newest() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert path.exists()
+    assert Checkpoints(out).newest() is not None
 
 
 def test_alone(tmp_path) -> None:

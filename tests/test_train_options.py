@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.test_train_resume import killed, outcome, same
 from tests.test_train_resume import run as run_toy
-from tests.train_toys import Exact, toy_data, toy_model, toy_recipe
+from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.recipes import Recipe
 from tokenmix.tasks import Classification
 from tokenmix.train import load_run
@@ -235,7 +235,7 @@ def test_the_scale_of_half_precision_falls_without_counting_as_bad(tmp_path, mon
     (found,) = watched(monkeypatch, tmp_path, recipe, model=Steep)
     assert found.state.finished
     assert found.learner.scaler.state_dict()["scale"] <= 65536
-    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    content = checkpoint(tmp_path)
     assert content["scaler"] == found.learner.scaler.state_dict()
 
 

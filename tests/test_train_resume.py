@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train_toys import toy_data, toy_model, toy_recipe
+from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.train import Terminated, fit
+from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.loop import _Run
 
 STEPS = 18  # of the toy recipe
@@ -38,7 +39,7 @@ def run(out, recipe=None, data=None, **options):
 
 def outcome(out: Path) -> dict:
     """Everything in the folder but measured times."""
-    content = torch.load(out / "last.pt", weights_only=True)
+    content = checkpoint(out)
     rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     best = json.loads((out / "best.json").read_text())
     for row in (*rows, best, content["state"]["best"], *content["state"]["history"]):
@@ -122,7 +123,7 @@ def test_a_finished_run_returns_at_once(tmp_path, monkeypatch, unkilled) -> None
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing"])
 def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, unkilled, damage) -> None:
     killed(tmp_path, monkeypatch, "save", 9)
-    last = tmp_path / "last.pt"
+    last, _ = Checkpoints(tmp_path).all()
     content = bytearray(last.read_bytes())
     if damage == "truncated":
         last.write_bytes(content[: len(content) // 2])
@@ -135,17 +136,17 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch,
     else:
         last.unlink()
     _, lines = run(tmp_path)
-    assert any("last.pt is broken" in line for line in lines) == (damage != "missing")
+    assert any(f"{last} is broken" in line for line in lines) == (damage != "missing")
     assert any("continuing at epoch 2, step 3" in line for line in lines)
     assert same(outcome(tmp_path), unkilled[0])
 
 
 def test_no_readable_checkpoint_is_one_clear_error_and_fresh_the_remedy(tmp_path, monkeypatch, unkilled) -> None:
     killed(tmp_path, monkeypatch, "save", 9)
-    for name in ("last.pt", "previous.pt"):
-        (tmp_path / name).write_bytes(b"PK\3\4")
+    for path in Checkpoints(tmp_path).all():
+        path.write_bytes(b"PK\3\4")
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"last\.pt, previous\.pt broken; start again with --fresh"):
+        with pytest.raises(ValueError, match=r"step-00000009-epoch-0001\.pt, .*\.pt broken; start again with --fresh"):
             run(tmp_path)
     run(tmp_path, fresh=True)
     assert same(outcome(tmp_path), unkilled[0])
@@ -191,7 +192,7 @@ def test_signals_save_first(tmp_path, monkeypatch, unkilled, number, error, wher
             run(tmp_path, checkpoint_seconds=60.0)
     assert error is KeyboardInterrupt or caught.value.code == 143
     assert handlers == [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
-    state = torch.load(tmp_path / "last.pt", weights_only=True)["state"]
+    state = checkpoint(tmp_path)["state"]
     assert (state["epoch"], state["step"]) == ((0, 2) if where == "step" else (1, 6))
     run(tmp_path)
     assert same(outcome(tmp_path), unkilled[0])
@@ -217,7 +218,7 @@ def test_a_missing_gpu_is_named(tmp_path) -> None:
 
 SCRIPT = """
 import sys
-from tests.train_toys import toy_data, toy_model, toy_recipe
+from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.train import fit
 print("ready", flush=True)
 fit(toy_recipe(epochs=40), toy_data(), sys.argv[1], model=toy_model, checkpoint_seconds=0.0, log=lambda line: None)
@@ -235,9 +236,9 @@ def test_a_real_sigkill(tmp_path) -> None:
         )
         assert process.stdout is not None
         process.stdout.readline()
-        before = time_of(out / "last.pt")
+        before = Checkpoints(out).newest()
         deadline = time.monotonic() + 60
-        while time_of(out / "last.pt") == before and time.monotonic() < deadline:
+        while Checkpoints(out).newest() == before and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(generator.uniform(0.0, 0.1))
         process.kill()
@@ -246,7 +247,3 @@ def test_a_real_sigkill(tmp_path) -> None:
     _, lines = run(out, toy_recipe(epochs=40))
     assert any("continuing at epoch" in line for line in lines)
     assert same(outcome(out), outcome(tmp_path / "whole"))
-
-
-def time_of(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from tokenmix.data import ArrayImages, DataSet
 from tokenmix.recipes import Recipe
+from tokenmix.train.checkpoint import Checkpoints
 
 
 def toy_data(train: int = 48, val: int = 18) -> DataSet:
@@ -24,6 +26,14 @@ def toy_data(train: int = 48, val: int = 18) -> DataSet:
         return ArrayImages(pixels.to(torch.uint8), labels, names, glyphs=True, crop_pct=1.0)
 
     return DataSet("toy", ["red", "green", "blue"], part(train, "train"), part(val, "val"), part(6, "test"), 8)
+
+
+def checkpoint(out: Path) -> dict[str, Any]:
+    """The content of a run's newest checkpoint."""
+    found = Checkpoints(out)
+    path = found.newest()
+    assert path is not None
+    return found.read(path)
 
 
 def toy_model() -> nn.Module:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 try:
     import fcntl
@@ -17,11 +19,21 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+class DiskFull(OSError):
+    """There is no room for a file, and nothing is left that could be removed; the message says how much is missing."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the error says that the disk, or the user's share of it, has no room left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success its content is synced and renamed to ``path``.
 
-    On an exception the temporary file is removed and ``path`` stays as it was. Missing folders are made.
+    The rename is synced too. On an exception the temporary file is removed and ``path`` stays as it was; a process that
+    is killed leaves it, for ``sweep``. Missing folders are made.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -30,12 +42,29 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, target)
+        sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Wait until a file's bytes, or the names in a folder, are on the disk."""
+    if os.name == "nt" and Path(path).is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files in ``folder`` that writers left who were killed; nobody else may write there."""
+    for path in Path(folder).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -56,10 +85,14 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str], *, wait_s: float = 0.0) -> Iterator[None]:
     """Keep other processes out of ``folder`` (made if missing); the system lets go when this one ends, however it ends.
 
     Does nothing on systems and file systems without POSIX locks.
+
+    Args:
+        folder: Which.
+        wait_s: How many seconds another process there has to end.
 
     Raises:
         ValueError: Another process is at work there, or it is no folder.
@@ -69,16 +102,24 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f"{path} is a file, and a folder is needed: choose another one with --out")
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                raise ValueError(
-                    f"another process is at work in {path}: wait for it, or choose another folder with --out"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
+        deadline = time.monotonic() + wait_s
+        while not _lock(file) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if not _lock(file):
+            raise ValueError(f"another process is at work in {path}: wait for it, or choose another folder with --out")
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether this process has the lock now; a file system without locks gives it to everyone."""
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError:
+            pass
+    return True
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -1,8 +1,9 @@
 """The command line: a command parses its arguments, calls one public function and prints.
 
 Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
-files it was given; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached;
-141 when whoever read the output has gone.
+files it was given; 75 the disk is full, or another process of the run was lost: the same command continues when that is
+over; 130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached; 141 when
+whoever read the output has gone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from tokenmix.files import DiskFull
 from tokenmix.names import unknown
 from tokenmix.version import __version__
 
@@ -57,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, COMMANDS))
         print("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
-        print("\n`tokenmix COMMAND --help` explains each. Exit codes: 0 done, 1 bug, 2 mistake, 130/143 interrupted.")
+        codes = "0 done, 1 bug, 2 mistake, 75 try again later, 130/143 interrupted"
+        print(f"\n`tokenmix COMMAND --help` explains each. Exit codes: {codes}.")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
         print(f"tokenmix {__version__}")
@@ -91,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in rest:
             raise
         print(f"tokenmix {name}: error: {error}", file=sys.stderr)
-        return 2
+        return 75 if isinstance(error, ConnectionError | DiskFull) else 2
 
 
 def _terminate(*_: Any) -> NoReturn:

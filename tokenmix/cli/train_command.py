@@ -1,7 +1,8 @@
 """Train one model.
 
 RECIPE is a recipe's name, a recipe's JSON file, or a model's name (which gets its own recipe, or `basic`). The same
-command continues an interrupted run. On eight GPUs: `torchrun --nproc-per-node=8 -m tokenmix train RECIPE ...`.
+command continues an interrupted run. On eight GPUs: `torchrun --nproc-per-node=8 --max-restarts=3 -m tokenmix train
+RECIPE ...`; under Slurm, one task per GPU, `srun python -m tokenmix train RECIPE ...`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.data import load_data
 from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
-from tokenmix.train.distributed import speaks
+from tokenmix.train.distributed import TIMEOUT_S, speaks
 from tokenmix.train.loop import fit
 
 
@@ -26,6 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu or cuda")
     add("--workers", type=int, default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
+    add(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="between two checkpoints at most (default: 60)",
+    )
+    add("--keep", type=int, default=2, metavar="N", help="checkpoints that stay (default: %(default)s)")
+    add("--parallel", default="ddp", help="ddp: each process holds all weights; fsdp: its share (default: %(default)s)")
+    add("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="until a silent process is lost (default: 300)")
     add("--fresh", action="store_true", help="start again, whatever the folder holds")
     add("--json", action="store_true", help="print the outcome as JSON and nothing else")
 
@@ -47,6 +58,10 @@ def run(args: argparse.Namespace) -> None:
         log=log,
         progress=not args.json,
         fresh=args.fresh,
+        checkpoint_seconds=args.checkpoint_seconds,
+        keep=args.keep,
+        parallel=args.parallel,
+        timeout=args.timeout,
     )
     if not speaks():
         return

@@ -109,6 +109,8 @@ class Recipe:
         channels_last: NHWC memory layout; the numbers may differ in the last digits.
         grad_checkpointing: Recompute the blocks' activations instead of storing them; the running statistics of batch
             norms then follow every step twice.
+        sync_batchnorm: Batch norm over the images of all processes, which torch can do on GPUs; without it each process
+            normalises its own.
         compile: ``torch.compile`` in training; the numbers may differ in the last digits.
         max_bad_steps: Consecutive steps with a loss that is not finite, skipped, after which training stops.
         seed: Of the weights, the data order, the augmentation and the dropout.
@@ -180,6 +182,7 @@ class Recipe:
     precision: str = field(default="float32", metadata=_choice(PRECISIONS))
     channels_last: bool = False
     grad_checkpointing: bool = False
+    sync_batchnorm: bool = False
     compile: bool = False
     max_bad_steps: int = field(default=10, metadata=_POSITIVE)
     seed: int = field(default=0, metadata=_NOT_NEGATIVE)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
+import re
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable, Mapping
@@ -16,73 +19,202 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.checkpoints import load_checkpoint, read_info, weights_file
-from tokenmix.files import atomic_path
+from tokenmix.files import DiskFull, atomic_path, is_full, sync
+from tokenmix.train import shards
+from tokenmix.train.distributed import Group, laid_out, local
 from tokenmix.version import __version__
 
-FORMAT = "tokenmix.checkpoint/1"
+FORMAT = "tokenmix.checkpoint/2"
+NAME = re.compile(r"step-(\d+)-epoch-(\d+)(\.pt)?")
+ALONE = Group(0, 1, torch.device("cpu"))
 
 
 class Checkpoints:
-    """The last two checkpoints of a run, ``last.pt`` and ``previous.pt`` in its folder.
+    """The checkpoints of a run, ``checkpoints/step-<steps>-epoch-<whole epochs>``, of which the last few are kept.
 
-    Each is a file of ``torch.save``, written whole or not at all. Reading one compares every record with its CRC-32,
-    which ``torch.load`` does not do, so that a flipped bit is noticed.
+    One process writes a file of ``torch.save``, ``.pt``; processes that share the weights out write a folder, see
+    ``tokenmix.train.shards``. Either comes into being whole or not at all, and checksums tell a damaged one.
+
+    Args:
+        out: The run's folder.
+        keep: How many are kept.
+
+    Raises:
+        ValueError: None are to be kept.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.next = folder / "next.pt"
-        self.last = folder / "last.pt"
-        self.previous = folder / "previous.pt"
+    def __init__(self, out: str | os.PathLike[str], keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be 1 checkpoint or more, got {keep}")
+        self.folder = Path(out) / "checkpoints"
+        self.keep = keep
 
-    def save(self, content: dict[str, Any]) -> None:
-        """Write ``content``; the checkpoint before stays as ``previous.pt``, the one before that goes."""
-        with atomic_path(self.next) as temporary:
-            torch.save({"format": FORMAT, **content}, temporary)
-        if self.last.exists():
-            os.replace(self.last, self.previous)
-        os.replace(self.next, self.last)  # killed between the two, the run goes on from the previous one
+    def all(self) -> list[Path]:
+        """The checkpoints, whole or damaged, the newest first."""
+        found = [(match, path) for path in self.folder.glob("step-*") if (match := NAME.fullmatch(path.name))]
+        return [path for match, path in sorted(found, key=lambda pair: (int(pair[0][1]), int(pair[0][2])))][::-1]
 
-    def load(self, log: Callable[[str], None]) -> dict[str, Any] | None:
-        """The newest readable checkpoint on the CPU, or None if there is none; a broken one is named in the log.
+    def newest(self) -> Path | None:
+        """The newest checkpoint, or None; it may be damaged."""
+        return next(iter(self.all()), None)
+
+    def whole(self, log: Callable[[str], None]) -> Path | None:
+        """The newest checkpoint that is whole, or None if there is none at all.
+
+        Damaged ones on the way are named in the log and put aside under another name.
 
         Raises:
-            ValueError: There are checkpoints and none is readable.
+            ValueError: There are checkpoints and none is whole.
         """
         broken: list[Path] = []
-        for path in (self.last, self.previous):
-            if not path.exists():
-                continue
+        for path in self.all():
             try:
-                content = _read(path)
+                _check(path)
             except Exception as error:  # damaged bytes raise anything from zipfile, struct or the unpickler
                 broken.append(path)
                 log(f"checkpoint {path} is broken ({error}); trying the one before")
                 continue
-            for other in broken:  # out of the way, or the next save would move it over the good one
-                os.replace(other, other.with_name(f"{other.name}.broken"))
-            return content
+            for other in broken:
+                _remove(aside := other.with_name(f"{other.name}.broken"))
+                os.replace(other, aside)
+            return path
         if broken:
             raise ValueError(
-                f"no readable checkpoint in {self.last.parent}: {', '.join(path.name for path in broken)} "
+                f"no readable checkpoint in {self.folder}: {', '.join(path.name for path in broken)} "
                 "broken; start again with --fresh (fresh=True) or another output folder"
             )
         return None
 
+    def read(self, path: Path, group: Group | None = None) -> dict[str, Any]:
+        """The content of a checkpoint, on the CPU; sharded tensors whole unless the group shares its weights out."""
+        if path.is_dir():
+            return shards.read(path, group or ALONE)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    def save(self, content: dict[str, Any], group: Group | None = None) -> None:
+        """Write ``content`` and remove what is too old; all processes of the group call it.
+
+        Raises:
+            DiskFull: There is no room, not even without all checkpoints but the last one.
+        """
+        group = group or ALONE
+        state, content = content["state"], {"format": FORMAT, **content}
+        path = self.folder / f"step-{state['steps']:08}-epoch-{state['epoch']:04}"
+        if shards.is_sharded(content):
+            needed = sum(group.collect(_size(content)))
+            self.with_room(lambda: self._write_folder(path, content, group), needed, group)
+        else:
+            needed = _size(content)
+            self.with_room(lambda: group.once(lambda: _write_file(path.with_suffix(".pt"), content)), needed, group)
+        group.once(lambda: self._thin(self.keep))
+
+    def _write_folder(self, path: Path, content: dict[str, Any], group: Group) -> None:
+        temporary = path.with_name(f".{path.name}.tmp")
+
+        def begin() -> None:
+            _remove(temporary)
+            temporary.mkdir(parents=True)
+
+        def end() -> None:
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(self.folder)
+
+        if group.once(path.exists):
+            return  # a run that was stopped twice at the same moment
+        group.once(begin)
+        try:
+            shards.write(temporary, content, group)
+        except OSError:
+            group.once(lambda: _remove(temporary))
+            raise
+        group.once(end)
+
+    def with_room(self, write: Callable[[], None], needed: int, group: Group | None = None) -> None:
+        """Call ``write``; if the disk is full, remove all checkpoints but the last one and call it again.
+
+        Args:
+            write: Raises the same in all processes of the group.
+            needed: About how many bytes it writes.
+            group: The processes that call this.
+
+        Raises:
+            DiskFull: There still is no room.
+        """
+        try:
+            return write()
+        except OSError as error:
+            if not is_full(error):
+                raise
+        (group or ALONE).once(self._shrink)
+        try:
+            write()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            free = shutil.disk_usage(self.folder).free
+            raise DiskFull(
+                f"the disk is full: {self.folder.parent} needs {needed:,} bytes and {free:,} are free; the last "
+                "checkpoint is whole, and the same command continues from it once there is room"
+            ) from None
+
+    def _thin(self, keep: int) -> None:
+        """Leave that many checkpoints."""
+        for path in self.all()[keep:]:
+            _remove(path)
+
+    def _shrink(self) -> None:
+        """Leave nothing but the last checkpoint."""
+        self._thin(1)
+        for path in self.folder.glob("*.broken"):
+            _remove(path)
+
+    def sweep(self) -> None:
+        """Remove what writers left who were killed."""
+        for path in self.folder.glob(".*.tmp"):
+            _remove(path)
+
     def clear(self) -> None:
-        """Remove the checkpoints."""
-        self.last.unlink(missing_ok=True)
-        self.previous.unlink(missing_ok=True)
+        """Remove everything."""
+        _remove(self.folder)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file; raises if it is damaged."""
-    with zipfile.ZipFile(path) as archive:
+def _check(path: Path) -> None:
+    """Raise if a checkpoint is damaged."""
+    if path.is_dir():
+        shards.check(path)
+        return
+    with zipfile.ZipFile(path) as archive:  # torch.load does not compare the records with their checksums
         if (record := archive.testzip()) is not None:
             raise ValueError(f"record {record} does not match its checksum")
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"it is not of the format {FORMAT}")
-    return content
+
+
+def _write_file(path: Path, content: dict[str, Any]) -> None:
+    buffer = io.BytesIO()  # torch.save hides why it could not write to a file
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; a folder never stays in part under its name."""
+    if path.is_dir():
+        aside = path if path.name.startswith(".") else path.with_name(f".{path.name}.tmp")
+        os.replace(path, aside)
+        shutil.rmtree(aside)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _size(value: Any) -> int:
+    """The bytes of the tensors in nested dicts and lists, as far as this process has them."""
+    if isinstance(value, Tensor):
+        return local(value).nbytes
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_size, parts))
 
 
 def load_run(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> tuple[nn.Module, dict[str, Any]]:
@@ -113,11 +245,13 @@ def load_run(path: str | os.PathLike[str], *, model: nn.Module | None = None) ->
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: os.PathLike[str]) -> None:
-    """Fill the module, strictly.
+    """Fill the module, strictly; of a sharded one, every process takes its share of the values.
 
     Raises:
         ValueError: The names or shapes are not the module's.
     """
+    own = module.state_dict()
+    state = {name: laid_out(value, own.get(name)) for name, value in state.items()}
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

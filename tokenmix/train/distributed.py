@@ -1,16 +1,35 @@
-"""Several processes that train one model: who we are, as ``torchrun`` tells it, and what is agreed between us."""
+"""Several processes that train one model: who we are, as ``torchrun`` or Slurm tells it, and what is agreed between us.
+
+There is no launcher here: ``torchrun`` or ``srun`` starts the processes, on one machine or many, and restarts them.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+from tokenmix.names import unknown
+from tokenmix.tasks import Task
+from tokenmix.train.model import layers_of
+
+PARALLEL = ("ddp", "fsdp")
+TIMEOUT_S = 300.0
+LOST = re.compile(r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|timed? ?out|store|socket", re.IGNORECASE)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,11 +40,13 @@ class Group:
         rank: Which one this is, from 0; the first one writes and speaks.
         world: How many there are.
         device: Where this one trains.
+        mesh: The processes as FSDP2 wants them, if each holds only its share of the weights.
     """
 
     rank: int
     world: int
     device: torch.device
+    mesh: DeviceMesh | None = None
 
     @property
     def first(self) -> bool:
@@ -43,56 +64,167 @@ class Group:
             dist.all_reduce(values)
         return values
 
+    def collect(self, value: T) -> list[T]:
+        """The values of all processes, in order."""
+        found: list[Any] = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(found, value)
+        return found
+
+    def once(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, done by the first one alone; if it fails, it fails in all."""
+        if self.world == 1:
+            return work()
+        outcome: list[Any] = [None, None]
+        if self.first:
+            try:
+                outcome[0] = work()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, 0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
     def share_buffers(self, module: nn.Module) -> None:
         """Give all the first one's buffers, such as the running statistics of norms."""
         if self.world > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
+    def shard(self, task: Task) -> None:
+        """Leave this process its share of every parameter, if they are to be shared out; layer by layer, then the rest.
+
+        A layer's parameters come together while it works, so that never more than a few of them are whole.
+        """
+        if self.mesh is not None:
+            for layer in layers_of(task.model):
+                fully_shard(layer, mesh=self.mesh)
+            fully_shard(task, mesh=self.mesh)
+            register_fsdp_forward_method(task, "predict")
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with gradients that are the mean over all."""
-        return DistributedDataParallel(module) if self.world > 1 else module
+        return DistributedDataParallel(module) if self.world > 1 and self.mesh is None else module
+
+    def adding(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Inside, a backward pass through what ``wrap`` returned only adds to the gradients, unless it is the last."""
+        if self.mesh is not None:
+            wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
+        elif self.world > 1 and not last:
+            return wrapped.no_sync()  # type: ignore[operator]
+        return nullcontext()
+
+    def whole(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies of a state dict's values on the CPU, those of all processes put together; the others get nothing."""
+        found = {}
+        for name, value in state.items():
+            value = value.full_tensor() if isinstance(value, DTensor) else value
+            if self.first:
+                found[name] = value.cpu().clone()
+        return found
 
 
-def world_size() -> int:
-    """How many processes ``torchrun`` started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def laid_out(value: Tensor, like: Tensor | None) -> Tensor:
+    """A value that every process has whole, shared out as ``like`` is."""
+    if not isinstance(like, DTensor) or isinstance(value, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def local(value: Tensor) -> Tensor:
+    """What this process has of a value."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the environment says: ``rank`` of ``world`` processes, ``local`` of its machine, who meet at ``address``."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+    address: str = "env://"
+
+
+def place() -> Place:
+    """Where ``torchrun``, or Slurm's ``srun`` without it, has put this process; alone without either."""
+    get = os.environ.get
+    if "WORLD_SIZE" in os.environ:
+        return Place(int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0")))
+    tasks = int(get("SLURM_STEP_NUM_TASKS") or get("SLURM_NTASKS") or "1")
+    if "SLURM_PROCID" not in os.environ or tasks == 1:
+        return Place()
+    nodes = get("SLURM_STEP_NODELIST") or get("SLURM_JOB_NODELIST") or "localhost"
+    host = get("MASTER_ADDR") or first_host(nodes)
+    port = get("MASTER_PORT") or str(20000 + int(get("SLURM_JOB_ID") or "0") % 10000)
+    return Place(int(get("SLURM_PROCID", "0")), tasks, int(get("SLURM_LOCALID", "0")), f"tcp://{host}:{port}")
+
+
+def first_host(nodes: str) -> str:
+    """The first of Slurm's list of hosts: ``"gpu[003-007,12],login"`` -> ``"gpu003"``."""
+    host = nodes.strip()
+    while found := re.match(r"([^,\[]*)\[(\w+)[^\]]*\]", host):
+        host = found[1] + found[2] + host[found.end() :]
+    return host.partition(",")[0]
 
 
 def speaks() -> bool:
     """Whether this process is the first one of its run."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return place().rank == 0
 
 
 @contextmanager
-def processes(device: torch.device | str) -> Iterator[Group]:
+def processes(device: torch.device | str, *, parallel: str = "ddp", timeout: float = TIMEOUT_S) -> Iterator[Group]:
     """The group that the environment describes, connected (nccl for GPUs, else gloo) and closed again at the end.
 
-    A group that the caller has connected is used and left open. On a GPU each process takes the one with its
-    ``LOCAL_RANK``, unless ``device`` has a number.
+    A group that the caller has connected is used and left open. On a GPU each process takes the one with its local
+    number, unless ``device`` has a number.
+
+    Args:
+        device: Where to train.
+        parallel: ``ddp``, every process holds all weights, or ``fsdp``, its share of them.
+        timeout: Seconds after which a process that does not answer counts as lost. gloo notices one that died at once.
 
     Raises:
-        ValueError: There is no such GPU.
+        ValueError: There is no such GPU or no such ``parallel``, or ``timeout`` is not positive.
+        ConnectionError: Another process was lost.
     """
-    device = torch.device(device)
-    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else world_size()
+    if parallel not in PARALLEL:
+        raise ValueError(unknown("value of parallel:", parallel, PARALLEL))
+    if timeout <= 0:
+        raise ValueError(f"timeout must be above 0 seconds, got {timeout:g}")
+    device, here = torch.device(device), place()
+    connected = dist.is_available() and dist.is_initialized()
+    world = dist.get_world_size() if connected else here.world
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {str(device)!r}: torch finds no CUDA GPU here; use device='cpu'")
         if world > 1 and device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            if device.index >= torch.cuda.device_count():
-                raise ValueError(f"{world} processes, but this machine has {torch.cuda.device_count()} GPUs")
+            count = torch.cuda.device_count()
+            own = 0 if "SLURM_PROCID" in os.environ and count == 1 else here.local  # Slurm may show each task its own
+            if own >= count:
+                raise ValueError(f"process {own} of this machine has no GPU of its own: there are {count}")
+            device = torch.device("cuda", own)
     if world == 1:
         yield Group(0, 1, device)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    ours = not dist.is_initialized()
-    if ours:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    rank = dist.get_rank() if connected else here.rank
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), device)
+        if not connected:
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            limit = timedelta(seconds=timeout)
+            dist.init_process_group(backend, here.address, limit, rank=rank, world_size=world)
+        yield Group(rank, world, device, init_device_mesh(device.type, (world,)) if parallel == "fsdp" else None)
+    except (RuntimeError, CheckpointException) as error:
+        if not LOST.search(str(error)):
+            raise
+        raise ConnectionError(
+            f"process {rank} of {world} has lost another one ({str(error).splitlines()[0]:.200}); "
+            "the same command continues from the last checkpoint"
+        ) from error
     finally:
-        if ours:
+        if not connected and dist.is_initialized():
             dist.destroy_process_group()

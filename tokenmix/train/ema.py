@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tokenmix.tasks import Task
+from tokenmix.train.distributed import local
 
 
 class Average:
@@ -29,9 +30,10 @@ class Average:
     def update(self, task: Task, step: int) -> None:
         """Follow the task's state after optimiser step ``step``, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        pairs: list[tuple[Tensor, Tensor]] = list(
-            zip(self.task.state_dict().values(), task.state_dict().values(), strict=True)
-        )
+        pairs: list[tuple[Tensor, Tensor]] = [
+            (local(average), local(value))
+            for average, value in zip(self.task.state_dict().values(), task.state_dict().values(), strict=True)
+        ]
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_([pair[0] for pair in floating], [pair[1] for pair in floating], weight)
         for average, value in pairs:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from tokenmix.data import DataSet
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks import TASKS, Batch, Task, to_device
 from tokenmix.train.checkpoint import load_weights
 from tokenmix.train.distill import Teacher
-from tokenmix.train.distributed import Group
+from tokenmix.train.distributed import Group, laid_out
 from tokenmix.train.ema import Average
 from tokenmix.train.mixing import Mixing
 from tokenmix.train.model import build_model, classifier_of, initial_weights, preparation
@@ -63,12 +64,22 @@ class Learner:
             distill_weight=recipe.distill_weight,
             distill_temperature=recipe.distill_temperature,
         )
+        if recipe.sync_batchnorm and group.world > 1:
+            if self.device.type == "cpu":
+                raise ValueError(
+                    "recipe key 'sync_batchnorm': torch synchronises batch norm on GPUs only; "
+                    "set sync_batchnorm=False or use device='cuda'"
+                )
+            task = convert_sync_batchnorm(task)  # timm's also knows its norms with an activation inside
         layout = torch.channels_last if recipe.channels_last else torch.preserve_format
         self.task = task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.average = Average(self.task, recipe.ema_decay) if recipe.ema_decay else None
+        group.shard(self.task)
+        if self.average:
+            group.shard(self.average.task)
         self.optimizer = make_optimizer(recipe, self.task.model)
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
-        self.average = Average(self.task, recipe.ema_decay) if recipe.ema_decay else None
         self.classifiers = classifier_of(network) if recipe.freeze_epochs else []
         self.frozen: bool | None = None  # whether only the classifier learns; None before the first epoch
         # a batch that gives NaN also spoils the norms' running statistics, in the forward pass: keep the last good ones
@@ -108,6 +119,11 @@ class Learner:
     def load(self, state: dict[str, Any], origin: Path) -> None:
         """Take up what ``state`` gave."""
         load_weights(self.task, state["task"], origin)
+        moments = state["optimizer"]["state"]
+        for number, parameter in enumerate(self.parameters):
+            for name, value in moments.get(number, {}).items():
+                if value.shape == parameter.shape:
+                    moments[number][name] = laid_out(value, parameter)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
@@ -129,7 +145,9 @@ class Learner:
         self.wrapped = self.group.wrap(self.task)
         self.forward: Any = torch.compile(self.wrapped) if self.recipe.compile else self.wrapped
 
-    def step(self, batch: Batch, images: int, step: int, rate: float, stop: bool) -> tuple[float, str, bool]:
+    def step(
+        self, batch: Batch, images: int, step: int, rate: float, wishes: Sequence[bool]
+    ) -> tuple[float, str, list[bool]]:
         """One optimiser step, or none if the loss or the gradients are not finite.
 
         Args:
@@ -137,22 +155,20 @@ class Learner:
             images: How many all processes have together.
             step: The step's number in the run.
             rate: Its learning rate.
-            stop: Whether this process was told to stop.
+            wishes: What this process would have all do after the step.
 
         Returns:
-            The loss, what was bad (``""``, ``"loss"`` or ``"gradient"``), and whether any process was told to stop.
+            The loss, what was bad (``""``, ``"loss"`` or ``"gradient"``), and the wishes of all processes together.
         """
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        numbers = [self._gradients(batch, images, step)]
-        if self.group.world > 1:
-            told = numbers[0].new_tensor(stop, dtype=numbers[0].dtype)
-            numbers = list(self.group.sum(torch.stack([numbers[0], told])))
-            stop = bool(numbers.pop() > 0)
+        loss = self._gradients(batch, images, step)
+        numbers = [*self.group.sum(torch.stack([loss, *(torch.full_like(loss, wish) for wish in wishes)]))]
         self.scaler.unscale_(self.optimizer)
         if recipe.clip_grad or self.scaler.is_enabled():
-            numbers.append(nn.utils.clip_grad_norm_(self.parameters, recipe.clip_grad or math.inf))
+            norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip_grad or math.inf)
+            numbers.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         values = torch.stack(numbers).tolist()  # the one wait for the device: whether to step depends on it
         bad = ""
         if all(math.isfinite(value) for value in values):
@@ -166,7 +182,7 @@ class Learner:
                 torch._foreach_copy_(self.statistics, self.good_statistics)
             bad = "gradient" if math.isfinite(values[0]) else "loss"
         self.scaler.update()
-        return values[0], bad, stop
+        return values[0], bad, [value > 0 for value in values[1 : 1 + len(wishes)]]
 
     @property
     def searching(self) -> bool:
@@ -187,8 +203,7 @@ class Learner:
             share = len(part["label"]) / images
             if self.mixing:
                 part = self.mixing(part, seed + number)
-            waiting = world > 1 and number < len(parts) - 1
-            with self.wrapped.no_sync() if waiting else nullcontext():  # type: ignore[operator]
+            with self.group.adding(self.wrapped, number == len(parts) - 1):
                 with torch.autocast(self.device.type, kind, enabled=recipe.precision != "float32"):
                     if self.teacher:
                         part = {**part, "teacher": self.teacher(part["image"])}

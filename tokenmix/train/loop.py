@@ -5,8 +5,8 @@ three things: a batch is a function of (seed, epoch, place in it), the random nu
 (seed, step), and everything else that a step reads is in the checkpoint. The checkpoint is the one truth: the weights,
 the history and the summary beside it are written from it after it, and again when a run is resumed.
 
-Under ``torchrun`` every process runs this loop on its part of every batch. They hold the same weights, decide by the
-same numbers, and the first one alone writes.
+Under ``torchrun`` or Slurm every process runs this loop on its part of every batch. They hold the same weights, or each
+its share of them, decide by the same numbers, and the first one alone writes, but for shares of a checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,19 @@ from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data import Augment, DataSet, Loader
 from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate, find_device
-from tokenmix.files import atomic_path, locked, sha256, write_json, write_text
+from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.tasks import Batch
 from tokenmix.train.checkpoint import Checkpoints, versions
-from tokenmix.train.distributed import Group, processes
+from tokenmix.train.distributed import TIMEOUT_S, Group, processes
 from tokenmix.train.learner import Learner
 from tokenmix.train.log import Progress
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 
-__all__ = ["Diverged", "FitResult", "Terminated", "fit"]
+__all__ = ["DiskFull", "Diverged", "FitResult", "Terminated", "fit"]
+
+LOCK_S = 30.0  # how long the first of several processes waits for the one before it to let go of the folder
 
 
 class Diverged(ValueError):
@@ -91,18 +93,22 @@ def fit(
     label: str = "",
     fresh: bool = False,
     checkpoint_seconds: float = 60.0,
+    keep: int = 2,
+    parallel: str = "ddp",
+    timeout: float = TIMEOUT_S,
 ) -> FitResult:
     """Train by the recipe; continue where an earlier run in the same folder stopped; return at once if it finished.
 
-    Writes ``recipe.json``, ``last.pt`` and ``previous.pt`` (checkpoints), ``history.jsonl``, ``best.safetensors`` (the
-    weights with the highest validation headline, of the average if the recipe keeps one; at a tie the lower loss) and
-    ``best.json``. The global random state is left as it was.
+    Writes ``recipe.json``, ``checkpoints/`` (see ``tokenmix.train.checkpoint.Checkpoints``), ``history.jsonl``,
+    ``best.safetensors`` (the weights with the highest validation headline, of the average if the recipe keeps one; at a
+    tie the lower loss) and ``best.json``. The global random state is left as it was.
 
     SIGINT and SIGTERM, in the main thread, wait for the step to end and a checkpoint to be written; then they raise
     ``KeyboardInterrupt`` and ``Terminated``.
 
-    Started by ``torchrun``, the processes train together, see ``tokenmix.train.distributed``; ``out`` must be a folder
-    that all of them see.
+    Started by ``torchrun`` or ``srun``, the processes train together, see ``tokenmix.train.distributed``; ``out`` must
+    be a folder that all of them see. If one of them is lost, the others end; started again, in any number, they
+    continue.
 
     Args:
         recipe: What to do; everything that decides the result.
@@ -116,21 +122,29 @@ def fit(
         label: Stands before each line.
         fresh: Forget the checkpoints in ``out`` and start again.
         checkpoint_seconds: Longest time between two checkpoints; there is one after each epoch anyway.
+        keep: How many checkpoints are kept.
+        parallel: What several processes hold: ``ddp``, each all weights, or ``fsdp``, each its share, which needs less
+            memory and more messages. It is no recipe key since it changes no result; a run may continue with the other.
+        timeout: Seconds after which a process that does not answer counts as lost.
 
     Raises:
         ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint, or another
-            process is at work in it; there are no images, no such model or no such device.
+            process is at work in it; there are no images, no such model or no such device; an option out of range.
         Diverged: The loss stayed NaN or infinite.
+        DiskFull: There is no room for a checkpoint or the results.
+        ConnectionError: Another process was lost.
     """
     recipe = replace(recipe, image_size=height_width(recipe.image_size or data.image_size))
-    with processes(find_device(device)) as group:
+    with processes(find_device(device), parallel=parallel, timeout=timeout) as group:
         cuda = group.device.type == "cuda"
         generators = [torch.cuda.current_device() if group.device.index is None else group.device.index] if cuda else []
         if not group.first:
             log, progress = _silent, False
-        own: Any = locked(out) if group.first else nullcontext()
-        with own, torch.random.fork_rng(devices=generators), held_signals() as signals:
-            run = _Run(recipe, data, Path(out), model, group, workers, log, checkpoint_seconds, signals)
+        with ExitStack() as stack, torch.random.fork_rng(devices=generators), held_signals() as signals:
+            wait_s = LOCK_S if group.world > 1 else 0.0
+            group.once(lambda: stack.enter_context(locked(out, wait_s=wait_s)) and None)
+            checkpoints = Checkpoints(out, keep)
+            run = _Run(recipe, data, Path(out), model, group, workers, log, checkpoint_seconds, checkpoints, signals)
             run.resume(fresh)
             show = progress and not run.state.finished
             total, done = run.calendar.total, run.state.steps
@@ -143,6 +157,10 @@ def fit(
                 run.progress.clear()
             group.wait()
             return run.result()
+
+
+def _bytes(state: dict[str, Tensor]) -> int:
+    return sum(value.nbytes for value in state.values())
 
 
 def _silent(line: str) -> None:
@@ -164,6 +182,7 @@ class _Run:
         workers: int,
         log: Callable[[str], None],
         checkpoint_seconds: float,
+        checkpoints: Checkpoints,
         signals: Signals,
     ) -> None:
         self.recipe, self.data, self.out, self.log = recipe, data, out, log
@@ -174,11 +193,13 @@ class _Run:
         self.learner = Learner(recipe, data, model, group)
         self.train_loader, self.val_loader = self.loaders(workers)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
-        self.checkpoints, self.versions = Checkpoints(out), versions()
+        self.checkpoints, self.versions = checkpoints, versions()
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = self.saved = time.monotonic()
-        self.stopping = False  # whether all processes know of a signal that one of them got
+        self.stopping = self.due = (
+            False  # whether one process got a signal, or the first one wants a checkpoint: all know
+        )
 
     def loaders(self, workers: int) -> tuple[Loader, Loader]:
         """Of the images to learn from and of those to choose by."""
@@ -212,38 +233,39 @@ class _Run:
 
     def resume(self, fresh: bool) -> None:
         """Take up the checkpoint in the folder, if there is one, and bring the files beside it up to date."""
-        content = None
-        if self.group.first:
+
+        def find() -> Path | None:
             if fresh:
                 self.checkpoints.clear()
-            content = self.checkpoints.load(self.log)
-        self.group.wait()  # the first one has put broken files out of the way
-        if not self.group.first:
-            content = self.checkpoints.load(self.log)
-        self.group.wait()  # all have read before anyone writes
-        if content is None:
+            sweep(self.out)
+            self.checkpoints.sweep()
+            return self.checkpoints.whole(self.log)
+
+        path = self.group.once(find)
+        if path is None:
             self.learner.begin()
-            if self.group.first:
-                write_text(self.out / "recipe.json", self.recipe.to_json())
+            text = self.recipe.to_json()
+            self.write(lambda: write_text(self.out / "recipe.json", text), len(text))
             return
+        if not path.exists():
+            raise ValueError(f"process {self.group.rank} does not see {path}: all need the same folder")
+        content = self.checkpoints.read(path, self.group)
+        self.group.wait()  # all have read before anyone writes
         remedy = "give another output folder, or start again with --fresh (fresh=True)"
         if changed := differences(Recipe.from_json(content["recipe"]), self.recipe):
             raise ValueError(f"{self.out} holds a run of another recipe: {', '.join(changed)}; {remedy}")
         if changed := [name for name, value in self.facts.items() if content["data"][name] != value]:
             raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
-        self.learner.load(content, self.checkpoints.last)
+        self.learner.load(content, path)
         self.state = _State(**content["state"])
         self.best_weights = content["best_weights"]
-        self.publish(weights=True)
+        self.write(lambda: self.publish(weights=True), _bytes(self.best_weights))
         if not self.state.finished:
             self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
 
     def save(self) -> None:
         """Write a checkpoint of this very moment."""
         self.tick()
-        self.saved = time.monotonic()
-        if not self.group.first:
-            return
         self.checkpoints.save(
             {
                 "recipe": self.recipe.to_json(),
@@ -252,17 +274,21 @@ class _Run:
                 "state": asdict(self.state),
                 **self.learner.state(),
                 "best_weights": self.best_weights,
-            }
+            },
+            self.group,
         )
+        self.saved = time.monotonic()
+
+    def write(self, work: Callable[[], None], needed: int) -> None:
+        """Let the first process do ``work``, which writes about that many bytes, with room made for them."""
+        self.checkpoints.with_room(lambda: self.group.once(work), needed, self.group)
 
     def publish(self, *, weights: bool) -> None:
-        """Write the files that follow from the checkpoint; doing it twice changes nothing.
+        """Write the files that follow from the checkpoint, in the first process; doing it twice changes nothing.
 
         Args:
             weights: Whether the best weights may be other ones than in the file.
         """
-        if not self.group.first:
-            return
         rows = "".join(json.dumps(row) + "\n" for row in self.state.history)
         write_text(self.out / "history.jsonl", rows)
         if self.state.best is None or not weights:
@@ -314,15 +340,17 @@ class _Run:
             if state.step == steps:
                 break
             self.pause()
-            if time.monotonic() - self.saved >= self.checkpoint_seconds:
+            if self.due:
                 self.save()
         assert state.step == steps, "the loader ended before its length"
 
     def step(self, batch: Batch, images: int) -> None:
         """One step; ``images`` are those of all processes together."""
-        state, stop = self.state, self.signals.stop is not None
+        state = self.state
+        late = self.group.first and time.monotonic() - self.saved >= self.checkpoint_seconds
+        wishes = (self.signals.stop is not None, late)
         rate = self.calendar.lr(state.steps)
-        loss, bad, self.stopping = self.learner.step(batch, images, state.steps, rate, stop)
+        loss, bad, (self.stopping, self.due) = self.learner.step(batch, images, state.steps, rate, wishes)
         if not bad:
             state.loss_sum += loss
             state.good += 1
@@ -361,11 +389,11 @@ class _Run:
         better = state.best is None or self.rank(row) > self.rank(state.best)
         if better:
             state.best = row
-            self.best_weights = {name: value.cpu().clone() for name, value in judged.model.state_dict().items()}
+            self.best_weights = self.group.whole(judged.model.state_dict())
         state.step, state.loss_sum, state.good = 0, 0.0, 0
         state.finished = state.steps >= self.calendar.total
         self.save()
-        self.publish(weights=better)
+        self.write(lambda: self.publish(weights=better), _bytes(self.best_weights))
         headline = self.learner.task.headline.lstrip("-")
         shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")

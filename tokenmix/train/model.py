@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
 import timm
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from tokenmix.checkpoints import load_checkpoint, our_models
@@ -73,3 +75,17 @@ def preparation(recipe: Recipe, data: DataSet, model: nn.Module) -> dict[str, An
     if recipe.crop_pct is not None:
         found["crop_pct"] = recipe.crop_pct
     return found
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The submodules that hold one layer each in the grouping of timm's ``group_matcher``, the innermost ones first.
+
+    A layer whose parameters have no module of their own is left out; a model that does not group its layers has none.
+    """
+    if not callable(matcher := getattr(model, "group_matcher", None)):
+        return []
+    groups = group_parameters(model, matcher(coarse=False)).values()
+    inside = ([name.rpartition(".")[0].replace(".", "/") for name in names] for names in groups)
+    paths = {posixpath.commonpath(found) for found in inside} - {""}
+    found = [model.get_submodule(path.replace("/", ".")) for path in sorted(paths, key=lambda path: -path.count("/"))]
+    return [layer for layer in found if not isinstance(layer, nn.ModuleList | nn.ModuleDict)]  # those have no forward
