@@ -22,7 +22,8 @@ from typing import Any
 
 from faults import FAULTS, Fault
 from faults.page import RESULTS, write_page
-from faults.trial import Lost, Trial, Unavailable, reference
+from faults.session import Lost, Unavailable, warm_up
+from faults.trial import Trial, reference
 
 from tokenmix.bench.machine import describe
 from tokenmix.files import write_json
@@ -88,6 +89,7 @@ def main() -> int:
     for name in args.faults or []:
         if name not in FAULTS:
             parser.error(unknown("fault", name, FAULTS))
+    warm_up()
     started = time.monotonic()
     times = 1 if args.quick else args.times
     faults = run(args.faults or list(FAULTS), times, args.seed, args.jobs)

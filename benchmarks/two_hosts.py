@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from faults.jobs import outcome, sample_sets
 from faults.page import write_page
-from faults.trial import DRIVER, Lost, Session, require
+from faults.session import Lost, Session, begin, launch, require
+from faults.trial import DRIVER
 
 from tokenmix.bench.machine import describe
 from tokenmix.files import write_json
@@ -48,6 +49,7 @@ class Host:
         self.device = f"tm{letter}{os.getpid() % 10**8}"
         self.address = f"10.213.77.{number}"
         self.first = number == 1
+        self.starts = 0
 
     def ip(self, *words: str) -> None:
         """Run ``ip`` inside."""
@@ -59,8 +61,8 @@ class Host:
 
     def train(self, first: Host, folder: Path) -> Session:
         """Start torchrun on this host; ``first`` is where they meet."""
-        notes = Path(tempfile.mkdtemp(dir=folder, prefix=f"{self.device}-"))
-        names = {"GLOO_SOCKET_IFNAME": self.device, "TP_SOCKET_IFNAME": self.device}
+        self.starts += 1
+        notes = folder / f"notes-{self.device}-{self.starts}"
         launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1"]
         launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint={first.address}:{PORT}", "--rdzv-id=two-hosts"]
         launcher += [
@@ -69,17 +71,10 @@ class Host:
             f"--local-addr={self.address}",
         ]
         plan = json.dumps({"slow": 0.05})
-        command = [
-            "ip",
-            "netns",
-            "exec",
-            self.name,
-            "env",
-            *(f"{key}={value}" for key, value in names.items()),
-            *launcher,
-        ]
+        command = ["ip", "netns", "exec", self.name, "env"]
+        command += [f"GLOO_SOCKET_IFNAME={self.device}", f"TP_SOCKET_IFNAME={self.device}", *launcher]
         command += [str(DRIVER), str(notes), plan, *WORDS, "--out", str(folder / "run"), f"--timeout={TIMEOUT_S}"]
-        return Session(command, folder, notes)
+        return launch(folder, notes, command)
 
 
 def _ip(*words: str) -> None:
@@ -159,9 +154,7 @@ def play(a: Host, b: Host, folder: Path) -> dict[str, Any]:
 
 def undisturbed(folder: Path) -> dict[str, Any]:
     """The same command in one process."""
-    notes = folder / "undisturbed-notes"
-    notes.mkdir()
-    session = Session([sys.executable, str(DRIVER), str(notes), "{}", *WORDS, "--out", "undisturbed"], folder, notes)
+    session = begin(folder, folder / "undisturbed-notes", {}, [*WORDS, "--out", "undisturbed"])
     require(session.wait().code == 0, session.text)
     return outcome(folder / "undisturbed")
 
@@ -191,7 +184,7 @@ def main() -> int:
             times = play(a, b, folder)
             difference = largest_difference(alone, outcome(folder / "run"))
             require(difference < TOLERANCE, f"the weights differ by {difference}")
-            notes = [path for path in folder.iterdir() if path.name.startswith(("tma", "tmb"))]
+            notes = list(folder.glob("notes-*"))
             require(sample_sets(notes) == sample_sets([folder / "undisturbed-notes"]), "other samples than undisturbed")
         except Lost as error:
             print(f"LOST: {error}")

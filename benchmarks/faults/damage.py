@@ -8,9 +8,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from faults.jobs import checkpoints
 from faults.registry import fault
-from faults.trial import Trial, require
+from faults.session import require
+from faults.trial import Trial
+from tokenmix.train.checkpoint import Checkpoints
 
 KIND = "Damaged checkpoint"
 FALLS_BACK = "names it, falls back to the one before; bit-identical"
@@ -81,7 +82,7 @@ damaged(
 damaged(
     "checkpoint-other-file",
     "another file lies in the newest's place",
-    lambda path, _: shutil.copy(path.parents[path.parent.name == "checkpoints"] / "best.safetensors", path),
+    lambda path, _: shutil.copy(path.parents[1] / "best.safetensors", path),
 )
 
 
@@ -119,7 +120,7 @@ def checkpoints_broken(trial: Trial) -> None:
 @fault(KIND, "the newest is broken after the end", outcome="does what is missing again; bit-identical")
 def checkpoint_broken_after_the_end(trial: Trial) -> None:
     trial.finish()
-    in_data(checkpoints(trial.out)[0], trial.random)
+    in_data(Checkpoints(trial.out).all()[0], trial.random)
     trial.finish()
 
 
@@ -148,7 +149,7 @@ beside("recipe-garbage", "`recipe.json` is garbage", "recipe.json", lambda path:
 )
 def only_checkpoints_left(trial: Trial) -> None:
     trial.finish()
-    kept = set(checkpoints(trial.out))
+    kept = set(Checkpoints(trial.out).all())
     for path in trial.out.rglob("*"):
         if path.is_file() and path not in kept:
             path.unlink()

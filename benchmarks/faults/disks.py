@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from faults.registry import fault
-from faults.trial import End, Trial, Unavailable, require
+from faults.session import End, Unavailable, require
+from faults.trial import Trial
 
 KIND = "Disk"
-STOPS = "stops with code {} and says why; with room again bit-identical"
+WAITS = "stops with code 75 and says how much is missing; with room again bit-identical"
 
 
 @contextmanager
@@ -42,66 +43,84 @@ def fill(disk: Path, room: int) -> Path:
     return ballast
 
 
-def full(end: End) -> None:
-    """Require a clear end for want of room."""
-    require(end.code == 2, f"ended with code {end.code}: {end.text[-1500:]}")
-    require("Traceback" not in end.text, f"a traceback instead of a message: {end.text[-1500:]}")
+def stops(end: End, code: int, word: str) -> None:
+    """Require an end with that code and a message with that word."""
+    require(end.code == code, f"ended with code {end.code}: {end.text[-1500:]}")
+    require(word in end.text and "Traceback" not in end.text, f"no clear message: {end.text[-1500:]}")
 
 
 def full_disk(name: str, sentence: str, share: float) -> None:
-    """Register: the disk fills up when that share of a checkpoint is written."""
+    """Register: there is room for that share of a checkpoint, and no older one that could go."""
 
     def run(trial: Trial) -> None:
         with small_disk(trial) as disk:
-            session = trial.reach("save", trial.random.randint(1, 4))
+            session = trial.reach("save", trial.random.randint(1, 4), "--keep", "1")
             ballast = fill(disk, int(share * trial.reference.checkpoint_bytes))
             session.go()
-            full(session.wait())
-            full(trial.start().wait())  # there is still no room
+            stops(session.wait(), 75, "the disk is full")
+            stops(trial.start("--keep", "1").wait(), 75, "the disk is full")  # there is still no room
             ballast.unlink()
             trial.finish()
 
-    fault(KIND, sentence, name=name, outcome=STOPS.format(2), times=2)(run)
+    fault(KIND, sentence, name=name, outcome=WAITS, times=2)(run)
 
 
 full_disk("disk-full-first-write", "full at a checkpoint's first byte", 0.0)
 full_disk("disk-full-mid-write", "full in the middle of a checkpoint", 0.5)
-full_disk("disk-full-last-write", "full at a checkpoint's last bytes", 0.99)
+full_disk("disk-full-last-write", "full at a checkpoint's last bytes", 0.98)
 
 
-@fault(KIND, "full when the best weights are written, after the checkpoint", outcome=STOPS.format(2))
+@fault(KIND, "full, but older checkpoints can go", outcome="removes them and goes on; bit-identical", times=2)
+def disk_full_older_go(trial: Trial) -> None:
+    with small_disk(trial) as disk:
+        trial.half_way()
+        session = trial.reach("save", trial.random.randint(1, 3))
+        fill(disk, trial.reference.checkpoint_bytes // 2)
+        session.go()
+        end = session.wait()
+        require(end.code == 0, f"ended with code {end.code}: {end.text[-1500:]}")
+        trial.judge()
+
+
+@fault(KIND, "full after a checkpoint, when the best weights are written", outcome=WAITS)
 def disk_full_best(trial: Trial) -> None:
     with small_disk(trial) as disk:
-        session = trial.reach("replace", trial.random.randint(2, 4), file="history.jsonl")
+        session = trial.reach("replace", trial.random.randint(2, 4), "--keep", "1", file="history.jsonl")
         ballast = fill(disk, 0)
         session.go()
-        full(session.wait())
+        stops(session.wait(), 75, "the disk is full")
         ballast.unlink()
         trial.finish()
 
 
-@fault(KIND, "full before the start", outcome=STOPS.format(2))
+@fault(KIND, "full before the start", outcome=WAITS)
 def disk_full_at_start(trial: Trial) -> None:
     with small_disk(trial) as disk:
         ballast = fill(disk, 0)
-        full(trial.start().wait())
+        stops(trial.start().wait(), 75, "the disk is full")
         ballast.unlink()
         trial.finish()
 
 
-@fault(KIND, "a limit on the size of files (RLIMIT_FSIZE) is hit in a checkpoint", outcome=STOPS.format(2), times=2)
+@fault(
+    KIND,
+    "no file may be as large as a checkpoint (RLIMIT_FSIZE)",
+    outcome="stops with code 2 and says why; without the limit bit-identical",
+    times=2,
+)
 def file_size_limit(trial: Trial) -> None:
-    full(trial.start(quota=int(trial.random.uniform(0.3, 0.95) * trial.reference.checkpoint_bytes)).wait())
+    limit = int(trial.random.uniform(0.3, 0.95) * trial.reference.checkpoint_bytes)
+    stops(trial.start(quota=limit).wait(), 2, "File too large")
     trial.finish()
 
 
-@fault(KIND, "the file system turns read-only", outcome="stops with code 2 and says why; writable again bit-identical")
+@fault(
+    KIND, "read-only when the run is started again", outcome="stops with code 2 and says why; writable bit-identical"
+)
 def read_only(trial: Trial) -> None:
     with small_disk(trial) as disk:
-        session = trial.reach("step", trial.random.randint(20, 60))
+        trial.half_way()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        session.go()
-        full(session.wait())
-        full(trial.start().wait())
+        stops(trial.start().wait(), 2, "Read-only file system")
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         trial.finish()

@@ -5,9 +5,11 @@ A plan names a moment by ``at``; there the process writes ``NOTES/reached`` and 
 that may kill it, fill its disk or take its files away, at a moment that no clock could hit:
 
 * ``step``, ``validation``: the ``number``-th batch of that kind is about to be used;
-* ``save``: the ``number``-th ``torch.save`` is about to write; ``half``: it has written half of its bytes;
-* ``replace``, ``replaced``: a file that matches ``file`` is about to be renamed into place, or just was;
-* ``unlink``: a file that matches ``file`` is about to be removed.
+* ``save``: the ``number``-th checkpoint is about to be written;
+* ``written``: the ``number``-th temporary file that matches ``file`` has its bytes, not yet synced; ``half``: half of
+  them, and it is not to go on;
+* ``replace``, ``replaced``: the ``number``-th file that matches ``file`` is about to be renamed into place, or was;
+* ``unlink``: such a file is about to be removed.
 
 ``rank`` says which process of several; after a restart by ``torchrun`` the plan is over. ``nan`` = [first, last] makes
 training batches NaN, ``quota`` is how many bytes no file may exceed, ``slow`` adds seconds to every training step.
@@ -17,7 +19,6 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import io
 import json
 import os
 import resource
@@ -48,7 +49,7 @@ class Driver:
 
     def moment(self, name: str, file: str | os.PathLike[str] = "") -> None:
         """Wait here if this is the planned moment."""
-        if name != self.at or not fnmatch.fnmatch(Path(file).name, self.plan.get("file", "*")):
+        if name != self.at or not self.matches(file):
             return
         self.left -= 1
         if self.left:
@@ -57,43 +58,44 @@ class Driver:
         while not (self.notes / "go").exists():
             time.sleep(0.005)
 
+    def matches(self, file: str | os.PathLike[str]) -> bool:
+        """Whether the plan means this file."""
+        return fnmatch.fnmatch(Path(file).name, self.plan.get("file", "*"))
+
     def install(self) -> None:
         """Wrap what a run calls when it saves and loads."""
         if "quota" in self.plan:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.plan["quota"], resource.RLIM_INFINITY))
-        if self.at in ("save", "half"):
-            torch.save = self.around_save(torch.save)
-        os.replace = self.around(os.replace, "replace", "replaced", -1)
+        torch.save = self.around(torch.save, "save", "saved", None)
+        os.fsync = self.around_fsync(os.fsync)
+        os.replace = self.around(os.replace, "replace", "replaced", 1)
         os.unlink = self.around(os.unlink, "unlink", "unlinked", 0)
         Loader.batches = self.around_batches(Loader.batches)  # type: ignore[method-assign]
 
-    def around(self, inner: Any, before: str, after: str, which: int) -> Any:
-        """A function on files with a moment before and after it; argument ``which`` is the file."""
+    def around(self, inner: Any, before: str, after: str, which: int | None) -> Any:
+        """A function with a moment before and after it; argument ``which`` is the file."""
 
         @functools.wraps(inner)
-        def wrapped(*files: Any, **options: Any) -> None:
-            self.moment(before, files[which])
-            inner(*files, **options)
-            self.moment(after, files[which])
+        def wrapped(*args: Any, **options: Any) -> None:
+            file = "" if which is None else args[which]
+            self.moment(before, file)
+            inner(*args, **options)
+            self.moment(after, file)
 
         return wrapped
 
-    def around_save(self, inner: Any) -> Any:
-        """``torch.save`` with a moment before it and one in its middle."""
+    def around_fsync(self, inner: Any) -> Any:
+        """``os.fsync`` with the moments before it."""
 
         @functools.wraps(inner)
-        def wrapped(content: Any, path: Path, **options: Any) -> None:
-            self.moment("save", path)
-            if self.at != "half":
-                inner(content, path, **options)
-                return
-            whole = io.BytesIO()
-            inner(content, whole, **options)
-            data = whole.getvalue()
-            with open(path, "wb", buffering=0) as file:
-                file.write(data[: len(data) // 2])
+        def wrapped(handle: int) -> None:
+            path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+            if path.is_file():
+                if self.at == "half" and self.left == 1 and self.matches(path):
+                    os.truncate(path, path.stat().st_size // 2)
+                self.moment("written", path)
                 self.moment("half", path)
-                file.write(data[len(data) // 2 :])
+            inner(handle)
 
         return wrapped
 
@@ -140,9 +142,23 @@ def exact_toy(pretrained: bool = False, num_classes: int = 10, **_: Any) -> nn.M
     return Exact(num_classes)
 
 
-if __name__ == "__main__":
-    notes, plan, *words = sys.argv[1:]
-    driver = Driver(Path(notes), json.loads(plan))
+def run(notes: str, plan: dict[str, Any], words: list[str]) -> int:
+    """The command with the plan; returns the exit code."""
+    driver = Driver(Path(notes), plan)
     (driver.notes / f"pid-{driver.rank}").write_text(str(os.getpid()))
     driver.install()
-    sys.exit(main(words))
+    return main(words)
+
+
+def forked(cwd: str, notes: str, plan: dict[str, Any], words: list[str]) -> None:
+    """`run` in a fresh fork of a process that has imported everything: as if it had been started by a shell."""
+    os.setsid()
+    os.chdir(cwd)
+    output = os.open(Path(notes) / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.exit(run(notes, plan, words))
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]))

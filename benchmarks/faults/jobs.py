@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tokenmix.train.checkpoint import Checkpoints
+
 SMALL = ("image_size=32", "model_args.depths=(1,1,1,1)", "model_args.dims=(8,12,16,24)", "ema_decay=0.9")
 CHANCE = ("drop_path_rate=0.1", "mixup=0.2", "augment=standard")  # random numbers in the model, the batch, the images
+OFTEN = ("--checkpoint-seconds", "0.2")
 MIXERS = "model_args.mixers=aff,ffnified,dsm,additive"
 
 
@@ -35,10 +38,13 @@ class Job:
     photos: bool = False
 
 
-DIGITS = Job("digits", ("digits", *SMALL, *CHANCE, MIXERS, "epochs=6"))
-PHOTOS = Job("photos", ("mixernet_pico", "--data", "photos", *SMALL, *CHANCE, "batch_size=12", "epochs=6"), photos=True)
+DIGITS = Job("digits", ("digits", *SMALL, *CHANCE, MIXERS, "epochs=4", *OFTEN))
+PHOTOS = Job(
+    "photos", ("mixernet_pico", "--data", "photos", *SMALL, *CHANCE, "batch_size=12", "epochs=6", *OFTEN), photos=True
+)
 WORKER = Job("photos with a worker", (*PHOTOS.words, "--workers", "1"), photos=True)
-PAIR = Job("digits on two processes", DIGITS.words, processes=2)
+PAIR = Job("digits on two processes", (*DIGITS.words, "--timeout", "10"), processes=2)
+SHARED = Job("digits on two processes that share the weights", (*PAIR.words, "--parallel", "fsdp"), processes=2)
 
 
 def make_photos(folder: Path) -> None:
@@ -52,11 +58,6 @@ def make_photos(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{number}.jpg", quality=90)
 
 
-def checkpoints(out: Path) -> list[Path]:
-    """A run's checkpoints, the newest first."""
-    return [path for name in ("last.pt", "previous.pt") if (path := out / name).exists()]
-
-
 def outcome(out: Path) -> dict[str, Any]:
     """All that a finished run leaves but measured times: the last checkpoint's state and the files beside it.
 
@@ -64,7 +65,8 @@ def outcome(out: Path) -> dict[str, Any]:
         OSError: A file is missing.
         ValueError: One is not JSON.
     """
-    content = torch.load(checkpoints(out)[0], weights_only=True)
+    checkpoints = Checkpoints(out)
+    content = checkpoints.read(checkpoints.all()[0])
     parts = {name: content[name] for name in ("task", "average", "optimizer", "scaler", "best_weights", "recipe")}
     parts["place"] = [content["state"][name] for name in ("epoch", "step", "steps", "finished")]
     parts["history"] = [_untimed(row) for row in (out / "history.jsonl").read_text().splitlines()]

@@ -8,7 +8,8 @@ import time
 
 from faults.jobs import WORKER
 from faults.registry import fault
-from faults.trial import Trial, require
+from faults.session import require
+from faults.trial import Trial
 
 KIND = "Killed (SIGKILL)"
 
@@ -52,9 +53,10 @@ def at_moment(name: str, sentence: str, at: str, file: str = "*", last: int = 4,
 
 at_moment("kill-writing-recipe", "before the recipe is in its place", "replace", "recipe.json", last=1)
 at_moment("kill-in-validation", "in the validation after an epoch", "validation", times=2)
-at_moment("kill-mid-write", "half of a checkpoint's bytes written", "half", times=3)
-at_moment("kill-before-rename", "checkpoint written, not yet renamed", "replace", "*.pt", times=2)
-at_moment("kill-after-rename", "checkpoint just renamed", "replaced", "*.pt", times=2)
+at_moment("kill-mid-write", "half of a checkpoint's bytes written", "half", ".step-*", times=3)
+at_moment("kill-before-rename", "checkpoint written, not yet renamed", "replace", "step-*", times=2)
+at_moment("kill-after-rename", "checkpoint just renamed", "replaced", "step-*", times=2)
+at_moment("kill-before-removal", "before an old checkpoint is removed", "unlink", "step-*", times=2)
 at_moment("kill-writing-best", "before `best.safetensors` is in its place", "replace", "best.safetensors")
 at_moment("kill-between-best", "between `best.safetensors` and `best.json`", "replaced", "best.safetensors")
 at_moment("kill-writing-history", "before `history.jsonl` is in its place", "replace", "history.jsonl", times=2)
@@ -69,7 +71,7 @@ def kill_while_continuing(trial: Trial) -> None:
 
 @fault(KIND, "after the last checkpoint, before the best weights are out")
 def kill_after_last_checkpoint(trial: Trial) -> None:
-    trial.reach("replaced", 6, file="history.jsonl").kill()
+    trial.reach("replaced", 4, file="history.jsonl").kill()
     trial.finish()
 
 

@@ -7,7 +7,8 @@ import time
 
 from faults.jobs import trained_on
 from faults.registry import fault
-from faults.trial import End, Session, Trial, require
+from faults.session import End, Session, require
+from faults.trial import Trial
 
 KIND = "Told to end"
 SAVES = "saves, ends with code {}; the same command ends bit-identical"
@@ -59,13 +60,15 @@ def sigint_twice(trial: Trial) -> None:
 
 @fault(KIND, "Ctrl-C twice, in the middle of writing a checkpoint", outcome="ends with code 130; bit-identical")
 def sigint_twice_while_saving(trial: Trial) -> None:
-    ends_with(told(trial.reach("half", trial.random.randint(2, 4)), signal.SIGINT, signal.SIGINT), 130)
+    ends_with(
+        told(trial.reach("written", trial.random.randint(2, 4), file=".step-*"), signal.SIGINT, signal.SIGINT), 130
+    )
     trial.finish()
 
 
 @fault(KIND, "SIGTERM in the middle of writing a checkpoint", outcome=SAVES.format(143), times=2)
 def sigterm_while_saving(trial: Trial) -> None:
-    ends_with(told(trial.reach("half", trial.random.randint(1, 4)), signal.SIGTERM), 143)
+    ends_with(told(trial.reach("written", trial.random.randint(1, 4), file=".step-*"), signal.SIGTERM), 143)
     trial.finish()
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,105 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faults.jobs import Job, checkpoints, differences, make_photos, outcome, sample_order
+from faults.jobs import Job, differences, make_photos, outcome, sample_order
+from faults.session import Lost, Session, begin, launch
+from tokenmix.train.checkpoint import Checkpoints
 
-ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("driver.py")
-PATIENCE_S = 240.0  # a session that takes longer hangs
-
-
-class Lost(Exception):
-    """Something was lost, or the run behaved in another way than documented."""
-
-
-class Unavailable(Exception):
-    """This machine does not let us cause the fault; says why."""
-
-
-@dataclass(frozen=True)
-class End:
-    """How a session ended: its exit code (negative: the signal that killed it) and all that it printed."""
-
-    code: int
-    text: str
-
-
-class Session:
-    """A started command.
-
-    Args:
-        command: Its words.
-        cwd: Where it runs.
-        notes: An empty folder for what it tells, see `faults.driver`.
-    """
-
-    def __init__(self, command: list[str], cwd: Path, notes: Path) -> None:
-        self.notes = notes
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        with (notes / "output").open("w") as output:
-            self.process = subprocess.Popen(
-                command, cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
-    @property
-    def text(self) -> str:
-        """What it has printed up to now."""
-        return (self.notes / "output").read_text(errors="replace")
-
-    def pid(self, rank: int = 0) -> int:
-        """The process number of a rank, once it has started."""
-        path = self.notes / f"pid-{rank}"
-        self.until(lambda: path.exists() and path.read_text().isdigit(), f"rank {rank} to start")
-        return int(path.read_text())
-
-    def until(self, true: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> None:
-        """Wait until ``true()``.
-
-        Raises:
-            Lost: The session ended before that, or it took too long.
-        """
-        deadline = time.monotonic() + seconds
-        while not true():
-            if self.process.poll() is not None and not true():
-                raise Lost(f"ended with code {self.process.returncode}, waiting for {what}: {self.text[-2000:]}")
-            if time.monotonic() > deadline:
-                raise Lost(f"no end of waiting for {what}: {self.text[-2000:]}")
-            time.sleep(0.005)
-
-    def reached(self) -> None:
-        """Wait until it is at the planned moment, where it stays until `go`."""
-        self.until((self.notes / "reached").exists, "the planned moment")
-
-    def go(self) -> None:
-        """Let it go on from the planned moment."""
-        (self.notes / "go").touch()
-
-    def send(self, number: int) -> None:
-        """Send a signal to the command's process, as a user or a scheduler would."""
-        self.process.send_signal(number)
-
-    def wait(self) -> End:
-        """Wait for its end.
-
-        Raises:
-            Lost: It hangs.
-        """
-        try:
-            code = self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            raise Lost(f"hangs: {self.text[-2000:]}") from None
-        return End(code, self.text)
-
-    def kill(self) -> None:
-        """SIGKILL to all of its processes."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        for path in self.notes.glob("pid-*"):
-            number = int(path.read_text() or 0)
-            with contextlib.suppress(OSError):  # torchrun gives its processes groups of their own
-                if str(self.notes) in Path(f"/proc/{number}/cmdline").read_text():  # else it has ended
-                    os.killpg(number, signal.SIGKILL)
-        self.process.wait()
 
 
 class Trial:
@@ -149,20 +51,19 @@ class Trial:
 
     def start(self, *options: str, **plan: Any) -> Session:
         """Start the job's command; ``plan`` is for `faults.driver`."""
-        notes = self._notes()
-        notes.mkdir()
-        launcher = [sys.executable]
-        if self.job.processes > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.job.processes}"]
-            launcher += ["--max-restarts=3"]
-        words = [*launcher, str(DRIVER), str(notes), json.dumps(plan)]
-        words += ["train", *self.job.words, "--out", str(self.out), *options]
-        self.sessions.append(Session(words, self.folder, notes))
-        return self.sessions[-1]
+        notes, words = self._notes(), ["train", *self.job.words, "--out", str(self.out), *options]
+        if self.job.processes == 1:
+            session = begin(self.folder, notes, plan, words)
+        else:
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=3"]
+            command += [f"--nproc-per-node={self.job.processes}", str(DRIVER), str(notes), json.dumps(plan), *words]
+            session = launch(self.folder, notes, command)
+        self.sessions.append(session)
+        return session
 
-    def reach(self, at: str, number: int = 1, **plan: Any) -> Session:
+    def reach(self, at: str, number: int = 1, *options: str, **plan: Any) -> Session:
         """Start the command; it now waits at that moment."""
-        session = self.start(at=at, number=number, **plan)
+        session = self.start(*options, at=at, number=number, **plan)
         session.reached()
         return session
 
@@ -171,7 +72,7 @@ class Trial:
         killed = half_way(self.job, self.folder.parent)
         shutil.copytree(killed.out, self.out)
         shutil.copytree(killed.notes[0], self._notes())
-        return checkpoints(self.out)
+        return Checkpoints(self.out).all()
 
     def _notes(self) -> Path:
         self.notes.append(self.folder / f"notes-{len(self.notes)}")
@@ -245,7 +146,7 @@ def reference(job: Job, folder: Path) -> Reference:
         raise RuntimeError(f"the undisturbed run of {job.name} ended with code {end.code}: {end.text}")
     order = sample_order(trial.notes)
     steps = sum(rank == 0 for rank, *_ in order)
-    found = Reference(outcome(trial.out), order, steps, seconds, checkpoints(trial.out)[0].stat().st_size)
+    found = Reference(outcome(trial.out), order, steps, seconds, room(Checkpoints(trial.out).all()[0]))
     trial.close()
     return found
 
@@ -255,11 +156,10 @@ def half_way(job: Job, folder: Path) -> Trial:
     """The job, killed after two thirds of its steps."""
     trial = Trial(job, folder / f"killed {job.name}")
     trial.reach("step", reference(job, folder).steps * 2 // 3).kill()
-    assert len(checkpoints(trial.out)) >= 2, "too early to have two checkpoints"
+    assert len(Checkpoints(trial.out).all()) >= 2, "too early to have two checkpoints"
     return trial
 
 
-def require(true: Any, what: str) -> None:
-    """Raise ``Lost`` with ``what`` unless ``true``."""
-    if not true:
-        raise Lost(what)
+def room(path: Path) -> int:
+    """The bytes of a file, or of a folder's files."""
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())

@@ -105,7 +105,8 @@ class Learner:
         load_weights(self.task.model, initial_weights(recipe, self.classes), Path(recipe.weights))
         if self.average:
             self.average.task.load_state_dict(self.task.state_dict())
-        torch._foreach_copy_(self.good_statistics, self.statistics)
+        if self.statistics:
+            torch._foreach_copy_(self.good_statistics, self.statistics)
 
     def state(self) -> dict[str, Any]:
         """All that a step reads and changes."""
@@ -128,7 +129,8 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             load_weights(self.average.task, state["average"], origin)
-        torch._foreach_copy_(self.good_statistics, self.statistics)
+        if self.statistics:
+            torch._foreach_copy_(self.good_statistics, self.statistics)
 
     def thaw(self, frozen: bool) -> None:
         """Set what learns, everything or only the classifier; the rest then computes as in evaluation."""
