@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="each once")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="another file for the results")
+    parser.add_argument("--json", type=Path, help="another file for the results; the page stays as it is")
     args = parser.parse_args()
     for name in args.faults or []:
         if name not in FAULTS:

@@ -89,7 +89,7 @@ def kill_after_the_end(trial: Trial) -> None:
     "the process that loads images",
     job=WORKER,
     times=2,
-    outcome="stops and says so; the same command ends bit-identical",
+    outcome="stops with code 75 and says so; the same command ends bit-identical",
 )
 def kill_image_loader(trial: Trial) -> None:
     session = trial.reach("step", trial.random.randint(2, 20))
@@ -101,7 +101,7 @@ def kill_image_loader(trial: Trial) -> None:
         os.kill(worker, signal.SIGKILL)
     session.go()
     end = session.wait()
-    require(end.code and "worker" in end.text, f"ended with {end.code}: {end.text[-500:]}")
+    require(end.code == 75 and "a process that loads images has died" in end.text, f"{end.code}: {end.text[-500:]}")
     trial.finish()
 
 
