@@ -21,37 +21,57 @@ from tokenmix.train import fit
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.distributed import Group, processes
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
-import json, sys
-from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
+import json, os, signal, sys
+from tests.train_toys import Exact, toy_data, toy_model, toy_recipe
 from tokenmix.train import fit
+from tokenmix.train.loop import _Run
 
 out, kind, options, changes = sys.argv[1:]
+inner, victim = _Run.step, os.environ.get("DIE", "").split()  # in its first life, that rank dies before that step
+
+def step(self, batch, images):
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if victim == [str(self.group.rank), str(self.state.steps)] and not again:
+        os.kill(os.getpid(), signal.SIGKILL)
+    inner(self, batch, images)
+
+_Run.step = step
 model = {"exact": Exact, "toy": toy_model, "named": None}[kind]
 fit(toy_recipe(**json.loads(changes)), toy_data(val=19), out, model=model, **json.loads(options))
 print("done", flush=True)
 """
 CHANGES = {"epochs": 20 / 6, "clip_grad": 0.5, "layer_decay": 0.8, "augment": "standard"}  # 20 steps
+ALWAYS = {"checkpoint_seconds": 0.0}
 
 
-def launch(
-    out: Path, world: int, kind: str = "exact", options: dict | None = None, **changes
-) -> list[subprocess.Popen]:
-    """Processes with what torchrun puts into the environment."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+def command(out: Path, kind: str = "exact", options: dict | None = None, **changes) -> list[str]:
+    """What starts the script that trains into ``out``."""
     script = out.parent / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(out), kind, json.dumps(options or {}), json.dumps(changes)]
-    found = []
+    return [str(script), str(out), kind, json.dumps(options or {}), json.dumps(changes)]
+
+
+def environment(die: str = "") -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DIE": die}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def launch(out: Path, world: int, die: str = "", **options) -> list[subprocess.Popen]:
+    """Processes with what torchrun puts into the environment."""
+    words, port, found = [sys.executable, *command(out, **options)], free_port(), []
     for rank in range(world):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+        place |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        found.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+        found.append(subprocess.Popen(words, cwd=ROOT, env=environment(die) | place, **pipes))
     return found
 
 
@@ -106,17 +126,16 @@ def test_killed_and_resumed(tmp_path) -> None:
     changes = {"epochs": 12}
     trained(tmp_path / "whole", 2, kind="toy", **changes)
     out = tmp_path / "killed"
-    started = launch(out, 2, kind="toy", options={"checkpoint_seconds": 0.0}, **changes)
-    wait_for(out)
-    for process in started:
-        process.kill()
-    finish(started)
+    (code, _, errors), (killed, *_) = finish(launch(out, 2, die="1 9", kind="toy", options=ALWAYS, **changes))
+    assert (code, killed) == (1, -signal.SIGKILL)
+    assert "ConnectionError: process 0 of 2 has lost another one" in errors
+    assert Checkpoints(out).newest().name == "step-00000009-epoch-0001.pt"
     trained(out, 2, kind="toy", **changes)
     assert same(outcome(out), outcome(tmp_path / "whole"))
 
 
 def test_a_signal_to_one_stops_all_of_them_after_a_checkpoint(tmp_path) -> None:
-    started = launch(tmp_path / "run", 2, kind="toy", options={"checkpoint_seconds": 0.0}, epochs=400)
+    started = launch(tmp_path / "run", 2, kind="toy", options=ALWAYS, epochs=400)
     wait_for(tmp_path / "run")
     started[1].send_signal(signal.SIGTERM)
     ends = finish(started)
@@ -147,12 +166,24 @@ def test_alone(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_torchrun_and_the_command_line(tmp_path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tokenmix"]
-    command += ["train", "digits", "epochs=1", "warmup_epochs=0", "--out", str(tmp_path), "--json"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    words = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "-m", "tokenmix"]
+    words += ["train", "digits", "epochs=1", "warmup_epochs=0", "--out", str(tmp_path), "--json"]
+    told = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout)["best"]["epoch"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_torchrun_restarts_what_lost_a_process(tmp_path, parallel) -> None:
+    options = ALWAYS | {"parallel": parallel}
+    trained(tmp_path / "whole", 2, kind="toy", options=options)
+    words = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
+    words += command(tmp_path / "killed", kind="toy", options=options)
+    told = subprocess.run(words, cwd=ROOT, env=environment("1 9"), capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert "continuing at epoch 2, step 4" in told.stdout
+    assert same(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
 
 
 def test_too_small_batches_are_named(tmp_path) -> None:

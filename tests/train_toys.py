@@ -59,6 +59,10 @@ class Exact(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.inner(x.double())
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Each layer by itself, as timm asks for it."""
+        return {"blocks": r"^inner\.(\d+)"}
+
 
 def toy_recipe(**changes: Any) -> Recipe:
     """Three epochs of six steps."""

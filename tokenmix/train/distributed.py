@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -174,6 +176,32 @@ def speaks() -> bool:
     return place().rank == 0
 
 
+def fresh_store(rank: int, world: int, limit: timedelta) -> dist.Store:
+    """The store of ``torchrun``'s agent without what earlier lives of these processes left in it.
+
+    The agent keeps one store over all restarts, where a process may find the address of one that is dead (PyTorch's
+    issue 135712). So every process asks under a name that is new, and the first one answers all with a new prefix.
+
+    Raises:
+        ConnectionError: A process did not come in time.
+    """
+    store: Any = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=limit)
+    name = uuid.uuid4().hex
+    if rank:
+        store.set(f"tokenmix/asks/{rank}", name)
+        prefix = store.get(f"tokenmix/answer/{name}").decode()
+        store.set(f"{prefix}/{rank}", "here")
+        return dist.PrefixStore(prefix, store)
+    missing, deadline = list(range(1, world)), time.monotonic() + limit.total_seconds()
+    while missing := [other for other in missing if not store.check([f"{name}/{other}"])]:
+        if time.monotonic() > deadline:
+            raise ConnectionError(f"{len(missing)} of {world} processes did not come, the first of them {missing[0]}")
+        for key in filter(lambda key: store.check([key]), [f"tokenmix/asks/{other}" for other in missing]):
+            store.set(f"tokenmix/answer/{store.get(key).decode()}", name)
+        time.sleep(0.01)
+    return dist.PrefixStore(name, store)
+
+
 @contextmanager
 def processes(device: torch.device | str, *, parallel: str = "ddp", timeout: float = TIMEOUT_S) -> Iterator[Group]:
     """The group that the environment describes, connected (nccl for GPUs, else gloo) and closed again at the end.
@@ -216,7 +244,10 @@ def processes(device: torch.device | str, *, parallel: str = "ddp", timeout: flo
         if not connected:
             backend = "nccl" if device.type == "cuda" else "gloo"
             limit = timedelta(seconds=timeout)
-            dist.init_process_group(backend, here.address, limit, rank=rank, world_size=world)
+            meeting: dict[str, Any] = {"init_method": here.address}
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                meeting = {"store": fresh_store(rank, world, limit)}
+            dist.init_process_group(backend, timeout=limit, rank=rank, world_size=world, **meeting)
         yield Group(rank, world, device, init_device_mesh(device.type, (world,)) if parallel == "fsdp" else None)
     except (RuntimeError, CheckpointException) as error:
         if not LOST.search(str(error)):
