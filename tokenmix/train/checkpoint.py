@@ -152,7 +152,7 @@ class Checkpoints:
         except OSError as error:
             if not is_full(error):
                 raise
-            free = shutil.disk_usage(self.folder).free
+            free = shutil.disk_usage(self.folder.parent).free
             raise DiskFull(
                 f"the disk is full: {self.folder.parent} needs {needed:,} bytes and {free:,} are free; the last "
                 "checkpoint is whole, and the same command continues from it once there is room"
