@@ -39,6 +39,9 @@ WORDS = ["train", "exact_toy", f"epochs={EPOCHS}", "augment=standard", "ema_deca
 TIMEOUT_S = 5
 TOLERANCE = 1e-9
 PORT = 29401
+# With the store that torchrun shares by default, the first host tells its address in the first round only, and a host
+# that comes later waits for it until it times out (seen with torch 2.14).
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
 HEARTBEAT = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3"
 
 
@@ -73,7 +76,7 @@ class Host:
         ]
         plan = json.dumps({"slow": 0.05})
         command = ["ip", "netns", "exec", self.name, "env"]
-        command += [f"GLOO_SOCKET_IFNAME={self.device}", f"TP_SOCKET_IFNAME={self.device}", *launcher]
+        command += [f"GLOO_SOCKET_IFNAME={self.device}", f"TP_SOCKET_IFNAME={self.device}", OWN_STORE, *launcher]
         command += [str(DRIVER), str(notes), plan, *WORDS, "--out", str(folder / "run"), f"--timeout={TIMEOUT_S}"]
         return launch(folder, notes, command)
 
@@ -191,7 +194,9 @@ def main() -> int:
             notes = list(folder.glob("notes-*"))
             require(sample_sets(notes) == sample_sets([folder / "undisturbed-notes"]), "other samples than undisturbed")
         except Lost as error:
-            print(f"LOST: {error}")
+            for output in sorted(folder.glob("notes-*/output")):
+                print(f"{output.parent.name}:\n{output.read_text(errors='replace')[-4000:]}\n")
+            print(f"LOST: {str(error)[:500]}")
             return 1
     results = {"timeout_s": TIMEOUT_S, **times, "difference": difference, "versions": versions(), "machine": describe()}
     print(json.dumps({**times, "difference": difference}))

@@ -153,6 +153,7 @@ def begin(cwd: Path, notes: Path, plan: dict[str, Any], words: list[str]) -> Ses
         words: The command's.
     """
     notes.mkdir()
+    (notes / "output").touch()
     return Session(Forked(cwd, notes, plan, words), notes)
 
 
