@@ -23,7 +23,7 @@ from typing import Any
 from faults import FAULTS, Fault
 from faults.page import RESULTS, write_page
 from faults.session import Lost, Unavailable, warm_up
-from faults.trial import Trial, reference
+from faults.trial import Trial
 
 from tokenmix.bench.machine import describe
 from tokenmix.files import write_json
@@ -57,8 +57,6 @@ def run(names: list[str], times: int | None, seed: int, jobs: int) -> list[dict[
     chosen = [FAULTS[name] for name in names]
     with tempfile.TemporaryDirectory(prefix="tokenmix-faults-") as temporary:
         folder = Path(temporary)
-        for job in {fault.job for fault in chosen}:
-            print(f"undisturbed  {job.name}  {reference(job, folder).seconds:.1f} s", flush=True)
         with ThreadPoolExecutor(jobs) as pool:
             trials = [
                 (fault, [pool.submit(attempt, fault, number, seed, folder) for number in range(times or fault.times)])

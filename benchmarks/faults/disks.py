@@ -62,7 +62,7 @@ def full_disk(name: str, sentence: str, share: float) -> None:
             ballast.unlink()
             trial.finish()
 
-    fault(KIND, sentence, name=name, outcome=WAITS, times=2)(run)
+    fault(KIND, sentence, name=name, outcome=WAITS)(run)
 
 
 full_disk("disk-full-first-write", "full at a checkpoint's first byte", 0.0)
@@ -70,7 +70,7 @@ full_disk("disk-full-mid-write", "full in the middle of a checkpoint", 0.5)
 full_disk("disk-full-last-write", "full at a checkpoint's last bytes", 0.98)
 
 
-@fault(KIND, "full, but older checkpoints can go", outcome="removes them and goes on; bit-identical", times=2)
+@fault(KIND, "full, but older checkpoints can go", outcome="removes them and goes on; bit-identical")
 def disk_full_older_go(trial: Trial) -> None:
     with small_disk(trial) as disk:
         trial.half_way()
@@ -106,7 +106,6 @@ def disk_full_at_start(trial: Trial) -> None:
     KIND,
     "no file may be as large as a checkpoint (RLIMIT_FSIZE)",
     outcome="stops with code 2 and says why; without the limit bit-identical",
-    times=2,
 )
 def file_size_limit(trial: Trial) -> None:
     limit = int(trial.random.uniform(0.3, 0.95) * trial.reference.checkpoint_bytes)

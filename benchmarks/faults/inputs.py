@@ -129,7 +129,6 @@ def nan_once(trial: Trial) -> None:
     NAN,
     "in every batch from some step on",
     outcome="stops with code 2, images named; without the cause bit-identical",
-    times=2,
 )
 def nan_forever(trial: Trial) -> None:
     step = 16 * trial.random.randrange(4) + trial.random.randint(2, 6)  # it gives up in the same epoch

@@ -14,7 +14,7 @@ from faults.trial import Trial
 KIND = "Killed (SIGKILL)"
 
 
-@fault(KIND, "at a random moment of the whole run, its start included", times=6)
+@fault(KIND, "at a random moment of the whole run, its start included", times=5)
 def kill_any_moment(trial: Trial) -> None:
     session = trial.start()
     time.sleep(trial.random.uniform(0, trial.reference.seconds))
@@ -22,13 +22,13 @@ def kill_any_moment(trial: Trial) -> None:
     trial.finish()
 
 
-@fault(KIND, "before a random training step", times=4)
+@fault(KIND, "before a random training step", times=3)
 def kill_any_step(trial: Trial) -> None:
     trial.reach("step", trial.random.randint(2, trial.reference.steps)).kill()
     trial.finish()
 
 
-@fault(KIND, "four times in a row, each a few random steps after the start", times=2)
+@fault(KIND, "four times in a row, each a few random steps after the start")
 def kill_four_times(trial: Trial) -> None:
     for _ in range(4):
         trial.reach("step", trial.random.randint(4, trial.reference.steps // 4)).kill()
@@ -52,17 +52,17 @@ def at_moment(name: str, sentence: str, at: str, file: str = "*", last: int = 4,
 
 
 at_moment("kill-writing-recipe", "before the recipe is in its place", "replace", "recipe.json", last=1)
-at_moment("kill-in-validation", "in the validation after an epoch", "validation", times=2)
-at_moment("kill-mid-write", "half of a checkpoint's bytes written", "half", ".step-*", times=3)
-at_moment("kill-before-rename", "checkpoint written, not yet renamed", "replace", "step-*", times=2)
-at_moment("kill-after-rename", "checkpoint just renamed", "replaced", "step-*", times=2)
-at_moment("kill-before-removal", "before an old checkpoint is removed", "unlink", "step-*", times=2)
+at_moment("kill-in-validation", "in the validation after an epoch", "validation")
+at_moment("kill-mid-write", "half of a checkpoint's bytes written", "half", ".step-*", times=2)
+at_moment("kill-before-rename", "checkpoint written, not yet renamed", "replace", "step-*")
+at_moment("kill-after-rename", "checkpoint just renamed", "replaced", "step-*")
+at_moment("kill-before-removal", "before an old checkpoint is removed", "unlink", "step-*")
 at_moment("kill-writing-best", "before `best.safetensors` is in its place", "replace", "best.safetensors")
 at_moment("kill-between-best", "between `best.safetensors` and `best.json`", "replaced", "best.safetensors")
-at_moment("kill-writing-history", "before `history.jsonl` is in its place", "replace", "history.jsonl", times=2)
+at_moment("kill-writing-history", "before `history.jsonl` is in its place", "replace", "history.jsonl")
 
 
-@fault(KIND, "while it continues after an earlier kill", times=2)
+@fault(KIND, "while it continues after an earlier kill")
 def kill_while_continuing(trial: Trial) -> None:
     trial.half_way()
     trial.reach("replace", trial.random.randint(1, 3)).kill()
@@ -88,7 +88,6 @@ def kill_after_the_end(trial: Trial) -> None:
     KIND,
     "the process that loads images",
     job=WORKER,
-    times=2,
     outcome="stops with code 75 and says so; the same command ends bit-identical",
 )
 def kill_image_loader(trial: Trial) -> None:

@@ -37,7 +37,7 @@ def rank_killed(
     fault(KIND, sentence, name=name, outcome=RESTARTS, job=PAIR, times=times)(run)
 
 
-rank_killed("rank-0-killed", "the first is killed before a random step", 0, "step", (18, 60), times=2)
+rank_killed("rank-0-killed", "the first is killed before a random step", 0, "step", (18, 60))
 rank_killed("rank-1-killed", "the second is killed before a random step", 1, "step", (18, 60), times=2)
 rank_killed(
     "rank-0-killed-saving", "the first is killed in the middle of a checkpoint", 0, "half", (2, 5), file=".step-*"

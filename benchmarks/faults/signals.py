@@ -29,7 +29,7 @@ def told(session: Session, *numbers: int) -> End:
     return session.wait()
 
 
-@fault(KIND, "SIGTERM before a random step", outcome=SAVES.format(143), times=4)
+@fault(KIND, "SIGTERM before a random step", outcome=SAVES.format(143), times=3)
 def sigterm(trial: Trial) -> None:
     number = trial.random.randint(1, trial.reference.steps - 1)
     ends_with(told(trial.reach("step", number), signal.SIGTERM), 143)
@@ -38,7 +38,7 @@ def sigterm(trial: Trial) -> None:
     require(steps <= trial.reference.steps, f"it did not save when told: {steps - trial.reference.steps} steps again")
 
 
-@fault(KIND, "Ctrl-C (SIGINT) before a random step", outcome=SAVES.format(130), times=3)
+@fault(KIND, "Ctrl-C (SIGINT) before a random step", outcome=SAVES.format(130), times=2)
 def sigint(trial: Trial) -> None:
     number = trial.random.randint(1, trial.reference.steps - 1)
     ends_with(told(trial.reach("step", number), signal.SIGINT), 130)
@@ -66,7 +66,7 @@ def sigint_twice_while_saving(trial: Trial) -> None:
     trial.finish()
 
 
-@fault(KIND, "SIGTERM in the middle of writing a checkpoint", outcome=SAVES.format(143), times=2)
+@fault(KIND, "SIGTERM in the middle of writing a checkpoint", outcome=SAVES.format(143))
 def sigterm_while_saving(trial: Trial) -> None:
     ends_with(told(trial.reach("written", trial.random.randint(1, 4), file=".step-*"), signal.SIGTERM), 143)
     trial.finish()
@@ -78,7 +78,7 @@ def sigterm_in_validation(trial: Trial) -> None:
     trial.finish()
 
 
-@fault(KIND, "SIGTERM at a random moment of the whole run, its start included", times=3)
+@fault(KIND, "SIGTERM at a random moment of the whole run, its start included", times=2)
 def sigterm_any_moment(trial: Trial) -> None:
     session = trial.start()
     time.sleep(trial.random.uniform(0, trial.reference.seconds))

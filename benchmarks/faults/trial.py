@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,12 +125,13 @@ class Reference:
 
 
 def once(make: Callable[[Job, Path], Any]) -> Callable[[Job, Path], Any]:
-    """``make``, called once per job and folder, by one thread at a time."""
-    lock, cached = threading.Lock(), functools.cache(make)
+    """``make``, called once per job and folder, however many threads ask."""
+    locks: dict[Job, threading.Lock] = defaultdict(threading.Lock)
+    cached = functools.cache(make)
 
     @functools.wraps(make)
     def locked(job: Job, folder: Path) -> Any:
-        with lock:
+        with locks[job]:
             return cached(job, folder)
 
     return locked
