@@ -154,8 +154,8 @@ class Checkpoints:
                 raise
             free = shutil.disk_usage(self.folder.parent).free
             raise DiskFull(
-                f"the disk is full: {self.folder.parent} needs {needed:,} bytes and {free:,} are free; the last "
-                "checkpoint is whole, and the same command continues from it once there is room"
+                f"the disk is full: {self.folder.parent} needs {needed:,} bytes and {free:,} are free; make room, and "
+                "the same command continues from the last checkpoint"
             ) from None
 
     def _thin(self, keep: int) -> None:

@@ -195,7 +195,10 @@ def fresh_store(rank: int, world: int, limit: timedelta) -> dist.Store:
     missing, deadline = list(range(1, world)), time.monotonic() + limit.total_seconds()
     while missing := [other for other in missing if not store.check([f"{name}/{other}"])]:
         if time.monotonic() > deadline:
-            raise ConnectionError(f"{len(missing)} of {world} processes did not come, the first of them {missing[0]}")
+            raise ConnectionError(
+                f"{len(missing)} of {world} processes did not come, the first of them {missing[0]}; "
+                "the same command continues from the last checkpoint"
+            )
         for key in filter(lambda key: store.check([key]), [f"tokenmix/asks/{other}" for other in missing]):
             store.set(f"tokenmix/answer/{store.get(key).decode()}", name)
         time.sleep(0.01)
