@@ -1,6 +1,6 @@
 """Let accidents happen to training runs and see whether anything is lost.
 
-    python benchmarks/reliability.py [--faults NAME ...] [--times N] [--quick] [--seed 0] [--jobs 2]
+    python benchmarks/reliability.py [--quick] [--faults NAME ...] [--times N] [--seed 0] [--jobs 2] [--update]
 
 Every trial disturbs a real ``tokenmix train`` on small images, gives the same command again as a user would, and
 compares what the run left with an undisturbed run, bit for bit: weights, moving average, optimiser, history, files, and
@@ -11,10 +11,12 @@ the order of the samples in all sessions. Without ``--faults``, ``--times`` and 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,29 +51,38 @@ def attempt(fault: Fault, number: int, seed: int, folder: Path) -> dict[str, Any
     word = {True: "survived", False: "LOST", None: "not tried"}[survived]
     seconds = time.monotonic() - started
     print("\n".join(filter(None, (f"{word:<9}  {fault.name}, trial {number + 1}  {seconds:.0f} s", why))), flush=True)
-    return {"fault": fault.name, "survived": survived, "why": why, "seconds": round(seconds, 1)}
+    return {"survived": survived, "why": why, "seconds": round(seconds, 1)}
 
 
-def run(names: list[str], times: int | None, seed: int, jobs: int) -> list[dict[str, Any]]:
-    """All trials of these faults, ``jobs`` of them at once; a fault is a dict with its trials' outcomes."""
-    chosen = [FAULTS[name] for name in names]
-    with tempfile.TemporaryDirectory(prefix="tokenmix-faults-") as temporary:
-        folder = Path(temporary)
-        with ThreadPoolExecutor(jobs) as pool:
-            trials = [
-                (fault, [pool.submit(attempt, fault, number, seed, folder) for number in range(times or fault.times)])
-                for fault in chosen
+def run(names: list[str], times: int | None, seed: int, jobs: int) -> Iterator[dict[str, Any]]:
+    """Each fault with its trials' outcomes, as soon as they are known; ``jobs`` trials run at once."""
+    with tempfile.TemporaryDirectory(prefix="tokenmix-faults-") as folder, ThreadPoolExecutor(jobs) as pool:
+        pending = {
+            name: [
+                pool.submit(attempt, FAULTS[name], number, seed, Path(folder))
+                for number in range(times or FAULTS[name].times)
             ]
-            return [
-                {
-                    "name": fault.name,
-                    "kind": fault.kind,
-                    "fault": fault.sentence,
-                    "outcome": fault.outcome,
-                    "trials": [trial.result() for trial in pending],
-                }
-                for fault, pending in trials
-            ]
+            for name in names
+        }
+        for name, trials in pending.items():
+            fault = FAULTS[name]
+            yield {
+                "name": name,
+                "kind": fault.kind,
+                "fault": fault.sentence,
+                "outcome": fault.outcome,
+                "seed": seed,
+                "date": datetime.now(UTC).date().isoformat(),
+                "versions": versions(),
+                "trials": [trial.result() for trial in trials],
+            }
+
+
+def keep(row: dict[str, Any], path: Path) -> None:
+    """Put a fault's outcome into the results file, in place of an earlier one."""
+    found = json.loads(path.read_text(encoding="utf-8"))["faults"] if path.exists() else []
+    rows = {known["name"]: known for known in [*found, row] if known["name"] in FAULTS}
+    write_json(path, {"machine": describe(), "faults": [rows[name] for name in FAULTS if name in rows]})
 
 
 def main() -> int:
@@ -83,32 +94,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="another file for the results; the page stays as it is")
+    parser.add_argument("--update", action="store_true", help="write the outcome of --faults into the page too")
     args = parser.parse_args()
     for name in args.faults or []:
         if name not in FAULTS:
             parser.error(unknown("fault", name, FAULTS))
-    warm_up()
-    started = time.monotonic()
     times = 1 if args.quick else args.times
-    faults = run(args.faults or list(FAULTS), times, args.seed, args.jobs)
-    results = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "seed": args.seed,
-        "seconds": round(time.monotonic() - started),
-        "versions": versions(),
-        "machine": describe(),
-        "faults": faults,
-    }
-    trials = [trial for fault in faults for trial in fault["trials"]]
-    tried = [trial for trial in trials if trial["survived"] is not None]
-    survived = sum(trial["survived"] for trial in tried)
-    print(f"{len(faults)} faults, {survived} of {len(tried)} trials survived, {results['seconds']} s")
-    whole = not args.faults and not times
-    if args.json or whole:
-        write_json(args.json or RESULTS / "reliability.json", results)
-    if whole and not args.json:
+    ours = args.update or not (args.faults or times)
+    path = args.json or (RESULTS / "reliability.json" if ours else None)
+    warm_up()
+    outcomes = []
+    for row in run(args.faults or list(FAULTS), times, args.seed, args.jobs):
+        outcomes += [trial["survived"] for trial in row["trials"]]
+        if path:
+            keep(row, path)
+    if path and not args.json:
         write_page()
-    return int(survived < len(tried))
+    print(
+        f"{outcomes.count(True)} trials survived, {outcomes.count(False)} lost, {outcomes.count(None)} not possible here"
+    )
+    return int(False in outcomes)
 
 
 if __name__ == "__main__":

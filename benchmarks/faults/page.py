@@ -64,17 +64,17 @@ def page(results: dict[str, Any], hosts: dict[str, Any] | None) -> str:
 
 
 def _faults(results: dict[str, Any]) -> str:
-    faults = results["faults"]
-    trials = [trial["survived"] for fault in faults for trial in fault["trials"]]
-    tried, survived = len(trials) - trials.count(None), trials.count(True)
-    versions, machine = results["versions"], results["machine"]
+    faults, machine = results["faults"], results["machine"]
+    trials = [trial for fault in faults for trial in fault["trials"]]
+    outcomes = [trial["survived"] for trial in trials]
+    days = sorted({fault["date"] for fault in faults})
+    versions = sorted({f"torch {fault['versions']['torch']}, Python {fault['versions']['python']}" for fault in faults})
     lines = [
         "## What came of it",
         "",
-        f"{len(faults)} faults, {tried} trials, {survived} survived. Seed {results['seed']}, {results['date']}, "
-        f"{results['seconds'] / 60:.0f} minutes on {machine['cpu']}, {machine['cores']} cores; "
-        f"torch {versions['torch']}, Python {versions['python']}, tokenmix {versions['tokenmix']}. Every trial is in "
-        "[reliability.json](../benchmarks/results/reliability.json).",
+        f"{len(faults)} faults, {len(outcomes) - outcomes.count(None)} trials, {outcomes.count(True)} survived: "
+        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {' and '.join(versions)}, on {machine['cpu']}, "
+        f"{machine['cores']} cores. Every trial is in [reliability.json](../benchmarks/results/reliability.json).",
     ]
     for kind, group in groupby(faults, key=lambda fault: fault["kind"]):
         lines += ["", f"### {kind}", "", "| fault | tried | survived | outcome |", "|---|---|---|---|"]
