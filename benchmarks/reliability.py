@@ -110,10 +110,9 @@ def main() -> int:
             keep(row, path)
     if path and not args.json:
         write_page()
-    print(
-        f"{outcomes.count(True)} trials survived, {outcomes.count(False)} lost, {outcomes.count(None)} not possible here"
-    )
-    return int(False in outcomes)
+    survived, lost, untried = (outcomes.count(outcome) for outcome in (True, False, None))
+    print(f"{survived} trials survived, {lost} lost, {untried} not possible here")
+    return int(lost > 0)
 
 
 if __name__ == "__main__":

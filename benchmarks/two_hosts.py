@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,15 @@ def main() -> int:
                 print(f"{output.parent.name}:\n{output.read_text(errors='replace')[-4000:]}\n")
             print(f"LOST: {str(error)[:500]}")
             return 1
-    results = {"timeout_s": TIMEOUT_S, **times, "difference": difference, "versions": versions(), "machine": describe()}
+    day = datetime.now(UTC).date().isoformat()
+    results = {
+        "date": day,
+        "timeout_s": TIMEOUT_S,
+        **times,
+        "difference": difference,
+        "versions": versions(),
+        "machine": describe(),
+    }
     print(json.dumps({**times, "difference": difference}))
     write_json(args.json or RESULTS, results)
     if not args.json:

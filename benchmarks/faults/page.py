@@ -40,21 +40,31 @@ the run must end the same once the cause is gone. A trial whose accident did not
 
 HOSTS = """## Two hosts
 
-Two network namespaces joined by a veth pair are two hosts with a shared folder. Both run
-`torchrun --nnodes=1:2 --nproc-per-node=1 --max-restarts=3 ... -m tokenmix train ... --timeout {timeout_s}`; in the
-middle the link of the second goes down, and later it comes back.
+Two network namespaces joined by a veth pair are two hosts with a shared folder. Each runs
+
+```sh
+torchrun --nnodes=1:2 --nproc-per-node=1 --max-restarts=3 --rdzv-backend=c10d --rdzv-endpoint=FIRST_HOST:29401 \\
+    -m tokenmix train ... --out SHARED_FOLDER --timeout {timeout_s}
+```
+
+In the middle the link of the second goes down; later it comes back, and the same command is given there again.
 
 | what happens | when |
 |---|---|
 | the first host notices that the second is gone | {noticed_s} s after the cut |
-| it trains on alone, from the last checkpoint | {alone_s} s after the cut |
-| the second, started again, is taken in | {together_s} s after the link is back |
+| it goes on alone, from the last checkpoint | {alone_s} s after the cut |
+| the second, started again, is taken in and both go on | {together_s} s after the link is back |
 
-At the end the weights differ from those of one undisturbed process by at most {difference:.1e} (float64, a model
-without batch norm; the order of additions is all that may differ), the accuracies of all epochs are equal, and every
-step saw the same samples: `batch_size` is that of all processes together, however many there are.
+After `--timeout` most of the time goes into processes that start again. At the end the weights differ from those of one
+undisturbed process by at most {difference:.1e} (float64, a model without batch norm; the order of additions is all that
+may differ), the accuracies of all epochs are equal, and every step saw the same samples: `batch_size` is that of all
+processes together, however many there are.
 
-Measured with torch {torch} on {cpu}.
+What torchrun needs for this: the network device in `GLOO_SOCKET_IFNAME` where a host has several, and for a host that
+comes back `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` on all of them; without it the first host tells its address in the
+first round only, and the late one waits for it in vain.
+
+Measured on {date} with torch {torch} on {cpu}, {cores} cores, load {load:.0f}.
 """
 
 
@@ -87,7 +97,10 @@ def _faults(results: dict[str, Any]) -> str:
 
 
 def _hosts(hosts: dict[str, Any]) -> str:
-    return HOSTS.format(**hosts, torch=hosts["versions"]["torch"], cpu=hosts["machine"]["cpu"])
+    machine, torch = hosts["machine"], hosts["versions"]["torch"]
+    return HOSTS.format(
+        **hosts, torch=torch, cpu=machine["cpu"], cores=machine["cores"], load=machine["load_average"][0]
+    )
 
 
 def write_page() -> None:
