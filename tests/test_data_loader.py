@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenmix.data import ArrayImages, FileImages, ImageSet, Loader, open_image, preprocess, preprocess_file
+from tokenmix.data import ArrayImages, FileImages, ImageError, ImageSet, Loader, open_image, preprocess, preprocess_file
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
@@ -179,6 +180,22 @@ def test_global_generators_are_seeded_per_image_and_put_back(train):
     assert same(runs[0], list(make(images, batch_size=2, train=train, workers=1).batches(0)))
     pixels = torch.cat([batch["image"] for batch in runs[0]]).mean((2, 3))
     assert len(pixels.unique(dim=0)) == 6
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_is_gone_is_named_in_one_line(workers, photos):
+    (photos.root / "5.jpg").unlink()
+    with pytest.raises(ImageError, match=r"^cannot read \S+5\.jpg: No such file or directory$"):
+        list(make(photos, train=False, workers=workers).batches(0))
+
+
+def test_a_dead_worker_is_named(photos):
+    batches = make(photos, train=False, workers=1, batch_size=1).batches(0)
+    next(batches)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(ChildProcessError, match="a process that loads images has died"):
+        list(batches)
 
 
 def test_workers_leave_the_generator_alone():

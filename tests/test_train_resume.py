@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
-from tokenmix.train import Terminated, fit
+from tokenmix.train import Diverged, Terminated, fit
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.loop import _Run
 
@@ -117,10 +117,37 @@ def test_killed_around_an_epochs_end(tmp_path, monkeypatch, unkilled, where, cal
     if where == "save" and seconds:
         call = call // 6
     killed(tmp_path, monkeypatch, where, call, checkpoint_seconds=seconds)
-    for name in ("best.safetensors", "history.jsonl", "steps.jsonl"):  # as if the kill had come before them, or in them
+    recipe = (tmp_path / "recipe.json").read_bytes()
+    files = ("best.safetensors", "history.jsonl", "steps.jsonl", "recipe.json")
+    for name in files:  # as if the kill had come before them, or in them
         (tmp_path / name).write_bytes(b"junk")
     run(tmp_path, checkpoint_seconds=seconds)
     assert same(outcome(tmp_path), unkilled[0])
+    assert (tmp_path / "recipe.json").read_bytes() == recipe
+
+
+def test_a_model_without_norms_resumes(tmp_path, monkeypatch) -> None:
+    run(tmp_path / "whole", model=Exact)
+    killed(tmp_path / "killed", monkeypatch, "step", 9, model=Exact)
+    run(tmp_path / "killed", model=Exact)
+    assert same(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+def test_a_diverged_run_does_the_skipped_steps_again(tmp_path, monkeypatch, unkilled) -> None:
+    recipe = toy_recipe(max_bad_steps=3)
+    with monkeypatch.context() as patch:
+        inner = _Run.step
+
+        def spoilt(self, batch, images):
+            if self.state.steps >= 8:
+                batch["image"].fill_(torch.nan)
+            inner(self, batch, images)
+
+        patch.setattr(_Run, "step", spoilt)
+        with pytest.raises(Diverged):
+            run(tmp_path, recipe)
+    run(tmp_path, recipe)
+    assert same(outcome(tmp_path)["checkpoint"]["task"], unkilled[0]["checkpoint"]["task"])
 
 
 def test_a_finished_run_returns_at_once(tmp_path, monkeypatch, unkilled) -> None:

@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in rest:
             raise
         print(f"tokenmix {name}: error: {error}", file=sys.stderr)
-        return 75 if isinstance(error, ConnectionError | DiskFull) else 2
+        return 75 if isinstance(error, ChildProcessError | ConnectionError | DiskFull) else 2
 
 
 def _terminate(*_: Any) -> NoReturn:

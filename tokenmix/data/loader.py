@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as VF
 
 from tokenmix.data.chance import hashes, kept_generators, seed_generators, uniforms
 from tokenmix.data.dataset import ArrayImages, ImageSet
+from tokenmix.data.images import ImageError
 from tokenmix.data.transforms import (
     Augment,
     enough,
@@ -162,6 +163,8 @@ class Loader:
 
         Raises:
             ValueError: ``start`` is outside 0 .. the number of batches.
+            ImageError: A picture cannot be read.
+            ChildProcessError: A worker has died.
             RuntimeError: With workers, when a newer call of `batches` has taken them over.
         """
         steps = self.steps(epoch)
@@ -182,14 +185,16 @@ class Loader:
         self._plan.keys = plan
         if self._ahead is None:
             self._ahead = DataLoader(
-                self._maker,
+                _Ahead(self._maker),
                 batch_size=None,
                 sampler=self._plan,
                 num_workers=self.workers,
                 persistent_workers=True,
                 generator=torch.Generator(),  # else it would draw from the global one
             )
-        for batch in self._ahead:
+        for batch in _alive(self._ahead):
+            if isinstance(batch, ImageError):
+                raise batch
             yield batch
             if turn != self._turn:
                 raise RuntimeError("with workers, only one iteration over a Loader can be under way")
@@ -213,6 +218,35 @@ class _Plan(Sampler):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def _alive(loader: DataLoader) -> Iterator[Any]:
+    """What the workers make, or a clear error when one of them dies."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            "a process that loads images has died, perhaps for want of memory; the same command continues, "
+            "with fewer workers (--workers) in less memory"
+        ) from error
+
+
+class _Ahead(Dataset):
+    """The batches, made in a worker; a picture that cannot be read comes back as the error it is.
+
+    Raised in a worker, its message would become a traceback.
+    """
+
+    def __init__(self, maker: _BatchMaker) -> None:
+        self.maker = maker
+
+    def __getitem__(self, key: _Key) -> Batch | ImageError:
+        try:
+            return self.maker[key]
+        except ImageError as error:
+            return error
 
 
 class _BatchMaker(Dataset):

@@ -152,7 +152,7 @@ class Checkpoints:
         except OSError as error:
             if not is_full(error):
                 raise
-            free = shutil.disk_usage(self.folder).free
+            free = shutil.disk_usage(self.folder.parent).free
             raise DiskFull(
                 f"the disk is full: {self.folder.parent} needs about {needed:,} bytes and {free:,} are free; "
                 "make room, and the same command continues from the last checkpoint"

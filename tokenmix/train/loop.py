@@ -260,8 +260,7 @@ class _Run:
         path = self.group.once(find)
         if path is None:
             self.learner.begin()
-            text = self.recipe.to_json()
-            self.write(lambda: write_text(self.out / "recipe.json", text), len(text))
+            self.write_recipe()
             self.write(lambda: self.publisher.publish(*self.told), 0)
             return
         if not path.exists():
@@ -277,6 +276,7 @@ class _Run:
         self.state = _State(**content["state"])
         self.watch.load(content["watch"])
         self.best_weights = content["best_weights"]
+        self.write_recipe()
         self.write(lambda: self.publish(weights=True), _bytes(self.best_weights))
         if not self.state.finished:
             self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
@@ -301,6 +301,11 @@ class _Run:
     def write(self, work: Callable[[], None], needed: int) -> None:
         """Let the first process do ``work``, which writes about that many bytes, with room made for them."""
         self.checkpoints.with_room(lambda: self.group.once(work), needed, self.group)
+
+    def write_recipe(self) -> None:
+        """Write ``recipe.json``, with which the run can be repeated."""
+        text = self.recipe.to_json()
+        self.write(lambda: write_text(self.out / "recipe.json", text), len(text))
 
     def publish(self, *, weights: bool) -> None:
         """Write the files that follow from the checkpoint, in the first process; doing it twice changes nothing.
@@ -363,7 +368,7 @@ class _Run:
             if state.step == steps:
                 break
             self.pause()
-            if self.due:
+            if self.due and not state.bad:  # or a run that diverged could not do the skipped steps again
                 self.save()
                 self.write(lambda: self.publisher.refresh(*self.told), 0)
         assert state.step == steps, "the loader ended before its length"

@@ -62,7 +62,9 @@ def read(folder: Path, group: Group) -> dict[str, Any]:
     rest = torch.load(folder / REST, map_location="cpu", weights_only=True)
     tensors: dict[str, Tensor] = {}
     content = _join(rest, tensors, group)
-    dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=group.mesh is None)
+    with warnings.catch_warnings():  # that it reads alone, which is meant
+        warnings.simplefilter("ignore", UserWarning)
+        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=group.mesh is None)
     return content
 
 
