@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tokenmix.data.chance import stratified
-from tokenmix.data.dataset import DataSet, FileImages, ImageSet, Probe, Skipped, decodes, printable, unreadable
+from tokenmix.data.dataset import DataSet, FileImages, ImageSet, Probe, Skipped, printable, unreadable
 from tokenmix.data.images import EXTENSIONS
+from tokenmix.data.memory import checked
 
 VAL_SHARE = 0.15
 TEST_SHARE = 0.15
@@ -46,7 +47,7 @@ def load_folder(
     failed: dict[int, Skipped] = {}
     if check:
         images = FileImages(path, [0] * len(rows), [name for _, _, name in rows])
-        failed = unreadable(images, log, decodes if check is True else check)
+        failed = checked(images, log) if check is True else unreadable(images, log, check)
         if len(failed) == len(rows):
             first = failed[0]
             raise ValueError(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 
 from tokenmix.data.dataset import ArrayImages, DataSet, ImageSet, Probe, Skipped, TableImages, decodes, unreadable
 from tokenmix.data.folder import split_off
+from tokenmix.data.memory import data_root
 
 # class in torchvision.datasets, keywords of (train, val, test), default image size
 _TRAIN_TEST: tuple[dict[str, Any], ...] = ({"train": True}, {}, {"train": False})
@@ -23,11 +22,6 @@ TORCHVISION: dict[str, tuple[str, tuple[dict[str, Any], ...], int]] = {
     "pets": ("OxfordIIITPet", ({"split": "trainval"}, {}, {"split": "test"}), 224),
 }
 _VAL_SHARE = 0.1  # of the training images, where a data set has no validation images of its own
-
-
-def data_root() -> Path:
-    """Where downloaded data sets live: the environment's ``TOKENMIX_DATA``, else ``~/.cache/tokenmix``."""
-    return Path(os.environ.get("TOKENMIX_DATA") or "~/.cache/tokenmix").expanduser()
 
 
 def load_torchvision(

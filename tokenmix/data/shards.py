@@ -19,7 +19,7 @@ from PIL import Image
 from tokenmix.data.chance import hashes, permutation
 from tokenmix.data.dataset import ImageSet
 from tokenmix.data.images import ImageError, decode
-from tokenmix.data.named import data_root
+from tokenmix.data.memory import data_root
 from tokenmix.data.streams import fetch, is_stream
 from tokenmix.data.tars import Contents, Sample, read_contents
 from tokenmix.files import write_text

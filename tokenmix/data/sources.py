@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenmix.data.dataset import DataSet, Probe
 from tokenmix.data.digits import load_digits
 from tokenmix.data.folder import load_folder
+from tokenmix.data.memory import data_root
 from tokenmix.data.named import TORCHVISION, load_hub, load_torchvision
 from tokenmix.data.shard_sets import is_shard_spec, load_shards
 from tokenmix.names import unknown
@@ -20,6 +21,7 @@ KNOWN = {
     "flowers102": "8,189 photos of flowers, 102 classes; --download",
     "food101": "101,000 photos of dishes, 101 classes; --download",
     "pets": "7,349 photos of cats and dogs, 37 breeds; --download",
+    "imagenet": "1,281,167 photos, 1,000 classes, from a folder 'imagenet' in TOKENMIX_DATA; no download",
 }
 
 
@@ -57,6 +59,8 @@ def load_data(
         data = load_digits(image_size=image_size or 32)
     elif name in TORCHVISION:
         data = load_torchvision(name, seed=seed, download=download, image_size=image_size, log=log)
+    elif name == "imagenet":
+        data = _imagenet(seed, image_size or 224, check, log)
     elif is_shard_spec(name):
         data = load_shards(name, seed=seed, image_size=image_size or 224, check=bool(check), log=log)
     elif name.startswith("hf:"):
@@ -69,3 +73,16 @@ def load_data(
         raise ValueError(unknown("data set", name, KNOWN) + "; there is no folder of this name either")
     log(data.summary())
     return data
+
+
+def _imagenet(seed: int, image_size: int, check: bool | Probe, log: Callable[[str], None]) -> DataSet:
+    """ImageNet-1K as its owner has laid it out: class folders or tar shards in ``train`` and ``val``."""
+    path = data_root() / "imagenet"
+    if not path.is_dir():
+        raise ValueError(
+            f"there is no {path}: give the place of ImageNet-1K with --data (data=), a folder with train/ and val/ or "
+            "tar shards; or set TOKENMIX_DATA to the folder that holds it as 'imagenet'. Its licence forbids a download"
+        )
+    if is_shard_spec(os.fspath(path)):
+        return load_shards(os.fspath(path), seed=seed, image_size=image_size, check=bool(check), log=log)
+    return load_folder(path, seed=seed, image_size=image_size, check=check, log=log)
