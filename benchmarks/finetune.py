@@ -74,7 +74,9 @@ def main() -> None:
     runs = args.runs
     for seed in range(args.seeds):
         for images in args.images:
-            build(runs / f"photos-{seed}-{images}", seed, scenes=images)
+            folder = runs / f"photos-{seed}-{images}"
+            if not folder.exists():
+                build(folder, seed, scenes=images)
     textures = runs / f"photos-0-{args.images[0]}" / "textures"
     first = train("basic", [f"epochs={args.epochs}"], textures, runs / "textures")
     print(f"textures: {first['test_top1']:.1f} %, {first['seconds']:.0f} s", flush=True)

@@ -76,7 +76,6 @@ def counts(name: str) -> dict[str, Any]:
     px, images = side_px(name), 8
     model = timm.create_model(name, device="meta")
     found = cost(model, px)
-    parameters = sum(value.numel() * value.element_size() for value in model.parameters())
     buffers = sum(value.numel() * value.element_size() for value in model.buffers())
     half = timm.create_model(name, device="meta", dtype=torch.bfloat16)
     with Traffic() as traffic:
@@ -87,7 +86,7 @@ def counts(name: str) -> dict[str, Any]:
         "px": px,
         "params": found.params,
         "macs": found.macs + round(found.transform_macs),
-        "parameter_bytes": parameters,
+        "weights": {str(first): size for first, size in sorted(_weights(model).items())},
         "buffer_bytes": buffers,
         "layers": layers,
         "traffic_bytes": traffic.bytes // images,
@@ -96,7 +95,7 @@ def counts(name: str) -> dict[str, Any]:
 
 
 def training(names: tuple[str, ...], device: str, batch: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Forward, backward and AdamW, all models interleaved; on a GPU in bfloat16 autocast."""
+    """Forward, backward and AdamW, all models interleaved; on a GPU in bfloat16 autocast, on a CPU in its own time."""
 
     def step(name: str):
         model = timm.create_model(name, num_classes=1000).to(device)
@@ -114,7 +113,8 @@ def training(names: tuple[str, ...], device: str, batch: int, seconds: float) ->
 
         return run
 
-    timings = interleave({name: step(name) for name in names}, max_seconds=seconds)
+    clock = time.perf_counter if device == "cuda" else time.process_time  # what else the CPU does is not counted
+    timings = interleave({name: step(name) for name in names}, max_seconds=seconds, clock=clock)
     return {
         name: {
             "batch": batch,
@@ -141,7 +141,7 @@ def photographs(folder: Path, count: int = 64) -> float:
 
 
 def data_path(rounds: int) -> list[dict[str, Any]]:
-    """Images per second and core, decoded and augmented by the loader as the recipes say: medians of ``rounds``."""
+    """Images per second of a core's own time, prepared by the loader as the recipes say: medians of ``rounds``."""
     with tempfile.TemporaryDirectory() as folder:
         size = photographs(Path(folder))
         data = load_data(folder, log=lambda line: None)
@@ -161,9 +161,9 @@ def data_path(rounds: int) -> list[dict[str, Any]]:
             loader = Loader(data.train, train=True, augment=augment, **shape)
             seconds = []
             for epoch in range(rounds):
-                begin = time.perf_counter()
+                begin = time.process_time()
                 images = sum(len(batch["label"]) for batch in loader.batches(epoch))
-                seconds.append((time.perf_counter() - begin) / images)
+                seconds.append((time.process_time() - begin) / images)
             rows.append(
                 {"recipe": name, "images_per_core_s": round(1 / statistics.median(seconds), 1), "jpeg_bytes": size}
             )
@@ -212,11 +212,13 @@ def sent_per_step(names: tuple[str, ...], world: int) -> list[dict[str, Any]]:
         counted = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world)]
     for name in names:
         model = timm.create_model(name, num_classes=2, device="meta")
-        whole, blocks = _bytes(model), sum(_bytes(block) for block in _blocks(model))
+        whole = _weights(model)
+        blocks = sum(scale.padded_bytes(_weights(block), world) for block in _blocks(model))
+        padded = scale.padded_bytes(whole, world)
         buffers = sum(value.numel() * value.element_size() for value in model.buffers())
         predicted = {
-            "ddp": scale.ddp_bytes(whole, buffers, world),
-            "fsdp": scale.fsdp_bytes(whole, world, kept_bytes=whole - blocks, scatter_by_all_reduce=True),
+            "ddp": scale.ddp_bytes(sum(whole.values()), buffers, world),
+            "fsdp": scale.fsdp_bytes(padded, world, kept_bytes=padded - blocks, scatter_by_all_reduce=True),
         }
         for parallel, sent in predicted.items():
             mean = statistics.mean(row[f"{name} {parallel}"] for row in counted)
@@ -226,8 +228,12 @@ def sent_per_step(names: tuple[str, ...], world: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _bytes(module: nn.Module) -> int:
-    return sum(value.numel() * value.element_size() for value in module.parameters())
+def _weights(module: nn.Module) -> dict[int, int]:
+    """Bytes of the weights by their first dimension."""
+    found: dict[int, int] = {}
+    for value in module.parameters():
+        found[value.shape[0]] = found.get(value.shape[0], 0) + value.numel() * value.element_size()
+    return found
 
 
 def _blocks(model: Any) -> list[nn.Module]:
@@ -287,8 +293,8 @@ def main() -> None:
     """Measure, print and write ``results/scaling-<device>.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batch", type=int, help="images per step (default: 4, on a GPU 128)")
-    parser.add_argument("--seconds", type=float, default=120.0, help="for the training steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, help="images per step (default: 1, on a GPU 128)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for the training steps (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of the other measurements (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="the result file")
     args = parser.parse_args()
@@ -298,7 +304,7 @@ def main() -> None:
     found["checkpoints"] = {name: checkpoint(name, args.rounds) for name in MODELS}
     found["data"] = data_path(args.rounds)
     print(found["checkpoints"], found["data"], flush=True)
-    batch = args.batch or (128 if args.device == "cuda" else 4)
+    batch = args.batch or (128 if args.device == "cuda" else 1)
     found["training"] = training(MODELS, args.device, batch, args.seconds)
     print(found["training"], flush=True)
     found["machine"]["load_average_after"] = describe()["load_average"]

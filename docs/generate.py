@@ -68,7 +68,7 @@ def work(row: dict[str, Any], checkpoint_bytes: int) -> Work:
     arithmetic = 3 * row["macs"] / (PEAK_MACS * PEAK_REACHED)
     memory = row["traffic_bytes"] / (MEMORY_BYTES_PER_S * MEMORY_REACHED)
     return Work(
-        parameter_bytes=row["parameter_bytes"],
+        weights={int(first): size for first, size in row["weights"].items()},
         buffer_bytes=row["buffer_bytes"],
         layers=row["layers"],
         images_per_s=1 / max(arithmetic, memory),
@@ -94,7 +94,7 @@ def scaling(found: dict[str, Any]) -> str:
                 "px",
                 "GMACs",
                 "traffic (MB per image)",
-                "images/s, measured on one CPU thread",
+                "images/s of a CPU thread's own time",
                 "on the assumed GPU",
             ),
             (
@@ -115,7 +115,7 @@ def scaling(found: dict[str, Any]) -> str:
             (
                 (
                     f"`{row['model']}`",
-                    f"{row['parameter_bytes'] / 1e6:.1f}",
+                    f"{works[row['model']].parameter_bytes / 1e6:.1f}",
                     f"{row['buffer_bytes'] / 1e3:.0f}",
                     f"{found['checkpoints'][row['model']]['bytes'] / 1e6:.0f}",
                     f"{found['checkpoints'][row['model']]['save_s']:.2f}",

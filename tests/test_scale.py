@@ -21,12 +21,13 @@ from tokenmix.bench.scale import (
     ddp_bytes,
     fsdp_bytes,
     gather_bytes,
+    padded_bytes,
     predict,
     ring_seconds,
 )
 from tokenmix.bench.sockets import sent_bytes
 
-WORK = Work(100e6, 1e5, 20, images_per_s=1000.0, shortest_step_s=0.01, checkpoint_bytes=500e6)
+WORK = Work({256: 60e6, 100: 40e6}, 1e5, 20, images_per_s=1000.0, shortest_step_s=0.01, checkpoint_bytes=500e6)
 READY = Cluster(images_per_core_s=1e9, write_bytes_per_s=1e18)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's counters of connections are Linux's")
 
@@ -52,6 +53,8 @@ def test_bytes_of_a_step() -> None:
     assert fsdp_bytes(4000, 4) == 3 * 3 / 4 * 4000
     assert fsdp_bytes(4000, 4, kept_bytes=400) == 3 / 4 * (3600 + 4000 + 4000)
     assert fsdp_bytes(4000, 4, scatter_by_all_reduce=True) == 4 * 3 / 4 * 4000
+    assert padded_bytes({8: 800, 6: 600}, 4) == 800 + 800
+    assert padded_bytes({2: 200}, 8) == 800
     assert ddp_bytes(4000, 100, 1) == fsdp_bytes(4000, 1) == 0
 
 

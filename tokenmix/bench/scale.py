@@ -8,6 +8,7 @@ doi:10.1016/j.jpdc.2008.09.002), a gather, a reduce-scatter and a broadcast half
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 SCALARS = 8  # bytes of the loss and of "stop", which the processes add up in every step
@@ -19,7 +20,7 @@ class Work:
     """A model's training, as far as its scale depends on it.
 
     Args:
-        parameter_bytes: Of the weights; the gradients have as many.
+        weights: Bytes of all weights by their first dimension, which FSDP2 shares out; the gradients have as many.
         buffer_bytes: Of the running statistics and counters, which DDP sends before every forward pass.
         layers: Groups of weights that FSDP gathers one after the other.
         images_per_s: Of one GPU that is given enough images.
@@ -27,12 +28,17 @@ class Work:
         checkpoint_bytes: Of the file to resume from.
     """
 
-    parameter_bytes: float
+    weights: Mapping[int, float]
     buffer_bytes: float
     layers: int
     images_per_s: float
     shortest_step_s: float
     checkpoint_bytes: float
+
+    @property
+    def parameter_bytes(self) -> float:
+        """Of all weights together."""
+        return sum(self.weights.values())
 
 
 @dataclass(frozen=True)
@@ -115,13 +121,21 @@ def ddp_bytes(parameter_bytes: float, buffer_bytes: float, world: int) -> float:
     return all_reduce_bytes(parameter_bytes + SCALARS, world) + gather_bytes(buffer_bytes, world)
 
 
+def padded_bytes(weights: Mapping[int, float], world: int) -> float:
+    """Bytes of the weights as FSDP2 sends them: each first dimension filled up to a multiple of ``world``.
+
+    With more processes than rows most of what is sent is filling.
+    """
+    return sum(size * math.ceil(first / world) * world / first for first, size in weights.items())
+
+
 def fsdp_bytes(
     parameter_bytes: float, world: int, *, kept_bytes: float = 0.0, scatter_by_all_reduce: bool = False
 ) -> float:
     """Sent in a step of FSDP2: weights come together for both passes, gradients are added and shared out.
 
     Args:
-        parameter_bytes: Of all weights together.
+        parameter_bytes: Of all weights together, see `padded_bytes`.
         world: Processes.
         kept_bytes: Of the weights in no layer of their own, which stay together from the first pass to the second.
         scatter_by_all_reduce: As gloo does it, which adds up everything everywhere; NCCL scatters.
@@ -166,7 +180,7 @@ def predict(work: Work, cluster: Cluster, world: int, images_per_gpu: float, *, 
         before = ring_seconds(buffers + all_reduce_bytes(SCALARS, world), 2, cluster, world)
         last = behind / buckets  # the bucket of the first layers, after which there is nothing to hide behind
     else:
-        sent = fsdp_bytes(work.parameter_bytes, world) + all_reduce_bytes(SCALARS, world)
+        sent = fsdp_bytes(padded_bytes(work.weights, world), world) + all_reduce_bytes(SCALARS, world)
         behind = ring_seconds(sent, 3 * work.layers, cluster, world)
         before = ring_seconds(0, 1, cluster, world)
         last = behind / (3 * work.layers)
