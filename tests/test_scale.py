@@ -110,11 +110,11 @@ def test_sent_bytes_are_those_of_this_process() -> None:
 @linux
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_bytes_of_a_step_are_those_that_processes_send(world) -> None:
-    """The trainer's step, and one of FSDP2, between local processes: headers and barriers are within 1 %."""
+    """The trainer's step, and one of FSDP2, between local processes; headers, barriers and repetitions come on top."""
     rows = sent_per_step(("mixernet_pico",), world)
     assert [row["parallel"] for row in rows] == ["ddp", "fsdp"]
     for row in rows:
-        assert row["counted"] == pytest.approx(row["predicted"], rel=0.01)
+        assert row["counted"] == pytest.approx(row["predicted"], rel=0.03)
 
 
 def test_the_page_is_not_stale() -> None:
