@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tokenmix.bench import zoo
+from tokenmix.bench.scale import Cluster, Prediction, Work, predict
 from tokenmix.files import write_json, write_text
 from tokenmix.heads import HEADS
 from tokenmix.mixers import MIXERS
-from tokenmix.recipes import RECIPES
+from tokenmix.recipes import RECIPES, make_recipe
 from tokenmix.report.charts import pareto_svg
 from tokenmix.report.findings import headline
 from tokenmix.report.table import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
+IMAGENET = 1_281_167  # training images
+# What is assumed of a GPU, for throughputs that nobody has measured; docs/scaling.md says where the figures are from.
+PEAK_MACS, PEAK_REACHED = 989e12 / 2, 0.4  # multiply-accumulates per second in bfloat16
+MEMORY_BYTES_PER_S, MEMORY_REACHED = 3.35e12, 0.6
+LAUNCH_S = 8e-6  # between two operators
+FILLED = 128  # images per GPU that fill it
 
 
 def mixer_table() -> str:
@@ -54,6 +65,169 @@ def head_table() -> str:
     lines = ["| head | task | source |", "|---|---|---|"]
     lines += [f"| `{name}` | {info.task} | {info.paper} |" for name, info in HEADS.items()]
     return "\n".join(lines)
+
+
+def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Markdown, the first column to the left."""
+    titles = list(titles)
+    head = f"| {' | '.join(titles)} |\n|---|{'---:|' * (len(titles) - 1)}"
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def work(row: dict[str, Any], checkpoint_bytes: int) -> Work:
+    """A counted model on the assumed GPU: as fast as its arithmetic or its memory traffic, whichever takes longer."""
+    arithmetic = 3 * row["macs"] / (PEAK_MACS * PEAK_REACHED)
+    memory = row["traffic_bytes"] / (MEMORY_BYTES_PER_S * MEMORY_REACHED)
+    return Work(
+        weights={int(first): size for first, size in row["weights"].items()},
+        buffer_bytes=row["buffer_bytes"],
+        layers=row["layers"],
+        images_per_s=1 / max(arithmetic, memory),
+        shortest_step_s=row["operators"] * LAUNCH_S,
+        checkpoint_bytes=checkpoint_bytes,
+    )
+
+
+def scaling(found: dict[str, Any]) -> str:
+    """The tables of ``docs/scaling.md``, from what ``benchmarks/scaling.py`` wrote."""
+    data = {row["recipe"]: row["images_per_core_s"] for row in found["data"]}
+    works = {row["model"]: work(row, found["checkpoints"][row["model"]]["bytes"]) for row in found["models"]}
+    middle = [row["model"] for row in found["models"]][1::2]
+    machine = found["machine"]
+    before, after = machine["load_average"][0], machine["load_average_after"][0]
+    parts = [
+        f"Measured on {machine['cpu']}, {machine['cores']} cores, torch {machine['versions']['torch']}, one thread; "
+        f"the load average was {before:g} before and {after:g} after.",
+        "### A training step",
+        table(
+            (
+                "model",
+                "px",
+                "GMACs",
+                "traffic (MB per image)",
+                "images/s of a CPU thread's own time",
+                "on the assumed GPU",
+            ),
+            (
+                (
+                    f"`{row['model']}`",
+                    str(row["px"]),
+                    f"{row['macs'] / 1e9:.2f}",
+                    f"{row['traffic_bytes'] / 1e6:.0f}",
+                    f"{found['training'][row['model']]['images_per_s']:.2f}",
+                    f"{works[row['model']].images_per_s:,.0f}",
+                )
+                for row in found["models"]
+            ),
+        ),
+        "### Checkpoints",
+        table(
+            ("model", "weights (MB)", "buffers (kB)", "checkpoint (MB)", "written in (s), measured"),
+            (
+                (
+                    f"`{row['model']}`",
+                    f"{works[row['model']].parameter_bytes / 1e6:.1f}",
+                    f"{row['buffer_bytes'] / 1e3:.0f}",
+                    f"{found['checkpoints'][row['model']]['bytes'] / 1e6:.0f}",
+                    f"{found['checkpoints'][row['model']]['save_s']:.2f}",
+                )
+                for row in found["models"]
+            ),
+        ),
+        "### Data",
+        table(
+            ("recipe", "images/s on one core, measured", "kB per JPEG"),
+            (
+                (f"`{row['recipe']}`", f"{row['images_per_core_s']:.0f}", f"{row['jpeg_bytes'] / 1e3:.0f}")
+                for row in found["data"]
+            ),
+        ),
+        "### Bytes of a step",
+        table(
+            ("model", "", "processes", "sent by each, counted", "the model says", "difference"),
+            (
+                (
+                    f"`{row['model']}`",
+                    row["parallel"],
+                    str(row["world"]),
+                    f"{row['counted']:,}",
+                    f"{row['predicted']:,}",
+                    f"{100 * (row['counted'] / row['predicted'] - 1):+.2f} %",
+                )
+                for row in found["bytes"]
+            ),
+        ),
+        "## What it predicts",
+    ]
+    for name in middle:
+        cluster = Cluster(images_per_core_s=data.get(name, data["basic"]))
+        parts += [f"### `{name}`", _predictions(name, works[name], cluster)]
+    parts += ["## What breaks first", _sensitivity(middle, works, data)]
+    return "\n\n".join(parts)
+
+
+def _batch(name: str) -> int:
+    """The images per step of a model's recipe; 1,024 for those that have none for ImageNet."""
+    return make_recipe(name).batch_size if name in RECIPES else 1024
+
+
+def _predictions(name: str, work: Work, cluster: Cluster) -> str:
+    """8 to 1,024 GPUs: the recipe's batch shared out, and every GPU filled."""
+    batch, epochs = _batch(name), 300
+    ready = replace(cluster, cores_per_gpu=math.inf)
+    rows = []
+    for world in (2**power for power in range(3, 11)):
+        strong, real = (predict(work, machines, world, batch / world) for machines in (ready, cluster))
+        weak, sharded = (predict(work, ready, world, FILLED, parallel=parallel) for parallel in ("ddp", "fsdp"))
+        rows.append(
+            (
+                f"{world:,}",
+                f"{batch / world:g}",
+                f"{strong.step_s * 1e3:.1f}",
+                f"{strong.sent_bytes / 1e6:.1f}",
+                _share(strong),
+                strong.limit,
+                _share(real),
+                f"{epochs * IMAGENET / real.images_per_s / 3600:.1f}",
+                f"{_share(weak)}, {weak.limit}",
+                f"{_share(sharded)}, {sharded.limit}",
+            )
+        )
+    titles = ["GPUs", "images per GPU", "step (ms)", "sent (MB)", "efficiency", "limit"]
+    titles += [f"with {cluster.cores_per_gpu} cores", f"hours for {epochs} epochs"]
+    return table([*titles, f"{FILLED} per GPU, DDP", "FSDP2"], rows)
+
+
+def _share(prediction: Prediction) -> str:
+    return f"{100 * prediction.efficiency:.0f} %"
+
+
+def _sensitivity(names: list[str], works: dict[str, Work], data: dict[str, float]) -> str:
+    """The efficiency at 64 GPUs that share the recipe's batch, when one figure is another."""
+    base = Cluster()
+    changes: dict[str, dict[str, Any]] = {
+        "as assumed, data ready": {"cores_per_gpu": math.inf},
+        f"{base.cores_per_gpu} cores per GPU": {},
+        "network a quarter (100 Gb/s per GPU)": {"cores_per_gpu": math.inf, "network_bytes_per_s": 12.5e9},
+        "network a 40th (10 Gb/s per GPU)": {"cores_per_gpu": math.inf, "network_bytes_per_s": 1.25e9},
+        "delays of the network ten times": {"cores_per_gpu": math.inf, "network_latency_s": 100e-6},
+        "nothing sent while computing": {"cores_per_gpu": math.inf, "hidden": 0.0},
+        "checkpoints at a tenth of the rate": {"cores_per_gpu": math.inf, "write_bytes_per_s": 1e8},
+    }
+
+    def cell(name: str, change: dict[str, Any], faster: float = 1.0) -> str:
+        work = replace(
+            works[name],
+            images_per_s=works[name].images_per_s * faster,
+            shortest_step_s=works[name].shortest_step_s / faster,
+        )
+        cluster = replace(base, images_per_core_s=data.get(name, data["basic"]), **change)
+        found = predict(work, cluster, 64, _batch(name) / 64)
+        return f"{_share(found)}, {found.limit}"
+
+    rows = [(words, *(cell(name, change) for name in names)) for words, change in changes.items()]
+    rows.append(("GPUs twice as fast", *(cell(name, {"cores_per_gpu": math.inf}, 2.0) for name in names)))
+    return table(("64 GPUs, the recipe's batch", *(f"`{name}`" for name in names)), rows)
 
 
 def between(text: str, name: str, new: str, origin: str = "generated by make docs") -> str:
@@ -95,6 +269,9 @@ def main() -> None:
     write_text(page, between(page.read_text(encoding="utf-8"), "heads", head_table()))
     page = ROOT / "docs" / "recipes.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
+    page = ROOT / "docs" / "scaling.md"
+    found = json.loads((ROOT / "benchmarks" / "results" / "scaling-cpu.json").read_text(encoding="utf-8"))
+    write_text(page, between(page.read_text(encoding="utf-8"), "scaling", scaling(found)))
 
 
 if __name__ == "__main__":

@@ -47,16 +47,22 @@ def test_commands_of_a_page_exist(page):
             assert command in COMMANDS, f"{page.name}: tokenmix {command}"
 
 
-@pytest.mark.parametrize(
-    ("page", "name"), [("mixers/README.md", "mixer"), ("recipes.md", "recipe"), ("dense.md", "head")]
-)
-def test_tables_are_not_stale(page, name):
+def generator():
+    """The module ``docs/generate.py``."""
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = generate
     spec.loader.exec_module(generate)
+    return generate
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [("mixers/README.md", "mixer"), ("recipes.md", "recipe"), ("dense.md", "head")]
+)
+def test_tables_are_not_stale(page, name):
+    generate = generator()
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     table = getattr(generate, f"{name}_table")()
     assert generate.between(text, f"{name}s", table) == text, "run `make docs`"

@@ -90,7 +90,8 @@ class Recipe:
         drop_rate: Dropout before the classifier; None leaves the model's own default.
         drop_path_rate: Stochastic depth; None leaves the model's own default.
         clip_grad: Largest norm of all gradients together; None does not clip.
-        ema_decay: Decay per step of the averaged weights, which are then the ones evaluated and kept; None keeps none.
+        ema_decay: Decay per step of the averaged weights, which are then the ones evaluated and kept; it grows to this
+            from 0.1 as (1 + step) / (10 + step). None keeps none.
         augment: ``none``, ``light``, ``standard`` or ``imagenet``, see ``tokenmix.data.transforms``; the next five keys
             change or add parts, see ``tokenmix.data.Augment``.
         crop_scale: Smallest and largest share of a photo's area that a random crop keeps.
