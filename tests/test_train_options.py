@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from urllib.error import URLError
 
 import pytest
 import timm
@@ -15,9 +16,10 @@ from torch import nn
 from tests.test_train_resume import killed, outcome, same
 from tests.test_train_resume import run as run_toy
 from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
+from tokenmix.checkpoints import open_model
 from tokenmix.recipes import Recipe
 from tokenmix.tasks import Classification
-from tokenmix.train import load_run
+from tokenmix.train import fit, load_run
 from tokenmix.train.loop import _Run
 from tokenmix.train.mixing import Mixing
 from tokenmix.train.optimizer import make_optimizer
@@ -286,7 +288,29 @@ def test_initial_weights(tmp_path, trained) -> None:
     (start, _), (end, _) = load_run(trained), load_run(tmp_path / "same")
     for name, value in start.named_parameters():
         torch.testing.assert_close(end.get_parameter(name), value)
+    others = toy_data()
+    others.classes = ["cyan", "magenta", "yellow"]  # as many classes, but others
+    fit(recipe, others, tmp_path / "others", log=print)
+    end, _ = load_run(tmp_path / "others")
+    fresh = [name for name, value in start.named_parameters() if not torch.allclose(end.get_parameter(name), value)]
+    assert fresh == ["head.fc.weight", "head.fc.bias"]
     with pytest.raises(ValueError, match="no published weights"):
         run(tmp_path / "none", dataclasses.replace(recipe, weights="pretrained"))
     with pytest.raises(ValueError, match="no such file"):
         run(tmp_path / "file", dataclasses.replace(recipe, weights=str(tmp_path / "nothing.pth")))
+
+
+def test_weights_that_do_not_come_are_named(tmp_path, monkeypatch) -> None:
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **arguments: object) -> nn.Module:
+        if pretrained:
+            raise URLError("no route to host")
+        return create(name, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    recipe = toy_recipe(model="ffnet_1.dist_in1k", weights="pretrained", image_size=32)
+    with pytest.raises(ValueError, match=r"published weights of ffnet_1.dist_in1k could not be downloaded .*no route"):
+        run(tmp_path / "run", recipe)
+    with pytest.raises(ValueError, match=r"could not be downloaded .* name it instead"):
+        open_model("ffnet_1")

@@ -8,12 +8,11 @@ import re
 import time
 
 import pytest
-import torch
 
 import tokenmix.train.publish as publish
 import tokenmix.train.watch as watching
 from tests.test_train_resume import Killed, killed, outcome, run, same
-from tests.train_toys import toy_data, toy_recipe
+from tests.train_toys import checkpoint, toy_data, toy_recipe
 from tokenmix.data import Loader
 from tokenmix.evaluate import predictions
 from tokenmix.train import Diverged, load_run
@@ -88,7 +87,7 @@ def test_skipped_steps_have_no_loss(tmp_path, monkeypatch) -> None:
 def test_the_report_shows_what_the_kept_weights_get_wrong(tmp_path) -> None:
     data = toy_data()
     run(tmp_path, toy_recipe(epochs=1, lr=1e-4), data)
-    seen = torch.load(tmp_path / "last.pt", weights_only=True)["watch"]
+    seen = checkpoint(tmp_path)["watch"]
     from tests.train_toys import toy_model
 
     model, info = load_run(tmp_path, model=toy_model())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ def open_model(source: str | os.PathLike[str], **model_args: Any) -> Opened:
         pretrained = hub or timm.models.is_model_pretrained(name)
         if not pretrained:
             warnings.warn(f"{name} has no published weights to download: its weights are random", stacklevel=2)
-        loaded = _build(Official(name, model_args), {}, pretrained=pretrained)
+        with downloading(name):
+            loaded = _build(Official(name, model_args), {}, pretrained=pretrained)
         loaded.model.eval()
     info, cfg = loaded.info, loaded.cfg
     height, width = info.get("image_size") or cfg["input_size"][1:]
@@ -210,6 +212,22 @@ def weights_bytes(state_dict: Mapping[str, Tensor], info: Mapping[str, Any]) -> 
     }
     # One metadata entry only: safetensors writes several in random order, and equal weights would have unequal hashes.
     return safetensors.torch.save(tensors, {_METADATA: json.dumps(info, sort_keys=True)})
+
+
+@contextlib.contextmanager
+def downloading(name: str) -> Iterator[None]:
+    """Say which model's published weights did not come, and what to do.
+
+    Raises:
+        CheckpointError: Inside the block there was no connection, or an answer that is no file.
+    """
+    try:
+        yield
+    except OSError as error:  # urllib's and huggingface_hub's errors are of this kind
+        raise CheckpointError(
+            f"the published weights of {name} could not be downloaded ({error}): fetch the file elsewhere, see "
+            "docs/models.md, and name it instead (weights=FILE, or the file in place of the model's name)"
+        ) from error
 
 
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any] | None:

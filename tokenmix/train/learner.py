@@ -40,7 +40,7 @@ class Learner:
 
     def __init__(self, recipe: Recipe, data: DataSet, model: Callable[[], nn.Module] | None, group: Group) -> None:
         self.recipe, self.group, self.device = recipe, group, group.device
-        self.classes = len(data.classes)
+        self.classes, self.names = len(data.classes), data.classes
         torch.manual_seed(recipe.seed)
         rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
         network: Any = model() if model else build_model(recipe.model, self.classes, **rates, **recipe.model_args)
@@ -102,7 +102,7 @@ class Learner:
         if recipe.weights is None:
             return
         torch.manual_seed(recipe.seed)
-        load_weights(self.task.model, initial_weights(recipe, self.classes), Path(recipe.weights))
+        load_weights(self.task.model, initial_weights(recipe, self.names), Path(recipe.weights))
         if self.average:
             self.average.task.load_state_dict(self.task.state_dict())
         _copy(self.good_statistics, self.statistics)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 from typing import Any
 
 import timm
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from tokenmix.checkpoints import load_checkpoint, our_models
+from tokenmix.checkpoints import downloading, load_checkpoint, our_models, read_info, weights_file
 from tokenmix.data import DataSet
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe
@@ -26,20 +27,26 @@ def build_model(name: str, num_classes: int, **arguments: Any) -> nn.Module:
     return timm.create_model(name, num_classes=num_classes, **arguments)
 
 
-def initial_weights(recipe: Recipe, num_classes: int) -> dict[str, Tensor]:
+def initial_weights(recipe: Recipe, classes: Sequence[str]) -> dict[str, Tensor]:
     """The state dict at which ``recipe.weights`` says to start; a classifier of other classes is fresh.
 
     Raises:
-        ValueError: The model has no published weights, or the file cannot be read.
+        ValueError: The model has no published weights, they cannot be downloaded, or the file cannot be read.
     """
     assert recipe.weights is not None
     if recipe.weights != "pretrained":
-        return load_checkpoint(recipe.weights, num_classes=num_classes, **recipe.model_args).state_dict()
+        model: Any = load_checkpoint(recipe.weights, num_classes=len(classes), **recipe.model_args)
+        file = weights_file(recipe.weights)
+        info = (read_info(file) if file.suffix == ".safetensors" else None) or {}
+        if info.get("classes", list(classes)) != list(classes):  # as many, but others
+            model.reset_classifier(len(classes))
+        return model.state_dict()
     if ":" not in recipe.model and not timm.models.is_model_pretrained(recipe.model):
         raise ValueError(
             f"{recipe.model} has no published weights to download: give a file, weights=FILE, or weights=None"
         )
-    return build_model(recipe.model, num_classes, pretrained=True, **recipe.model_args).state_dict()
+    with downloading(recipe.model):
+        return build_model(recipe.model, len(classes), pretrained=True, **recipe.model_args).state_dict()
 
 
 def classifier_of(model: nn.Module) -> list[nn.Module]:
