@@ -30,7 +30,7 @@ from tokenmix.train.model import layers_of
 
 PARALLEL = ("ddp", "fsdp")
 TIMEOUT_S = 300.0
-LOST = re.compile(r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|timed? ?out|store|socket", re.IGNORECASE)
+LOST = re.compile(r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|timed out|TCPStore|socket", re.IGNORECASE)
 T = TypeVar("T")
 
 
