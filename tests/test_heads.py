@@ -177,8 +177,10 @@ def test_mistakes_are_named() -> None:
         make_dense("deeplabv3", "afnet_et", 21)
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         make_dense("ssdlite", "affnet_et", 0)
-    with pytest.raises(ValueError, match=r"casvit_xs cannot keep its last levels at stride 16: pass output_stride=32"):
+    with pytest.raises(ValueError, match="casvit_xs takes no output_stride=16: pass output_stride=32, which"):
         make_dense("deeplabv3", "casvit_xs", 21)
+    with pytest.raises(ValueError, match="Backbone takes no output_stride=16: pass output_stride=32, which"):
+        make_dense("deeplabv3", toy("mixernet_pico"), 21)
     with pytest.raises(TypeError, match="ratess"):
         make_dense("deeplabv3", "affnet_et", 21, ratess=(1, 2, 3))
     with pytest.raises(TypeError, match="drop_path_rate: arguments of a backbone go with its name"):

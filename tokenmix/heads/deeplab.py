@@ -82,8 +82,9 @@ def deeplabv3(
     except TypeError as error:
         if "output_stride" not in str(error):
             raise
+        name = backbone if isinstance(backbone, str) else type(backbone).__name__
         raise ValueError(
-            f"{backbone} cannot keep its last levels at stride {output_stride}: pass output_stride=32"
+            f"{name} takes no output_stride={output_stride}: pass output_stride=32, which leaves the backbone as it is"
         ) from None
     act = activation(head_act)
     decoder = DeepLabHead(ASPP(levels.num_chs[-1], channels, rates, act), channels, num_classes, drop_rate)
