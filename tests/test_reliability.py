@@ -88,5 +88,5 @@ def test_the_page_says_what_was_found() -> None:
     assert (ROOT / "docs" / "reliability.md").read_text() == page(results, hosts), "run benchmarks/reliability.py"
     trials = [trial["survived"] for fault in results["faults"] for trial in fault["trials"]]
     assert {fault["name"] for fault in results["faults"]} == set(FAULTS)
-    assert len(trials) >= 60
-    assert all(trials)
+    assert False not in trials
+    assert trials.count(True) >= 60

@@ -36,6 +36,13 @@ again, and all that the run leaves is compared, bit for bit, with an undisturbed
 optimiser, history, best weights and their summary, the samples that each step saw in all sessions, and that no
 half-written file is left behind. A fault that has to stop the run must stop it with the documented code and words, and
 the run must end the same once the cause is gone. A trial whose accident did not happen as planned counts as lost.
+
+A run that ends says how by its exit code: 0 done; 2 a mistake or a file that is not as it should be; 75 the disk is
+full or another process died: the same command continues when that is over; 130 and 143 interrupted and terminated,
+after saving; 1 a bug.
+
+What is not tried: a power cut (files and their folder are synced before anything relies on them, but whether a disk
+keeps its word is the disk's matter), file systems without atomic renames, GPUs that fail, and clocks that jump.
 """
 
 HOSTS = """## Two hosts
