@@ -39,8 +39,11 @@ def few_regions(model: Any) -> Any:
             if name in vars(part):
                 setattr(part, name, 0.0)
     if hasattr(model, "rpn"):
+        model.rpn.head.bbox_pred.weight.data *= 0.01
         model.rpn._pre_nms_top_n = model.rpn._post_nms_top_n = {"training": 12, "testing": 12}
         for stage in getattr(model.roi_heads, "stages", [model.roi_heads]):
+            # Boxes stay where the proposals are: random weights would throw them out of the picture.
+            stage.box_predictor.bbox_pred.weight.data *= 0.01
             stage.fg_bg_sampler.batch_size_per_image = 16
             stage.detections_per_img = 5
     return model
