@@ -121,7 +121,7 @@ def test_the_report_follows_the_run(tmp_path, monkeypatch) -> None:
 
 def test_a_report_says_why_the_run_stopped_and_goes_on_later(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "step", lambda *_: (float("nan"), "loss", False))
+        patch.setattr(Learner, "step", lambda *_: (float("nan"), "loss", [False, False]))
         with pytest.raises(Diverged):
             run(tmp_path, toy_recipe(max_bad_steps=3))
     assert "Stopped at epoch 0.3333 of 3." in page(tmp_path)
