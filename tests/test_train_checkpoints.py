@@ -87,7 +87,7 @@ def test_a_full_disk_is_one_error_and_nothing_is_lost(tmp_path, disk, share) -> 
     disk[out] = int(share * one)
     for _ in range(2):
         with pytest.raises(
-            DiskFull, match=r"full needs [\d,]+ bytes and [\d,]+ are free; .* the same command continues"
+            DiskFull, match=r"full needs about [\d,]+ bytes and [\d,]+ are free; .* the same command continues"
         ):
             run(out)
     assert size(out) <= disk[out]

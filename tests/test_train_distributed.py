@@ -19,7 +19,7 @@ from tests.test_train_resume import outcome, same
 from tests.train_toys import Exact, checkpoint, toy_data, toy_recipe
 from tokenmix.train import fit
 from tokenmix.train.checkpoint import Checkpoints
-from tokenmix.train.distributed import Group, processes
+from tokenmix.train.distributed import Group, Place, first_host, place, processes, speaks
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ROOT = Path(__file__).parents[1]
@@ -184,6 +184,113 @@ def test_torchrun_restarts_what_lost_a_process(tmp_path, parallel) -> None:
     assert told.returncode == 0, told.stderr
     assert "continuing at epoch 2, step 4" in told.stdout
     assert same(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_machine_that_vanishes_leaves_the_rest_to_continue(tmp_path) -> None:
+    fit(toy_recipe(**CHANGES), toy_data(val=19), tmp_path / "one", model=Exact, log=lambda line: None)
+    words = [*TORCHRUN, "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d"]
+    words += [f"--rdzv-endpoint=localhost:{free_port()}", "--rdzv-id=run", "--rdzv-conf=last_call_timeout=5"]
+    words += command(tmp_path / "run", options=ALWAYS, **CHANGES)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    agents = [subprocess.Popen(words, cwd=ROOT, env=environment(), **pipes)]
+    time.sleep(2)  # so that the meeting point is on the first machine
+    agents.append(subprocess.Popen(words, cwd=ROOT, env=environment(), **pipes))
+    wait_for(tmp_path / "run")
+    children = subprocess.run(["pgrep", "-P", str(agents[1].pid)], capture_output=True, text=True, check=True).stdout
+    for pid in (agents[1].pid, *map(int, children.split())):
+        os.kill(pid, signal.SIGKILL)
+    agents[1].communicate()
+    said, errors = agents[0].communicate(timeout=240)
+    assert agents[0].returncode == 0, errors
+    assert "done" in said
+    one, other = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "run")
+    for name, value in one["task"].items():
+        torch.testing.assert_close(other["task"][name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_process_that_falls_silent_is_lost(tmp_path) -> None:
+    options = ALWAYS | {"timeout": 20.0}
+    first, second = launch(tmp_path / "run", 2, kind="toy", options=options, epochs=400)
+    wait_for(tmp_path / "run")
+    second.send_signal(signal.SIGSTOP)
+    ((code, _, errors),) = finish([first])
+    second.kill()
+    finish([second])
+    assert code == 1
+    assert "ConnectionError: process 0 of 2 has lost another one (" in errors
+
+
+def test_the_place_that_the_environment_gives(monkeypatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM", "MASTER")) or "RANK" in name]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert place() == Place(0, 1, 0)
+    slurm = {"SLURM_NTASKS": "8", "SLURM_JOB_NODELIST": "gpu[003-004]", "SLURM_JOB_ID": "1234567"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    assert place() == Place(0, 1, 0)  # inside an allocation, but not started by srun
+    monkeypatch.setenv("SLURM_PROCID", "5")
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    assert place() == Place(5, 8, 1, "tcp://gpu003:24567")
+    assert not speaks()
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
+    assert place() == Place(5, 16, 1, "tcp://10.0.0.1:29500")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert place() == Place(0, 1, 0)
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert place() == Place(3, 4, 2)  # torchrun, started by srun
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("localhost", "localhost"), ("a,b", "a"), ("gpu[003-007,12],login", "gpu003"), ("r[1-2]n[08-09]-x", "r1n08-x")],
+)
+def test_the_first_host(nodes, first) -> None:
+    assert first_host(nodes) == first
+
+
+@pytest.mark.slow
+def test_slurm_without_torchrun(tmp_path) -> None:
+    slurm = {"SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": str(free_port())}
+    words = [sys.executable, *command(tmp_path / "run", epochs=1)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen(
+            words, cwd=ROOT, env=environment() | slurm | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}, **pipes
+        )
+        for rank in ("0", "1")
+    ]
+    (code, said, errors), (other, silent, _) = finish(started)
+    assert (code, other) == (0, 0), errors
+    assert said.startswith("epoch 1/1")
+    assert silent == "done\n"
+
+
+def test_a_timeout_takes_time() -> None:
+    with pytest.raises(ValueError, match="timeout must be above 0 seconds, got 0"), processes("cpu", timeout=0.0):
+        pass
+
+
+def test_synchronised_norms_need_gpus(tmp_path) -> None:
+    ends = finish(launch(tmp_path / "run", 2, kind="toy", sync_batchnorm=True))
+    assert all("torch synchronises batch norm on GPUs only" in words for *_, words in ends)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_synchronised_norms_equal_one_process(tmp_path) -> None:
+    changes = {"sync_batchnorm": True, "drop_rate": 0.0, "model": "mixernet_pico", "image_size": 32, "epochs": 1}
+    changes |= {"ema_decay": None, "optimizer": "sgd", "lr": 1e-3}
+    for world in (1, 2):
+        trained(tmp_path / str(world), world, kind="named", options={"device": "cuda"}, **changes)
+    one, two = (checkpoint(tmp_path / str(world))["task"] for world in (1, 2))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_too_small_batches_are_named(tmp_path) -> None:

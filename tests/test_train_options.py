@@ -74,6 +74,12 @@ def test_the_workers_change_nothing(tmp_path, trained, unkilled) -> None:
     assert same(outcome(tmp_path), unkilled)
 
 
+def test_resumed_within_an_epoch_with_workers(tmp_path, monkeypatch, trained, unkilled) -> None:
+    killed(tmp_path, monkeypatch, "step", 8, everything(trained), model=None, data=photos(), workers=2)
+    run(tmp_path, everything(trained), photos(), workers=1)
+    assert same(outcome(tmp_path), unkilled)
+
+
 def watched(monkeypatch, out, recipe, data=None, **options) -> list[_Run]:
     """Train; the run itself, to look into."""
     runs: list[_Run] = []

@@ -154,8 +154,8 @@ class Checkpoints:
                 raise
             free = shutil.disk_usage(self.folder.parent).free
             raise DiskFull(
-                f"the disk is full: {self.folder.parent} needs {needed:,} bytes and {free:,} are free; make room, and "
-                "the same command continues from the last checkpoint"
+                f"the disk is full: {self.folder.parent} needs about {needed:,} bytes and {free:,} are free; "
+                "make room, and the same command continues from the last checkpoint"
             ) from None
 
     def _thin(self, keep: int) -> None:

@@ -30,7 +30,7 @@ from tokenmix.train.model import layers_of
 
 PARALLEL = ("ddp", "fsdp")
 TIMEOUT_S = 300.0
-LOST = re.compile(r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|timed? ?out|store|socket", re.IGNORECASE)
+LOST = re.compile(r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|timed out|TCPStore|socket", re.IGNORECASE)
 T = TypeVar("T")
 
 
@@ -255,8 +255,9 @@ def processes(device: torch.device | str, *, parallel: str = "ddp", timeout: flo
     except (RuntimeError, CheckpointException) as error:
         if not LOST.search(str(error)):
             raise
+        reason = re.sub(r"\[\S+:\d+\] ", "", str(error).splitlines()[0]).partition(". ")[0]  # not where in gloo's code
         raise ConnectionError(
-            f"process {rank} of {world} has lost another one ({str(error).splitlines()[0]:.200}); "
+            f"process {rank} of {world} has lost another one ({reason:.200}); "
             "the same command continues from the last checkpoint"
         ) from error
     finally:

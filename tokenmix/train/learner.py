@@ -105,8 +105,7 @@ class Learner:
         load_weights(self.task.model, initial_weights(recipe, self.classes), Path(recipe.weights))
         if self.average:
             self.average.task.load_state_dict(self.task.state_dict())
-        if self.statistics:
-            torch._foreach_copy_(self.good_statistics, self.statistics)
+        _copy(self.good_statistics, self.statistics)
 
     def state(self) -> dict[str, Any]:
         """All that a step reads and changes."""
@@ -129,8 +128,7 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             load_weights(self.average.task, state["average"], origin)
-        if self.statistics:
-            torch._foreach_copy_(self.good_statistics, self.statistics)
+        _copy(self.good_statistics, self.statistics)
 
     def thaw(self, frozen: bool) -> None:
         """Set what learns, everything or only the classifier; the rest then computes as in evaluation."""
@@ -177,11 +175,9 @@ class Learner:
             self.scaler.step(self.optimizer)
             if self.average:
                 self.average.update(self.task, step)
-            if self.statistics:
-                torch._foreach_copy_(self.good_statistics, self.statistics)
+            _copy(self.good_statistics, self.statistics)
         else:
-            if self.statistics:
-                torch._foreach_copy_(self.statistics, self.good_statistics)
+            _copy(self.statistics, self.good_statistics)
             bad = "gradient" if math.isfinite(values[0]) else "loss"
         self.scaler.update()
         return values[0], bad, [value > 0 for value in values[1 : 1 + len(wishes)]]
@@ -213,6 +209,12 @@ class Learner:
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach() / world)
         return torch.stack(losses).sum()
+
+
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy all values at once; torch refuses to copy none."""
+    if targets:
+        torch._foreach_copy_(targets, sources)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
