@@ -126,13 +126,6 @@ def test_killed_around_an_epochs_end(tmp_path, monkeypatch, unkilled, where, cal
     assert (tmp_path / "recipe.json").read_bytes() == recipe
 
 
-def test_a_model_without_norms_resumes(tmp_path, monkeypatch) -> None:
-    run(tmp_path / "whole", model=Exact)
-    killed(tmp_path / "killed", monkeypatch, "step", 9, model=Exact)
-    run(tmp_path / "killed", model=Exact)
-    assert same(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
-
-
 def test_a_diverged_run_does_the_skipped_steps_again(tmp_path, monkeypatch, unkilled) -> None:
     recipe = toy_recipe(max_bad_steps=3)
     with monkeypatch.context() as patch:

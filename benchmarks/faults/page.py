@@ -30,6 +30,7 @@ python benchmarks/two_hosts.py              # two hosts, one cut off; needs Linu
 
 Each trial starts a real `tokenmix train` of a few seconds, on digits or on a folder of small JPEGs, with dropped paths,
 mixup, random augmentation and a moving average of the weights, so that a random number drawn once too often would show.
+To save the seconds of its imports it is forked from a process that has them; under torchrun it starts as always.
 The accident happens at a random moment (drawn from a seed) or at an exact one: the process is held just before it
 renames a checkpoint, or when it has written half of its bytes, and is killed there. Then the same command is given
 again, and all that the run leaves is compared, bit for bit, with an undisturbed run: weights, moving average,
