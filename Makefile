@@ -11,6 +11,7 @@ SUM := $(shell cat pyproject.toml | cksum | cut -d' ' -f1)
 TORCH_STAMP := $(VENV)/.torch
 DEMO_STAMP := $(VENV)/.compare-$(SUM)
 TEST_STAMP := $(VENV)/.dev-$(SUM)
+ALL_STAMP := $(VENV)/.all-$(SUM)
 DEMO_OUT ?= runs/demo
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -23,7 +24,7 @@ demo: $(DEMO_STAMP)
 test: $(TEST_STAMP) lint
 	$(PYTEST) -m "not slow and not network"
 
-test-all: $(TEST_STAMP) lint
+test-all: $(ALL_STAMP) lint
 	$(PYTEST) -m "not network"
 
 lint: $(TEST_STAMP)
@@ -58,3 +59,7 @@ $(DEMO_STAMP): $(TORCH_STAMP)
 $(TEST_STAMP): $(TORCH_STAMP)
 	$(PIP) -e ".[dev]"
 	touch $@ $(DEMO_STAMP)
+
+$(ALL_STAMP): $(TEST_STAMP)
+	$(PIP) -e ".[dev,ray,trackio,wandb]"
+	touch $@
