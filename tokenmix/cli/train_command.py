@@ -12,6 +12,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.data import load_data
 from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
+from tokenmix.tasks import TASKS
 from tokenmix.train.distributed import speaks
 from tokenmix.train.loop import fit
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
     recipe = make_recipe(args.recipe, settings)
     find_device(args.device)
-    data = load_data(recipe.data, seed=recipe.seed, download=args.download, log=log)
+    data = load_data(recipe.data, task=recipe.task, seed=recipe.seed, download=args.download, log=log)
     recipe = make_recipe(args.recipe, settings, images=len(data.train))
     result = fit(
         recipe,
@@ -53,5 +54,10 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"best": result.best, "seconds": result.seconds, "weights": str(result.best_weights)})
         return
-    print(f"best: {result.best['val_top1']:.2f} % of the validation images after epoch {result.best['epoch']}")
+    epoch = f"after epoch {result.best['epoch']}"
+    if recipe.task == "classification":
+        print(f"best: {result.best['val_top1']:.2f} % of the validation images {epoch}")
+    else:
+        headline = TASKS[recipe.task].headline
+        print(f"best: {headline} {result.best[f'val_{headline}']:.2f} % on the validation images {epoch}")
     print(f"weights: {result.best_weights}")

@@ -10,6 +10,7 @@ from tokenmix.data.dataset import (
     Skipped,
     TableImages,
 )
+from tokenmix.data.dense import DenseAugment, DenseData, DenseLoader, DenseSet, dense_augment, load_dense
 from tokenmix.data.images import ImageError, open_image
 from tokenmix.data.loader import Batch, Loader
 from tokenmix.data.sources import KNOWN, load_data
@@ -24,13 +25,19 @@ __all__ = [
     "Augment",
     "Batch",
     "DataSet",
+    "DenseAugment",
+    "DenseData",
+    "DenseLoader",
+    "DenseSet",
     "FileImages",
     "ImageError",
     "ImageSet",
     "Loader",
     "Skipped",
     "TableImages",
+    "dense_augment",
     "load_data",
+    "load_dense",
     "open_image",
     "preprocess",
     "preprocess_file",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tokenmix.data.dataset import DataSet
+from tokenmix.data.dense.sources import load_dense
 from tokenmix.data.digits import load_digits
 from tokenmix.data.folder import load_folder
 from tokenmix.data.named import TORCHVISION, load_hub, load_torchvision
@@ -25,6 +26,7 @@ KNOWN = {
 def load_data(
     spec: str | os.PathLike[str],
     *,
+    task: str = "classification",
     seed: int = 0,
     download: bool = False,
     log: Callable[[str], None] = print,
@@ -36,6 +38,7 @@ def load_data(
     Args:
         spec: ``"digits"``, another key of `KNOWN`, the path of an image folder, or ``"hf:owner/name"``. A known name
             wins over a folder of that name (write ``./digits`` for the folder).
+        task: ``"classification"``, or a task of `tokenmix.data.dense.load_dense`, which then reads the folder.
         seed: Decides which images are split off where a set has no validation or test images of its own. The split of
             the digits is always the same.
         download: Allow a torchvision data set to be downloaded. (A Hugging Face name always is, once.)
@@ -51,6 +54,8 @@ def load_data(
     path = Path(name).expanduser()
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be a positive number of pixels, not {image_size}")
+    if task != "classification":
+        return load_dense(spec, task, seed=seed, image_size=image_size, check=check, log=log)
     if name == "digits":
         data = load_digits(image_size=image_size or 32)
     elif name in TORCHVISION:

@@ -2,5 +2,7 @@
 
 from tokenmix.metrics.base import Metric
 from tokenmix.metrics.classification import Confusion, TopK
+from tokenmix.metrics.detection import CocoAP
+from tokenmix.metrics.segmentation import SegmentationOverlap
 
-__all__ = ["Confusion", "Metric", "TopK"]
+__all__ = ["CocoAP", "Confusion", "Metric", "SegmentationOverlap", "TopK"]

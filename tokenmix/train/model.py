@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import timm
@@ -11,6 +13,7 @@ from tokenmix.checkpoints import load_checkpoint, our_models
 from tokenmix.data import DataSet
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe
+from tokenmix.tasks import TASKS, Task
 
 
 def build_model(name: str, num_classes: int, **arguments: Any) -> nn.Module:
@@ -22,6 +25,21 @@ def build_model(name: str, num_classes: int, **arguments: Any) -> nn.Module:
     if not timm.is_model(name) and ":" not in name:  # "hf-hub:owner/name" is timm's way to name one on the hub
         raise ValueError(unknown("model", name, our_models()))
     return timm.create_model(name, num_classes=num_classes, **arguments)
+
+
+def make_task(recipe: Recipe, model: nn.Module, num_classes: int) -> Task:
+    """The recipe's task of a model, with what the recipe says of it.
+
+    Raises:
+        ValueError: ``task_args`` holds something that the task has not, or a value that it refuses.
+    """
+    kind: Callable[..., Task] = TASKS[recipe.task]
+    settings = {name: getattr(recipe, name) for name in TASKS[recipe.task].recipe_keys}
+    allowed = [name for name in signature(kind).parameters if name not in ("model", "num_classes", *settings)]
+    for name in recipe.task_args:
+        if name not in allowed:
+            raise ValueError(unknown(f"argument in task_args of {recipe.task}", name, allowed))
+    return kind(model, num_classes=num_classes, **settings, **recipe.task_args)
 
 
 def initial_weights(recipe: Recipe, num_classes: int) -> dict[str, Tensor]:
