@@ -91,7 +91,7 @@ class Segmentation(Task):
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def predict(self, batch: Batch) -> list[Tensor]:
-        """Of each image the classes of its pixels, (H, W) int64, those of the stored image where the batch has ``size``."""
+        """Of each image the classes of its pixels, (H, W) int64, at the batch's ``size`` if it has one."""
         sizes = batch["size"].tolist() if "size" in batch else [image.shape[-2:] for image in batch["image"]]
         return [self.scores(image, size).argmax(0) for image, size in zip(batch["image"], sizes, strict=True)]
 

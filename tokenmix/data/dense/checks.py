@@ -71,7 +71,8 @@ def picture_size(path: Path, check: bool) -> tuple[int, int] | str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                asked = image.format != "PNG" or "exif" in image.info  # else Pillow decodes all of it to find out
+                turned = asked and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
                 return (image.width, image.height) if turned else (image.height, image.width)
     except (ImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return "picture that cannot be read: left out"
