@@ -3,6 +3,7 @@
 from tokenmix.data.dense.augment import DENSE_AUGMENTS, DenseAugment, dense_augment
 from tokenmix.data.dense.loader import DenseLoader
 from tokenmix.data.dense.problems import Problems
+from tokenmix.data.dense.scenes import load_scenes
 from tokenmix.data.dense.sets import DENSE_TASKS, IGNORED, DenseData, DenseSet, LabelSet, Objects, ObjectSet
 from tokenmix.data.dense.sources import load_dense
 
@@ -20,4 +21,5 @@ __all__ = [
     "Problems",
     "dense_augment",
     "load_dense",
+    "load_scenes",
 ]

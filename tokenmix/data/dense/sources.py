@@ -14,6 +14,7 @@ from tokenmix.data.dense.coco import find_coco, read_coco
 from tokenmix.data.dense.labels import read_ade, read_cityscapes, read_plain
 from tokenmix.data.dense.layout import SPLITS, Layout
 from tokenmix.data.dense.problems import Problems
+from tokenmix.data.dense.scenes import load_scenes
 from tokenmix.data.dense.sets import DENSE_TASKS, DenseData, DenseSet, coco_tools
 from tokenmix.data.dense.voc import find_voc, read_voc_boxes, read_voc_masks
 from tokenmix.data.dense.yolo import find_yolo, read_yolo
@@ -39,7 +40,7 @@ def load_dense(
     check: bool = True,
     log: Callable[[str], None] = print,
 ) -> DenseData:
-    """The pictures of a folder, with boxes, masks or a label for each pixel, whatever the layout.
+    """Pictures with boxes, masks or a label for each pixel: the embedded ``scenes``, or a folder, whatever its layout.
 
     Every picture and annotation is looked at now. What cannot be used is left out, what can be mended is clipped; both
     are counted and named in the log and in the result's ``problems``.
@@ -49,10 +50,10 @@ def load_dense(
     them, chosen by ``seed``.
 
     Args:
-        spec: The folder.
+        spec: ``"scenes"``, see `load_scenes`, or the folder.
         task: ``"detection"`` (boxes), ``"instances"`` (boxes and masks) or ``"segmentation"`` (a label for each pixel).
         seed: Decides which pictures are split off.
-        image_size: The default image size, pixels; 512.
+        image_size: The default image size, pixels; 512, of the scenes their own.
         check: Decode every picture and mask; False trusts all but their sizes.
         log: Receives one line at a time.
 
@@ -62,9 +63,16 @@ def load_dense(
     """
     if task not in DENSE_TASKS:
         raise ValueError(unknown("task", task, DENSE_TASKS))
+    if os.fspath(spec) == "scenes":
+        data = load_scenes(task)
+        data.image_size = image_size or data.image_size
+        log(data.summary())
+        return data
     root = Path(os.fspath(spec)).expanduser()
+    if root.is_file():
+        raise ValueError(f"{spec} is a file; give the folder of the data set")
     if not root.is_dir():
-        raise ValueError(f"{spec}: there is no such folder" if not root.exists() else f"{spec} is a file, not a folder")
+        raise ValueError(f"{spec}: there is no such folder; without one there is the embedded set 'scenes'")
     if task == "instances":
         coco_tools()
     layout = _read(root, task)
