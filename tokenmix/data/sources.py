@@ -55,7 +55,7 @@ def load_data(
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be a positive number of pixels, not {image_size}")
     if task != "classification":
-        return load_dense(spec, task, seed=seed, image_size=image_size, check=check, log=log)
+        return load_dense(spec, task, seed=seed, image_size=image_size, check=bool(check), log=log)
     if name == "digits":
         data = load_digits(image_size=image_size or 32)
     elif name in TORCHVISION:

@@ -37,7 +37,7 @@ class Detection(Task):
         if not isinstance(losses, dict) or not losses:
             raise ValueError("in training a detector must return a dict of losses, as torchvision's do")
         parts = {name: value.detach() for name, value in losses.items()}
-        return {"loss": torch.stack([value.float() for value in losses.values()]).sum(), **parts}
+        return {"loss": torch.stack(list(losses.values())).sum(), **parts}
 
     def predict(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Of each image what was found, in the pixels of the stored image where the batch says its ``size``.

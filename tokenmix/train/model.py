@@ -39,7 +39,9 @@ def make_task(recipe: Recipe, model: nn.Module, num_classes: int) -> Task:
     for name in recipe.task_args:
         if name not in allowed:
             raise ValueError(unknown(f"argument in task_args of {recipe.task}", name, allowed))
-    return kind(model, num_classes=num_classes, **settings, **recipe.task_args)
+    task = kind(model, num_classes=num_classes, **settings, **recipe.task_args)
+    task.metric()  # a package that it lacks is told now, not after an epoch
+    return task
 
 
 def initial_weights(recipe: Recipe, num_classes: int) -> dict[str, Tensor]:

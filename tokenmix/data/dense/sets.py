@@ -127,16 +127,14 @@ def coco_tools() -> Any:
 
 
 def draw(shape: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """A mask as COCO writes it -> (height, width) of 0 and 1, drawn by COCO's own tools.
+    """A mask as COCO writes it, of that size -> (height, width) of 0 and 1, drawn by COCO's own tools.
 
     Raises:
-        ValueError: It is no mask of that size.
+        ValueError: A run-length code that does not fill the size.
     """
     tools = coco_tools()
-    if isinstance(shape, list | tuple):
+    if isinstance(shape, list):
         code = tools.merge(tools.frPyObjects([list(polygon) for polygon in shape], height, width))
-    elif list(shape["size"]) != [height, width]:
-        raise ValueError("mask of another size")
     else:
         code = tools.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
     return tools.decode(code)
