@@ -44,7 +44,7 @@ class DenseAugment:
         scale: Smallest and largest factor on that.
         crop: Cut the size at a random place; what is outside the picture is filled, labels with 255.
         cat_max_ratio: The largest share of a crop's labelled pixels that one class may have, where ten crops find it.
-        flip: Share of the pictures that are mirrored, where the set allows it.
+        flip: Share of the pictures that are mirrored.
         photometric: Change brightness, contrast, saturation and hue.
 
     Raises:
@@ -113,16 +113,13 @@ def dense_augment(name: str, task: str, changes: Mapping[str, Any] | None = None
         raise ValueError(f"augmentation {dict(changes or {})}: {error}") from error
 
 
-def dense_transform(
-    augment: DenseAugment, size: tuple[int, int], *, boxes: bool, flip: bool, fill: Sequence[int]
-) -> v2.Compose:
+def dense_transform(augment: DenseAugment, size: tuple[int, int], *, boxes: bool, fill: Sequence[int]) -> v2.Compose:
     """A dict of ``image`` (tv_tensors.Image), ``boxes`` and ``labels``, perhaps ``masks``, or ``label`` -> the same.
 
     Args:
         augment: What to do.
         size: (height, width) in pixels.
         boxes: Whether the dict has objects, and not a label for each pixel.
-        flip: Whether the set allows mirrored pictures.
         fill: The colour outside of a picture.
     """
     fills = {tv_tensors.Image: list(fill), tv_tensors.Mask: 0 if boxes else IGNORED, "others": 0}
@@ -136,7 +133,7 @@ def dense_transform(
         crop = v2.RandomCrop if boxes or augment.cat_max_ratio == 1 else CategoryCrop
         more = {} if crop is v2.RandomCrop else {"cat_max_ratio": augment.cat_max_ratio}
         steps.append(crop(size, pad_if_needed=True, fill=fills, **more))
-    if flip and augment.flip:
+    if augment.flip:
         steps.append(v2.RandomHorizontalFlip(augment.flip))
     if augment.photometric:
         steps.append(v2.RandomPhotometricDistort())

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from tokenmix.data.dataset import Skipped
 from tokenmix.data.dense.layout import Item, Layout, RawObject
 from tokenmix.data.dense.problems import Problems
-from tokenmix.data.dense.sets import DenseSet, LabelSet, Log, Objects, ObjectSet, draw, read_labels
+from tokenmix.data.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, read_labels
 from tokenmix.data.images import ImageError, open_image
 
 _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a mistake and not as rounding
@@ -25,7 +25,7 @@ _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a 
 
 def usable(
     root: Path, layout: Layout, items: Sequence[Item], task: str, check: bool, problems: Problems, log: Log
-) -> tuple[DenseSet, list[Skipped]]:
+) -> tuple[ObjectSet | LabelSet, list[Skipped]]:
     """The set of a split's pictures that can be used, their objects checked and clipped; and the other pictures.
 
     Args:
@@ -147,7 +147,7 @@ def checked(
             continue
         area = entry.area
         if area is None:
-            area = sum(_shoelace(polygon) for polygon in shape) if isinstance(shape, list) else 0.0
+            area = sum(map(_shoelace, shape)) if _are_polygons(shape) else 0.0
             area = area or (clipped[2] - clipped[0]) * (clipped[3] - clipped[1])
         boxes.append(clipped)
         kept.append((entry, shape, area))
@@ -168,7 +168,7 @@ def _in_pixels(entry: RawObject, width: int, height: int) -> tuple[Any, Any]:
             shape = [[value * (height if at % 2 else width) for at, value in enumerate(line)] for line in shape]
         if box is not None:
             box = [value * (height if at % 2 else width) for at, value in enumerate(box)]
-    if box is None and isinstance(shape, list) and shape:
+    if box is None and _are_polygons(shape):
         xs = [x for line in shape for x in line[::2]]
         ys = [y for line in shape for y in line[1::2]]
         box = (min(xs), min(ys), max(xs), max(ys))
@@ -197,17 +197,21 @@ def _wrong_mask(shape: Any, size: tuple[int, int], check: bool) -> str:
     if not shape:
         return "object without a mask: left out"
     if isinstance(shape, dict):
-        if list(shape.get("size", [])) != list(size):
+        if shape.get("size") != list(size):
             return "mask of another size: left out"
         if not isinstance(shape.get("counts"), str | list):
             return "mask that cannot be read: left out"
-    elif not isinstance(shape, list) or not all(_is_polygon(line) for line in shape):
+    elif not _are_polygons(shape):
         return "polygon of fewer than 3 points: left out"
     try:  # a polygon needs no drawing to be known as good
         there = sum(map(_shoelace, shape)) if isinstance(shape, list) else not check or draw(shape, *size).any()
     except (ValueError, TypeError, OverflowError):
         return "mask that cannot be read: left out"
     return "" if there else "mask of zero area: left out"
+
+
+def _are_polygons(shape: Any) -> bool:
+    return isinstance(shape, list) and bool(shape) and all(_is_polygon(line) for line in shape)
 
 
 def _is_polygon(line: Any) -> bool:

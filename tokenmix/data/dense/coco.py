@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,9 @@ def read_coco(root: Path) -> Layout:
     if "train" not in files:
         raise ValueError(f"{root}: no annotation file for training; found {', '.join(map(str, files.values()))}")
     contents = {split: _parse(path) for split, path in files.items()}
-    categories = sorted(contents["train"]["categories"], key=lambda category: category["id"])
+    categories = sorted(
+        contents["train"]["categories"], key=lambda category: (isinstance(category["id"], str), category["id"])
+    )
     labels = {category["id"]: number for number, category in enumerate(categories, 1)}
     layout = Layout("COCO", [str(category["name"]) for category in categories], {split: [] for split in SPLITS})
     for split, content in contents.items():
@@ -59,7 +62,7 @@ def _parse(path: Path) -> dict[str, list[dict[str, Any]]]:
     needed = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
     for key, names in needed.items():
         for number, entry in enumerate(content[key]):
-            if not isinstance(entry, dict) or any(name not in entry for name in names):
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(name), int | str) for name in names):
                 raise ValueError(f"{path}: {key}[{number}] lacks {' or '.join(names)}")
     return content
 
@@ -90,7 +93,7 @@ def _object(entry: dict[str, Any], labels: dict[Any, int]) -> RawObject:
         labels.get(entry["category_id"]),
         box,
         crowd=bool(entry.get("iscrowd", 0)),
-        area=float(area) if isinstance(area, int | float) else None,
+        area=float(area) if isinstance(area, int | float) and math.isfinite(area) else None,
         shape=entry.get("segmentation") or None,
         name=f"annotation {entry.get('id')}",
     )

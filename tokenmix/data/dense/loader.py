@@ -101,7 +101,7 @@ class _Maker(Dataset):
         self.image_set, self.mean, self.std, self.seed, self.train = image_set, mean, std, seed, train
         self.labels = image_set.per_pixel
         fill = [round(255 * value) for value in mean]
-        self.change = dense_transform(augment, size, boxes=not self.labels, flip=image_set.flip, fill=fill)
+        self.change = dense_transform(augment, size, boxes=not self.labels, fill=fill)
 
     def __getitem__(self, key: Key) -> Batch:
         parts: list[dict[str, Any]] = []

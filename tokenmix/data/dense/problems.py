@@ -18,9 +18,6 @@ class Problems:
     def __len__(self) -> int:
         return sum(len(names) for names in self.found.values())
 
-    def __bool__(self) -> bool:
-        return bool(self.found)
-
     def tell(self, log: Callable[[str], None], *, shown: int = 3) -> None:
         """One line per kind, with its count and the first names."""
         for kind, names in self.found.items():

@@ -60,10 +60,6 @@ class SceneSet(DenseSet):
         }
         return target | ({"masks": masks.to(torch.uint8)} if self.masks else {})
 
-    def subset(self, rows: Sequence[int]) -> SceneSet:
-        scenes, names = [self.scenes[row] for row in rows], [self.names[row] for row in rows]
-        return SceneSet(scenes, names, per_pixel=self.per_pixel, masks=self.masks)
-
 
 def load_scenes(task: str) -> DenseData:
     """832 pictures of 128 x 96 pixels with one to four coins, faces, digits, cups and motorcycles each.

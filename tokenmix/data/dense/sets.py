@@ -22,24 +22,15 @@ IGNORED = 255  # the label of pixels that count for nothing
 
 
 class DenseSet(ImageSet):
-    """Pictures whose answer is more than a class: `target` gives it, at the picture's full size.
-
-    Args:
-        names: The name of each picture.
-        flip: Whether a mirrored picture may be learned from.
-    """
+    """Pictures whose answer is more than a class: `target` gives it, at the picture's full size."""
 
     per_pixel = False  # whether the answer is a label for each pixel, and not objects
 
-    def __init__(self, names: Sequence[str], *, flip: bool = True) -> None:
-        super().__init__([0] * len(names), [printable(name) for name in names], flip=flip, crop_pct=1.0)
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__([0] * len(names), [printable(name) for name in names], crop_pct=1.0)
 
     def target(self, index: int) -> dict[str, Tensor]:
         """The answer; what is in it, the subclass says."""
-        raise NotImplementedError
-
-    def subset(self, rows: Sequence[int]) -> DenseSet:
-        """The set of some of the pictures."""
         raise NotImplementedError
 
 
@@ -84,9 +75,8 @@ class ObjectSet(DenseSet):
         sizes: Sequence[tuple[int, int]],
         *,
         masks: bool,
-        flip: bool = True,
     ) -> None:
-        super().__init__(files, flip=flip)
+        super().__init__(files)
         self.root, self.files, self.objects, self.sizes, self.masks = root, list(files), objects, sizes, masks
 
     def load(self, index: int) -> Image.Image:
@@ -108,9 +98,10 @@ class ObjectSet(DenseSet):
         return target
 
     def subset(self, rows: Sequence[int]) -> ObjectSet:
+        """The set of some of the pictures."""
         files, objects = [self.files[row] for row in rows], [self.objects[row] for row in rows]
         sizes = [self.sizes[row] for row in rows]
-        return ObjectSet(self.root, files, objects, sizes, masks=self.masks, flip=self.flip)
+        return ObjectSet(self.root, files, objects, sizes, masks=self.masks)
 
 
 def coco_tools() -> Any:
@@ -152,16 +143,8 @@ class LabelSet(DenseSet):
 
     per_pixel = True
 
-    def __init__(
-        self,
-        root: Path,
-        files: Sequence[str],
-        labels: Sequence[str],
-        table: NDArray[np.uint8],
-        *,
-        flip: bool = True,
-    ) -> None:
-        super().__init__(files, flip=flip)
+    def __init__(self, root: Path, files: Sequence[str], labels: Sequence[str], table: NDArray[np.uint8]) -> None:
+        super().__init__(files)
         self.root, self.files, self.label_files, self.table = root, list(files), list(labels), table
 
     def load(self, index: int) -> Image.Image:
@@ -172,8 +155,9 @@ class LabelSet(DenseSet):
         return {"label": torch.from_numpy(values.astype(np.int64))}
 
     def subset(self, rows: Sequence[int]) -> LabelSet:
+        """The set of some of the pictures."""
         files, labels = ([values[row] for row in rows] for values in (self.files, self.label_files))
-        return LabelSet(self.root, files, labels, self.table, flip=self.flip)
+        return LabelSet(self.root, files, labels, self.table)
 
 
 def read_labels(path: Path) -> NDArray[np.uint16]:

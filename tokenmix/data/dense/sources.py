@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from tokenmix.data.dense.labels import read_ade, read_cityscapes, read_plain
 from tokenmix.data.dense.layout import SPLITS, Layout
 from tokenmix.data.dense.problems import Problems
 from tokenmix.data.dense.scenes import load_scenes
-from tokenmix.data.dense.sets import DENSE_TASKS, DenseData, DenseSet, coco_tools
+from tokenmix.data.dense.sets import DENSE_TASKS, DenseData, coco_tools
 from tokenmix.data.dense.voc import find_voc, read_voc_boxes, read_voc_masks
 from tokenmix.data.dense.yolo import find_yolo, read_yolo
 from tokenmix.names import unknown
@@ -81,7 +82,8 @@ def load_dense(
     problems = Problems()
     for kind, name in layout.strays:
         problems.add(kind, name)
-    sets, skipped = {}, []
+    sets: dict[str, Any] = {}
+    skipped = []
     for split in SPLITS:
         sets[split], left_out = usable(root, layout, layout.splits[split], task, check, problems, log)
         skipped += left_out
@@ -127,7 +129,7 @@ def _read(root: Path, task: str) -> Layout:
     raise ValueError(f"{root}: no layout for {task} found; looked for {_OBJECTS}")
 
 
-def _complete(sets: dict[str, DenseSet], root: Path, seed: int, log: Callable[[str], None]) -> None:
+def _complete(sets: dict[str, Any], root: Path, seed: int, log: Callable[[str], None]) -> None:
     """Fill an empty validation or test set, see `load_dense`."""
     if len(sets["val"]):
         if not len(sets["test"]):
