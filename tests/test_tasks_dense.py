@@ -243,7 +243,7 @@ def test_lists_go_to_the_device_too() -> None:
 
 def test_mistakes_are_named(tmp_path, sets) -> None:
     quiet = {"progress": False, "log": lambda line: None}
-    with pytest.raises(ValueError, match="'mixup' is for classification"):
+    with pytest.raises(ValueError, match=r"'mixup' is for classification: set mixup=0\.0 for segmentation"):
         recipe("segmentation", mixup=0.2)
     with pytest.raises(ValueError, match="augment_args' is for dense tasks"):
         recipe("classification", augment_args={"flip": 0.1})

@@ -59,5 +59,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"best: {result.best['val_top1']:.2f} % of the validation images {epoch}")
     else:
         headline = TASKS[recipe.task].headline
-        print(f"best: {headline} {result.best[f'val_{headline}']:.2f} % on the validation images {epoch}")
+        value = result.best[f"val_{headline}"]  # None where there was nothing to be found
+        shown = "undefined" if value is None else f"{value:.2f} %"
+        print(f"best: {headline} {shown} on the validation images {epoch}")
     print(f"weights: {result.best_weights}")

@@ -206,9 +206,10 @@ class Recipe:
                 raise ValueError(f"recipe key 'model_args' must not hold {name!r}: {RESERVED[name]}")
         if self.task == "classification" and self.augment_args:
             raise ValueError("recipe key 'augment_args' is for dense tasks; classification has keys of its own")
-        for name in CLASSIFICATION_ONLY if self.task != "classification" else ():
-            if getattr(self, name):
-                raise ValueError(f"recipe key {name!r} is for classification; leave it out for {self.task}")
+        for entry in dataclasses.fields(self) if self.task != "classification" else ():
+            if entry.name in CLASSIFICATION_ONLY and getattr(self, entry.name) != entry.default:
+                remedy = f"set {entry.name}={entry.default!r} for {self.task}"
+                raise ValueError(f"recipe key {entry.name!r} is for classification: {remedy}")
         for name in ("min_lr", "warmup_lr"):
             if (value := getattr(self, name)) > self.lr:
                 raise ValueError(f"recipe key {name!r} must not be above lr={self.lr:g}, got {value:g}")
