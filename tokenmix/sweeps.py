@@ -98,7 +98,7 @@ def sweep(
             jobs.append(Job(folder / run_name(point), one, one.seed, **options))
         for job in jobs if fresh else []:
             shutil.rmtree(job.folder, ignore_errors=True)
-        headline: str = TASKS[recipes[0].task].headline  # type: ignore[attr-defined]
+        headline: str = TASKS[recipes[0].task].headline
         metric = f"val_{headline.lstrip('-')}"
         runs = []
         with contextlib.closing(runner.run(jobs, folder, log)) as outcomes:

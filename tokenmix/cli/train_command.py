@@ -14,6 +14,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.data import load_data
 from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
+from tokenmix.tasks import TASKS
 from tokenmix.train.distributed import TIMEOUT_S, speaks
 from tokenmix.train.loop import fit
 from tokenmix.train.trackers import TRACKERS, check_trackers
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
     recipe = make_recipe(args.recipe, settings)
     find_device(args.device)
-    data = load_data(recipe.data, seed=recipe.seed, download=args.download, log=log)
+    data = load_data(recipe.data, task=recipe.task, seed=recipe.seed, download=args.download, log=log)
     recipe = make_recipe(args.recipe, settings, images=len(data.train))
     result = fit(
         recipe,
@@ -74,6 +75,13 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"best": result.best, "seconds": result.seconds, "weights": str(result.best_weights)})
         return
-    print(f"best: {result.best['val_top1']:.2f} % of the validation images after epoch {result.best['epoch']}")
+    epoch = f"after epoch {result.best['epoch']}"
+    if recipe.task == "classification":
+        print(f"best: {result.best['val_top1']:.2f} % of the validation images {epoch}")
+    else:
+        headline = TASKS[recipe.task].headline
+        value = result.best[f"val_{headline}"]  # None where there was nothing to be found
+        shown = "undefined" if value is None else f"{value:.2f} %"
+        print(f"best: {headline} {shown} on the validation images {epoch}")
     print(f"weights: {result.best_weights}")
     print(f"report: {Path(args.out) / 'report.html'}")

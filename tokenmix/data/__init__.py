@@ -11,6 +11,7 @@ from tokenmix.data.dataset import (
     Skipped,
     TableImages,
 )
+from tokenmix.data.dense import DenseAugment, DenseData, DenseLoader, DenseSet, dense_augment, load_dense
 from tokenmix.data.images import ImageError, open_image
 from tokenmix.data.loader import Batch, Loader
 from tokenmix.data.pack import pack_data
@@ -26,6 +27,10 @@ __all__ = [
     "Augment",
     "Batch",
     "DataSet",
+    "DenseAugment",
+    "DenseData",
+    "DenseLoader",
+    "DenseSet",
     "FileImages",
     "ImageError",
     "ImageSet",
@@ -33,7 +38,9 @@ __all__ = [
     "Skipped",
     "TableImages",
     "check_data",
+    "dense_augment",
     "load_data",
+    "load_dense",
     "open_image",
     "pack_data",
     "preprocess",

@@ -38,7 +38,7 @@ class Step(NamedTuple):
     end: int
 
 
-class _Key(NamedTuple):
+class Key(NamedTuple):
     """What one process loads for a step; the indices from ``real`` on are padding."""
 
     epoch: int
@@ -47,7 +47,139 @@ class _Key(NamedTuple):
     real: int
 
 
-class Loader:
+class BaseLoader:
+    """Which pictures make up each batch of an epoch, for this process; what a batch is made of, its maker says.
+
+    Args:
+        image_set: The pictures.
+        maker: ``maker[key]`` is the batch of a `Key`, the same in any process.
+        batch_size: Pictures per batch, of all processes together.
+        image_size: Pixels, one number or (height, width).
+        train: Shuffle, and drop the last partial batch (unless it is the only one).
+        seed: Of the order.
+        workers: Processes that load ahead; 0 loads in this one. They stay alive between epochs.
+        multi_scale: See `Loader`.
+        rank: See `Loader`.
+        world: See `Loader`.
+
+    Raises:
+        ValueError: An empty set, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        maker: Dataset,
+        *,
+        batch_size: int,
+        image_size: int | Sequence[int],
+        train: bool,
+        seed: int = 0,
+        workers: int = 0,
+        multi_scale: Sequence[int] = (),
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if not len(image_set):
+            raise ValueError("the set of images is empty")
+        if batch_size < 1 or workers < 0:
+            raise ValueError(f"batch_size must be 1 or more and workers 0 or more, not {batch_size} and {workers}")
+        if not 0 <= rank < world:
+            raise ValueError(f"rank must be within 0 and {world - 1} for a world of {world}, not {rank}")
+        if train and min(batch_size, len(image_set)) < world:
+            raise ValueError(
+                f"{world} processes need batches of {world} or more, not {min(batch_size, len(image_set))}"
+            )
+        self.image_set = image_set
+        self.batch_size = batch_size
+        self.train = train
+        self.seed = seed
+        self.workers = workers
+        self.rank, self.world = rank, world
+        self.size = height_width(image_size)
+        self.sizes = [height_width(side) for side in multi_scale] if train else []
+        self._maker = maker
+        self._plan = _Plan()
+        self._ahead: DataLoader | None = None
+        self._turn = 0
+
+    def __len__(self) -> int:
+        """Batches per epoch; with several sizes, of the first epoch."""
+        return len(self.steps(0))
+
+    def steps(self, epoch: int) -> list[Step]:
+        """The batches of an epoch; with several sizes their number depends on (seed, epoch)."""
+        count, batch = len(self.image_set), self.batch_size
+        if not self.train:
+            return [Step(self.size, begin, min(begin + batch, count)) for begin in range(0, count, batch)]
+        most = max(1, count // batch)
+        sizes = [self.size] * most
+        if self.sizes:
+            draws = hashes(self.seed, epoch, np.arange(most), _SIZES) % np.uint64(len(self.sizes))
+            sizes = [self.sizes[draw] for draw in draws.tolist()]
+        steps: list[Step] = []
+        begin = 0
+        for height, width in sizes:
+            end = begin + batch * max(self.size[0] * self.size[1], height * width) // (height * width)
+            if end > count:
+                break
+            steps.append(Step((height, width), begin, end))
+            begin = end
+        return steps or [Step(sizes[0], 0, count)]
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches ``start``, ``start + 1``, ... of an epoch; the ones before are not loaded.
+
+        A batch is a dict; of `Loader`: ``image`` (B, 3, H, W) float32 normalised, ``label`` (B,) int64, ``mask`` (B,)
+        bool (False marks padding) and ``index`` (B,) int64, the place in the set.
+
+        Raises:
+            ValueError: ``start`` is outside 0 .. the number of batches.
+            ImageError: A picture cannot be read.
+            ChildProcessError: A worker has died.
+            RuntimeError: With workers, when a newer call of `batches` has taken them over.
+        """
+        steps = self.steps(epoch)
+        if not 0 <= start <= len(steps):
+            raise ValueError(f"start must be within 0 and {len(steps)}, the number of batches, not {start}")
+        return self._iterate(epoch, steps[start:])
+
+    def _iterate(self, epoch: int, steps: list[Step]) -> Iterator[Batch]:
+        count = len(self.image_set)
+        order = self.image_set.order(self.seed, epoch) if self.train else np.arange(count)
+        plan = [self._part(epoch, step, order) for step in steps]
+        if not self.workers:
+            for key in plan:
+                yield self._maker[key]
+            return
+        self._turn += 1
+        turn = self._turn
+        self._plan.keys = plan
+        if self._ahead is None:
+            self._ahead = DataLoader(
+                _Ahead(self._maker),
+                batch_size=None,
+                sampler=self._plan,
+                num_workers=self.workers,
+                persistent_workers=True,
+                generator=torch.Generator(),  # else it would draw from the global one
+            )
+        for batch in _alive(self._ahead):
+            if isinstance(batch, ImageError):
+                raise batch
+            yield batch
+            if turn != self._turn:
+                raise RuntimeError("with workers, only one iteration over a Loader can be under way")
+
+    def _part(self, epoch: int, step: Step, order: np.ndarray) -> Key:
+        """What this process loads of a step."""
+        indices = order[step.begin + self.rank : step.end : self.world].tolist()
+        length = len(indices) if self.train else -(-(step.end - step.begin) // self.world)
+        padding = [int(order[step.begin])] * (length - len(indices))
+        return Key(epoch, step.size, indices + padding, len(indices))
+
+
+class Loader(BaseLoader):
     """Batches of a set of pictures, in an order that depends on (seed, epoch) only when training, fixed otherwise.
 
     The random generators of torch, NumPy and Python are seeded per picture while it is loaded, by (seed, epoch, index),
@@ -98,25 +230,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if not len(image_set):
-            raise ValueError("the set of images is empty")
-        if batch_size < 1 or workers < 0:
-            raise ValueError(f"batch_size must be 1 or more and workers 0 or more, not {batch_size} and {workers}")
-        if not 0 <= rank < world:
-            raise ValueError(f"rank must be within 0 and {world - 1} for a world of {world}, not {rank}")
-        if train and min(batch_size, len(image_set)) < world:
-            raise ValueError(
-                f"{world} processes need batches of {world} or more, not {min(batch_size, len(image_set))}"
-            )
-        self.image_set = image_set
-        self.batch_size = batch_size
-        self.train = train
-        self.seed = seed
-        self.workers = workers
-        self.rank, self.world = rank, world
-        self.size = height_width(image_size)
-        self.sizes = [height_width(side) for side in multi_scale] if train else []
-        self._maker = _BatchMaker(
+        maker = _BatchMaker(
             image_set,
             mean=tuple(mean),
             std=tuple(std),
@@ -127,93 +241,27 @@ class Loader:
             interpolation=interpolation,
             crop_mode=crop_mode,
         )
-        self._plan = _Plan()
-        self._ahead: DataLoader | None = None
-        self._turn = 0
-
-    def __len__(self) -> int:
-        """Batches per epoch; with several sizes, of the first epoch."""
-        return len(self.steps(0))
-
-    def steps(self, epoch: int) -> list[Step]:
-        """The batches of an epoch; with several sizes their number depends on (seed, epoch)."""
-        count, batch = len(self.image_set), self.batch_size
-        if not self.train:
-            return [Step(self.size, begin, min(begin + batch, count)) for begin in range(0, count, batch)]
-        most = max(1, count // batch)
-        sizes = [self.size] * most
-        if self.sizes:
-            draws = hashes(self.seed, epoch, np.arange(most), _SIZES) % np.uint64(len(self.sizes))
-            sizes = [self.sizes[draw] for draw in draws.tolist()]
-        steps: list[Step] = []
-        begin = 0
-        for height, width in sizes:
-            end = begin + batch * max(self.size[0] * self.size[1], height * width) // (height * width)
-            if end > count:
-                break
-            steps.append(Step((height, width), begin, end))
-            begin = end
-        return steps or [Step(sizes[0], 0, count)]
-
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches ``start``, ``start + 1``, ... of an epoch; the ones before are not loaded.
-
-        A batch is a dict of ``image`` (B, 3, H, W) float32 normalised, ``label`` (B,) int64, ``mask`` (B,) bool (False
-        marks padding) and ``index`` (B,) int64, the place in the set.
-
-        Raises:
-            ValueError: ``start`` is outside 0 .. the number of batches.
-            ImageError: A picture cannot be read.
-            ChildProcessError: A worker has died.
-            RuntimeError: With workers, when a newer call of `batches` has taken them over.
-        """
-        steps = self.steps(epoch)
-        if not 0 <= start <= len(steps):
-            raise ValueError(f"start must be within 0 and {len(steps)}, the number of batches, not {start}")
-        return self._iterate(epoch, steps[start:])
-
-    def _iterate(self, epoch: int, steps: list[Step]) -> Iterator[Batch]:
-        count = len(self.image_set)
-        order = self.image_set.order(self.seed, epoch) if self.train else np.arange(count)
-        plan = [self._part(epoch, step, order) for step in steps]
-        if not self.workers:
-            for key in plan:
-                yield self._maker[key]
-            return
-        self._turn += 1
-        turn = self._turn
-        self._plan.keys = plan
-        if self._ahead is None:
-            self._ahead = DataLoader(
-                _Ahead(self._maker),
-                batch_size=None,
-                sampler=self._plan,
-                num_workers=self.workers,
-                persistent_workers=True,
-                generator=torch.Generator(),  # else it would draw from the global one
-            )
-        for batch in _alive(self._ahead):
-            if isinstance(batch, ImageError):
-                raise batch
-            yield batch
-            if turn != self._turn:
-                raise RuntimeError("with workers, only one iteration over a Loader can be under way")
-
-    def _part(self, epoch: int, step: Step, order: np.ndarray) -> _Key:
-        """What this process loads of a step."""
-        indices = order[step.begin + self.rank : step.end : self.world].tolist()
-        length = len(indices) if self.train else -(-(step.end - step.begin) // self.world)
-        padding = [int(order[step.begin])] * (length - len(indices))
-        return _Key(epoch, step.size, indices + padding, len(indices))
+        super().__init__(
+            image_set,
+            maker,
+            batch_size=batch_size,
+            image_size=image_size,
+            train=train,
+            seed=seed,
+            workers=workers,
+            multi_scale=multi_scale,
+            rank=rank,
+            world=world,
+        )
 
 
 class _Plan(Sampler):
     """The batches that the workers make next."""
 
     def __init__(self) -> None:
-        self.keys: list[_Key] = []
+        self.keys: list[Key] = []
 
-    def __iter__(self) -> Iterator[_Key]:
+    def __iter__(self) -> Iterator[Key]:
         return iter(self.keys)
 
     def __len__(self) -> int:
@@ -239,10 +287,10 @@ class _Ahead(Dataset):
     Raised in a worker, its message would become a traceback.
     """
 
-    def __init__(self, maker: _BatchMaker) -> None:
+    def __init__(self, maker: Dataset) -> None:
         self.maker = maker
 
-    def __getitem__(self, key: _Key) -> Batch | ImageError:
+    def __getitem__(self, key: Key) -> Batch | ImageError:
         try:
             return self.maker[key]
         except ImageError as error:
@@ -278,7 +326,7 @@ class _BatchMaker(Dataset):
         self.erase = eraser(augment.erase_rate) if augment.erase_rate else None
         self.by_size: dict[tuple[int, int], v2.Compose | None] = {}
 
-    def __getitem__(self, key: _Key) -> Batch:
+    def __getitem__(self, key: Key) -> Batch:
         epoch, size, indices, real = key
         images = self._pixels(epoch, size, indices)
         if self.augment.name != "none" and self.image_set.glyphs:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tokenmix.data.dataset import DataSet, Probe
+from tokenmix.data.dense.sources import load_dense
 from tokenmix.data.digits import load_digits
 from tokenmix.data.folder import load_folder
 from tokenmix.data.memory import data_root
@@ -28,6 +29,7 @@ KNOWN = {
 def load_data(
     spec: str | os.PathLike[str],
     *,
+    task: str = "classification",
     seed: int = 0,
     download: bool = False,
     log: Callable[[str], None] = print,
@@ -40,6 +42,7 @@ def load_data(
         spec: ``"digits"``, another key of `KNOWN`, the path of an image folder, ``"hf:owner/name"``, or tar shards: a
             folder of them, ``"path/train-{000..127}.tar"``, ``"https://..."``, ``"pipe:command"`` (see `load_shards`).
             A known name wins over a folder of that name (write ``./digits`` for the folder).
+        task: ``"classification"``, or a task of `tokenmix.data.dense.load_dense`, which then reads the folder.
         seed: Decides which images are split off where a set has no validation or test images of its own. The split of
             the digits is always the same.
         download: Allow a torchvision data set to be downloaded. (A Hugging Face name always is, once.)
@@ -55,6 +58,8 @@ def load_data(
     path = Path(name).expanduser()
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be a positive number of pixels, not {image_size}")
+    if task != "classification":
+        return load_dense(spec, task, seed=seed, image_size=image_size, check=bool(check), log=log)
     if name == "digits":
         data = load_digits(image_size=image_size or 32)
     elif name in TORCHVISION:

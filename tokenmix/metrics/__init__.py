@@ -4,5 +4,16 @@ from tokenmix.metrics.answers import Answered, Answers
 from tokenmix.metrics.base import Metric
 from tokenmix.metrics.calibration import Calibration
 from tokenmix.metrics.classification import Confusion, TopK
+from tokenmix.metrics.detection import CocoAP
+from tokenmix.metrics.segmentation import SegmentationOverlap
 
-__all__ = ["Answered", "Answers", "Calibration", "Confusion", "Metric", "TopK"]
+__all__ = [
+    "Answered",
+    "Answers",
+    "Calibration",
+    "CocoAP",
+    "Confusion",
+    "Metric",
+    "SegmentationOverlap",
+    "TopK",
+]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from tokenmix.data.dense.augment import DENSE_AUGMENTS
 from tokenmix.data.transforms import AUGMENTS, CROP_INTERPOLATIONS, is_rand_augment
 from tokenmix.names import unknown
 from tokenmix.tasks import DISTILLS, TASKS
@@ -26,6 +27,10 @@ RESERVED = {  # model arguments that have a place of their own
     "drop_rate": "set the recipe key drop_rate",
     "drop_path_rate": "set the recipe key drop_path_rate",
 }
+CLASSIFICATION_ONLY = (
+    *("multi_scale", "crop_pct", "label_smoothing", "crop_scale", "crop_interpolation", "rand_augment"),
+    *("color_jitter", "erase_rate", "mixup", "cutmix", "teacher"),
+)
 NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
 
 
@@ -61,6 +66,7 @@ class Recipe:
         weights: Where the training starts: None, fresh weights; ``pretrained``, those that timm downloads for the
             model; or a file or run folder for ``tokenmix.load_checkpoint``. A classifier for other classes is left out.
         task: A name in ``tokenmix.tasks.TASKS``.
+        task_args: Further arguments of it, such as ``aux_weight`` of segmentation; JSON values only.
         data: What ``tokenmix.data.load_data`` takes.
         image_size: (height, width) of the images in pixels, in training and evaluation; one number means a square, None
             the data set's own.
@@ -93,7 +99,8 @@ class Recipe:
         ema_decay: Decay per step of the averaged weights, which are then the ones evaluated and kept; it grows to this
             from 0.1 as (1 + step) / (10 + step). None keeps none.
         augment: ``none``, ``light``, ``standard`` or ``imagenet``, see ``tokenmix.data.transforms``; the next five keys
-            change or add parts, see ``tokenmix.data.Augment``.
+            change or add parts, see ``tokenmix.data.Augment``. For dense tasks see ``tokenmix.data.dense.augment``.
+        augment_args: For dense tasks: parts of ``tokenmix.data.DenseAugment`` that are other than the name says.
         crop_scale: Smallest and largest share of a photo's area that a random crop keeps.
         crop_interpolation: Of random crops: ``bicubic``, ``bilinear`` or ``random``; None: as in evaluation.
         rand_augment: timm's RandAugment by its string, such as ``rand-m9-mstd0.5-inc1``.
@@ -130,6 +137,7 @@ class Recipe:
     model_args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     task: str = field(default="classification", metadata=_choice(TASKS))
+    task_args: dict[str, Any] = field(default_factory=dict)
     data: str = "digits"
     image_size: tuple[int, int] | None = field(
         default=None, metadata=_rule("both 1 or more", lambda value: min(value) >= 1)
@@ -165,7 +173,8 @@ class Recipe:
     drop_path_rate: float | None = field(default=None, metadata=_RATE)
     clip_grad: float | None = field(default=None, metadata=_POSITIVE)
     ema_decay: float | None = field(default=None, metadata=_RATE)
-    augment: str = field(default="light", metadata=_choice(AUGMENTS))
+    augment: str = field(default="light", metadata=_choice(dict.fromkeys((*AUGMENTS, *DENSE_AUGMENTS))))
+    augment_args: dict[str, Any] = field(default_factory=dict)
     crop_scale: tuple[float, float] | None = field(
         default=None,
         metadata=_rule("in order, above 0 and at most 1", lambda value: 0 < value[0] <= value[1] <= 1),
@@ -199,6 +208,12 @@ class Recipe:
         for name in self.model_args:
             if name in RESERVED:
                 raise ValueError(f"recipe key 'model_args' must not hold {name!r}: {RESERVED[name]}")
+        if self.task == "classification" and self.augment_args:
+            raise ValueError("recipe key 'augment_args' is for dense tasks; classification has keys of its own")
+        for entry in dataclasses.fields(self) if self.task != "classification" else ():
+            if entry.name in CLASSIFICATION_ONLY and getattr(self, entry.name) != entry.default:
+                remedy = f"set {entry.name}={entry.default!r} for {self.task}"
+                raise ValueError(f"recipe key {entry.name!r} is for classification: {remedy}")
         for name in ("min_lr", "warmup_lr"):
             if (value := getattr(self, name)) > self.lr:
                 raise ValueError(f"recipe key {name!r} must not be above lr={self.lr:g}, got {value:g}")

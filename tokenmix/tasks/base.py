@@ -17,10 +17,12 @@ class Task(nn.Module, ABC):
     """A model with its loss, its predictions and its metric.
 
     ``headline`` names the number of the metric that decides which weights are best; with a leading ``-`` the smaller
-    one is better. ``model`` is the network that is saved and shipped.
+    one is better. ``model`` is the network that is saved and shipped. The constructor takes ``model``, ``num_classes``
+    and the keys of a recipe that ``recipe_keys`` names.
     """
 
     headline: str
+    recipe_keys: tuple[str, ...] = ()
     model: nn.Module
 
     @abstractmethod
@@ -37,9 +39,16 @@ class Task(nn.Module, ABC):
 
 
 def to_device(batch: Batch, device: torch.device | str, *, channels_last: bool = False) -> Batch:
-    """A copy of the batch whose tensors are on ``device``; ``channels_last`` lays out (B, C, H, W) tensors as NHWC."""
+    """A copy of the batch whose tensors, also those in lists and dicts, are on ``device``.
+
+    ``channels_last`` lays out (B, C, H, W) tensors as NHWC.
+    """
 
     def move(value: Any) -> Any:
+        if isinstance(value, list):
+            return [move(part) for part in value]
+        if isinstance(value, dict):
+            return {key: move(part) for key, part in value.items()}
         if not isinstance(value, Tensor):
             return value
         if channels_last and value.ndim == 4:

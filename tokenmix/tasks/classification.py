@@ -40,6 +40,7 @@ class Classification(Task):
     """
 
     headline = "top1"
+    recipe_keys = ("label_smoothing", "distill", "distill_weight", "distill_temperature")
 
     def __init__(
         self,

@@ -15,13 +15,13 @@ from torch.distributed.tensor import DTensor
 
 from tokenmix.data import DataSet
 from tokenmix.recipes.recipe import Recipe
-from tokenmix.tasks import TASKS, Batch, Task, to_device
+from tokenmix.tasks import Batch, Task, to_device
 from tokenmix.train.checkpoint import load_weights
 from tokenmix.train.distill import Teacher
 from tokenmix.train.distributed import Group, laid_out
 from tokenmix.train.ema import Average
 from tokenmix.train.mixing import Mixing
-from tokenmix.train.model import build_model, classifier_of, initial_weights, preparation
+from tokenmix.train.model import build_model, classifier_of, initial_weights, make_task, preparation
 from tokenmix.train.optimizer import make_optimizer
 
 
@@ -56,14 +56,7 @@ class Learner:
             if not hasattr(network, "set_grad_checkpointing"):
                 raise ValueError("recipe key 'grad_checkpointing': the model has no set_grad_checkpointing()")
             network.set_grad_checkpointing(True)
-        task = TASKS[recipe.task](
-            network,
-            num_classes=self.classes,
-            label_smoothing=recipe.label_smoothing,
-            distill=recipe.distill,
-            distill_weight=recipe.distill_weight,
-            distill_temperature=recipe.distill_temperature,
-        )
+        task: Task = make_task(recipe, network, self.classes)
         if recipe.sync_batchnorm and group.world > 1:
             if self.device.type == "cpu":
                 raise ValueError(
@@ -198,7 +191,7 @@ class Learner:
         losses = []
         parts = _parts(batch, recipe.accumulate)
         for number, part in enumerate(parts):
-            share = len(part["label"]) / images
+            share = len(part["image"]) / images
             if self.mixing:
                 part = self.mixing(part, seed + number)
             with self.group.adding(self.wrapped, number == len(parts) - 1):
@@ -219,7 +212,7 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
     """The batch in at most ``count`` parts, in order and of about the same size."""
-    images = len(batch["label"])
+    images = len(batch["image"])
     size = -(-images // count)
     return [{key: value[begin : begin + size] for key, value in batch.items()} for begin in range(0, images, size)]
 

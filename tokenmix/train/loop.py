@@ -25,12 +25,14 @@ from torch import Tensor, nn
 
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data import Augment, DataSet, Loader
+from tokenmix.data.loader import BaseLoader
 from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.tasks import Batch
 from tokenmix.train.checkpoint import Checkpoints, versions
+from tokenmix.train.dense import dense_loaders
 from tokenmix.train.distributed import TIMEOUT_S, Group, processes
 from tokenmix.train.learner import Learner
 from tokenmix.train.log import Progress, pace
@@ -212,13 +214,14 @@ class _Run:
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.clock = self.saved = time.monotonic()
-        self.stopping = self.due = (
-            False  # whether one process got a signal, or the first one wants a checkpoint: all know
-        )
+        # whether one process got a signal, or the first one wants a checkpoint: all know
+        self.stopping = self.due = False
 
-    def loaders(self, workers: int) -> tuple[Loader, Loader]:
+    def loaders(self, workers: int) -> tuple[BaseLoader, BaseLoader]:
         """Of the images to learn from and of those to choose by."""
         recipe, data = self.recipe, self.data
+        if recipe.task != "classification":
+            return dense_loaders(recipe, data, self.learner.preparation, self.group, workers)
         shape: dict[str, Any] = {
             "batch_size": recipe.batch_size,
             "image_size": recipe.image_size,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import timm
@@ -14,6 +15,7 @@ from tokenmix.checkpoints import downloading, load_checkpoint, our_models, read_
 from tokenmix.data import DataSet
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe
+from tokenmix.tasks import TASKS, Task
 
 
 def build_model(name: str, num_classes: int, **arguments: Any) -> nn.Module:
@@ -25,6 +27,23 @@ def build_model(name: str, num_classes: int, **arguments: Any) -> nn.Module:
     if not timm.is_model(name) and ":" not in name:  # "hf-hub:owner/name" is timm's way to name one on the hub
         raise ValueError(unknown("model", name, our_models()))
     return timm.create_model(name, num_classes=num_classes, **arguments)
+
+
+def make_task(recipe: Recipe, model: nn.Module, num_classes: int) -> Task:
+    """The recipe's task of a model, with what the recipe says of it.
+
+    Raises:
+        ValueError: ``task_args`` holds something that the task has not, or a value that it refuses.
+    """
+    kind: Callable[..., Task] = TASKS[recipe.task]
+    settings = {name: getattr(recipe, name) for name in TASKS[recipe.task].recipe_keys}
+    allowed = [name for name in signature(kind).parameters if name not in ("model", "num_classes", *settings)]
+    for name in recipe.task_args:
+        if name not in allowed:
+            raise ValueError(unknown(f"argument in task_args of {recipe.task}", name, allowed))
+    task = kind(model, num_classes=num_classes, **settings, **recipe.task_args)
+    task.metric()  # a package that it lacks is told now, not after an epoch
+    return task
 
 
 def initial_weights(recipe: Recipe, classes: Sequence[str]) -> dict[str, Tensor]:

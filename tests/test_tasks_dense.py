@@ -1,0 +1,265 @@
+"""Detection and segmentation: losses, predictions at the stored size, and training in the one loop."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+from tests.dense_toys import write_coco, write_plain
+from tests.scramble import scramble
+from tests.test_train_resume import killed, outcome, same
+from tests.train_toys import toy_recipe
+from tokenmix.data import load_data
+from tokenmix.recipes import Recipe
+from tokenmix.recipes.recipe import override
+from tokenmix.tasks import Detection, Instances, Segmentation, to_device
+from tokenmix.train import fit
+
+
+class Trunk(nn.Sequential):
+    """(B, 3, H, W) -> (B, 16, H/4, W/4)"""
+
+    out_channels = 16
+
+    def __init__(self) -> None:
+        parts = [nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU()]
+        super().__init__(*parts)
+
+
+def detector(masks: bool = False) -> nn.Module:
+    """Torchvision's, tiny, on images that have their size and are normalised."""
+    options = {"min_size": 32, "max_size": 48, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    options |= {"rpn_anchor_generator": AnchorGenerator(((8, 16),), ((1.0,),)), "box_detections_per_img": 10}
+    options |= {"rpn_pre_nms_top_n_train": 50, "rpn_post_nms_top_n_train": 20, "box_batch_size_per_image": 16}
+    options |= {"box_head": TwoMLPHead(16 * 49, 32), "box_predictor": FastRCNNPredictor(32, 3)}
+    if not masks:
+        return FasterRCNN(Trunk(), **options)
+    options |= {"mask_head": MaskRCNNHeads(16, (8,), 1), "mask_predictor": MaskRCNNPredictor(8, 8, 3)}
+    return MaskRCNN(Trunk(), **options)
+
+
+class Segmenter(nn.Module):
+    """(B, 3, H, W) -> {"out", "aux"} in training, else logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.out, self.aux = Trunk(), nn.Conv2d(16, 3, 1), nn.Conv2d(16, 3, 1)
+        self.drop = nn.Dropout2d(0.2)
+
+    def forward(self, x):
+        maps = self.drop(self.trunk(x))
+        out, aux = (F.interpolate(head(maps), x.shape[-2:], mode="bilinear") for head in (self.out, self.aux))
+        return {"out": out, "aux": aux} if self.training else out
+
+
+MODELS = {"detection": detector, "instances": partial(detector, True), "segmentation": Segmenter}
+RECIPE = {
+    "ema_decay": None,
+    "label_smoothing": 0.0,
+    "lr": 2e-2,
+    "augment": "light",
+    "image_size": (32, 48),
+    "batch_size": 4,
+}
+
+
+def recipe(task: str, **changes) -> Recipe:
+    return toy_recipe(**{**RECIPE, "task": task, **changes})
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    write_coco(folder / "objects", count=8)
+    write_plain(folder / "labels", count=8)
+    quiet = {"log": lambda line: None, "image_size": 32}
+    found = {task: load_data(folder / "objects", task=task, **quiet) for task in ("detection", "instances")}
+    return found | {"segmentation": load_data(folder / "labels", task="segmentation", **quiet)}
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_training_learns_and_comes_back_from_death(tmp_path, monkeypatch, sets, task) -> None:
+    rows = recipe(task, epochs=6)
+    options = {"data": sets[task], "model": MODELS[task]}
+    quiet = {"progress": False, "log": lambda line: None, "checkpoint_seconds": 0.0}
+    result = fit(rows, out=tmp_path / "whole", **options, **quiet)
+    losses = [row["loss"] for row in result.history]
+    assert losses[-1] < 0.8 * losses[0]
+    headline = {"detection": "box_AP", "instances": "mask_AP", "segmentation": "mIoU"}[task]
+    assert result.best[f"val_{headline}"] == max(row[f"val_{headline}"] for row in result.history)
+    assert "val_mask_AP50" in result.best or task != "instances"
+    killed(tmp_path / "killed", monkeypatch, "step", 3, rows, **options)
+    fit(rows, out=tmp_path / "killed", **options, **quiet)
+    assert same(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+def test_segmentation_in_parts_is_the_whole(tmp_path, sets) -> None:
+    """With as many ignored pixels as there may be, and float64 and no norm: what is left is rounding."""
+
+    def model() -> nn.Module:
+        return nn.Sequential(_Double(), nn.Conv2d(3, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 3, 1)).double()
+
+    weights = []
+    for accumulate in (1, 4):
+        out = tmp_path / str(accumulate)
+        quiet = {"progress": False, "log": lambda line: None}
+        rows = recipe("segmentation", epochs=2, accumulate=accumulate, augment="standard")
+        fit(rows, sets["segmentation"], out, model=model, **quiet)
+        weights.append(torch.load(out / "last.pt", weights_only=True)["task"])
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-9)
+
+
+class _Double(nn.Module):
+    def forward(self, x):
+        return x.double()
+
+
+def test_segmentation_loss_counts_labelled_pixels() -> None:
+    torch.manual_seed(0)
+    out, aux, label = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    label[0, :2] = 255
+
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return {"out": out, "aux": aux}
+
+    def expected(logits):
+        total = 0.0
+        for image, row, column in (label != 255).nonzero().tolist():
+            total -= float(logits[image, :, row, column].log_softmax(0)[label[image, row, column]])
+        return total / label.numel()
+
+    batch = {"image": torch.zeros(2, 3, 4, 5), "label": label}
+    found = Segmentation(Fixed(), num_classes=3, aux_weight=0.25)(batch)
+    assert found["out_loss"].item() == pytest.approx(expected(out), rel=1e-5)
+    assert found["loss"].item() == pytest.approx(expected(out) + 0.25 * expected(aux), rel=1e-5)
+    label[:] = 255
+    assert Segmentation(Fixed(), num_classes=3)(batch)["loss"].item() == 0
+
+
+def segmenter() -> nn.Module:
+    torch.manual_seed(0)
+    return scramble(Segmenter()).double().eval()
+
+
+IMAGE = torch.randn(3, 37, 53, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+SIZE = [74, 80]
+
+
+def resized(logits) -> torch.Tensor:
+    return F.interpolate(logits, SIZE, mode="bilinear")[0]
+
+
+def test_one_window_over_all_is_the_whole_image() -> None:
+    model = segmenter()
+    with torch.no_grad():
+        whole = Segmentation(model, num_classes=3).scores(IMAGE, SIZE)
+        assert torch.equal(whole, resized(model(IMAGE[None])))
+        for window in (53, (37, 53), 400):
+            assert torch.equal(Segmentation(model, num_classes=3, window=window).scores(IMAGE, SIZE), whole)
+
+
+@pytest.mark.parametrize(("window", "stride"), [((16, 24), None), ((20, 20), (20, 20)), ((7, 53), 5), (30, 1)])
+def test_windows_cover_every_pixel_and_average(window, stride) -> None:
+    model = segmenter()
+    task = Segmentation(model, num_classes=3, window=window, stride=stride)
+    height, width = task.window
+    down, right = task.stride
+    total, count = torch.zeros(3, 37, 53, dtype=torch.float64), torch.zeros(37, 53, dtype=torch.float64)
+    with torch.no_grad():
+        for row in range(math.ceil(max(37 - height, 0) / down) + 1):
+            for column in range(math.ceil(max(53 - width, 0) / right) + 1):
+                bottom, end = min(row * down + height, 37), min(column * right + width, 53)
+                top, left = max(bottom - height, 0), max(end - width, 0)
+                total[:, top:bottom, left:end] += model(IMAGE[None, :, top:bottom, left:end])[0]
+                count[top:bottom, left:end] += 1
+        assert count.min() >= 1
+        torch.testing.assert_close(task.scores(IMAGE, SIZE), resized((total / count)[None]), rtol=0, atol=1e-12)
+
+
+def test_scales_and_mirror_average_probabilities() -> None:
+    model = segmenter()
+    with torch.no_grad():
+        found = Segmentation(model, num_classes=3, scales=(0.5, 1.0), mirror=True).scores(IMAGE, SIZE)
+        half = F.interpolate(IMAGE[None], (18, 26), mode="bilinear", antialias=True)
+        parts = [resized(model(view)).softmax(0) for view in (half, IMAGE[None])]
+        parts += [resized(model(view.flip(3))).flip(2).softmax(0) for view in (half, IMAGE[None])]
+        torch.testing.assert_close(found, torch.stack(parts).mean(0), rtol=0, atol=1e-12)
+        task = Segmentation(model, num_classes=3, scales=(0.5, 1.0), mirror=True)
+        (classes,) = task.predict({"image": [IMAGE], "size": torch.tensor([SIZE])})
+        assert torch.equal(classes, found.argmax(0))
+
+
+class Found(nn.Module):
+    """Detects the same in every image: a box with a mask, or nothing."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, images, targets=None):
+        boxes = torch.tensor([[2.0, 4.0, 10.0, 8.0]])[: self.count]
+        masks = torch.zeros(1, 1, 16, 24)
+        masks[..., 4:8, 2:10] = 1
+        one = {"boxes": boxes, "labels": torch.ones(len(boxes)), "masks": masks[: self.count]}
+        return [one for _ in images]
+
+
+def test_detections_are_those_of_the_stored_image() -> None:
+    batch = {"image": [torch.zeros(3, 16, 24)] * 2, "size": torch.tensor([[32, 72], [16, 24]])}
+    large, plain = Instances(Found(1), num_classes=1).predict(batch)
+    assert large["boxes"].tolist() == [[6, 8, 30, 16]]
+    assert plain["boxes"].tolist() == [[2, 4, 10, 8]]
+    assert large["masks"].shape == (1, 1, 32, 72)
+    rows, columns = (large["masks"][0, 0] > 0.5).nonzero(as_tuple=True)
+    assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == [6, 8, 30, 16]
+    (nothing, _) = Instances(Found(0), num_classes=1).predict(batch)
+    assert nothing["boxes"].shape == (0, 4)
+    assert nothing["masks"].shape == (0, 1, 32, 72)
+    with pytest.raises(ValueError, match="must return a dict of losses"):
+        Detection(Found(1), num_classes=1)({"image": batch["image"], "target": [{}, {}]})
+    logits = Detection(nn.Sequential(), num_classes=1)
+    logits.model.forward = lambda images: torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="must return a list of dicts"):
+        logits.predict(batch)
+
+
+def test_lists_go_to_the_device_too() -> None:
+    batch = {"image": [torch.zeros(3, 4, 4)], "target": [{"boxes": torch.zeros(1, 4), "image_id": 3}]}
+    moved = to_device(batch, "meta")
+    assert moved["image"][0].device.type == moved["target"][0]["boxes"].device.type == "meta"
+    assert moved["target"][0]["image_id"] == 3
+
+
+def test_mistakes_are_named(tmp_path, sets) -> None:
+    quiet = {"progress": False, "log": lambda line: None}
+    with pytest.raises(ValueError, match=r"'mixup' is for classification: set mixup=0\.0 for segmentation"):
+        recipe("segmentation", mixup=0.2)
+    with pytest.raises(ValueError, match="augment_args' is for dense tasks"):
+        recipe("classification", augment_args={"flip": 0.1})
+    with pytest.raises(ValueError, match=r"loaded for 'detection': use load_data\(\.\.\., task='instances'\)"):
+        fit(recipe("instances"), sets["detection"], tmp_path, model=MODELS["instances"], **quiet)
+    rows = override(recipe("segmentation"), ["task_args.windows=32"])
+    with pytest.raises(ValueError, match=r"unknown argument in task_args of segmentation 'windows'.*window"):
+        fit(rows, sets["segmentation"], tmp_path, model=Segmenter, **quiet)
+    model = partial(nn.Conv2d, 3, 4, 1)
+    with pytest.raises(ValueError, match="build it with num_classes=3"):
+        fit(recipe("segmentation"), sets["segmentation"], tmp_path, model=model, **quiet)
+    for options, words in (
+        ({"scales": ()}, "scales"),
+        ({"stride": 3}, "set window too"),
+        ({"window": 8, "stride": 9}, "gaps"),
+        ({"window": 0}, "window must be"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Segmentation(Segmenter(), num_classes=3, **options)

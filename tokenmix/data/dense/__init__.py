@@ -1,0 +1,25 @@
+"""Pictures with boxes, masks or a label for each pixel."""
+
+from tokenmix.data.dense.augment import DENSE_AUGMENTS, DenseAugment, dense_augment
+from tokenmix.data.dense.loader import DenseLoader
+from tokenmix.data.dense.problems import Problems
+from tokenmix.data.dense.scenes import load_scenes
+from tokenmix.data.dense.sets import DENSE_TASKS, IGNORED, DenseData, DenseSet, LabelSet, Objects, ObjectSet
+from tokenmix.data.dense.sources import load_dense
+
+__all__ = [
+    "DENSE_AUGMENTS",
+    "DENSE_TASKS",
+    "IGNORED",
+    "DenseAugment",
+    "DenseData",
+    "DenseLoader",
+    "DenseSet",
+    "LabelSet",
+    "ObjectSet",
+    "Objects",
+    "Problems",
+    "dense_augment",
+    "load_dense",
+    "load_scenes",
+]

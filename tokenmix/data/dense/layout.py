@@ -1,0 +1,109 @@
+"""What every reader of a layout gives: the classes, and per split the pictures with what is said of them, unchecked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenmix.data.images import EXTENSIONS
+
+SPLITS = ("train", "val", "test")
+_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class RawObject:
+    """An object as its file has it.
+
+    Args:
+        label: Its class from 1 on, or None: a class that is not in the list.
+        box: Left, top, right, bottom; None: the smallest one around its polygons.
+        relative: Whether box and polygons are shares of the picture's width and height, not pixels.
+        crowd: Whether it is a group that training leaves out.
+        area: In square pixels; None: that of its polygons or box.
+        shape: Polygons ``[[x, y, x, y, ...], ...]``, a run-length code of COCO, or None.
+        name: What a message calls it.
+    """
+
+    label: int | None
+    box: Sequence[float] | None
+    relative: bool = False
+    crowd: bool = False
+    area: float | None = None
+    shape: Any = None
+    name: str = "object"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture's path relative to the data set's folder, and its objects or the path of its label file.
+
+    ``size`` is the (width, height) that the annotation claims, ``problem`` why the picture cannot be used.
+    """
+
+    file: str
+    objects: Sequence[RawObject] = ()
+    label_file: str = ""
+    size: tuple[int, int] | None = None
+    problem: str = ""
+
+
+@dataclass
+class Layout:
+    """A data set as its files have it.
+
+    Args:
+        kind: The layout's name.
+        classes: Their names.
+        splits: The pictures.
+        table: Of label files: the class of each value, see `LabelSet`.
+        void: Of label files: values that belong to no class, as the layout has it.
+        strays: Further problems, (kind, name).
+    """
+
+    kind: str
+    classes: list[str]
+    splits: dict[str, list[Item]]
+    table: Any = None
+    void: frozenset[int] = frozenset({255})
+    strays: list[tuple[str, str]] = field(default_factory=list)
+
+
+def split_word(text: str) -> str:
+    """The split that a file's or folder's name speaks of, ``"instances_val2017"`` -> ``"val"``; ``""`` for none."""
+    words = [_WORDS[word] for word in re.split(r"[^a-z]+", text.lower()) if word in _WORDS]
+    return words[0] if words else ""
+
+
+def pictures(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[str]:
+    """The pictures below a folder, paths relative to it in order, without hidden ones."""
+    allowed = tuple(extensions)
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in allowed)
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def split_folders(parent: Path) -> dict[str, str]:
+    """The folders in ``parent`` whose whole name is a split's, by split.
+
+    Raises:
+        ValueError: Two of them are the same split.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(parent.iterdir()) if parent.is_dir() else []:
+        split = _WORDS.get(path.name.lower(), "")
+        if split and path.is_dir():
+            if split in found:
+                raise ValueError(f"{parent}: {found[split]!r} and {path.name!r} are the same split: keep one of them")
+            found[split] = path.name
+    return found
+
+
+def read_classes(path: Path) -> list[str]:
+    """The lines of a file of class names."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the class names in {path}: {error}") from error

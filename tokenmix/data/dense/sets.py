@@ -1,0 +1,203 @@
+"""Pictures with objects or with a label for each pixel, and the data set that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tokenmix.data.dataset import DataSet, ImageSet, printable
+from tokenmix.data.dense.problems import Problems
+from tokenmix.data.images import open_image
+
+DENSE_TASKS = ("detection", "instances", "segmentation")
+IGNORED = 255  # the label of pixels that count for nothing
+
+
+class DenseSet(ImageSet):
+    """Pictures whose answer is more than a class: `target` gives it, at the picture's full size."""
+
+    per_pixel = False  # whether the answer is a label for each pixel, and not objects
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__([0] * len(names), [printable(name) for name in names], crop_pct=1.0)
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        """The answer; what is in it, the subclass says."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The N objects in a picture.
+
+    Args:
+        boxes: (N, 4) float64, left, top, right, bottom in pixels.
+        labels: (N,) int64, the class from 1 on; 0 is the background, as torchvision counts.
+        crowd: (N,) bool: whether this is a group that training leaves out and evaluation does not count.
+        area: (N,) float64, square pixels, by which evaluation says small, medium and large.
+        shapes: A mask each, as COCO writes it (polygons, or a run-length code with its size), or empty: boxes only.
+    """
+
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    area: NDArray[np.float64]
+    shapes: tuple[Any, ...] = ()
+
+
+class ObjectSet(DenseSet):
+    """Pictures in files, with objects in them: ``target`` is a dict as torchvision documents it.
+
+    ``boxes`` (N, 4) float32, ``labels`` (N,) int64 from 1 on, ``iscrowd`` (N,) int64, ``area`` (N,) float32,
+    ``image_id`` () int64, the index, and with ``masks`` (N, H, W) uint8 where the set has masks.
+
+    Args:
+        root: The folder of the files.
+        files: Paths of the pictures, relative to ``root``.
+        objects: What is in each picture.
+        sizes: (height, width) of each picture in pixels.
+        masks: Whether targets have masks.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[str],
+        objects: Sequence[Objects],
+        sizes: Sequence[tuple[int, int]],
+        *,
+        masks: bool,
+    ) -> None:
+        super().__init__(files)
+        self.root, self.files, self.objects, self.sizes, self.masks = root, list(files), objects, sizes, masks
+
+    def load(self, index: int) -> Image.Image:
+        return open_image(self.root / self.files[index])
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        found = self.objects[index]
+        target = {
+            "boxes": torch.from_numpy(found.boxes.astype(np.float32)),
+            "labels": torch.from_numpy(found.labels),
+            "iscrowd": torch.from_numpy(found.crowd.astype(np.int64)),
+            "area": torch.from_numpy(found.area.astype(np.float32)),
+            "image_id": torch.tensor(index),
+        }
+        if self.masks:
+            height, width = self.sizes[index]
+            drawn = [draw(shape, height, width) for shape in found.shapes]
+            target["masks"] = torch.from_numpy(np.stack(drawn) if drawn else np.zeros((0, height, width), np.uint8))
+        return target
+
+    def subset(self, rows: Sequence[int]) -> ObjectSet:
+        """The set of some of the pictures."""
+        files, objects = [self.files[row] for row in rows], [self.objects[row] for row in rows]
+        sizes = [self.sizes[row] for row in rows]
+        return ObjectSet(self.root, files, objects, sizes, masks=self.masks)
+
+
+def coco_tools() -> Any:
+    """pycocotools, which draws and reads COCO's masks.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    try:
+        import pycocotools.mask
+    except ImportError as error:
+        raise ValueError("this needs pycocotools: pip install 'tokenmix[detection]'") from error
+    return pycocotools.mask
+
+
+def draw(shape: Any, height: int, width: int) -> NDArray[np.uint8]:
+    """A mask as COCO writes it, of that size -> (height, width) of 0 and 1, drawn by COCO's own tools.
+
+    Raises:
+        ValueError: A run-length code that does not fill the size.
+    """
+    tools = coco_tools()
+    if isinstance(shape, list):
+        code = tools.merge(tools.frPyObjects([list(polygon) for polygon in shape], height, width))
+    else:
+        code = tools.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
+    return tools.decode(code)
+
+
+class LabelSet(DenseSet):
+    """Pictures in files with a label for each pixel in another file: ``target`` is ``{"label": (H, W) int64}``.
+
+    Args:
+        root: The folder of the files.
+        files: Paths of the pictures, relative to ``root``.
+        labels: Paths of the label files, of one channel.
+        table: (65536,) uint8: the class of each value in a file, `IGNORED` for none.
+    """
+
+    per_pixel = True
+
+    def __init__(self, root: Path, files: Sequence[str], labels: Sequence[str], table: NDArray[np.uint8]) -> None:
+        super().__init__(files)
+        self.root, self.files, self.label_files, self.table = root, list(files), list(labels), table
+
+    def load(self, index: int) -> Image.Image:
+        return open_image(self.root / self.files[index])
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        values = self.table[read_labels(self.root / self.label_files[index])]
+        return {"label": torch.from_numpy(values.astype(np.int64))}
+
+    def subset(self, rows: Sequence[int]) -> LabelSet:
+        """The set of some of the pictures."""
+        files, labels = ([values[row] for row in rows] for values in (self.files, self.label_files))
+        return LabelSet(self.root, files, labels, self.table)
+
+
+def read_labels(path: Path) -> NDArray[np.uint16]:
+    """(H, W): the values in a label file, palettes and all.
+
+    Raises:
+        ValueError: It cannot be read, or has several channels.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            values = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"label file cannot be read ({error})") from error
+    if (
+        values.ndim != 2
+        or values.dtype.kind not in "biu"
+        or (values.size and not 0 <= values.min() <= values.max() < 65536)
+    ):
+        raise ValueError("label file is a colour picture, not one number per pixel")
+    return values.astype(np.uint16)
+
+
+@dataclass
+class DenseData(DataSet):
+    """A data set of `DenseSet` pictures for a task of `DENSE_TASKS`; ``problems`` is what was wrong with it.
+
+    ``image_size`` is the default: a picture is scaled until it fits into such a square.
+    """
+
+    train: DenseSet
+    val: DenseSet
+    test: DenseSet
+    task: str = "detection"
+    problems: Problems = field(default_factory=Problems)
+
+    def summary(self) -> str:
+        """One line: sizes of the sets, number of classes, number of problems."""
+        found = f", {len(self.problems):,} problems in its annotations" if self.problems else ""
+        return super().summary() + found
+
+
+Log = Callable[[str], None]

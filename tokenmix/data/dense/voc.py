@@ -1,0 +1,123 @@
+"""Pascal VOC's folders: boxes in XML, and masks with one class per pixel (http://host.robots.ox.ac.uk/pascal/VOC/)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from tokenmix.data.dense.layout import SPLITS, Item, Layout, RawObject, pictures, read_classes
+from tokenmix.data.dense.sets import IGNORED
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+def find_voc(root: Path, inside: str) -> Path | None:
+    """The folder with ``inside`` in it: ``root``, or a year's below it.
+
+    Raises:
+        ValueError: There are several.
+    """
+    found = [path for path in (root, *root.glob("VOC[0-9]*"), *root.glob("VOCdevkit/VOC*")) if (path / inside).is_dir()]
+    if len(found) > 1:
+        raise ValueError(f"{root} holds {', '.join(path.name for path in found)}: give the folder of one of them")
+    return found[0] if found else None
+
+
+def read_voc_boxes(root: Path) -> Layout:
+    """``Annotations/*.xml``; the classes are those of the training pictures, by name.
+
+    Pixels are counted from 1, and the last one belongs to the box. Objects marked difficult are treated as crowds.
+    """
+    found = find_voc(root, "Annotations")
+    assert found is not None
+    files = _by_stem(found)
+    splits = _splits(found, "Main") or {"train": sorted(path.stem for path in (found / "Annotations").glob("*.xml"))}
+    parsed = {stem: _parse(found / "Annotations" / f"{stem}.xml") for stems in splits.values() for stem in stems}
+    names = {entry[0] for stem in splits["train"] if isinstance(tree := parsed[stem], list) for entry in tree}
+    labels = {name: number for number, name in enumerate(sorted(names), 1)}
+    layout = Layout("VOC", sorted(names), {split: [] for split in SPLITS})
+    for split, stems in splits.items():
+        for stem in stems:
+            file, tree = _relative(root, found, files.get(stem, f"JPEGImages/{stem}.jpg")), parsed[stem]
+            if isinstance(tree, str):
+                layout.splits[split].append(Item(file, problem=tree))
+                continue
+            objects = [
+                RawObject(labels.get(name), box, crowd=difficult, name=f"object {number} ({name})")
+                for number, (name, box, difficult) in enumerate(tree, 1)
+            ]
+            layout.splits[split].append(Item(file, objects))
+    return layout
+
+
+def read_voc_masks(root: Path) -> Layout:
+    """``SegmentationClass/*.png``: 0 is the background, a class of its own, 255 is ignored.
+
+    A file ``classes.txt`` beside names other classes than VOC's 21.
+    """
+    found = find_voc(root, "SegmentationClass")
+    assert found is not None
+    files = _by_stem(found)
+    named = found / "classes.txt"
+    classes = read_classes(named) if named.is_file() else ["background", *CLASSES]
+    stems = sorted(path.stem for path in (found / "SegmentationClass").glob("*.png"))
+    splits = _splits(found, "Segmentation") or {"train": stems}
+    layout = Layout("VOC", classes, {split: [] for split in SPLITS}, table=identity(len(classes)))
+    for split, members in splits.items():
+        layout.splits[split] = [
+            Item(
+                _relative(root, found, files.get(stem, f"JPEGImages/{stem}.jpg")),
+                label_file=_relative(root, found, f"SegmentationClass/{stem}.png"),
+            )
+            for stem in members
+        ]
+    return layout
+
+
+def identity(count: int) -> np.ndarray:
+    """The table of labels 0 .. ``count`` - 1, where any other value is ignored."""
+    table = np.full(65536, IGNORED, np.uint8)
+    table[:count] = np.arange(count)
+    return table
+
+
+def _by_stem(found: Path) -> dict[str, str]:
+    """The pictures by their names without extension."""
+    folder = next((name for name in ("JPEGImages", "images", "Images") if (found / name).is_dir()), "JPEGImages")
+    return {Path(file).stem: f"{folder}/{file}" for file in pictures(found / folder)}
+
+
+def _relative(root: Path, found: Path, file: str) -> str:
+    return (found.relative_to(root) / file).as_posix()
+
+
+def _splits(found: Path, kind: str) -> dict[str, list[str]]:
+    """The names in ``ImageSets/kind/train.txt`` and so on; nothing where there is no such file."""
+    lists = {split: found / "ImageSets" / kind / f"{split}.txt" for split in SPLITS}
+    read = {split: [line.split()[0] for line in read_classes(path)] for split, path in lists.items() if path.is_file()}
+    if read and "train" not in read:
+        raise ValueError(f"{found / 'ImageSets' / kind}: has {', '.join(read)} but no train.txt")
+    return read
+
+
+def _parse(path: Path) -> list[tuple[str, list[float] | None, bool]] | str:
+    """The objects in a file: name, box, whether difficult; or what is wrong with the file."""
+    try:
+        tree = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError):
+        return "annotation file missing or not XML: picture left out"
+    objects = []
+    for entry in tree.iter("object"):
+        try:
+            sides = [float(entry.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")]
+            box = [sides[0] - 1, sides[1] - 1, sides[2], sides[3]]
+        except ValueError:
+            box = None
+        name = (entry.findtext("name") or "").strip()
+        objects.append((name, box, entry.findtext("difficult", "0").strip() == "1"))
+    return objects

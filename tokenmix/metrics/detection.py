@@ -1,0 +1,155 @@
+"""COCO's average precision, by COCO's own evaluator."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tokenmix.metrics.base import Metric
+from tokenmix.metrics.classification import NOTHING
+
+_NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # pycocotools' stats 0 to 5
+_KINDS = {"box": "bbox", "mask": "segm"}
+
+
+class CocoAP(Metric):
+    """Detections and annotations as torchvision's dicts -> ``box_AP``, ``box_AP50``, ... and ``mask_AP``, in percent.
+
+    AP is the mean over the classes and the IoU thresholds 0.5, 0.55, ..., 0.95 of the precision at 101 levels of
+    recall, with the 100 best detections of an image; AP50 and AP75 are those of one threshold, APs, APm and APl those
+    of annotations of an ``area`` below 32^2, up to 96^2 and above. pycocotools computes all of it. What
+    does not exist (no annotation to be found) is NaN.
+
+    Args:
+        num_classes: K; labels are 1 .. K.
+        masks: Whether to judge ``masks`` too.
+
+    Raises:
+        ValueError: pycocotools is not installed.
+    """
+
+    def __init__(self, num_classes: int, *, masks: bool = False) -> None:
+        super().__init__((1,))  # images
+        try:
+            import pycocotools.cocoeval  # noqa: F401
+        except ImportError as error:
+            raise ValueError("COCO's AP needs pycocotools: pip install 'tokenmix[detection]'") from error
+        self.num_classes = num_classes
+        self.kinds = ("box", "mask") if masks else ("box",)
+        self.images: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[int, int]]] = {}
+
+    def update(self, prediction: Sequence[dict[str, Tensor]], batch: dict[str, Any]) -> None:
+        """Add a batch.
+
+        Args:
+            prediction: Of each image ``boxes`` (N, 4) left, top, right, bottom in pixels, ``labels`` (N,), ``scores``
+                (N,), and ``masks`` (N, 1, H, W), probabilities or booleans, of which those above 0.5 are the mask.
+            batch: ``target`` with the same without scores, and ``iscrowd`` (N,), ``area`` (N,), masks (N, H, W);
+                ``size`` (B, 2), ``index`` (B,) and ``mask`` (B,): the images whose ``mask`` is False are left out.
+        """
+        rows = zip(prediction, batch["target"], batch["size"].tolist(), batch["index"].tolist(), strict=True)
+        for (found, target, size, index), counts in zip(rows, batch["mask"].tolist(), strict=True):
+            if counts:
+                truth = self._entries(target, index, ("iscrowd", "area"))
+                self.images[index] = (self._entries(found, index, ("score",)), truth, tuple(size))
+                self.add(torch.ones(1, dtype=self.sums.dtype))
+
+    def _entries(self, values: dict[str, Tensor], index: int, more: Sequence[str]) -> list[dict[str, Any]]:
+        """COCO's entries for the objects in an image."""
+        names = ("boxes", "labels", *(name if name in values else f"{name}s" for name in more))  # "scores" is "score"
+        columns = [values[name].detach().cpu().double().tolist() for name in names]
+        entries = []
+        for (left, top, right, bottom), label, *rest in zip(*columns, strict=True):
+            box = [left, top, right - left, bottom - top]
+            entry = {"image_id": index, "category_id": int(label), "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            entries.append(entry | dict(zip(more, rest, strict=True)))
+        if "mask" in self.kinds:
+            for entry, code in zip(entries, _encoded(values["masks"]), strict=True):
+                entry["segmentation"] = code
+        return entries
+
+    def compute(self) -> dict[str, float]:
+        """``{"box_AP": percent, ...}``, and ``mask_...`` where masks are judged."""
+        judges = self._judges()
+        return {
+            f"{kind}_{name}": _percent(value)
+            for kind, judge in judges.items()
+            for name, value in zip(_NUMBERS, judge.stats, strict=False)
+        }
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """Of each class ``box_AP``, ``box_AP50``, ``box_AP75`` and ``box_precision``, and so for masks.
+
+        The last is the precision at an IoU of 0.5 for each of 101 levels of recall from 0 to 1, in percent: the points
+        of the PR curve. What does not exist is NaN or an empty list.
+        """
+        classes: list[dict[str, Any]] = [{} for _ in range(self.num_classes)]
+        for kind, judge in self._judges().items():
+            precision = judge.eval["precision"][:, :, :, 0, 2]  # (10 thresholds, 101 levels, K)
+            for number, found in enumerate(classes):
+                for name, part in (("AP", slice(None)), ("AP50", slice(0, 1)), ("AP75", slice(5, 6))):
+                    found[f"{kind}_{name}"] = _percent(precision[part, :, number].mean())
+                curve = precision[0, :, number]
+                found[f"{kind}_precision"] = (100 * curve).tolist() if curve[0] >= 0 else []
+        return classes
+
+    def _judges(self) -> dict[str, Any]:
+        """COCO's evaluator of each kind, over the images of all processes."""
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        if not self.total().item():
+            raise ValueError(NOTHING)
+        images = self.images
+        if dist.is_available() and dist.is_initialized():
+            parts: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, images)
+            images = {index: found for part in parts for index, found in part.items()}
+        judges = {}
+        with contextlib.redirect_stdout(io.StringIO()):
+            for kind in self.kinds:
+                truth, found = COCO(), COCO()
+                for side, column in ((truth, 1), (found, 0)):
+                    side.dataset = self._content(images, column, kind)
+                    side.createIndex()
+                judge = COCOeval(truth, found, _KINDS[kind])
+                judge.evaluate()
+                judge.accumulate()
+                judge.summarize()
+                judges[kind] = judge
+        return judges
+
+    def _content(self, images: dict[int, Any], column: int, kind: str) -> dict[str, list[dict[str, Any]]]:
+        """What COCO's file would hold: the annotations (1) or what was found (0), which is as large as its mask."""
+        import pycocotools.mask
+
+        entries = [entry for index in sorted(images) for entry in images[index][column]]
+        if kind == "mask" and column == 0:
+            entries = [entry | {"area": float(pycocotools.mask.area(entry["segmentation"]))} for entry in entries]
+        return {
+            "images": [{"id": index, "height": size[0], "width": size[1]} for index, (*_, size) in images.items()],
+            "categories": [{"id": number} for number in range(1, self.num_classes + 1)],
+            "annotations": [entry | {"id": number} for number, entry in enumerate(entries, 1)],
+        }
+
+
+def _encoded(masks: Tensor) -> list[dict[str, Any]]:
+    """(N, H, W) or (N, 1, H, W) -> COCO's run-length codes"""
+    import pycocotools.mask
+
+    masks = masks[:, 0] if masks.ndim == 4 else masks
+    values = (masks > 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return pycocotools.mask.encode(np.asfortranarray(values))
+
+
+def _percent(value: float) -> float:
+    """COCO's -1 means that there is no such number."""
+    return 100 * float(value) if value > -1 else math.nan

@@ -1,0 +1,67 @@
+"""Metrics of semantic segmentation: how well the areas of the classes overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenmix.metrics.base import Metric
+from tokenmix.metrics.classification import NOTHING
+
+
+class SegmentationOverlap(Metric):
+    """Maps of classes and labels, (H, W) each -> ``mIoU``, ``mAcc`` and ``aAcc`` in percent.
+
+    All three come from one table of counted pixels over all images. IoU: pixels of a class found, over those that are
+    of the class or were taken for it; ``mIoU`` is the mean over the classes that are there or were seen. ``mAcc``: the
+    mean share of a class's pixels that were found, over the classes that are there; ``aAcc``: that of all pixels.
+    Pixels whose label is not 0 .. K-1, such as 255, count for nothing.
+
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__((num_classes * num_classes + 1,), torch.int64)  # the last one counts images
+        self.num_classes = num_classes
+
+    def update(self, prediction: Sequence[Tensor], batch: dict[str, Any]) -> None:
+        """Add a batch of maps, each of the size of its label; those whose ``mask`` is False are left out."""
+        size = self.num_classes
+        for found, label, counts in zip(prediction, batch["label"], batch["mask"].tolist(), strict=True):
+            if not counts:
+                continue
+            valid = (label >= 0) & (label < size)
+            cells = torch.bincount(label[valid] * size + found[valid], minlength=size * size)
+            self.add(torch.cat((cells, cells.new_ones(1))))
+
+    def compute(self) -> dict[str, float]:
+        """``{"mIoU", "mAcc", "aAcc"}`` in percent; NaN where no labelled pixel was seen."""
+        table = self._table()
+        iou, recall = self._shares(table)
+        return {
+            "mIoU": 100 * float(iou[~iou.isnan()].mean()),
+            "mAcc": 100 * float(recall[~recall.isnan()].mean()),
+            "aAcc": 100 * float(table.diagonal().sum() / table.sum()),
+        }
+
+    def by_class(self) -> list[dict[str, float]]:
+        """Each class's ``IoU`` and ``Acc`` in percent, NaN for one that is not there."""
+        pairs = zip(*(share.tolist() for share in self._shares(self._table())), strict=True)
+        return [{"IoU": 100 * iou, "Acc": 100 * recall} for iou, recall in pairs]
+
+    def _table(self) -> Tensor:
+        """(K, K) float64 counts; rows are the true classes."""
+        *cells, images = self.total().tolist()
+        if not images:
+            raise ValueError(NOTHING)
+        return torch.tensor(cells, dtype=torch.float64).view(self.num_classes, self.num_classes)
+
+    @staticmethod
+    def _shares(table: Tensor) -> tuple[Tensor, Tensor]:
+        """IoU and recall of each class, (K,) each, NaN where 0 / 0."""
+        hits, there, seen = table.diagonal(), table.sum(1), table.sum(0)
+        return hits / (there + seen - hits), hits / there
