@@ -89,8 +89,7 @@ def test_only_backbones_import_timms_registry() -> None:
         text = path.read_text(encoding="utf-8")
         if room(module_name(path)) != "backbones":
             assert "register_model" not in text, path
-        if path.name != "learner.py":  # only timm can convert its own norms to synchronised ones
-            assert "timm.layers" not in text, path
+        assert "timm.layers" not in text, path
         assert "timm.models._" not in text, path
 
 

@@ -17,7 +17,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from tests.dense_toys import write_coco, write_plain
 from tests.scramble import scramble
 from tests.test_train_resume import killed, outcome, same
-from tests.train_toys import toy_recipe
+from tests.train_toys import checkpoint, toy_recipe
 from tokenmix.data import load_data
 from tokenmix.recipes import Recipe
 from tokenmix.recipes.recipe import override
@@ -114,7 +114,7 @@ def test_segmentation_in_parts_is_the_whole(tmp_path, sets) -> None:
         quiet = {"progress": False, "log": lambda line: None}
         rows = recipe("segmentation", epochs=2, accumulate=accumulate, augment="standard")
         fit(rows, sets["segmentation"], out, model=model, **quiet)
-        weights.append(torch.load(out / "last.pt", weights_only=True)["task"])
+        weights.append(checkpoint(out)["task"])
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-9)
 

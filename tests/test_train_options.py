@@ -22,6 +22,7 @@ from tokenmix.tasks import Classification
 from tokenmix.train import fit, load_run
 from tokenmix.train.loop import _Run
 from tokenmix.train.mixing import Mixing
+from tokenmix.train.model import synchronise
 from tokenmix.train.optimizer import make_optimizer
 from tokenmix.train.schedule import Calendar, learning_rate
 
@@ -245,6 +246,19 @@ def test_the_scale_of_half_precision_falls_without_counting_as_bad(tmp_path, mon
     assert found.learner.scaler.state_dict()["scale"] <= 65536
     content = checkpoint(tmp_path)
     assert content["scaler"] == found.learner.scaler.state_dict()
+
+
+def test_synchronised_norms() -> None:
+    model = timm.create_model("mixernet_pico", **TINY["model_args"])
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    keys = list(model.state_dict())
+    synchronise(model, torch.device("meta"))
+    assert all(type(model.get_submodule(name)) is nn.SyncBatchNorm for name in names)
+    assert (len(names) > 4, list(model.state_dict())) == (True, keys)
+    with pytest.raises(ValueError, match="cannot synchronise the model's BatchNormAct2d"):
+        synchronise(timm.create_model("efficientnet_b0"), torch.device("meta"))
+    with pytest.raises(ValueError, match="on GPUs only; set sync_batchnorm=False"):
+        synchronise(model, torch.device("cpu"))
 
 
 def test_compiled(tmp_path, monkeypatch) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -21,7 +20,14 @@ from tokenmix.train.distill import Teacher
 from tokenmix.train.distributed import Group, laid_out
 from tokenmix.train.ema import Average
 from tokenmix.train.mixing import Mixing
-from tokenmix.train.model import build_model, classifier_of, initial_weights, make_task, preparation
+from tokenmix.train.model import (
+    build_model,
+    classifier_of,
+    initial_weights,
+    make_task,
+    preparation,
+    synchronise,
+)
 from tokenmix.train.optimizer import make_optimizer
 
 
@@ -58,12 +64,7 @@ class Learner:
             network.set_grad_checkpointing(True)
         task: Task = make_task(recipe, network, self.classes)
         if recipe.sync_batchnorm and group.world > 1:
-            if self.device.type == "cpu":
-                raise ValueError(
-                    "recipe key 'sync_batchnorm': torch synchronises batch norm on GPUs only; "
-                    "set sync_batchnorm=False or use device='cuda'"
-                )
-            task = convert_sync_batchnorm(task)  # timm's also knows its norms with an activation inside
+            synchronise(task, self.device)
         layout = torch.channels_last if recipe.channels_last else torch.preserve_format
         self.task = task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
         self.average = Average(self.task, recipe.ema_decay) if recipe.ema_decay else None

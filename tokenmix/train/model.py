@@ -8,6 +8,7 @@ from inspect import signature
 from typing import Any
 
 import timm
+import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -116,3 +117,23 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     paths = {posixpath.commonpath(found) for found in inside} - {""}
     found = [model.get_submodule(path.replace("/", ".")) for path in sorted(paths, key=lambda path: -path.count("/"))]
     return [layer for layer in found if not isinstance(layer, nn.ModuleList | nn.ModuleDict)]  # those have no forward
+
+
+def synchronise(module: nn.Module, device: torch.device) -> None:
+    """Let the batch norms in the module, in place, take their statistics over the images of all processes.
+
+    Raises:
+        ValueError: torch cannot do that on this device, or a norm does more than normalise.
+    """
+    if device.type == "cpu":
+        raise ValueError(
+            "recipe key 'sync_batchnorm': torch synchronises batch norm on GPUs only; set sync_batchnorm=False or use "
+            "device='cuda'"
+        )
+    known = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    for child in module.modules():
+        if isinstance(child, known) and type(child) not in known:  # torch would drop what is added, such as timm's act
+            raise ValueError(
+                f"recipe key 'sync_batchnorm': torch cannot synchronise the model's {type(child).__name__}"
+            )
+    nn.SyncBatchNorm.convert_sync_batchnorm(module)

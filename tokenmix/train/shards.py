@@ -40,8 +40,7 @@ def write(folder: Path, content: dict[str, Any], group: Group) -> None:
     tensors: dict[str, DTensor] = {}
     rest = _split(content, "", tensors)
     try:
-        with warnings.catch_warnings():
-            dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except dcp.CheckpointException as error:
         causes = [cause for cause, _ in error.failures.values()]
         raise next(filter(is_full, causes), causes[0]) from None
@@ -62,8 +61,8 @@ def read(folder: Path, group: Group) -> dict[str, Any]:
     rest = torch.load(folder / REST, map_location="cpu", weights_only=True)
     tensors: dict[str, Tensor] = {}
     content = _join(rest, tensors, group)
-    with warnings.catch_warnings():  # that it reads alone, which is meant
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process alone is what is meant
         dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=group.mesh is None)
     return content
 
