@@ -17,7 +17,7 @@ import torch
 from tests.train_toys import Exact, toy_data
 from tokenmix.cli import main
 from tokenmix.data import Loader
-from tokenmix.evaluate import evaluate
+from tokenmix.evaluate import evaluate, find_device
 from tokenmix.metrics import Answered, Answers, Calibration
 from tokenmix.report.results import COLUMNS, add_result, class_rows, write_predictions
 from tokenmix.tasks import Classification
@@ -169,3 +169,11 @@ def test_the_command_under_torchrun(run_folder, tmp_path, capsys) -> None:
     for name, value in alone.items():
         wanted = value if name == "classes" or isinstance(value, str) else pytest.approx(value, abs=1e-4)
         assert together[name] == wanted, name
+
+
+def test_a_device_is_found_or_named() -> None:
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert find_device("cpu") == torch.device("cpu")
+    for name in ("cuda:99", "nonsense", "xpu:0"):
+        with pytest.raises(ValueError, match=f"device '{name}': torch finds no such device here"):
+            find_device(name)

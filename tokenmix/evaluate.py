@@ -13,14 +13,19 @@ from tokenmix.tasks import Batch, Task, to_device
 
 
 def find_device(name: torch.device | str) -> torch.device:
-    """The device of that name, which works here.
+    """The device of that name, which works here; ``"auto"`` is a CUDA GPU where there is one, else the CPU.
 
     Raises:
         ValueError: There is no such device.
     """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device.type != "cuda":
+            torch.empty(0, device=device)
+        elif (device.index or 0) >= torch.cuda.device_count():  # not tried: it would take memory of the first GPU
+            raise RuntimeError(f"there are {torch.cuda.device_count()}")
     except (RuntimeError, AssertionError) as error:  # torch raises both, and in many lines
         what = "CUDA GPU" if str(name) == "cuda" else "such device"
         raise ValueError(f"device {str(name)!r}: torch finds no {what} here; use 'cpu'") from error

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", choices=SPLITS, default="test", help="default: %(default)s")
     add("--seed", type=int, default=0, help="of the split of a folder that has none; the training run's")
     add("--batch-size", type=int, default=64, metavar="N")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     add("--workers", type=int, default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add("--results", metavar="FILE.csv", help="put a row into a table like timm's results-imagenet.csv")

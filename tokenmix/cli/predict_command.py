@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("images", nargs="+", metavar="IMAGE", help="picture files")
     add("--model", required=True, help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
     add("--top", type=int, default=5, metavar="K", help="how many classes to show (default: %(default)s)")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     add("--json", action="store_true", help="print the answers as JSON")
 
 

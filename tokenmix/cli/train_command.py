@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("settings", nargs="*", default=[], metavar="KEY=VALUE", help="overrides: epochs=3 model_args.mixers=pool")
     add("--data", help="digits, an image folder, cifar10, ..., or hf:owner/name (default: the recipe's)")
     add("--out", default="runs/train", metavar="DIR", help="the run's folder (default: %(default)s)")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     add("--workers", type=int, default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add(

@@ -34,6 +34,7 @@ def affnet_et() -> Recipe:
         augment="imagenet",  # random crop and mirroring, nothing else
         precision="float16",
         channels_last=True,
+        sync_batchnorm=True,
     )
 
 
