@@ -8,12 +8,14 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
+import tokenmix
 from tests.dense_toys import write_coco, write_plain
 from tests.scramble import scramble
 from tests.test_train_resume import killed, outcome, same
@@ -100,6 +102,22 @@ def test_training_learns_and_comes_back_from_death(tmp_path, monkeypatch, sets, 
     killed(tmp_path / "killed", monkeypatch, "step", 3, rows, **options)
     fit(rows, out=tmp_path / "killed", **options, **quiet)
     assert same(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("task", "head"), [("segmentation", "semantic_fpn"), ("detection", "ssdlite"), ("instances", "mask_rcnn")]
+)
+def test_a_head_that_the_recipe_names(tmp_path, sets, task, head) -> None:
+    small = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "mixers": "pool"}
+    rows = recipe(task, epochs=1, model="mixernet_pico", model_args=small, head=head, drop_path_rate=0.1)
+    result = fit(rows, sets[task], tmp_path, progress=False, log=lambda line: None)
+    model = tokenmix.load_checkpoint(result.best_weights)
+    assert model.num_classes == len(sets[task].classes)
+    for name, value in load_file(result.best_weights).items():
+        torch.testing.assert_close(model.state_dict()[name], value)
+    other = "ssdlite" if task == "segmentation" else "upernet"
+    with pytest.raises(ValueError, match=f"'head': {other} is for the task"):
+        recipe(task, model="mixernet_pico", head=other)
 
 
 def test_segmentation_in_parts_is_the_whole(tmp_path, sets) -> None:

@@ -163,7 +163,7 @@ def _check_model(recipe: Recipe, classes: int) -> None:
     """
     # A model that cannot be made without weights is left to its run.
     with contextlib.suppress(RuntimeError), torch.device("meta"):
-        build_model(recipe.model, classes, **recipe.model_args)
+        build_model(recipe.model, classes, head=recipe.head, **recipe.model_args)
 
 
 def _row(name: str, point: Point, outcome: Outcome, metric: str) -> dict[str, Any]:

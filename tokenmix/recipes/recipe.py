@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from tokenmix.data.dense.augment import DENSE_AUGMENTS
 from tokenmix.data.transforms import AUGMENTS, CROP_INTERPOLATIONS, is_rand_augment
+from tokenmix.heads import HEADS
 from tokenmix.names import unknown
 from tokenmix.tasks import DISTILLS, TASKS
 
@@ -65,6 +66,8 @@ class Recipe:
         model_args: Further arguments for it; JSON values only, tuples become lists.
         weights: Where the training starts: None, fresh weights; ``pretrained``, those that timm downloads for the
             model; or a file or run folder for ``tokenmix.load_checkpoint``. A classifier for other classes is left out.
+        head: A name in ``tokenmix.heads.HEADS`` for a segmenter or detector, of which ``model`` is the backbone;
+            ``model_args`` may then hold the head's options too. None: ``model`` as it is.
         task: A name in ``tokenmix.tasks.TASKS``.
         task_args: Further arguments of it, such as ``aux_weight`` of segmentation; JSON values only.
         data: What ``tokenmix.data.load_data`` takes.
@@ -136,6 +139,7 @@ class Recipe:
     model: str
     model_args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    head: str | None = field(default=None, metadata=_choice(HEADS))
     task: str = field(default="classification", metadata=_choice(TASKS))
     task_args: dict[str, Any] = field(default_factory=dict)
     data: str = "digits"
@@ -224,6 +228,10 @@ class Recipe:
                 )
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError("recipe keys 'warmup_epochs' and 'warmup_steps' exclude each other: set one of them to 0")
+        if self.head is not None and HEADS[self.head].task != self.task:
+            raise ValueError(
+                f"recipe key 'head': {self.head} is for the task {HEADS[self.head].task!r}, but task is {self.task!r}"
+            )
         if self.teacher_weights is not None and self.teacher is None:
             raise ValueError("recipe key 'teacher_weights' needs 'teacher', the timm name of the model they belong to")
 

@@ -322,6 +322,7 @@ class _Run:
         info = {
             "model": self.recipe.model,
             "model_args": self.recipe.model_args,
+            "head": self.recipe.head,
             "task": self.recipe.task,
             "classes": list(self.data.classes),
             "image_size": self.recipe.image_size,

@@ -14,19 +14,26 @@ from torch import Tensor, nn
 
 from tokenmix.checkpoints import downloading, load_checkpoint, our_models, read_info, weights_file
 from tokenmix.data import DataSet
+from tokenmix.heads import make_dense
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks import TASKS, Task
 
 
-def build_model(name: str, num_classes: int, **arguments: Any) -> nn.Module:
+def build_model(name: str, num_classes: int, *, head: str | None = None, **arguments: Any) -> nn.Module:
     """A model of timm's registry, which includes ours, with fresh weights; arguments that are None are left out.
 
+    With the ``head`` of a dense task it is the backbone of that.
+
     Raises:
-        ValueError: There is no such model.
+        ValueError: There is no such model or head.
     """
     if not timm.is_model(name) and ":" not in name:  # "hf-hub:owner/name" is timm's way to name one on the hub
         raise ValueError(unknown("model", name, our_models()))
+    if head is not None:
+        return make_dense(
+            head, name, num_classes, **{key: value for key, value in arguments.items() if value is not None}
+        )
     return timm.create_model(name, num_classes=num_classes, **arguments)
 
 
@@ -66,7 +73,8 @@ def initial_weights(recipe: Recipe, classes: Sequence[str]) -> dict[str, Tensor]
             f"{recipe.model} has no published weights to download: give a file, weights=FILE, or weights=None"
         )
     with downloading(recipe.model):
-        return build_model(recipe.model, len(classes), pretrained=True, **recipe.model_args).state_dict()
+        model = build_model(recipe.model, len(classes), head=recipe.head, pretrained=True, **recipe.model_args)
+    return model.state_dict()
 
 
 def classifier_of(model: nn.Module) -> list[nn.Module]:
