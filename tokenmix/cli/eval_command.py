@@ -48,9 +48,10 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"{path}: the table's name must end in .csv")
     if args.results:
         read_results(args.results)  # a mistake is told before the work
+    device = find_device(args.device)
     opened = open_model(args.model)
     log = (lambda line: None) if args.json or not speaks() else print
-    with processes(find_device(args.device)) as group:
+    with processes(device) as group:
         data = load_data(args.data, seed=args.seed, download=args.download, log=log)
         if opened.classes is not None and opened.classes != data.classes:
             missing = [name for name in data.classes if name not in opened.classes]

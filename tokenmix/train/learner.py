@@ -48,7 +48,11 @@ class Learner:
         self.recipe, self.group, self.device = recipe, group, group.device
         self.classes, self.names = len(data.classes), data.classes
         torch.manual_seed(recipe.seed)
-        given = {"head": recipe.head, "drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
+        given: dict[str, Any] = {
+            "head": recipe.head,
+            "drop_rate": recipe.drop_rate,
+            "drop_path_rate": recipe.drop_path_rate,
+        }
         network: Any = model() if model else build_model(recipe.model, self.classes, **given, **recipe.model_args)
         self.preparation = preparation(recipe, data, network)
         self.mixing = Mixing(recipe, self.classes) if recipe.mixup or recipe.cutmix else None
