@@ -259,7 +259,7 @@ fit(toy_recipe(epochs=40), toy_data(), sys.argv[1], model=toy_model, checkpoint_
 
 def test_a_real_sigkill(tmp_path) -> None:
     root = Path(__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}  # as many threads as here
     run(tmp_path / "whole", toy_recipe(epochs=40))
     out, generator = tmp_path / "killed", random.Random(0)
     for _ in range(2):

@@ -123,7 +123,9 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     groups = group_parameters(model, matcher(coarse=False)).values()
     inside = ([name.rpartition(".")[0].replace(".", "/") for name in names] for names in groups)
     paths = {posixpath.commonpath(found) for found in inside} - {""}
-    found = [model.get_submodule(path.replace("/", ".")) for path in sorted(paths, key=lambda path: -path.count("/"))]
+    found = [
+        model.get_submodule(path.replace("/", ".")) for path in sorted(paths, key=lambda path: (-path.count("/"), path))
+    ]
     return [layer for layer in found if not isinstance(layer, nn.ModuleList | nn.ModuleDict)]  # those have no forward
 
 
