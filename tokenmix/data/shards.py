@@ -63,7 +63,7 @@ class Shard:
         with self._locked("contents"):
             contents, broken = self._remembered()
             if contents is None:
-                contents = read_contents(self.path())
+                contents = self._read_contents()
                 self._remember(contents, None)
             if check and broken is None:
                 broken = self._broken(contents)
@@ -73,6 +73,15 @@ class Shard:
         bad = {name for name, _ in broken}
         good = [sample for sample in contents.samples if sample.name not in bad]
         return contents._replace(samples=good, skipped=contents.skipped + broken)
+
+    def _read_contents(self) -> Contents:
+        while True:
+            try:
+                return read_contents(self.path())
+            except FileNotFoundError:
+                if not is_stream(self.source):
+                    raise
+                # Removed to make room, between fetching and reading it.
 
     def read(self, offset: int, size: int) -> bytes:
         """The ``size`` bytes at ``offset``, fewer where the file is shorter.

@@ -85,7 +85,7 @@ def _members(file: BinaryIO, length: int, damage: list[str]) -> Iterator[_Member
                     return
                 folder, _, base = member.name.rpartition("/")
                 stem, dot, kind = base.partition(".")
-                about = base == member.name and base.startswith("__")  # WebDataset's own notes: __meta__.json
+                about = base == member.name and re.fullmatch("__.+__", stem)  # WebDataset's own notes: __meta__.json
                 if member.isreg() and not member.sparse and stem and dot and not about:
                     key = f"{folder}/{stem}" if folder else stem
                     yield _Member(key, kind.lower(), member.name, member.offset_data, member.size)
