@@ -136,7 +136,7 @@ def scaling(found: dict[str, Any]) -> str:
         ),
         "### Data",
         table(
-            ("recipe", "images/s on one core, measured", "kB per JPEG"),
+            ("recipe", "images/s of a core's own time", "kB per JPEG"),
             (
                 (f"`{row['recipe']}`", f"{row['images_per_core_s']:.0f}", f"{row['jpeg_bytes'] / 1e3:.0f}")
                 for row in found["data"]

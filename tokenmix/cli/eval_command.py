@@ -13,6 +13,7 @@ from typing import Any
 from tokenmix.checkpoints import open_model
 from tokenmix.cli.output import print_json, table
 from tokenmix.data import ImageSet, Loader, load_data
+from tokenmix.data.loader import named_deaths
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.metrics import Answers, Calibration
 from tokenmix.names import unknown
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     device = find_device(args.device)
     opened = open_model(args.model)
     log = (lambda line: None) if args.json or not speaks() else print
-    with processes(device) as group:
+    with named_deaths(), processes(device) as group:
         data = load_data(args.data, seed=args.seed, download=args.download, log=log)
         if opened.classes is not None and opened.classes != data.classes:
             missing = [name for name in data.classes if name not in opened.classes]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -268,10 +270,15 @@ class _Plan(Sampler):
         return len(self.keys)
 
 
-def _alive(loader: DataLoader) -> Iterator[Any]:
-    """What the workers make, or a clear error when one of them dies."""
+@contextlib.contextmanager
+def named_deaths() -> Iterator[None]:
+    """Say clearly that a worker has died; torch tells it by a signal, whose handler raises wherever the program is.
+
+    Raises:
+        ChildProcessError: That happened inside.
+    """
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -279,6 +286,18 @@ def _alive(loader: DataLoader) -> Iterator[Any]:
             "a process that loads images has died, perhaps for want of memory; the same command continues, "
             "with fewer workers (--workers) in less memory"
         ) from error
+
+
+def _alive(loader: DataLoader) -> Iterator[Any]:
+    """What the workers make, or a clear error when one of them dies."""
+    with named_deaths():
+        try:
+            yield from loader
+        except (ConnectionError, EOFError) as error:
+            if str(error).startswith("Caught "):  # raised in a worker that lives
+                raise
+            time.sleep(0.2)  # the signal comes now, if it has not come yet
+            raise RuntimeError("a DataLoader worker left its batch half sent") from error
 
 
 class _Ahead(Dataset):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data import Augment, DataSet, Loader
-from tokenmix.data.loader import BaseLoader
+from tokenmix.data.loader import BaseLoader, named_deaths
 from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
@@ -149,7 +149,7 @@ def fit(
         generators = [torch.cuda.current_device() if group.device.index is None else group.device.index] if cuda else []
         if not group.first:
             log, progress = _silent, False
-        with ExitStack() as stack, torch.random.fork_rng(devices=generators), held_signals() as signals:
+        with ExitStack() as stack, named_deaths(), torch.random.fork_rng(devices=generators), held_signals() as signals:
             wait_s = LOCK_S if group.world > 1 else 0.0
             group.once(lambda: stack.enter_context(locked(out, wait_s=wait_s)) and None)
             checkpoints = Checkpoints(out, keep)
