@@ -105,7 +105,8 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
     torch.testing.assert_close(losses, expected, rtol=0, atol=tolerance)
     for row, epoch in zip(result.history, epochs, strict=True):
         assert row["val_top1"] == pytest.approx(epoch["val_top1"], abs=1e-9)
-        assert row["val_loss"] == pytest.approx(epoch["val_loss"], abs=max(tolerance, 1e-6))  # a float32 metric
+        near = 1e-6 if dtype == torch.float64 else 1e-4  # the metric is float32, and so are the weights that differ
+        assert row["val_loss"] == pytest.approx(epoch["val_loss"], abs=near)
     kept, _ = load_run(out, model=make(recipe, dtype))
     weights = epochs[result.best["epoch"] - 1]["weights"]
     torch.testing.assert_close(kept.state_dict(), weights, rtol=0, atol=weights_to)
