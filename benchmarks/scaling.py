@@ -33,11 +33,12 @@ from tokenmix.bench.cost import cost
 from tokenmix.bench.machine import describe
 from tokenmix.bench.sockets import sent_bytes
 from tokenmix.bench.speed import interleave
-from tokenmix.data import ArrayImages, Augment, DataSet, Loader, load_data
+from tokenmix.data import ArrayImages, DataSet, Loader, load_data
 from tokenmix.files import atomic_path, write_json
 from tokenmix.recipes import make_recipe
 from tokenmix.train import fit
 from tokenmix.train.learner import Learner
+from tokenmix.train.model import make_augment
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = (
@@ -148,14 +149,7 @@ def data_path(rounds: int) -> list[dict[str, Any]]:
         rows = []
         for name in ("basic", "affnet_s", "casvit_m", "dsm_s", "ffnet_3"):
             recipe = make_recipe(name)
-            augment = Augment(
-                name=recipe.augment,
-                crop_scale=recipe.crop_scale,
-                crop_interpolation=recipe.crop_interpolation,
-                rand_augment=recipe.rand_augment,
-                color_jitter=recipe.color_jitter,
-                erase_rate=recipe.erase_rate,
-            )
+            augment = make_augment(recipe)
             px = recipe.image_size or 224
             shape: dict[str, Any] = {"batch_size": 16, "image_size": px, "mean": data.mean, "std": data.std}
             loader = Loader(data.train, train=True, augment=augment, **shape)

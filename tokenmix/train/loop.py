@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
-from tokenmix.data import Augment, DataSet, Loader
+from tokenmix.data import DataSet, Loader
 from tokenmix.data.loader import BaseLoader, named_deaths
 from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate, find_device
@@ -36,6 +36,7 @@ from tokenmix.train.dense import dense_loaders
 from tokenmix.train.distributed import TIMEOUT_S, Group, processes
 from tokenmix.train.learner import Learner
 from tokenmix.train.log import Progress, pace
+from tokenmix.train.model import make_augment
 from tokenmix.train.publish import Publisher
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
@@ -231,14 +232,7 @@ class _Run:
             "world": self.group.world,
             **self.learner.preparation,
         }
-        augment = Augment(
-            name=recipe.augment,
-            crop_scale=recipe.crop_scale,
-            crop_interpolation=recipe.crop_interpolation,
-            rand_augment=recipe.rand_augment,
-            color_jitter=recipe.color_jitter,
-            erase_rate=recipe.erase_rate,
-        )
+        augment = make_augment(recipe)
         train = Loader(data.train, train=True, augment=augment, multi_scale=recipe.multi_scale, **shape)
         return train, Loader(data.val, train=False, **shape)
 

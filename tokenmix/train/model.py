@@ -13,7 +13,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from tokenmix.checkpoints import downloading, load_checkpoint, our_models, read_info, weights_file
-from tokenmix.data import DataSet
+from tokenmix.data import Augment, DataSet
 from tokenmix.heads import make_dense
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe
@@ -87,6 +87,18 @@ def classifier_of(model: nn.Module) -> list[nn.Module]:
         raise ValueError("the model has no get_classifier(): set freeze_epochs=0")
     classifier = found()
     return list(classifier) if isinstance(classifier, tuple) else [classifier]
+
+
+def make_augment(recipe: Recipe) -> Augment:
+    """What the recipe does to classification's training images."""
+    return Augment(
+        name=recipe.augment,
+        crop_scale=recipe.crop_scale,
+        crop_interpolation=recipe.crop_interpolation,
+        rand_augment=recipe.rand_augment,
+        color_jitter=recipe.color_jitter,
+        erase_rate=recipe.erase_rate,
+    )
 
 
 def preparation(recipe: Recipe, data: DataSet, model: nn.Module) -> dict[str, Any]:
