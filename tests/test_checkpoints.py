@@ -209,7 +209,7 @@ def test_open_model_takes_files_folders_and_names(tmp_path) -> None:
     ):
         open_model("casvit_xss")
     torch.save(official("casvit_xs_fork"), tmp_path / "fork.pth")
-    with pytest.raises(CheckpointError, match="a backbone for dense tasks, not a classifier"):
+    with pytest.raises(CheckpointError, match="a backbone for dense tasks without a head"):
         open_model(tmp_path / "fork.pth")
 
 

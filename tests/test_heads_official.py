@@ -160,8 +160,11 @@ def test_files_there_and_back(name: str, tmp_path) -> None:
     assert same(torch.load(tmp_path / "theirs.pth", weights_only=True)["state_dict"], official(name))
     torch.save(again.state_dict(), tmp_path / "own.pth")
     assert same(load_checkpoint(tmp_path / "own.pth", **args).state_dict(), again.state_dict())
-    with pytest.raises(CheckpointError, match=r"a model with a \w+ head, not a classifier"):
-        open_model(tmp_path / "ours.safetensors")
+    opened = open_model(tmp_path / "ours.safetensors")
+    assert opened.task == ("detection" if opened.head == "ssdlite" else "segmentation")
+    assert opened.crop_mode == ("squash" if opened.head == "ssdlite" else "fit")
+    with pytest.raises(CheckpointError, match=r"holds a model for \w+ \(head \w+\), and what is needed here is for cl"):
+        open_model(tmp_path / "ours.safetensors", tasks=("classification",))
 
 
 @pytest.mark.parametrize("name", FAST[1:])

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import Levels
 from tokenmix.heads.official import DENSE
 from tokenmix.names import unknown
+from tokenmix.tasks import TASKS
 
 __all__ = ["CheckpointError", "Opened", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
 
@@ -76,18 +77,25 @@ class Opened:
 
     Attributes:
         model: In eval mode.
-        name: Its architecture.
+        name: Its architecture; of a dense model its backbone's.
+        task: What it does, a name in ``tokenmix.tasks.TASKS``.
+        head: Of a dense model, a name in ``tokenmix.heads.HEADS``.
+        task_args: What its training told the task, such as the windows of a segmentation.
         classes: Their names, or None if nobody knows them.
         image_size: Height and width in pixels.
         mean: Of the values in 0..1, per channel.
         std: Of the values in 0..1, per channel.
         crop_pct: The share of the shorter side that is kept.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
-        crop_mode: ``"center"`` or ``"squash"``, see ``tokenmix.data.resize_and_crop``.
+        crop_mode: ``"center"`` or ``"squash"``, see ``tokenmix.data.resize_and_crop``; of a dense model ``"squash"`` or
+            ``"fit"``, the short side is the size's shorter one, unless the long side would pass its longer one.
     """
 
     model: nn.Module
     name: str
+    task: str
+    head: str | None
+    task_args: dict[str, Any]
     classes: list[str] | None
     image_size: tuple[int, int]
     mean: tuple[float, ...]
@@ -103,21 +111,30 @@ class Opened:
         return {name: getattr(self, name) for name in names}
 
 
-def open_model(source: str | os.PathLike[str], **model_args: Any) -> Opened:
-    """A trained classifier: all files that `load_checkpoint` takes, or a model's name in timm's registry or on a hub.
+def open_model(source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(TASKS), **model_args: Any) -> Opened:
+    """A trained model: all files that `load_checkpoint` takes, or a model's name in timm's registry or on a hub.
 
     A name gets the published weights where its configuration has an address, else random ones with a warning.
 
+    Args:
+        source: The file, run folder or name.
+        tasks: Those that the caller can deal with.
+        **model_args: See `load_checkpoint`.
+
     Raises:
-        CheckpointError: If there is neither such a file nor such a model, or it is no classifier that can be loaded.
+        CheckpointError: If there is neither such a file nor such a model, it cannot be loaded, or has another task.
     """
     name = os.fspath(source)
     hub = name.startswith(("hf-hub:", "local-dir:"))  # timm's way to name a repository or a folder in its format
     if os.path.exists(name):
         loaded = _load(source, True, model_args)
-        if isinstance(loaded.model, Levels) or loaded.what.head is not None:
-            kind = f"a model with a {loaded.what.head} head" if loaded.what.head else "a backbone for dense tasks"
-            raise CheckpointError(f"{name}: holds {kind}, not a classifier; use load_checkpoint")
+        if isinstance(loaded.model, Levels):
+            raise CheckpointError(f"{name}: holds a backbone for dense tasks without a head; use load_checkpoint")
+        head = loaded.what.head
+        task = "classification" if head is None else HEADS[head].task
+        if task not in tasks:
+            kind = "a classifier" if head is None else f"a model for {task} (head {head})"
+            raise CheckpointError(f"{name}: holds {kind}, and what is needed here is for {' or '.join(tasks)}")
         name = loaded.what.variant
     else:
         if not hub and not timm.is_model(name):
@@ -128,12 +145,17 @@ def open_model(source: str | os.PathLike[str], **model_args: Any) -> Opened:
         with downloading(name):
             loaded = _build(Official(name, model_args), {}, pretrained=pretrained)
         loaded.model.eval()
-    info, cfg = loaded.info, loaded.cfg
+    info, cfg, head = loaded.info, loaded.cfg, loaded.what.head
+    if head is not None:
+        cfg = {**cfg, "input_size": (3, *HEADS[head].image_size), "crop_pct": 1.0, "crop_mode": HEADS[head].crop_mode}
     height, width = info.get("image_size") or cfg["input_size"][1:]
     mode = info.get("crop_mode") if "crop_pct" in info else cfg.get("crop_mode")  # a run without it was centred
     return Opened(
         loaded.model,
         name,
+        "classification" if head is None else HEADS[head].task,
+        head,
+        info.get("task_args") or {},
         info.get("classes") or cfg.get("label_names"),
         (int(height), int(width)),
         tuple(info.get("mean") or cfg["mean"]),

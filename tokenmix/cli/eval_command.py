@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     if args.results:
         read_results(args.results)  # a mistake is told before the work
     device = find_device(args.device)
-    opened = open_model(args.model)
+    opened = open_model(args.model, tasks=("classification",))
     log = (lambda line: None) if args.json or not speaks() else print
     with named_deaths(), processes(device) as group:
         data = load_data(args.data, seed=args.seed, download=args.download, log=log)

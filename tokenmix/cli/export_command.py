@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     path = Path(args.out)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file with --out")
-    opened = open_model(args.model)
+    opened = open_model(args.model, tasks=("classification",))
     size = (args.image_size, args.image_size) if args.image_size is not None else opened.image_size
     kind = opened.preparation
     images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))

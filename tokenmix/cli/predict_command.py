@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     if args.top < 1:
         raise ValueError(f"--top must be 1 or more, got {args.top}")
     device = find_device(args.device)
-    opened = open_model(args.model)
+    opened = open_model(args.model, tasks=("classification",))
     model = opened.model.to(device)
     answers, broken = [], []
     for path in args.images:

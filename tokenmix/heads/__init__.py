@@ -24,22 +24,30 @@ class HeadInfo:
         build: ``(backbone, num_classes, *, <options>, **backbone_args) -> nn.Module``.
         task: ``"segmentation"``, ``"detection"`` or ``"instances"`` (boxes and masks).
         paper: Where it comes from.
+        image_size: (height, width) in pixels in which the papers evaluate it.
+        crop_mode: How pictures get there: ``"squash"``, whatever their shape, or ``"fit"``, which keeps it.
     """
 
     build: Callable[..., nn.Module]
     task: str
     paper: str
+    image_size: tuple[int, int]
+    crop_mode: str = "fit"
 
 
 HEADS: dict[str, HeadInfo] = {
-    "deeplabv3": HeadInfo(deeplab.deeplabv3, "segmentation", "DeepLabv3, arXiv:1706.05587"),
-    "semantic_fpn": HeadInfo(fpn.semantic_fpn, "segmentation", "Panoptic FPN, arXiv:1901.02446"),
-    "upernet": HeadInfo(upernet.upernet, "segmentation", "UPerNet, arXiv:1807.10221"),
-    "ffnet_seg": HeadInfo(ffnet_seg.ffnet_seg, "segmentation", "MetaMixer/FFNet, arXiv:2406.02021"),
-    "ssdlite": HeadInfo(ssdlite.ssdlite, "detection", "SSD, arXiv:1512.02325; SSDLite, arXiv:1801.04381"),
-    "retinanet": HeadInfo(detectors.retinanet, "detection", "RetinaNet, arXiv:1708.02002"),
-    "mask_rcnn": HeadInfo(detectors.mask_rcnn, "instances", "Mask R-CNN, arXiv:1703.06870"),
-    "cascade_mask_rcnn": HeadInfo(detectors.cascade_mask_rcnn, "instances", "Cascade R-CNN, arXiv:1906.09756"),
+    "deeplabv3": HeadInfo(deeplab.deeplabv3, "segmentation", "DeepLabv3, arXiv:1706.05587", (512, 512)),
+    "semantic_fpn": HeadInfo(fpn.semantic_fpn, "segmentation", "Panoptic FPN, arXiv:1901.02446", (512, 2048)),
+    "upernet": HeadInfo(upernet.upernet, "segmentation", "UPerNet, arXiv:1807.10221", (512, 2048)),
+    "ffnet_seg": HeadInfo(ffnet_seg.ffnet_seg, "segmentation", "MetaMixer/FFNet, arXiv:2406.02021", (512, 2048)),
+    "ssdlite": HeadInfo(
+        ssdlite.ssdlite, "detection", "SSD, arXiv:1512.02325; SSDLite, arXiv:1801.04381", (320, 320), "squash"
+    ),
+    "retinanet": HeadInfo(detectors.retinanet, "detection", "RetinaNet, arXiv:1708.02002", (800, 1333)),
+    "mask_rcnn": HeadInfo(detectors.mask_rcnn, "instances", "Mask R-CNN, arXiv:1703.06870", (800, 1333)),
+    "cascade_mask_rcnn": HeadInfo(
+        detectors.cascade_mask_rcnn, "instances", "Cascade R-CNN, arXiv:1906.09756", (800, 1333)
+    ),
 }
 
 

@@ -63,7 +63,7 @@ def _open(
     """The teacher, and the mean and standard deviation of its images."""
     model: Any
     if weights is None:
-        opened = open_model(name)
+        opened = open_model(name, tasks=("classification",))
         model, statistics = opened.model, (opened.mean, opened.std)
     else:
         if not timm.is_model(name):

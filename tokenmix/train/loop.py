@@ -318,6 +318,7 @@ class _Run:
             "model_args": self.recipe.model_args,
             "head": self.recipe.head,
             "task": self.recipe.task,
+            "task_args": self.recipe.task_args,
             "classes": list(self.data.classes),
             "image_size": self.recipe.image_size,
             **self.learner.preparation,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tokenmix.checkpoints import downloading, load_checkpoint, our_models, read_info, weights_file
 from tokenmix.data import Augment, DataSet
+from tokenmix.data.dense import dense_augment
 from tokenmix.heads import make_dense
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe
@@ -122,6 +123,9 @@ def preparation(recipe: Recipe, data: DataSet, model: nn.Module) -> dict[str, An
         found |= {name: tuple(found[name]) for name in ("mean", "std")}
     if recipe.crop_pct is not None:
         found["crop_pct"] = recipe.crop_pct
+    if recipe.task != "classification":
+        stretch = dense_augment(recipe.augment, recipe.task, recipe.augment_args).stretch
+        found |= {"crop_pct": 1.0, "interpolation": "bilinear", "crop_mode": "squash" if stretch else "fit"}
     return found
 
 
