@@ -256,7 +256,7 @@ class _Run:
 
         path = self.group.once(find)
         if path is None:
-            self.learner.begin()
+            self.learner.begin(self.log)
             self.write_recipe()
             self.write(lambda: self.publisher.publish(*self.told), 0)
             return

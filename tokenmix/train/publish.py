@@ -148,7 +148,7 @@ class Publisher:
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
             "headline": self.headline,
             "epochs": len(self.calendar.lengths),
-            "epoch": min(self._epochs(steps), self.recipe.epochs),
+            "epoch": min(self._epochs(steps), self.calendar.epochs),
             "seconds": seconds,
             "left": seconds / steps * (total - steps) if steps else None,
             "history": [{**row, "place": self._epochs(row["step"])} for row in history],
