@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenmix.bench import zoo
+from tokenmix.bench import dense, zoo
 from tokenmix.bench.scale import Cluster, Prediction, Work, predict
 from tokenmix.files import write_json, write_text
 from tokenmix.heads import HEADS
@@ -47,15 +47,16 @@ def mixer_table() -> str:
 def recipe_table() -> str:
     """Every recipe, as the text of ``docs/recipes.md``'s table."""
     lines = [
-        "| recipe | model | px | epochs | images per step | lr | expected | cost |",
+        "| recipe | model | px | length | images per step | lr | expected | cost |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, make in RECIPES.items():
         recipe = make()
         size = "of the data" if recipe.image_size is None else str(recipe.image_size[0])
+        model = f"`{recipe.model}`" + (f" with `{recipe.head}`" if recipe.head else "")
         if recipe.multi_scale:
             size += f" ({min(recipe.multi_scale)} to {max(recipe.multi_scale)})"
-        cells = (f"`{recipe.model}`", size, f"{recipe.epochs:g}", str(recipe.batch_size), f"{recipe.lr:g}")
+        cells = (model, size, recipe.length, str(recipe.batch_size), f"{recipe.lr:g}")
         lines.append(f"| `{name}` | {' | '.join(cells)} | {recipe.expect} | {recipe.cost} |")
     return "\n".join(lines)
 
@@ -65,6 +66,11 @@ def head_table() -> str:
     lines = ["| head | task | source |", "|---|---|---|"]
     lines += [f"| `{name}` | {info.task} | {info.paper} |" for name, info in HEADS.items()]
     return "\n".join(lines)
+
+
+def size_table() -> str:
+    """The published dense models counted, as the text of ``docs/dense.md``'s table."""
+    return dense.markdown()
 
 
 def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -266,7 +272,8 @@ def main() -> None:
     page = ROOT / "docs" / "mixers" / "README.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "mixers", mixer_table()))
     page = ROOT / "docs" / "dense.md"
-    write_text(page, between(page.read_text(encoding="utf-8"), "heads", head_table()))
+    text = between(page.read_text(encoding="utf-8"), "heads", head_table())
+    write_text(page, between(text, "sizes", size_table()))
     page = ROOT / "docs" / "recipes.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
     page = ROOT / "docs" / "scaling.md"

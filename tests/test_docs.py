@@ -59,7 +59,8 @@ def generator():
 
 
 @pytest.mark.parametrize(
-    ("page", "name"), [("mixers/README.md", "mixer"), ("recipes.md", "recipe"), ("dense.md", "head")]
+    ("page", "name"),
+    [("mixers/README.md", "mixer"), ("recipes.md", "recipe"), ("dense.md", "head"), ("dense.md", "size")],
 )
 def test_tables_are_not_stale(page, name):
     generate = generator()
