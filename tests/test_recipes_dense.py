@@ -53,6 +53,7 @@ def data(tmp_path_factory) -> dict[str, Any]:
 
 def small(recipe: Recipe) -> Recipe:
     changes = ["weights=none", "image_size=64", "batch_size=2", "accumulate=1", "channels_last=false"]
+    changes += ["steps=2000"] if recipe.steps else []
     changes += ["augment_args.crop_size=[64, 64]"] if recipe.task == "segmentation" else []
     changes += ["model_args.channels=16"] if recipe.head in ("upernet", "semantic_fpn") else []
     changes.append(f"model_args.depths={[1] * (5 if recipe.model.startswith('affnet') else 4)}")

@@ -108,7 +108,10 @@ class TimmLevels(nn.Module):
         if part == "norms":
             return None
         stages = [key for key, _ in inner.named_children()]
-        return stages.index(part), next((int(word) + 1 for word in rest if word.isdigit()), 0)
+        if part not in stages:  # a token or a position, which stand before all
+            return -1, 0
+        numbers = [int(word) + 1 for word in rest if word.isdigit()] if rest[0] != "downsample" else []
+        return stages.index(part), numbers[0] if numbers else 0
 
 
 def levels_of(model: nn.Module) -> tuple[str, Levels | TimmLevels]:

@@ -76,9 +76,10 @@ class Calendar:
             self.total = max(1, self._steps(recipe.epochs))
             self.falling = self._steps(recipe.epochs - recipe.cooldown_epochs)
         else:
-            self.total = self.falling = recipe.steps
-            while sum(self.whole) < self.total:
+            left = self.total = self.falling = recipe.steps
+            while left > 0:
                 self.whole.append(steps(len(self.whole)))
+                left -= self.whole[-1]
         last = self.total - sum(self.whole[:-1])
         self.lengths = self.whole[:-1] + ([last] if last else [])  # steps of the run's epochs
         self.epochs = recipe.epochs if recipe.steps is None else len(self.whole) - 1 + last / self.whole[-1]
