@@ -72,7 +72,8 @@ def _with_masks(root: Path, item: Item) -> tuple[Item, bool]:
     for number, entry in enumerate(item.objects, 1):
         mask = values == number
         if area := int(mask.sum()):
-            entry = replace(entry, area=float(area), shape=coco_tools().encode(np.asfortranarray(mask, np.uint8)))
+            code = coco_tools().encode(np.asfortranarray(mask, np.uint8))
+            entry = replace(entry, area=float(area), shape={**code, "counts": code["counts"].decode()})
         objects.append(entry)
     known = (values <= len(objects)) | (values == IGNORED)
     return replace(item, objects=objects), not known.all()
