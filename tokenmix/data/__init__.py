@@ -11,7 +11,15 @@ from tokenmix.data.dataset import (
     Skipped,
     TableImages,
 )
-from tokenmix.data.dense import DenseAugment, DenseData, DenseLoader, DenseSet, dense_augment, dense_preprocess, load_dense
+from tokenmix.data.dense import (
+    DenseAugment,
+    DenseData,
+    DenseLoader,
+    DenseSet,
+    dense_augment,
+    dense_preprocess,
+    load_dense,
+)
 from tokenmix.data.images import ImageError, open_image
 from tokenmix.data.loader import Batch, Loader
 from tokenmix.data.pack import pack_data

@@ -53,7 +53,7 @@ def draw_objects(
         _frame(draw, places[row], class_colour(int(numbers[row]) - 1), line)
     taken: list[_Box] = []
     for row in reversed(order):  # the surest have the first choice of a place
-        text = _name(classes, int(numbers[row]) - 1) + ("" if shares is None else f" {shares[row]:.2f}")
+        text = name_of(classes, int(numbers[row]) - 1) + ("" if shares is None else f" {shares[row]:.2f}")
         _tag(draw, text, places[row], class_colour(int(numbers[row]) - 1), font, canvas.size, taken)
     return canvas
 
@@ -95,10 +95,11 @@ def shares_of(label: ArrayLike, classes: Sequence[str]) -> list[tuple[int, str, 
     """(number, name, share of the pixels that are of a class) of the classes in a map, the largest first."""
     counts = np.bincount(np.asarray(label).reshape(-1), minlength=len(classes))[: len(classes)]
     order = np.argsort(-counts, kind="stable")
-    return [(int(k), _name(classes, int(k)), float(counts[k] / counts.sum())) for k in order if counts[k]]
+    return [(int(k), name_of(classes, int(k)), float(counts[k] / counts.sum())) for k in order if counts[k]]
 
 
-def _name(classes: Sequence[str], number: int) -> str:
+def name_of(classes: Sequence[str], number: int) -> str:
+    """The name of a class, from 0 on, cut where it is very long; of one that has none its number."""
     name = classes[number] if 0 <= number < len(classes) else f"class {number}"
     return name if len(name) <= _MOST else name[: _MOST - 1] + "…"
 
