@@ -20,9 +20,16 @@ def write_run(folder: Path, task: str, **info: Any) -> Path:
     head, names = HEADS[task], CLASSES[task]
     small = SMALL | ({"channels": 16} if task == "segmentation" else {})
     model = scramble(make_dense(head, "mixernet_pico", len(names), **small))
-    told = {"model": "mixernet_pico", "model_args": small, "head": head, "task": task, "classes": names}
+    told = {
+        "model": "mixernet_pico",
+        "model_args": small | {"num_classes": len(names)},
+        "head": head,
+        "task": task,
+        "classes": names,
+    }
     told |= {"image_size": [32, 48], "mean": [0.5] * 3, "std": [0.25] * 3, "crop_mode": "squash"} | info
     folder.mkdir(parents=True)
+    told = {name: value for name, value in told.items() if value is not None}
     (folder / WEIGHTS).write_bytes(weights_bytes(model.state_dict(), told))
     return folder
 
