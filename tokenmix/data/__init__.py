@@ -11,7 +11,15 @@ from tokenmix.data.dataset import (
     Skipped,
     TableImages,
 )
-from tokenmix.data.dense import DenseAugment, DenseData, DenseLoader, DenseSet, dense_augment, load_dense
+from tokenmix.data.dense import (
+    DenseAugment,
+    DenseData,
+    DenseLoader,
+    DenseSet,
+    dense_augment,
+    dense_preprocess,
+    load_dense,
+)
 from tokenmix.data.images import ImageError, open_image
 from tokenmix.data.loader import Batch, Loader
 from tokenmix.data.pack import pack_data
@@ -39,6 +47,7 @@ __all__ = [
     "TableImages",
     "check_data",
     "dense_augment",
+    "dense_preprocess",
     "load_data",
     "load_dense",
     "open_image",

@@ -42,12 +42,17 @@ class Detection(Task):
     def predict(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Of each image what was found, in the pixels of the stored image where the batch says its ``size``.
 
-        ``masks`` (N, 1, H, W) are probabilities, enlarged to that size.
+        ``masks`` (N, 1, H, W) are probabilities, enlarged to that size. The model sees each image by itself: padded to
+        the size of others it would find other things, and which others, depends on the number of processes.
         """
-        images = list(batch["image"])
-        found = self.model(images)
-        if not isinstance(found, list) or len(found) != len(images):
-            raise ValueError("in evaluation a detector must return a list of dicts, one per image, as torchvision's do")
+        images, found = list(batch["image"]), []
+        for image in images:
+            told = self.model([image])
+            if not isinstance(told, list) or len(told) != 1:
+                raise ValueError(
+                    "in evaluation a detector must return a list of dicts, one per image, as torchvision's do"
+                )
+            found += told
         if "size" not in batch:
             return found
         return [

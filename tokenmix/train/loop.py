@@ -407,7 +407,8 @@ class _Run:
         judged = self.learner.judged
         self.group.share_buffers(judged)
         loader = _Watched(self.val_loader, self.pause)
-        metrics = evaluate(judged, loader, self.group.device, self.watch.witnesses)
+        metric = judged.metric()
+        metrics = evaluate(judged, loader, self.group.device, self.watch.witnesses, metric)
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
@@ -421,7 +422,7 @@ class _Run:
         if better:
             state.best = row
             self.best_weights = self.group.whole(judged.model.state_dict())
-        self.watch.judged(state.epoch, better)
+        self.watch.judged(state.epoch, better, metric)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
         state.finished = state.steps >= self.calendar.total
         self.save()

@@ -58,7 +58,9 @@ def usable(
     files = [item.file for item in kept]
     if task == "segmentation":
         return LabelSet(root, files, [item.label_file for item in kept], layout.table), skipped
-    return ObjectSet(root, files, objects, sizes, masks=task == "instances"), skipped
+    ids = [number if item.id is None else item.id for number, item in enumerate(kept)]
+    masks = task == "instances"
+    return ObjectSet(root, files, objects, sizes, masks=masks, ids=ids, class_ids=layout.class_ids), skipped
 
 
 def picture_size(path: Path, check: bool) -> tuple[int, int] | str:

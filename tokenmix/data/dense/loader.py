@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -101,7 +102,7 @@ class _Maker(Dataset):
         self.image_set, self.mean, self.std, self.seed, self.train = image_set, mean, std, seed, train
         self.labels = image_set.per_pixel
         fill = [round(255 * value) for value in mean]
-        self.change = dense_transform(augment, size, boxes=not self.labels, fill=fill)
+        self.change = dense_transform(augment, size, boxes=train and not self.labels, fill=fill)
 
     def __getitem__(self, key: Key) -> Batch:
         parts: list[dict[str, Any]] = []
@@ -139,17 +140,36 @@ class _Maker(Dataset):
     def _judge(self, index: int) -> dict[str, Any]:
         """A picture as it is evaluated, and its answer as it is stored."""
         image, target = self._load(index)
-        empty = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=image.shape[-2:])
-        alone = {"image": image} if self.labels else {"image": image, "boxes": empty, "labels": torch.zeros(0)}
         answer = {"label": target["label"]} if self.labels else {"target": target}
-        picture = self._finish(self.change(alone)["image"])
+        picture = self._finish(self.change({"image": image})["image"])
         return {"image": picture, **answer, "size": torch.tensor(image.shape[-2:])}
 
     def _load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return tv_tensors.Image(VF.pil_to_tensor(self.image_set.load(index))), self.image_set.target(index)
+        return _image(self.image_set.load(index)), self.image_set.target(index)
 
     def _finish(self, image: Tensor) -> Tensor:
         return normalise(_plain(image), self.mean, self.std)
+
+
+def dense_preprocess(
+    picture: Image.Image, image_size: int | Sequence[int], *, mean: Sequence[float], std: Sequence[float], stretch: bool
+) -> Tensor:
+    """An RGB picture -> (3, h, w) float32, as `DenseLoader` prepares it for evaluation.
+
+    Args:
+        picture: Of any size.
+        image_size: Pixels, one number or (height, width).
+        mean: Of the values in 0..1, per channel.
+        std: Of the values in 0..1, per channel.
+        stretch: Whether to resize to the size whatever the shape; else the shape is kept.
+    """
+    change = dense_transform(DenseAugment(stretch=stretch), height_width(image_size), boxes=False, fill=())
+    return normalise(_plain(change({"image": _image(picture)})["image"]), mean, std)
+
+
+def _image(picture: Image.Image) -> Tensor:
+    """(3, H, W) uint8, which torchvision's transforms know as a picture."""
+    return tv_tensors.Image(VF.pil_to_tensor(picture))
 
 
 def _plain(value: Tensor) -> Tensor:
