@@ -140,6 +140,9 @@ def test_options_reach_head_and_backbone() -> None:
     assert model.aux is None
     built = toy("mixernet_pico")
     assert make_dense("semantic_fpn", built, 4).backbone.stem is built.stem
+    model = make_dense("semantic_fpn", "mixernet_pico", 4, head_dim=24, channels=16, device="meta")
+    assert {block[0].out_channels for block in model.decoder.neck.layer_blocks} == {24}
+    assert model.decoder.classifier.in_channels == 16
     features = timm.create_model("resnet10t", features_only=True, out_indices=(-2, -1))
     assert make_dense("ssdlite", features, 4).backbone.features is features
     model = make_dense("mask_rcnn", "mixernet_pico", 4, device="meta", dtype=torch.bfloat16)

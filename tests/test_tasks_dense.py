@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,11 +26,13 @@ from tests.dense_toys import write_coco, write_plain
 from tests.scramble import scramble
 from tests.test_train_resume import killed, outcome, same
 from tests.train_toys import checkpoint, toy_recipe
+from tokenmix.cli import main
 from tokenmix.data import load_data
 from tokenmix.recipes import Recipe
 from tokenmix.recipes.recipe import override
 from tokenmix.tasks import Detection, Instances, Segmentation, to_device
 from tokenmix.train import fit
+from tokenmix.train.checkpoint import Checkpoints
 
 
 class Trunk(nn.Sequential):
@@ -118,6 +126,36 @@ def test_a_head_that_the_recipe_names(tmp_path, sets, task, head) -> None:
     other = "ssdlite" if task == "segmentation" else "upernet"
     with pytest.raises(ValueError, match=f"'head': {other} is for the task"):
         recipe(task, model="mixernet_pico", head=other)
+
+
+@pytest.mark.slow
+def test_a_detector_of_ours_survives_sigkill(tmp_path) -> None:
+    """SSDLite on mixernet_pico by the command line, killed twice without a warning, early and later."""
+    write_coco(tmp_path / "objects", count=8)
+    words = ["train", "mixernet_pico", "head=ssdlite", "task=detection", "label_smoothing=0", "augment=ssd"]
+    words += ["image_size=32,48", "batch_size=4", "epochs=12", "warmup_epochs=1", "ema_decay=0.9"]
+    words += ["--data", str(tmp_path / "objects"), "--checkpoint-seconds", "0", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+
+    root, out = Path(__file__).parents[1], tmp_path / "killed"
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}  # as many threads as here
+    command = [sys.executable, "-m", "tokenmix", *words, "--out", str(out)]
+    for step in (2, 7):  # of 24, each with a checkpoint
+        process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while _newest(out) < step and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert step <= _newest(out) < 24
+    assert main([*words, "--out", str(out)]) == 0
+    assert same(outcome(out), outcome(tmp_path / "whole"))
+
+
+def _newest(out: Path) -> int:
+    """The number of the step after which the newest checkpoint was written."""
+    path = Checkpoints(out).newest()
+    return 0 if path is None else int(path.stem.split("-")[1])
 
 
 def test_segmentation_in_parts_is_the_whole(tmp_path, sets) -> None:

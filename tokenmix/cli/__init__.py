@@ -35,6 +35,7 @@ COMMANDS = {
     "models": "list the models",
     "recipes": "list the training recipes, or print one",
     "mixers": "list the token mixers and what fills their slots",
+    "demo": "train a detector or a segmenter on embedded pictures, in minutes",
     "data": "check a data set before training, or pack it into tar shards",
 }
 

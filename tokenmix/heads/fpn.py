@@ -48,6 +48,7 @@ class SemanticFPN(nn.Module):
         chans: The maps' channels.
         reductions: Their strides.
         num_classes: Of the classifier.
+        dim: Channels of the pyramid.
         channels: Of the convolutions.
         drop_rate: Probability that a channel is dropped in front of the classifier.
     """
@@ -58,17 +59,18 @@ class SemanticFPN(nn.Module):
         reductions: Sequence[int],
         num_classes: int,
         *,
+        dim: int = DIM,
         channels: int = 128,
         drop_rate: float = 0.1,
     ) -> None:
         super().__init__()
-        self.neck = FeaturePyramidNetwork(list(chans), DIM)
+        self.neck = FeaturePyramidNetwork(list(chans), dim)
         self.branches = nn.ModuleList()
         for reduction in reductions:
             doublings = (reduction // reductions[0]).bit_length() - 1
             steps: list[nn.Module] = []
             for i in range(max(doublings, 1)):
-                steps.append(ConvNorm(channels if i else DIM, channels, 3, act=nn.ReLU))
+                steps.append(ConvNorm(channels if i else dim, channels, 3, act=nn.ReLU))
                 if doublings:
                     steps.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             self.branches.append(nn.Sequential(*steps))
@@ -85,17 +87,26 @@ class SemanticFPN(nn.Module):
 
 
 def semantic_fpn(
-    backbone: str | nn.Module, num_classes: int, *, channels: int = 128, drop_rate: float = 0.1, **backbone_args: Any
+    backbone: str | nn.Module,
+    num_classes: int,
+    *,
+    head_dim: int = DIM,
+    channels: int = 128,
+    drop_rate: float = 0.1,
+    **backbone_args: Any,
 ) -> Segmenter:
     """Semantic FPN as CAS-ViT's configuration has it, where the levels have ``level_norm="batch"``.
 
     Args:
         backbone: See `tokenmix.heads.levels.feature_levels`; the last four levels are taken.
         num_classes: Classes.
-        channels: Of the head's convolutions; the pyramid's are 256.
+        head_dim: Channels of the pyramid.
+        channels: Of the convolutions on it.
         drop_rate: Probability that a channel is dropped in front of the classifier.
         **backbone_args: See `tokenmix.heads.levels.feature_levels`.
     """
     levels = feature_levels(backbone, (-4, -3, -2, -1), **backbone_args)
-    head = SemanticFPN(levels.num_chs, levels.reductions, num_classes, channels=channels, drop_rate=drop_rate)
+    head = SemanticFPN(
+        levels.num_chs, levels.reductions, num_classes, dim=head_dim, channels=channels, drop_rate=drop_rate
+    )
     return Segmenter(levels, head)

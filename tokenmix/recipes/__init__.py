@@ -11,6 +11,7 @@ from tokenmix.checkpoints import our_models
 from tokenmix.names import unknown
 from tokenmix.recipes import affnet, affnet_dense, casvit, casvit_dense, dsm, dsm_dense, ffnet, ffnet_dense
 from tokenmix.recipes.basic import basic, digits
+from tokenmix.recipes.demo import scenes_detect, scenes_segment
 from tokenmix.recipes.finetune import finetune
 from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs
 
@@ -19,6 +20,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     for recipe in (
         basic,
         digits,
+        scenes_detect,
+        scenes_segment,
         finetune,
         affnet.affnet_et,
         affnet.affnet_t,

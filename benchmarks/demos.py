@@ -1,0 +1,65 @@
+"""What do `tokenmix demo detect` and `tokenmix demo segment` reach, and how much processor time do they take?
+
+    python benchmarks/demos.py [DEMO ...] [--seeds 0 1] [--out benchmarks/results/demos.json]
+
+Each demo is trained whole, in one thread, and judged on the test pictures. A result replaces the one of the same demo
+and seed in the file, and others stay, so that the runs may be made one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenmix.bench.machine import describe
+from tokenmix.files import write_json
+from tokenmix.train.demo import DEMOS, train_demo
+
+ROOT = Path(__file__).resolve().parent
+
+
+def measure(demo: str, seed: int) -> dict[str, Any]:
+    """One demo with one seed, as plain values for JSON; metrics in percent."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        outcome = train_demo(demo, folder, seed=seed)
+        spent = time.process_time() - start
+        recipe = json.loads((Path(folder) / "recipe.json").read_text(encoding="utf-8"))
+    return {
+        "demo": demo,
+        "seed": seed,
+        "cpu_seconds": round(spent, 1),
+        "training_seconds": round(outcome["seconds"], 1),
+        **{name: outcome[name] for name in ("images", "metrics", "classes")},
+        "recipe": recipe,
+        "machine": describe(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def main() -> None:
+    """Train, print one line each, write the JSON file."""
+    parser = argparse.ArgumentParser(description="What the demos reach, and the processor time that they take.")
+    parser.add_argument("demos", nargs="*", default=list(DEMOS), metavar="DEMO", help=", ".join(DEMOS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "demos.json", help="JSON file to write")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for demo in args.demos:
+        for seed in args.seeds:
+            run = measure(demo, seed)
+            old = json.loads(args.out.read_text(encoding="utf-8"))["runs"] if args.out.exists() else []
+            runs = [*(each for each in old if (each["demo"], each["seed"]) != (demo, seed)), run]
+            write_json(args.out, {"runs": sorted(runs, key=lambda each: (each["demo"], each["seed"]))})
+            print(f"{demo}, seed {seed}: {run['metrics']}, {run['cpu_seconds']} s of one core")
+
+
+if __name__ == "__main__":
+    main()
