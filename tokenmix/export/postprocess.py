@@ -14,10 +14,10 @@ from tokenmix.names import unknown
 def postprocess_of(model: nn.Module, head: str | None = None) -> dict[str, Any]:
     """The manifest's entry ``postprocess`` of a classifier or a dense model; `tokenmix.runtime` follows it.
 
-    All kinds have ``kind``, and ``multiple``: of how many pixels a padded input's height and width are multiples. The
+    All kinds have ``kind``, and ``multiple``: to multiples of how many pixels the model pads an image's sides. The
     decoders of one stage have ``levels``, from fine to coarse: ``stride`` (a level has ``ceil(side / stride)`` cells
-    per side; None: one cell) and ``anchors`` of each cell. The outputs go through the cells row by row, and in a cell
-    through its anchors.
+    per padded side; None: one cell) and ``anchors`` of each cell. The outputs go through the cells row by row, and in a
+    cell through its anchors.
 
     * ``softmax``: logits (B, K).
     * ``argmax``: logits (B, K, h, w), resized to the input's size with ``align_corners`` as PyTorch has it.
