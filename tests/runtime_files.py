@@ -22,7 +22,7 @@ from tokenmix.heads import HEADS
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def manifest(task: str, postprocess: dict[str, Any], shape: list[Any], **changes: Any) -> dict[str, Any]:
+def manifest(task: str, postprocess: dict[str, Any], shape: list[Any], /, **changes: Any) -> dict[str, Any]:
     """What ``tokenmix export`` writes into a file; ``changes`` replace entries, a dict's only in part."""
     content: dict[str, Any] = {
         "schema": "tokenmix.model/2",

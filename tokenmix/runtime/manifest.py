@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.names import unknown
+from tokenmix.runtime.preprocess import CROP_MODES, INTERPOLATIONS
 
 FAMILY, NEWEST = "tokenmix.model/", 2
 TASKS = ("classification", "detection", "instances", "segmentation")
@@ -154,23 +155,25 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
     shape = tuple(side if isinstance(side, int) else None for side in source["shape"])
     if len(shape) != 4 or shape[1] != 3:
         raise ValueError(f"an input of shape {source['shape']}, and only RGB images, (B, 3, H, W), can be prepared")
-    rules = {
-        "task": task in TASKS,
-        "kind": kind in KINDS and task in KINDS[kind],
-        "image_size": height > 0 and width > 0,
-        "mean": len(before["mean"]) == 3,
-        "std": len(before["std"]) == 3 and min(before["std"]) > 0,
-        "crop_pct": 0 < before["crop_pct"] <= 1,
-        "crop_mode": before["crop_mode"] in ("center", "squash", "fit"),
-        "interpolation": before["interpolation"] in ("bicubic", "bilinear"),
-        "inside": list(before["inside"]) in INSIDE and isinstance(after["inside"], bool),
-        "dtype": source["dtype"] == "float32" or (source["dtype"] == "uint8" and "normalize" in before["inside"]),
-        "labels": labels is None or all(isinstance(label, str) for label in labels),
-        "multiple": after["multiple"] >= 1,
-    }
-    for name, holds in rules.items():
+    inside = before["inside"]
+    rules = [
+        ("task", task, task in TASKS),
+        ("postprocess.kind", kind, kind in KINDS and task in KINDS[kind]),
+        ("postprocess.inside", after["inside"], isinstance(after["inside"], bool)),
+        ("postprocess.multiple", after["multiple"], after["multiple"] >= 1),
+        ("image_size", [height, width], height > 0 and width > 0),
+        ("mean", before["mean"], len(before["mean"]) == 3),
+        ("std", before["std"], len(before["std"]) == 3 and min(before["std"]) > 0),
+        ("crop_pct", before["crop_pct"], 0 < before["crop_pct"] <= 1),
+        ("crop_mode", before["crop_mode"], before["crop_mode"] in (*CROP_MODES, "fit")),
+        ("interpolation", before["interpolation"], before["interpolation"] in INTERPOLATIONS),
+        ("preprocess.inside", inside, list(inside) in INSIDE),
+        ("input.dtype", source["dtype"], source["dtype"] in (("float32", "uint8") if inside else ("float32",))),
+        ("labels", labels, labels is None or all(isinstance(label, str) for label in labels)),
+    ]
+    for name, value, holds in rules:
         if not holds:
-            raise ValueError(f"{name} is none that is known")
+            raise ValueError(f"{name} is {value!r}")
     return Manifest(
         task=task,
         model=str(content["model"]),
@@ -184,7 +187,7 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
         crop_pct=float(before["crop_pct"]),
         crop_mode=before["crop_mode"],
         interpolation=before["interpolation"],
-        inside=tuple(before["inside"]),
+        inside=tuple(inside),
         postprocess=after,
         content=content,
     )

@@ -98,6 +98,7 @@ class Predictor:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ImageError(f"{picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}")
             try:
+                picture.load()
                 return to_rgb(picture)
             except Exception as error:  # a file that Pillow has opened and not read yet
                 raise ImageError(f"cannot read the image: {error}") from None
