@@ -20,11 +20,12 @@ from tokenmix.data.dense import (
     dense_preprocess,
     load_dense,
 )
-from tokenmix.data.images import ImageError, open_image
 from tokenmix.data.loader import Batch, Loader
 from tokenmix.data.pack import pack_data
 from tokenmix.data.sources import KNOWN, load_data
-from tokenmix.data.transforms import AUGMENTS, Augment, preprocess, preprocess_file, resize_and_crop, to_pil
+from tokenmix.data.transforms import AUGMENTS, Augment, preprocess, preprocess_file, to_pil
+from tokenmix.runtime.images import ImageError, open_image
+from tokenmix.runtime.preprocess import resize_and_crop
 
 __all__ = [
     "AUGMENTS",

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data import DataSet, Loader
 from tokenmix.data.loader import BaseLoader, named_deaths
-from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
+from tokenmix.runtime.preprocess import height_width
 from tokenmix.tasks import Batch
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.dense import dense_loaders

@@ -18,7 +18,7 @@ from tokenmix.data.dataset import Skipped
 from tokenmix.data.dense.layout import Item, Layout, RawObject
 from tokenmix.data.dense.problems import Problems
 from tokenmix.data.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, read_labels
-from tokenmix.data.images import ImageError, open_image
+from tokenmix.runtime.images import ImageError, open_image
 
 _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a mistake and not as rounding
 

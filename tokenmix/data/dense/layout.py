@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenmix.data.images import EXTENSIONS
+from tokenmix.runtime.images import EXTENSIONS
 
 SPLITS = ("train", "val", "test")
 _WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -17,7 +17,8 @@ from tokenmix.data.chance import hashes, kept_generators, seed_generators
 from tokenmix.data.dense.augment import DenseAugment, dense_transform
 from tokenmix.data.dense.sets import DenseSet
 from tokenmix.data.loader import BaseLoader, Batch, Key
-from tokenmix.data.transforms import height_width, normalise
+from tokenmix.data.transforms import normalise
+from tokenmix.runtime.preprocess import fit, height_width, resize_and_crop
 
 
 class DenseLoader(BaseLoader):
@@ -102,7 +103,8 @@ class _Maker(Dataset):
         self.image_set, self.mean, self.std, self.seed, self.train = image_set, mean, std, seed, train
         self.labels = image_set.per_pixel
         fill = [round(255 * value) for value in mean]
-        self.change = dense_transform(augment, size, boxes=train and not self.labels, fill=fill)
+        self.change = dense_transform(augment, size, boxes=not self.labels, fill=fill)
+        self.size, self.stretch = size, augment.stretch
 
     def __getitem__(self, key: Key) -> Batch:
         parts: list[dict[str, Any]] = []
@@ -121,7 +123,7 @@ class _Maker(Dataset):
 
     def _learn(self, index: int) -> dict[str, Any]:
         """A picture and its answer, changed together."""
-        image, target = self._load(index)
+        image, target = tv_tensors.Image(VF.pil_to_tensor(self.image_set.load(index))), self.image_set.target(index)
         if self.labels:
             changed = self.change({"image": image, "label": tv_tensors.Mask(target["label"].to(torch.uint8))})
             return {"image": self._finish(changed["image"]), "label": _plain(changed["label"]).long()}
@@ -139,13 +141,13 @@ class _Maker(Dataset):
 
     def _judge(self, index: int) -> dict[str, Any]:
         """A picture as it is evaluated, and its answer as it is stored."""
-        image, target = self._load(index)
+        stored, target = self.image_set.load(index), self.image_set.target(index)
+        image = dense_preprocess(stored, self.size, mean=self.mean, std=self.std, stretch=self.stretch)
         answer = {"label": target["label"]} if self.labels else {"target": target}
-        picture = self._finish(self.change({"image": image})["image"])
-        return {"image": picture, **answer, "size": torch.tensor(image.shape[-2:])}
+        return {"image": image, **answer, "size": torch.tensor([stored.height, stored.width])}
 
     def _load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return _image(self.image_set.load(index)), self.image_set.target(index)
+        return tv_tensors.Image(VF.pil_to_tensor(self.image_set.load(index))), self.image_set.target(index)
 
     def _finish(self, image: Tensor) -> Tensor:
         return normalise(_plain(image), self.mean, self.std)
@@ -163,13 +165,12 @@ def dense_preprocess(
         std: Of the values in 0..1, per channel.
         stretch: Whether to resize to the size whatever the shape; else the shape is kept.
     """
-    change = dense_transform(DenseAugment(stretch=stretch), height_width(image_size), boxes=False, fill=())
-    return normalise(_plain(change({"image": _image(picture)})["image"]), mean, std)
-
-
-def _image(picture: Image.Image) -> Tensor:
-    """(3, H, W) uint8, which torchvision's transforms know as a picture."""
-    return tv_tensors.Image(VF.pil_to_tensor(picture))
+    size = height_width(image_size)
+    if stretch:
+        seen = resize_and_crop(picture, size, crop_pct=1.0, interpolation="bilinear", crop_mode="squash")
+    else:
+        seen = fit(picture, size)
+    return normalise(VF.pil_to_tensor(seen), mean, std)
 
 
 def _plain(value: Tensor) -> Tensor:

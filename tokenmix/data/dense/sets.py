@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokenmix.data.dataset import DataSet, ImageSet, printable
 from tokenmix.data.dense.problems import Problems
-from tokenmix.data.images import open_image
+from tokenmix.runtime.images import open_image
 
 DENSE_TASKS = ("detection", "instances", "segmentation")
 IGNORED = 255  # the label of pixels that count for nothing
