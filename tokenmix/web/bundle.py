@@ -105,16 +105,15 @@ def _manifest(proto: Any, path: Path) -> dict[str, Any]:
 def _checked(path: Path, content: bytes) -> dict[str, Any]:
     """What the manifest beside the file says of how exact it is."""
     beside = path.with_suffix(".json")
-    if not beside.is_file():
-        return {}
     try:
         entry = json.loads(beside.read_text(encoding="utf-8"))["files"]["onnx"]
+        found = {"errors": entry["errors"], "precision": entry["precision"]}
         matching = entry["sha256"] == hashlib.sha256(content).hexdigest()
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{beside} is no manifest of tokenmix: move it away, or export the model again") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # there is none, or it is about something else
     if not matching:
         raise ValueError(f"{beside} is the manifest of another file than {path}: move it away, or export again")
-    return {"errors": entry.get("errors")}
+    return found
 
 
 def _packaged(folder: str) -> dict[str, bytes]:

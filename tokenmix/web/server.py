@@ -5,14 +5,24 @@ from __future__ import annotations
 import errno
 import hashlib
 import ipaddress
-import mimetypes
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+# Not the system's table: some systems call scripts plain text, and browsers then refuse them.
+_TYPES = {
+    **dict.fromkeys((".js", ".mjs"), "text/javascript; charset=utf-8"),
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".txt": "text/plain; charset=utf-8",
+    ".wasm": "application/wasm",
+}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
     "style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -83,6 +93,8 @@ class PageServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that closes its connection early is no error."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 def ipaddress_or_none(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -109,8 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
         tag = self.server.tags[path]
         if self.headers.get("If-None-Match") == tag:
             return self._answer(HTTPStatus.NOT_MODIFIED, tag=tag)
-        suffix = path[path.rfind(".") :] if "." in path else ".html"
-        self._answer(HTTPStatus.OK, self.server.files[path], _TYPES.get(suffix) or mimetypes.types_map[suffix], tag)
+        suffix = PurePosixPath("index.html" if path == "/" else path).suffix
+        kind = _TYPES.get(suffix, "application/octet-stream")
+        self._answer(HTTPStatus.OK, self.server.files[path], kind, tag)
 
     do_HEAD = do_GET
 

@@ -40,6 +40,7 @@ function showAnswer() {
   const { rows, text } = answerRows(state.answer, options());
   $("answers").replaceChildren(...rows);
   status(text);
+  $("answers").tabIndex = $("answers").scrollHeight > $("answers").clientHeight ? 0 : -1; // scrolls by keyboard
   $("canvas").setAttribute("aria-label", `The picture. ${text}`);
   $("tune-value").textContent = `${Math.round(100 * $("tune").value)} %`;
   draw();
@@ -52,7 +53,7 @@ function showMask() {
   $("mask-low").textContent = low.toPrecision(2);
   $("mask-high").textContent = high.toPrecision(2);
   const [what, where] = mask.kind === "fourier" ? ["Magnitude of the learnt Fourier filter", "in the middle"] : ["The learnt gates of the cosine spectrum", "in the upper left corner"];
-  $("mask-text").textContent = `${what} for this very picture, mean over the channels: ${mask.height} × ${$("mask").width} frequencies, the lowest ${where}. Bright passes, dark is held back.`;
+  $("mask-text").textContent = `${what} for this very picture, mean over the channels: ${mask.height} × ${$("mask").width} frequencies, the lowest ${where}. Bright passes, dark is held back; colours by the square root.`;
 }
 
 // Takes over a bitmap; resolves when the worker has answered, to whether it could.

@@ -1,10 +1,12 @@
 // One-stage detectors: from raw scores and offsets of all anchors to boxes in the input's pixels, best first.
 
-// Calls `each(index, cell x, cell y, anchor, cells across, cells down, level)` in the order of the outputs.
-function forAnchors(levels, [height, width], each) {
+// Calls `each(index, cell x, cell y, anchor, cells across, cells down, level)` in the order of the outputs. The graph
+// pads its input to the manifest's multiple.
+function forAnchors({ levels, multiple }, sides, each) {
   let index = 0;
+  const padded = sides.map((side) => Math.ceil(side / multiple) * multiple);
   levels.forEach(({ stride, anchors }, level) => {
-    const [down, across] = stride === null ? [1, 1] : [Math.ceil(height / stride), Math.ceil(width / stride)];
+    const [down, across] = padded.map((side) => (stride === null ? 1 : Math.ceil(side / stride)));
     for (let y = 0; y < down; y++) {
       for (let x = 0; x < across; x++) {
         for (const anchor of anchors) each(index++, x, y, anchor, across, down, level);
@@ -52,7 +54,7 @@ export function ssdlite({ scores, boxes }, post, { dims, frame }) {
   const [height, width] = dims.slice(2);
   const kinds = scores.dims[2];
   const above = Array.from({ length: kinds }, () => []);
-  const count = forAnchors(post.levels, [height, width], (index, x, y, [w, h], across, down) => {
+  const count = forAnchors(post, [height, width], (index, x, y, [w, h], across, down) => {
     const logits = scores.data.subarray(index * kinds, (index + 1) * kinds);
     let top = -Infinity;
     for (const logit of logits) top = Math.max(top, logit);
@@ -78,7 +80,7 @@ export function ssdlite({ scores, boxes }, post, { dims, frame }) {
 export function retinanet({ scores, boxes }, post, { dims, frame }) {
   const kinds = scores.dims[2];
   const above = post.levels.map(() => []);
-  const count = forAnchors(post.levels, dims.slice(2), (index, x, y, anchor, across, down, level) => {
+  const count = forAnchors(post, dims.slice(2), (index, x, y, anchor, across, down, level) => {
     const { stride } = post.levels[level];
     for (let k = 0; k < kinds; k++) {
       const score = 1 / (1 + Math.exp(-scores.data[index * kinds + k]));

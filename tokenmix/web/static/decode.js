@@ -1,5 +1,6 @@
 // From the model's outputs to what they say, by the manifest's `postprocess`.
 import { retinanet, ssdlite } from "./boxes.js";
+import { interpolate, neighbours } from "./interpolate.js";
 
 const LONGEST = 1024; // pixels of a segment map's longer side
 
@@ -8,28 +9,6 @@ export function softmax(logits) {
   const powers = Array.from(logits, (value) => Math.exp(value - top));
   const sum = powers.reduce((a, b) => a + b);
   return powers.map((value) => value / sum);
-}
-
-// The two neighbours and their weight for each position of a line that is interpolated, as PyTorch does it.
-function neighbours(from, to, alignCorners) {
-  return Array.from({ length: to }, (_, i) => {
-    const at = alignCorners ? (to > 1 ? (i * (from - 1)) / (to - 1) : 0) : Math.max(0, ((i + 0.5) * from) / to - 0.5);
-    const low = Math.min(Math.floor(at), from - 1);
-    return { low, high: Math.min(low + 1, from - 1), part: at - low };
-  });
-}
-
-function interpolate(source, sourceWidth, rows, columns, target) {
-  let to = 0;
-  for (const { low, high, part } of rows) {
-    const [above, below] = [low * sourceWidth, high * sourceWidth];
-    for (const column of columns) {
-      const { low: l, high: h, part: p } = column;
-      const first = source[above + l] * (1 - p) + source[above + h] * p;
-      const second = source[below + l] * (1 - p) + source[below + h] * p;
-      target[to++] = first * (1 - part) + second * part;
-    }
-  }
 }
 
 // Logits (1, K, h, w) -> the class of every pixel of the picture: enlarged to the input, padding cut off, then to size.

@@ -1,9 +1,12 @@
 // What is drawn on canvases: the picture with boxes, masks or segments, and the masks of frequency mixers.
 
+import { interpolate, neighbours } from "./interpolate.js";
+
 const OUTLINE = 2.5; // CSS pixels
 
 // Colours far from each other for neighbouring numbers: the golden angle around the colour circle.
-export const colour = (index, alpha = 1) => `hsl(${(index * 137.508 + 205) % 360} 75% ${index % 2 ? 42 : 52}% / ${alpha})`;
+// All are dark enough for white letters.
+export const colour = (index) => `oklch(${index % 2 ? 0.46 : 0.54} 0.17 ${(index * 137.508 + 250) % 360})`;
 
 function bytes(css) {
   const context = new OffscreenCanvas(1, 1).getContext("2d");
@@ -50,10 +53,15 @@ function drawMap(context, bitmap, { map, height, width }, alpha) {
   context.imageSmoothingEnabled = true;
 }
 
+// Probabilities inside a box, enlarged to its pixels and cut at a half.
 function drawMask(context, { box: [x1, y1, x2, y2], mask, label }) {
   const [red, green, blue] = bytes(colour(label));
-  const layer = raster(mask.width, mask.height, (data) => {
-    mask.data.forEach((probability, i) => data.set([red, green, blue, probability > 0.5 ? 130 : 0], 4 * i));
+  const [width, height] = [x2 - x1, y2 - y1].map((side) => Math.min(512, Math.max(1, Math.round(side))));
+  const values = new Float32Array(width * height);
+  const [rows, columns] = [neighbours(mask.height, height), neighbours(mask.width, width)];
+  interpolate(mask.data, mask.width, rows, columns, values);
+  const layer = raster(width, height, (data) => {
+    values.forEach((probability, i) => data.set([red, green, blue, probability > 0.5 ? 130 : 0], 4 * i));
   });
   context.drawImage(layer, x1, y1, x2 - x1, y2 - y1);
 }
@@ -84,14 +92,14 @@ export function drawPicture(canvas, bitmap, answer, { name, tune }) {
 
 const STOPS = [[20, 14, 54], [59, 38, 122], [131, 47, 125], [206, 74, 93], [248, 141, 87], [254, 232, 160]];
 
-export function heat(share) {
+function heat(share) {
   const at = Math.min(Math.max(share, 0), 1) * (STOPS.length - 1);
   const low = Math.min(Math.floor(at), STOPS.length - 2);
   return STOPS[low].map((value, i) => value + (STOPS[low + 1][i] - value) * (at - low));
 }
 
 // A mask with its whole spectrum: of rfft2's half the other half is the point reflection, and frequency zero moves to
-// the middle. A cosine spectrum stays as it is. Returns the least and largest value.
+// the middle. A cosine spectrum stays as it is. Colours go by the square root. Returns the least and largest value.
 export function drawSpectrum(canvas, { kind, values, height, width, aspect }) {
   let [across, at] = [width, (y, x) => values[y * width + x]];
   if (kind === "fourier") {
@@ -110,7 +118,7 @@ export function drawSpectrum(canvas, { kind, values, height, width, aspect }) {
   const image = context.createImageData(across, height);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < across; x++) {
-      image.data.set([...heat(high > low ? (at(y, x) - low) / (high - low) : 0.5), 255], 4 * (y * across + x));
+      image.data.set([...heat(high > low ? Math.sqrt((at(y, x) - low) / (high - low)) : 0.5), 255], 4 * (y * across + x));
     }
   }
   context.putImageData(image, 0, 0);

@@ -3,12 +3,14 @@
 const TASKS = { classification: "classification", segmentation: "semantic segmentation", detection: "object detection", instances: "instance segmentation" };
 
 function exactness(errors) {
-  if (!errors) return "not stored";
+  if (!errors) return null;
   if (errors.verified === false) return `not verified: ${errors.reason}`;
   const error = errors.relative_error ?? errors.max_error;
   const text = error === undefined ? "verified" : `${error.toExponential(1)} ${errors.relative_error === undefined ? "at most" : "relative"}`;
   return errors.images ? `${text}, on ${errors.images} pictures` : text;
 }
+
+const count = (n) => (n >= 1e5 ? `${(n / 1e6).toFixed(2)} M` : n?.toLocaleString("en"));
 
 function size(bytes) {
   return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 2 : 1)} MB`;
@@ -19,7 +21,7 @@ export function facts(manifest, provider) {
   const pairs = [
     ["Task", TASKS[manifest.task] ?? manifest.task],
     ["Head", manifest.head],
-    ["Parameters", manifest.parameters && `${(manifest.parameters / 1e6).toFixed(2)} M`],
+    ["Parameters", count(manifest.parameters)],
     ["File", `${manifest.file}, ${size(manifest.bytes)}`],
     ["Precision", manifest.precision],
     ["Input", `${height} × ${width} pixels`],
