@@ -22,7 +22,12 @@ from tokenmix.mixers.spectrum import SpectrumMixer
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = (48, 48)
 CLASSES = ["ant", "bee", "cat <b>", "dog", "elk", "fox", "gnu"]
-OUTPUTS = {"softmax": ["logits"], "argmax": ["logits"], "ssdlite": ["scores", "boxes"], "retinanet": ["scores", "boxes"]}
+OUTPUTS = {
+    "softmax": ["logits"],
+    "argmax": ["logits"],
+    "ssdlite": ["scores", "boxes"],
+    "retinanet": ["scores", "boxes"],
+}
 
 
 class Toy(nn.Module):
@@ -50,8 +55,8 @@ def toy() -> Toy:
 def dense_toy(head: str) -> Any:
     """A small dense model in float32."""
     model = dense(head, "mixernet_pico" if head == "semantic_fpn" else "casvit_xs").float()
-    if head == "ssdlite":
-        model.score_threshold = 0.3
+    for name in model.classifiers if head != "semantic_fpn" else ():
+        model.get_submodule(name).weight.data *= 0.05  # scores that differ, instead of certainty
     return model
 
 
@@ -82,7 +87,11 @@ def write(
         )
     assert program is not None
     proto = program.model_proto
-    dense_preprocess = {"crop_pct": 1.0, "interpolation": "bilinear", "crop_mode": "squash" if head == "ssdlite" else "fit"}
+    dense_preprocess = {
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "crop_mode": "squash" if head == "ssdlite" else "fit",
+    }
     manifest: dict[str, Any] = {
         "schema": "tokenmix.model/2",
         "model": "toy",

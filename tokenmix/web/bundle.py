@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.resources
 import json
@@ -116,6 +117,7 @@ def _checked(path: Path, content: bytes) -> dict[str, Any]:
     return found
 
 
+@functools.cache
 def _packaged(folder: str) -> dict[str, bytes]:
     """The files of a folder of this package by name, unpacked."""
     files = {}

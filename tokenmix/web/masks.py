@@ -29,7 +29,7 @@ def add_masks(proto: Any) -> list[dict[str, str]]:
             users[name].append(node)
     constants = {tensor.name for tensor in proto.graph.initializer}
     constants |= {node.output[0] for node in proto.graph.node if node.op_type == "Constant"}
-    masks = []
+    masks: list[dict[str, str]] = []
     for node in list(proto.graph.node):
         if fourier := _complex_mask(node, makers, users):
             kind, tensor = "fourier", fourier
@@ -54,7 +54,7 @@ def _complex_mask(node: Any, makers: dict[str, Any], users: dict[str, list[Any]]
 
 
 def _band_mask(node: Any, users: dict[str, list[Any]], constants: set[str]) -> str | None:
-    """DSM's mask ``(B, C, H, W)``: a softmax or sigmoid of bands, spread by constant products, that meets a spectrum."""
+    """DSM's mask ``(B, C, H, W)``: a softmax or sigmoid of bands, spread by constant products, before a spectrum."""
     if node.op_type not in ("Softmax", "Sigmoid"):
         return None
     tensor, spread = node.output[0], False

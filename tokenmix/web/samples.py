@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-_OVERSAMPLED = 4
+_OVERSAMPLED = 2
 
 
 def sample_pictures() -> dict[str, bytes]:
@@ -18,7 +19,7 @@ def sample_pictures() -> dict[str, bytes]:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -58,7 +59,7 @@ def _digit() -> bytes:
     draw = ImageDraw.Draw(image)
     strokes = [[(62, 62), (120, 54), (178, 58), (146, 118), (118, 192)], [(88, 126), (162, 116)]]
     for stroke in strokes:
-        for (x0, y0), (x1, y1) in zip(stroke, stroke[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(stroke):
             for step in np.linspace(0, 1, 60):
                 x, y, radius = x0 + step * (x1 - x0), y0 + step * (y1 - y0), 10 + 2 * math.sin(3 * step)
                 draw.ellipse([side * scale for side in (x - radius, y - radius, x + radius, y + radius)], fill=255)

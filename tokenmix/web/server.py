@@ -88,7 +88,7 @@ class PageServer(ThreadingHTTPServer):
         if name in ("localhost", self.host.lower()):
             return True
         address = ipaddress_or_none(name)
-        local = ipaddress.ip_address(self.server_address[0]).is_loopback
+        local = ipaddress.ip_address(str(self.server_address[0])).is_loopback
         return address is not None and (address.is_loopback or not local)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

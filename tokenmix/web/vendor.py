@@ -1,6 +1,6 @@
-"""Fetch the browser runtime anew: ``python -m tokenmix.web.vendor`` (for maintainers; needs npm, onnxruntime and a network).
+"""Fetch the browser runtime anew, for maintainers: ``python -m tokenmix.web.vendor``.
 
-The files are onnxruntime-web's (MIT, Microsoft Corporation): one module, and one WebAssembly binary that computes on
+It needs npm, a network, and the Python package onnxruntime for the texts of licences. The files are onnxruntime-web's (MIT, Microsoft Corporation): one module, and one WebAssembly binary that computes on
 the CPU with SIMD and on WebGPU. The binary is kept compressed. The tarball must have the pinned hash.
 """
 

@@ -9,8 +9,9 @@ export function className(manifest, label) {
   return manifest.labels?.[index] ?? `class ${label}`;
 }
 
-function row(name, text, share, tone) {
+function row(name, text, share, tone, title = "") {
   const item = document.createElement("li");
+  item.title = title;
   for (const [kind, content] of [["name", name], ["value", text]]) {
     const span = document.createElement("span");
     span.className = kind;
@@ -43,7 +44,10 @@ export function answerRows(answer, { name, tune }) {
     return { rows, text: `${shares.length} ${shares.length === 1 ? "class" : "classes"}: ${most.join(", ")}` };
   }
   const shown = answer.objects.filter(({ score }) => score >= tune);
-  const rows = shown.map(({ label, score }) => row(name(label), percent(score), score, colour(label)));
+  const rows = shown.map(({ label, score, box }) => {
+    const [left, top, right, bottom] = box.map((side) => side.toFixed(1));
+    return row(name(label), percent(score), score, colour(label), `from ${left}, ${top} to ${right}, ${bottom} pixels`);
+  });
   const counts = new Map();
   for (const { label } of shown) counts.set(name(label), (counts.get(name(label)) ?? 0) + 1);
   const text = [...counts].map(([kind, count]) => (count > 1 ? `${count} × ${kind}` : kind)).join(", ");

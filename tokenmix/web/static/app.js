@@ -114,7 +114,7 @@ const handlers = {
     $("name").textContent = manifest.model;
     $("facts").replaceChildren(...facts(manifest, provider));
     $("samples").replaceChildren(...(manifest.samples ?? []).map(sample));
-    status("Ready: choose a picture, drop or paste one, take a sample or the camera.");
+    status("Ready. Choose, drop or paste a picture.");
     document.body.dataset.ready = provider;
   },
   answer({ id, answer, masks, prepareMs, runMs }) {
