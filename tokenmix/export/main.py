@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from tokenmix.checkpoints import Opened, open_model
-from tokenmix.data.transforms import height_width
 from tokenmix.export.extras import require
 from tokenmix.export.formats import FORMATS, PRECISIONS, Format
 from tokenmix.export.intermediate import first_difference
@@ -25,6 +24,7 @@ from tokenmix.export.verify import TOLERANCES, VerificationError, check, compare
 from tokenmix.export.wrap import check_inside, wrap
 from tokenmix.files import sha256, sync
 from tokenmix.names import unknown
+from tokenmix.runtime.preprocess import height_width
 
 Pictures = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 

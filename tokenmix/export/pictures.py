@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tokenmix.checkpoints import Opened
 from tokenmix.data import open_image, resize_and_crop
-from tokenmix.data.images import EXTENSIONS
-from tokenmix.data.transforms import CROP_MODES, normalise
+from tokenmix.data.transforms import normalise
+from tokenmix.runtime.images import EXTENSIONS
+from tokenmix.runtime.preprocess import CROP_MODES
 
 _MOST = 128  # pictures of a calibration folder
 
