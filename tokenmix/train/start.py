@@ -97,7 +97,8 @@ def backbone_weights(levels: Levels | TimmLevels, source: nn.Module) -> dict[str
     fits = {key for key, value in own.items() if plain(key) in given and given[plain(key)].shape == value.shape}
     wrong = [key for key in own if key not in fits and not key.startswith("norms.")]
     if wrong:
-        raise ValueError(f"{len(wrong)} of {len(own)} tensors of the backbone ({', '.join(wrong[:3])}, ...) do not fit")
+        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        raise ValueError(f"{len(wrong)} of the backbone's {len(own)} tensors are missing or of another shape ({shown})")
     return {key: given[plain(key)] for key in own if key in fits}
 
 
