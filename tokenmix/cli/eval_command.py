@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
         read_results(args.results)  # a mistake is told before the work
     opened = open_model(args.model)
     refuse_others(args, opened.task, FOR_TASKS)
+    if opened.task in ("detection", "instances"):
+        CocoAP(1)  # a missing package is told now
     if args.predictions:
         _check_predictions(args.predictions, opened.task)
     log = (lambda line: None) if args.json or not speaks() else print
