@@ -149,6 +149,10 @@ def test_options_and_data_of_other_tasks(place, tmp_path, capsys, monkeypatch) -
     error = refused(capsys, "eval", str(place / "detection"), "--data", str(tmp_path / "blue"))
     assert "other classes" in error
     assert "'blue'" in error
+    more = write_run(tmp_path / "more", "detection", classes=["red", "grey", "green"])
+    assert "it lacks grey" in refused(capsys, "eval", str(more), *words["detection"][2:])
+    order = write_run(tmp_path / "order", "detection", classes=["green", "red"])
+    assert "another order" in refused(capsys, "eval", str(order), *words["detection"][2:])
     unnamed = write_run(tmp_path / "two", "detection", classes=None)
     scenes = ["--data", str(place / "detection-data")]
     assert main(["eval", str(unnamed), *scenes]) == 0  # the number is right, and nobody knows the names
