@@ -17,7 +17,7 @@ CLASSES = {"detection": ["red", "green"], "instances": ["red", "green"], "segmen
 
 def write_run(folder: Path, task: str, **info: Any) -> Path:
     """The folder of a run on the toys' data."""
-    head, names = HEADS[task], CLASSES[task]
+    head, names = HEADS[task], info.get("classes") or CLASSES[task]
     small = SMALL | ({"channels": 16} if task == "segmentation" else {})
     model = scramble(make_dense(head, "mixernet_pico", len(names), **small))
     told = {

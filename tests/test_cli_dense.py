@@ -149,6 +149,10 @@ def test_options_and_data_of_other_tasks(place, tmp_path, capsys, monkeypatch) -
     error = refused(capsys, "eval", str(place / "detection"), "--data", str(tmp_path / "blue"))
     assert "other classes" in error
     assert "'blue'" in error
+    more = write_run(tmp_path / "more", "detection", classes=["red", "grey", "green"])
+    assert "it lacks grey" in refused(capsys, "eval", str(more), *words["detection"][2:])
+    order = write_run(tmp_path / "order", "detection", classes=["green", "red"])
+    assert "another order" in refused(capsys, "eval", str(order), *words["detection"][2:])
     unnamed = write_run(tmp_path / "two", "detection", classes=None)
     scenes = ["--data", str(place / "detection-data")]
     assert main(["eval", str(unnamed), *scenes]) == 0  # the number is right, and nobody knows the names
@@ -231,6 +235,13 @@ def test_predict_draws(place, tmp_path, capsys, monkeypatch, task, ending) -> No
         assert out.splitlines()[1].split() == ["class", "score", "left", "top", "right", "bottom"]
 
 
+def test_a_very_large_picture_has_a_smaller_map(place, monkeypatch) -> None:
+    monkeypatch.setattr("tokenmix.evaluate._LARGEST_PX", 60)
+    found = look_at(open_model(place / "segmentation"), Image.new("RGB", (900, 50)))
+    assert found.label.shape == (3, 60)
+    assert found.drawn(Image.new("RGB", (900, 50))).width >= 900
+
+
 def test_predict_refuses(place, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (90, 50), "red").save("photo.png")
@@ -249,9 +260,9 @@ def test_found_objects_with_masks() -> None:
     masks[0, 0, 1:4, 2:] = 0.9
     masks[2, 0, 0, 0] = 0.6
     found = {"boxes": torch.rand(3, 4), "labels": torch.tensor([1, 2, 3]), "scores": torch.tensor([0.5, 0.4, 0.9])}
-    told = FoundObjects(found | {"masks": masks}, ["a", "b"], 0.45).told()["objects"]
-    assert [(one["class"], round(one["score"], 3)) for one in told] == [("class 2", 0.9), ("a", 0.5)]
-    for one, mask in zip(told, (masks[2, 0], masks[0, 0]), strict=True):
+    told = FoundObjects(found | {"masks": masks}, ["a", "b"]).told()["objects"]
+    assert [(one["class"], round(one["score"], 3)) for one in told] == [("class 2", 0.9), ("a", 0.5), ("b", 0.4)]
+    for one, mask in zip(told, masks[[2, 0, 1], 0], strict=True):
         decoded = coco_mask.decode(coco_mask.frPyObjects(one["mask"], *one["mask"]["size"]))
         assert torch.equal(torch.from_numpy(decoded), (mask > 0.5).to(torch.uint8))
 

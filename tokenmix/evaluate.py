@@ -18,6 +18,9 @@ from tokenmix.metrics import Answered, Answers, Calibration, Metric
 from tokenmix.report.found import FoundLabels, FoundObjects
 from tokenmix.report.results import class_rows
 from tokenmix.tasks import TASKS, Batch, Task, to_device
+from tokenmix.tasks.detection import enlarged
+
+_LARGEST_PX = 2048  # of a map of classes that is to be looked at: 150 classes need 2 GB at this size
 
 
 def find_device(name: torch.device | str) -> torch.device:
@@ -203,23 +206,27 @@ def look_at(
 ) -> FoundObjects | FoundLabels:
     """What a dense model finds on an RGB picture, in the picture's own pixels.
 
+    The map of classes of a picture with a side above 2048 pixels is made at that size.
+
     Args:
         opened: Its model already on ``device``.
         picture: Of any size.
         threshold: The least score of an object.
         device: Where to compute.
     """
-    count = opened.model.num_classes
-    assert isinstance(count, int)
+    count: Any = opened.model.num_classes
     stretch = opened.crop_mode == "squash"
     image = dense_preprocess(picture, opened.image_size, mean=opened.mean, std=opened.std, stretch=stretch)
-    batch = {"image": [image.to(device)], "size": torch.tensor([[picture.height, picture.width]])}
-    task = opened_task(opened, count)
+    batch: Batch = {"image": [image.to(device)]}
+    size, task = [picture.height, picture.width], opened_task(opened, count)
     with evaluating(task):
+        if opened.task == "segmentation":
+            factor = min(1.0, _LARGEST_PX / max(size))
+            (label,) = task.predict(batch | {"size": torch.tensor([[max(1, round(side * factor)) for side in size]])})
+            return FoundLabels(label, opened.classes, count)
         (found,) = task.predict(batch)
-    if opened.task == "segmentation":
-        return FoundLabels(found, opened.classes, count)
-    return FoundObjects(found, opened.classes, threshold)
+    found = {name: value[found["scores"] >= threshold] for name, value in found.items()}
+    return FoundObjects(enlarged(found, image.shape[-2:], size), opened.classes)
 
 
 def predictions(model: nn.Module, loader: Batches, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -71,14 +71,17 @@ def run(args: argparse.Namespace) -> None:
         read_results(args.results)  # a mistake is told before the work
     opened = open_model(args.model)
     refuse_others(args, opened.task, FOR_TASKS)
+    if opened.task in ("detection", "instances"):
+        CocoAP(1)  # a missing package is told now
     if args.predictions:
         _check_predictions(args.predictions, opened.task)
+    if args.batch_size is None:
+        args.batch_size = BATCH_SIZE if opened.task == "classification" else DENSE_BATCH_SIZE
     log = (lambda line: None) if args.json or not speaks() else print
     with named_deaths(), processes(device) as group:
         data = load_data(args.data, task=opened.task, seed=args.seed, download=args.download, log=log)
         if opened.classes is not None and opened.classes != data.classes:
-            missing = [name for name in data.classes if name not in opened.classes]
-            hint = unknown("class", missing[0], opened.classes) if missing else "they stand in another order"
+            hint = _difference(data.classes, opened.classes)
             raise ValueError(f"{args.data} has other classes than {args.model} was trained with: {hint}")
         images: ImageSet = getattr(data, args.split)
         maps = args.predictions and opened.task == "segmentation"
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
             images,
             data.classes,
             device=group.device,
-            batch_size=args.batch_size or (BATCH_SIZE if opened.task == "classification" else DENSE_BATCH_SIZE),
+            batch_size=args.batch_size,
             image_size=args.image_size,
             workers=args.workers,
             rank=group.rank,
@@ -107,6 +110,14 @@ def run(args: argparse.Namespace) -> None:
     print(numbers_line(judged.numbers))
     print()
     print(class_table(judged.by_class))
+
+
+def _difference(classes: Sequence[str], known: Sequence[str]) -> str:
+    """In what a data set's classes differ from the model's."""
+    if strange := [name for name in classes if name not in known]:
+        return unknown("class", strange[0], known)
+    lacking = [name for name in known if name not in classes]
+    return f"it lacks {', '.join(lacking[:5])}" if lacking else "they stand in another order"
 
 
 def _check_ending(option: str, path: str, ending: str) -> None:

@@ -18,7 +18,7 @@ from tokenmix.metrics.classification import NOTHING
 
 _NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # pycocotools' stats 0 to 5
 _KINDS = {"box": "bbox", "mask": "segm"}
-Image = tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[int, int]]  # found, truth, (height, width)
+ImageEntries = tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[int, int]]  # found, truth, (height, width)
 
 
 class CocoAP(Metric):
@@ -45,8 +45,8 @@ class CocoAP(Metric):
             raise ValueError("COCO's AP needs pycocotools: pip install 'tokenmix[detection]'") from error
         self.num_classes = num_classes
         self.kinds = ("box", "mask") if masks else ("box",)
-        self.images: dict[int, Image] = {}  # that this process has seen
-        self._everything: dict[int, Image] | None = None
+        self.images: dict[int, ImageEntries] = {}  # that this process has seen
+        self._everything: dict[int, ImageEntries] | None = None
         self._evaluators: dict[str, Any] | None = None
 
     def update(self, prediction: Sequence[dict[str, Tensor]], batch: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ class CocoAP(Metric):
             told.append(row)
         return threshold, told
 
-    def everything(self) -> dict[int, Image]:
+    def everything(self) -> dict[int, ImageEntries]:
         """By index, of the images of all processes, in order: COCO's entries of what was found and is there, the size.
 
         Every process must call this.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,11 @@ class FoundObjects:
         found: torchvision's dict: ``boxes`` (N, 4), ``labels`` (N,) from 1 on, ``scores`` (N,), perhaps ``masks``
             (N, 1, H, W) probabilities, all in the picture's pixels.
         classes: The names, or None if nobody knows them.
-        threshold: The least score that counts.
     """
 
-    def __init__(self, found: dict[str, Tensor], classes: Sequence[str] | None, threshold: float) -> None:
+    def __init__(self, found: Mapping[str, Tensor], classes: Sequence[str] | None) -> None:
         values = {name: value.detach().cpu().numpy() for name, value in found.items()}
         order = np.argsort(-values["scores"], kind="stable")
-        order = order[values["scores"][order] >= threshold]
         self.boxes, self.labels, self.scores = (values[name][order] for name in ("boxes", "labels", "scores"))
         self.masks = values["masks"][order, 0] > 0.5 if "masks" in values else None
         self.classes = list(classes or ())
@@ -52,7 +50,13 @@ class FoundObjects:
 
 
 class FoundLabels:
-    """A map of classes (H, W) of a picture; see `FoundObjects`."""
+    """The class of each pixel of a picture.
+
+    Args:
+        label: (H, W) int64, of the picture's size or smaller.
+        classes: The names, or None if nobody knows them.
+        count: How many there are.
+    """
 
     kind = "segments"
 

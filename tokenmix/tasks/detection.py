@@ -56,7 +56,7 @@ class Detection(Task):
         if "size" not in batch:
             return found
         return [
-            _enlarged(one, image.shape[-2:], size)
+            enlarged(one, image.shape[-2:], size)
             for one, image, size in zip(found, images, batch["size"].tolist(), strict=True)
         ]
 
@@ -72,7 +72,7 @@ class Instances(Detection):
     masks = True
 
 
-def _enlarged(found: dict[str, Tensor], seen: torch.Size, size: list[int]) -> dict[str, Tensor]:
+def enlarged(found: dict[str, Tensor], seen: torch.Size, size: list[int]) -> dict[str, Tensor]:
     """Detections in an image of the size ``seen`` -> those in the image of ``size``, (height, width)."""
     if list(seen) == size:
         return found
