@@ -31,14 +31,12 @@ def measure(demo: str, seed: int) -> dict[str, Any]:
         start = time.process_time()
         outcome = train_demo(demo, folder, seed=seed)
         spent = time.process_time() - start
-        recipe = json.loads((Path(folder) / "recipe.json").read_text(encoding="utf-8"))
     return {
         "demo": demo,
         "seed": seed,
         "cpu_seconds": round(spent, 1),
         "training_seconds": round(outcome["seconds"], 1),
         **{name: outcome[name] for name in ("images", "metrics", "classes")},
-        "recipe": recipe,
         "machine": describe(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

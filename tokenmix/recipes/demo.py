@@ -38,10 +38,16 @@ def scenes_segment() -> Recipe:
     return replace(
         scenes_detect(),
         expect="mIoU over 60 % on the test pictures",
-        model_args={"mixers": "aff", "head_dim": 96, "channels": 64},
+        model_args={
+            "mixers": "aff",
+            "depths": [1, 3, 1, 1],
+            "dims": [32, 96, 160, 192],
+            "head_dim": 96,
+            "channels": 64,
+        },
         head="semantic_fpn",
         task="segmentation",
-        augment_args={"scale": [0.7, 1.4]},
+        augment_args={"scale": [1, 1]},
         batch_size=8,
         epochs=14,
     )
