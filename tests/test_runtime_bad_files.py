@@ -106,7 +106,7 @@ def test_a_newer_schema(good, picture, capsys) -> None:
         ({"preprocess": {"crop_mode": "fold"}}, "crop_mode is 'fold'"),
         ({"preprocess": {"image_size": [8]}}, "is wrong"),
         ({"preprocess": {"image_size": "large"}}, "is wrong"),
-        ({"preprocess": {"inside": ["resize"]}}, "preprocess.inside is ['resize']"),
+        ({"preprocess": {"inside": ["shear"]}}, "preprocess.inside is ['shear']"),
         ({"preprocess": {"interpolation": "magic"}}, "interpolation is 'magic'"),
         ({"input": {"dtype": "float64"}}, "input.dtype is 'float64'"),
         ({"input": {"shape": [1, 1, 8, 8]}}, "shape [1, 1, 8, 8], and only RGB"),
@@ -160,9 +160,13 @@ def test_a_model_of_another_task(good, picture, capsys) -> None:
         Predictor(good, task="segmentaton")
 
 
-def test_first_schema_must_say_how_pictures_are_prepared(good, picture, capsys) -> None:
-    kind = {"mean": None, "std": None, "crop_pct": 0.9, "crop_mode": "center", "interpolation": "bicubic"}
-    embed(good, {**content(schema="tokenmix.model/1"), **kind})
+def test_the_first_schema(good, picture, capsys) -> None:
+    kind = {"mean": [0.5] * 3, "std": [0.2] * 3, "crop_pct": 0.9, "crop_mode": "center", "interpolation": "bicubic"}
+    first = {key: value for key, value in content().items() if key not in ("task", "preprocess", "postprocess")}
+    first |= {"schema": "tokenmix.model/1", **kind}
+    predict = Predictor(embed(good, first))
+    assert (predict.task, predict.manifest.image_size, predict(picture).label) == ("classification", (8, 8), "c")
+    embed(good, {**first, "mean": None, "std": None})
     assert_refused(good, picture, "nothing is said about mean, std", capsys)
 
 

@@ -22,7 +22,7 @@ KINDS = {
     "retinanet": ("detection",),
     "rcnn": ("instances",),
 }
-INSIDE: tuple[list[str], ...] = ([], ["normalize"], ["resize", "normalize"])
+INSIDE: tuple[list[str], ...] = ([], ["normalize"], ["resize"], ["resize", "normalize"])  # resizing brings normalising
 
 
 class ModelError(ValueError):
