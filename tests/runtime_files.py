@@ -79,37 +79,40 @@ def constant_file(path: Path, outputs: dict[str, np.ndarray], content: dict[str,
     return path if content is None else embed(path, content)
 
 
-def model_file(path: Path, model: Any, head: str, size: tuple[int, int], labels: list[str] | None = None) -> Path:
-    """A dense model's raw outputs at a fixed size, with its manifest."""
+class Raw(nn.Module):
+    """A model up to its raw outputs, in the form that is exported."""
 
-    class RawOutputs(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = prepare(model)
+    def __init__(self, model: Any, head: str | None) -> None:
+        super().__init__()
+        self.model, self.dense = prepare(model), head is not None
 
-        def forward(self, x: torch.Tensor) -> Any:
-            return self.model.raw(x)
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.model.raw(x) if self.dense else self.model(x)
 
-    info = HEADS[head]
-    names = ["logits"] if info.task == "segmentation" else ["scores", "boxes"]
+
+def model_file(
+    path: Path, model: Any, head: str | None, size: tuple[int, int], labels: list[str] | None = None, **changes: Any
+) -> Path:
+    """A model's raw outputs with its manifest: a classifier's for any batch size, a dense model's for one image."""
+    task = "classification" if head is None else HEADS[head].task
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            RawOutputs().eval(),
-            (torch.zeros(1, 3, *size),),
+            Raw(model, head).eval(),
+            (torch.zeros(1 if head else 2, 3, *size),),
             path,
             input_names=["image"],
-            output_names=names,
+            output_names=["scores", "boxes"] if task == "detection" else ["logits"],
+            dynamic_shapes=None if head else ({0: torch.export.Dim("batch")},),
             dynamo=True,
             verbose=False,
             external_data=False,
         )
-    before = {"crop_mode": info.crop_mode}
-    return embed(
-        path,
-        manifest(info.task, postprocess_of(model, head), [1, 3, *size], head=head, labels=labels, preprocess=before),
-    )
+    if head is not None:
+        changes = {"preprocess": {"crop_mode": HEADS[head].crop_mode}, **changes}
+    shape = [1 if head else "batch", 3, *size]
+    return embed(path, manifest(task, postprocess_of(model, head), shape, head=head, labels=labels, **changes))
 
 
 def neighbour(path: Path, content: dict[str, Any], **changes: Any) -> Path:

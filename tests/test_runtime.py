@@ -21,7 +21,6 @@ from tests.runtime_files import MEAN, STD, constant_file, manifest, model_file
 from tests.scramble import scramble
 from tokenmix.data import preprocess, preprocess_file
 from tokenmix.data.transforms import normalise
-from tokenmix.export.onnx import export_onnx
 from tokenmix.runtime import Classification, Detections, ImageError, Predictor, SegmentMap
 from tokenmix.runtime.__main__ import main
 from tokenmix.runtime.preprocess import fit, resize_and_crop
@@ -40,8 +39,7 @@ def classifier(tmp_path_factory) -> tuple[nn.Module, Path]:
     body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.GELU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
     model = scramble(body).eval()
     path = tmp_path_factory.mktemp("classifier") / "model.onnx"
-    export_onnx(model, path, image_size=24, labels=list("abcd"), mean=MEAN, std=STD, **KIND)
-    return model, path
+    return model, model_file(path, model, None, (24, 24), list("abcd"), preprocess=KIND)
 
 
 @torch.no_grad()

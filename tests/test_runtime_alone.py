@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ pytest.importorskip("onnxruntime")
 
 from tests.runtime_files import MEAN, STD
 from tests.scramble import scramble
+from tokenmix.checkpoints import weights_bytes
+from tokenmix.cli import main
 from tokenmix.data import preprocess_file
-from tokenmix.export.onnx import export_onnx
 
 ALONE = """
 import sys
@@ -42,19 +44,22 @@ def alone(code: str, *args: str) -> subprocess.CompletedProcess[str]:
 def test_a_classifier_answers_as_pytorch_does(tmp_path: Path) -> None:
     args = {"depths": (1, 1), "dims": (16, 24), "stem_stride": 2, "num_classes": 3}
     model = scramble(timm.create_model("mixernet_pico", mixers="aff", **args)).eval()
-    kind = {"crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center"}
+    kind: dict[str, Any] = {"crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center"}
     path, picture = tmp_path / "model.onnx", tmp_path / "picture.jpg"
-    export_onnx(model, path, image_size=32, labels=["cat", "dog", "fox"], mean=MEAN, std=STD, **kind)
+    info = {"model": "mixernet_pico", "model_args": {"mixers": "aff", **args}, "classes": ["cat", "dog", "fox"], **kind}
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights_bytes(model.state_dict(), {**info, "mean": MEAN, "std": STD, "image_size": [32, 32]}))
+    assert main(["export", str(weights), "--out", str(path)]) == 0
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((400, 300)).save(picture)
     code = """
-import json, tokenmix
+import json
 from tokenmix.runtime import Predictor
-print(json.dumps([tokenmix.__version__, Predictor(sys.argv[1])(sys.argv[2]).top(3)]))
+print(json.dumps(Predictor(sys.argv[1])(sys.argv[2]).top(3)))
 """
     done = alone(code, str(path), str(picture))
     assert done.stderr == ""
-    _, found = json.loads(done.stdout)
+    found = json.loads(done.stdout)
     wanted = model(preprocess_file(picture, 32, MEAN, STD, **kind)[None])[0].softmax(0).tolist()
     assert dict(found) == pytest.approx(dict(zip(["cat", "dog", "fox"], wanted, strict=True)), abs=1e-5)
 

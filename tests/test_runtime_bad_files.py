@@ -106,13 +106,15 @@ def test_a_newer_schema(good, picture, capsys) -> None:
         ({"preprocess": {"crop_mode": "fold"}}, "crop_mode is 'fold'"),
         ({"preprocess": {"image_size": [8]}}, "is wrong"),
         ({"preprocess": {"image_size": "large"}}, "is wrong"),
-        ({"preprocess": {"inside": ["resize"]}}, "preprocess.inside is ['resize']"),
+        ({"preprocess": {"inside": ["shear"]}}, "preprocess.inside is ['shear']"),
         ({"preprocess": {"interpolation": "magic"}}, "interpolation is 'magic'"),
         ({"input": {"dtype": "float64"}}, "input.dtype is 'float64'"),
         ({"input": {"shape": [1, 1, 8, 8]}}, "shape [1, 1, 8, 8], and only RGB"),
-        ({"input": {"shape": [1, 3, 9, 9]}}, "that of another graph"),
+        ({"input": {"shape": [2, 3, 8, 8]}}, "that of another graph"),
+        ({"preprocess": {"image_size": [16, 16]}}, "would be [16, 16], and the input takes [8, 8]"),
+        ({"preprocess": {"inside": ["resize", "normalize"]}}, "would be of any size, and the input takes [8, 8]"),
         ({"input": {"name": "pixels"}}, "that of another graph"),
-        ({"labels": ["a", "b"]}, "3 classes, and 2 labels"),
+        ({"labels": ["a", "b"]}, "classes 0 to 2, and 2 labels"),
     ],
 )
 def test_an_edited_manifest(good, picture, changes, message, capsys) -> None:
@@ -136,6 +138,18 @@ def test_a_manifest_of_another_models_outputs(tmp_path, picture, capsys) -> None
     assert_refused(path, picture, "the outputs of .* are not those of its manifest", capsys)
 
 
+@pytest.mark.parametrize("label", [0, 3])
+def test_objects_of_unknown_classes(tmp_path, picture, label: int, capsys) -> None:
+    wrong = manifest("detection", {"kind": "ssdlite", "inside": True}, SHAPE, labels=["cat", "dog"])
+    outputs = {
+        "boxes": np.zeros((1, 4), np.float32),
+        "scores": np.ones(1, np.float32),
+        "labels": np.array([label]),
+    }
+    path = constant_file(tmp_path / "model.onnx", outputs, wrong)
+    assert_refused(path, picture, f"classes {min(label - 1, 0)} to {label - 1}, and 2 labels", capsys)
+
+
 def test_another_file_than_the_manifest_beside_it_describes(good, picture, capsys) -> None:
     beside = neighbour(good, content())
     good.write_bytes(constant_file(good.with_name("b.onnx"), {"logits": -LOGITS["logits"]}, content()).read_bytes())
@@ -147,6 +161,8 @@ def test_another_file_than_the_manifest_beside_it_describes(good, picture, capsy
 def test_an_edited_manifest_beside_the_file(good, picture, capsys) -> None:
     neighbour(good, content(), labels=["x", "y", "z"])
     assert_refused(good, picture, "good.json and the manifest inside good.onnx differ in labels", capsys)
+    neighbour(good, content(), labels=["x", "y", "z"], files={"coreml": {"file": "good.mlpackage"}})
+    assert Predictor(good)(picture).label == "c"  # it describes another file
     good.with_suffix(".json").write_text("{")
     assert_refused(good, picture, "good.json, the manifest beside good.onnx, cannot be read", capsys)
     good.with_suffix(".json").write_text(json.dumps({"schema": "of somebody else"}))
@@ -160,16 +176,14 @@ def test_a_model_of_another_task(good, picture, capsys) -> None:
         Predictor(good, task="segmentaton")
 
 
-def test_first_schema_must_say_how_pictures_are_prepared(good, picture, capsys) -> None:
-    kind = {"mean": None, "std": None, "crop_pct": 0.9, "crop_mode": "center", "interpolation": "bicubic"}
-    embed(good, {**content(schema="tokenmix.model/1"), **kind})
+def test_the_first_schema(good, picture, capsys) -> None:
+    kind = {"mean": [0.5] * 3, "std": [0.2] * 3, "crop_pct": 0.9, "crop_mode": "center", "interpolation": "bicubic"}
+    first = {key: value for key, value in content().items() if key not in ("task", "preprocess", "postprocess")}
+    first |= {"schema": "tokenmix.model/1", **kind}
+    predict = Predictor(embed(good, first))
+    assert (predict.task, predict.manifest.image_size, predict(picture).label) == ("classification", (8, 8), "c")
+    embed(good, {**first, "mean": None, "std": None})
     assert_refused(good, picture, "nothing is said about mean, std", capsys)
-
-
-def test_a_fixed_size_that_pictures_do_not_get(tmp_path, picture) -> None:
-    path = constant_file(tmp_path / "model.onnx", LOGITS, content(preprocess={"image_size": [16, 16]}))
-    with pytest.raises(ImageError, match=r"takes pictures of exactly 8 x 8 pixels .*, not 16 x 16"):
-        Predictor(path)(picture)
 
 
 def test_wrong_options(good) -> None:

@@ -97,9 +97,9 @@ def suppress(boxes: Array, scores: Array, labels: Array, threshold: float) -> Ar
         while len(left):
             best, left = left[0], left[1:]
             kept.append(best)
-            corner = np.maximum(boxes[left, :2], boxes[best, :2])
-            common = (np.minimum(boxes[left, 2:], boxes[best, 2:]) - corner).clip(min=0).prod(1)
-            with np.errstate(invalid="ignore"):  # of two boxes without an area, neither goes
+            with np.errstate(invalid="ignore"):  # of two boxes without an area, or without an end, neither goes
+                corner = np.maximum(boxes[left, :2], boxes[best, :2])
+                common = (np.minimum(boxes[left, 2:], boxes[best, 2:]) - corner).clip(min=0).prod(1)
                 overlap = common / (area[left] + area[best] - common)
             left = left[~(overlap > threshold)]
     chosen = np.array(kept, np.int64)
@@ -142,7 +142,8 @@ def _of_anchors(anchors: Array, scores: Array, boxes: Array) -> Array:
 def _decode(offsets: Array, anchors: Array) -> Array:
     """(N, 4) offsets of centres, in sizes, and logarithms of sizes; (N, 4) x, y, width, height -> (N, 4) corners."""
     centre = offsets[:, :2] * anchors[:, 2:] + anchors[:, :2]
-    half = np.exp(offsets[:, 2:]) * anchors[:, 2:] / 2
+    with np.errstate(over="ignore"):
+        half = np.exp(offsets[:, 2:]) * anchors[:, 2:] / 2
     return np.concatenate([centre - half, centre + half], 1)
 
 

@@ -22,7 +22,9 @@ KINDS = {
     "retinanet": ("detection",),
     "rcnn": ("instances",),
 }
-INSIDE: tuple[list[str], ...] = ([], ["normalize"], ["resize", "normalize"])
+INSIDE: tuple[list[str], ...] = ([], ["normalize"], ["resize"], ["resize", "normalize"])  # resizing brings normalising
+# What the manifest beside a file, which tells of files in several formats, must say as the one inside does.
+SAME = ("model", "task", "head", "labels", "preprocess", "postprocess")
 
 
 class ModelError(ValueError):
@@ -106,7 +108,7 @@ def _version(schema: Any) -> int | None:
 
 
 def _compare_neighbour(path: Path, content: Mapping[str, Any]) -> None:
-    """Raise unless ``STEM.json``, if it is a manifest of ours, describes just this file."""
+    """Raise unless ``STEM.json``, if it is a manifest of ours and names the file, describes just this one."""
     neighbour = path.with_suffix(".json")
     if not neighbour.is_file():
         return
@@ -118,14 +120,15 @@ def _compare_neighbour(path: Path, content: Mapping[str, Any]) -> None:
         return
     files = beside.get("files")
     entry = files.get("onnx") if isinstance(files, dict) else None
-    if isinstance(entry, dict) and entry.get("file") == path.name and "sha256" in entry:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                raise ModelError(
-                    f"{path} is not the file that {neighbour.name} describes (another SHA-256): it was changed or not "
-                    "copied whole; copy both again"
-                )
-    changed = sorted(key for key in content.keys() & beside.keys() if content[key] != beside[key])
+    if not isinstance(entry, dict) or entry.get("file") != path.name:
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.get("sha256"):
+            raise ModelError(
+                f"{path} is not the file that {neighbour.name} describes (another SHA-256): it was changed or not "
+                "copied whole; copy both again"
+            )
+    changed = [key for key in SAME if content.get(key) != beside.get(key)]
     if changed:
         raise ModelError(
             f"{neighbour} and the manifest inside {path.name} differ in {', '.join(changed)}: copy both from one "
@@ -155,6 +158,11 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
     shape = tuple(side if isinstance(side, int) else None for side in source["shape"])
     if len(shape) != 4 or shape[1] != 3:
         raise ValueError(f"an input of shape {source['shape']}, and only RGB images, (B, 3, H, W), can be prepared")
+    taken = [None, None] if "resize" in before["inside"] else [height, width]
+    if shape[2:] != (None, None) and list(shape[2:]) != taken and before["crop_mode"] != "fit":
+        raise ValueError(
+            f"pictures would be {'of any size' if taken[0] is None else taken}, and the input takes {list(shape[2:])}"
+        )
     inside = before["inside"]
     rules = [
         ("task", task, task in TASKS),

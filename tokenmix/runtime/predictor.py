@@ -72,7 +72,6 @@ class Predictor:
         stored = [self._open(picture) for picture in pictures]
         ready = [self._prepare(picture) for picture in stored]
         batch = np.stack([image for image, _ in ready])
-        self._check_shape(batch)
         try:
             values = self._session.run(None, {self.manifest.input_name: batch})
         except Exception as error:  # onnxruntime has one class per status and no common public base
@@ -141,22 +140,12 @@ class Predictor:
         canvas[:, : seen[0], : seen[1]] = image
         return canvas, seen
 
-    def _check_shape(self, batch: Array) -> None:
-        if any(
-            fixed is not None and fixed != side for fixed, side in zip(self.manifest.shape, batch.shape, strict=True)
-        ):
-            wanted = " x ".join("any" if side is None else str(side) for side in self.manifest.shape[2:])
-            raise ImageError(
-                f"{self.path} takes pictures of exactly {wanted} pixels (height x width), not "
-                f"{batch.shape[2]} x {batch.shape[3]}"
-            )
-
     def _classify(self, outputs: dict[str, Array]) -> list[Result]:
         if self.manifest.postprocess["inside"]:
             rows = outputs["probabilities"].astype(np.float32)
         else:
             rows = boxes.softmax(outputs["logits"].astype(np.float32))
-        labels = self._labels(rows.shape[1])
+        labels = self._labels(range(rows.shape[1]), whole=True)
         return [Classification(row, labels) for row in rows]
 
     def _segment(
@@ -165,12 +154,13 @@ class Predictor:
         rules = self.manifest.postprocess
         if rules["inside"]:
             (classes,) = outputs["classes"]
-            labels = self._labels(None if self.manifest.labels else int(classes.max()) + 1)
+            labels = self._labels(range(int(classes.min()), int(classes.max()) + 1))
             kept = classes[: seen[0], : seen[1]].astype(np.uint8 if len(labels) <= 256 else np.int32)
             return SegmentMap(maps.nearest(kept, size), labels)
         (logits,) = outputs["logits"].astype(np.float32)
         whole = maps.bilinear(logits, canvas, align_corners=rules["align_corners"])
-        return SegmentMap(maps.classes_of(whole[:, : seen[0], : seen[1]], size), self._labels(len(logits)))
+        labels = self._labels(range(len(logits)), whole=True)
+        return SegmentMap(maps.classes_of(whole[:, : seen[0], : seen[1]], size), labels)
 
     def _detect(
         self, outputs: dict[str, Array], seen: tuple[int, int], canvas: Sequence[int], size: tuple[int, int]
@@ -185,19 +175,18 @@ class Predictor:
         down, right = size[0] / seen[0], size[1] / seen[1]
         enlarged = boxes.clip(found.boxes.astype(np.float32) * np.array([right, down, right, down], np.float32), size)
         indices = found.labels.astype(np.int64)
-        known = self.manifest.labels
-        labels = self._labels(len(known) if known else int(indices.max(initial=0)), first=1)
+        labels = self._labels(range(int(indices.min(initial=1)) - 1, int(indices.max(initial=0))), first=1)
         names = tuple(labels[label - 1] for label in indices)
         patches = outputs["masks"][:, 0].astype(np.float32) if self.task == "instances" else None
         return Detections(enlarged, found.scores.astype(np.float32), indices, names, size, patches)
 
-    def _labels(self, count: int | None, first: int = 0) -> tuple[str, ...]:
-        """The names of that many classes."""
+    def _labels(self, used: range, *, first: int = 0, whole: bool = False) -> tuple[str, ...]:
+        """The names of all classes, of which these occur, or are all there are; without a name they are numbered."""
         known = self.manifest.labels
-        if known is None:
-            return tuple(f"class {first + i}" for i in range(count or 0))
-        if count is not None and count != len(known):
-            raise ValueError(f"{count} classes, and {len(known)} labels")
+        if known is None and used.start >= 0:
+            return tuple(f"class {first + i}" for i in range(used.stop))
+        if known is None or used.start < 0 or used.stop > len(known) or (whole and used.stop != len(known)):
+            raise ValueError(f"classes {used.start} to {used.stop - 1}, and {len(known or ())} labels")
         return known
 
 
