@@ -87,11 +87,8 @@ def write(
         )
     assert program is not None
     proto = program.model_proto
-    dense_preprocess = {
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "crop_mode": "squash" if head == "ssdlite" else "fit",
-    }
+    mode = "center" if head is None else "squash" if head == "ssdlite" else "fit"
+    filters = {"crop_pct": 1.0 if head else 0.9, "interpolation": "bilinear" if head else "bicubic", "crop_mode": mode}
     manifest: dict[str, Any] = {
         "schema": "tokenmix.model/2",
         "model": "toy",
@@ -107,8 +104,7 @@ def write(
             "layout": "NCHW",
         },
         "outputs": [{"name": name, "shape": [], "dtype": "float32"} for name in names],
-        "preprocess": {"image_size": list(size), "mean": MEAN, "std": STD, "inside": []}
-        | (dense_preprocess if head else {"crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center"}),
+        "preprocess": {"image_size": list(size), "mean": MEAN, "std": STD, "inside": [], **filters},
         "postprocess": postprocess,
         "precision": "fp32",
         "versions": {"tokenmix": "0.1.0"},

@@ -26,9 +26,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None:
         write_page(files, args.out)
         size = sum(map(len, files.values())) / 1e6
-        print(
-            f"{args.out}: {len(files)} files, {size:.1f} MB; any static web server can serve them (https for the camera)"
-        )
+        print(f"{args.out}: {len(files)} files, {size:.1f} MB, for any static web server (the camera needs https)")
         return
     with PageServer(files, args.host, args.port) as server:
         print(f"{server.url}  (Ctrl-C ends it)", flush=True)

@@ -1,7 +1,8 @@
 """Fetch the browser runtime anew, for maintainers: ``python -m tokenmix.web.vendor``.
 
-It needs npm, a network, and the Python package onnxruntime for the texts of licences. The files are onnxruntime-web's (MIT, Microsoft Corporation): one module, and one WebAssembly binary that computes on
-the CPU with SIMD and on WebGPU. The binary is kept compressed. The tarball must have the pinned hash.
+It needs npm, a network, and the Python package onnxruntime for the texts of licences. The files are onnxruntime-web's
+(MIT, Microsoft Corporation): a module, and one WebAssembly binary that computes on the CPU with SIMD and on WebGPU. The
+binary is kept compressed. The tarball must have the pinned hash.
 """
 
 from __future__ import annotations

@@ -19,8 +19,10 @@ function middle(picture, height, width) {
 }
 
 // The picture at the manifest's size, and the scale and offset with which it came there.
-function fitted(picture, preprocess, input, multiple) {
-  const { crop_mode: mode, crop_pct: share, interpolation } = preprocess;
+function fitted(picture, { preprocess, input, postprocess }) {
+  const dense = postprocess.kind !== "softmax";
+  const multiple = postprocess.multiple ?? 1;
+  const { crop_mode: mode, interpolation } = preprocess;
   const [height, width] = preprocess.image_size;
   let source = picture;
   let [left, top] = [0, 0];
@@ -35,6 +37,7 @@ function fitted(picture, preprocess, input, multiple) {
     const padded = input.shape.slice(2).map((size, i) => (Number.isInteger(size) ? size : upTo(i ? w : h, multiple)));
     return { picture: result, padded, left, top, scaleX: picture.width / w, scaleY: picture.height / h };
   }
+  const share = dense ? 1 : preprocess.crop_pct; // dense models see the whole picture
   const [least, wide] = [Math.floor(height / share), Math.floor(width / share)];
   const longest = LONGEST * Math.min(picture.width, picture.height);
   if (mode !== "squash" && Math.max(picture.width, picture.height) > longest) {
@@ -54,12 +57,12 @@ function fitted(picture, preprocess, input, multiple) {
 // {data, dims, frame}: the input (1, 3, H, W), and of it `frame`: the height and width that hold the picture, and how
 // its pixels become the picture's: x * scaleX + left.
 export function prepare(picture, manifest) {
-  const { preprocess, input, postprocess } = manifest;
+  const { preprocess, input } = manifest;
   const inside = preprocess.inside ?? [];
   const whole = inside.includes("resize");
   const frame = whole
     ? { picture, padded: [picture.height, picture.width], left: 0, top: 0, scaleX: 1, scaleY: 1 }
-    : fitted(picture, preprocess, input, postprocess.multiple ?? 1);
+    : fitted(picture, manifest);
   const [height, width] = frame.padded;
   const pixels = frame.picture;
   const bytes = input.dtype === "uint8";
