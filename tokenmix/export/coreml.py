@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tokenmix.export.extras import matching, quiet
+from tokenmix.export.onnx import ExportError
 from tokenmix.export.prepare import Prepared
 from tokenmix.export.program import trace
 
@@ -29,15 +30,15 @@ def write_coreml(prepared: Prepared, path: Path, precision: str, calibration: Se
     A model that takes bytes (its normalisation inside) becomes one that takes a picture: Core ML's image type, RGB.
 
     Returns:
-        The ``versions``; `inspect_coreml` says more.
+        ``operators`` of the program and the ``versions``.
 
     Raises:
         ImportError: The package is missing or does not fit the installed torch; the message says what to install.
-        ValueError: The model cannot be exported in the wanted form.
+        ExportError: The model cannot be exported in the wanted form.
     """
     tools = matching("coremltools", "coreml")
     if prepared.dynamic_batch or prepared.dynamic_size:
-        raise ValueError("Core ML files are written for one image of one size: export them static, a file per size")
+        raise ExportError("Core ML files are written for one image of one size: export them static, a file per size")
     program = trace(prepared)
     precisions = {"fp32": tools.precision.FLOAT32, "fp16": tools.precision.FLOAT16}
     shape = tuple(prepared.sample.shape)
@@ -58,29 +59,32 @@ def write_coreml(prepared: Prepared, path: Path, precision: str, calibration: Se
             model.save(str(path))
     except Exception as error:  # whatever its passes raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"Core ML cannot take {prepared.name}: {reason}") from error
-    return {"versions": {"coremltools": tools.__version__, "torch": torch.__version__}}
+        raise ExportError(f"Core ML cannot take {prepared.name}: {reason}") from error
+    operators = Counter(operation.type for operation in _operations(model.get_spec()) if operation.type != "const")
+    return {
+        "operators": dict(sorted(operators.items())),
+        "versions": {"coremltools": tools.__version__, "torch": torch.__version__},
+    }
 
 
 def inspect_coreml(path: Path, prepared: Prepared) -> dict[str, Any]:
     """Read an ``.mlpackage`` and compare its signature with the model's; nothing is run.
 
     Returns:
-        ``operators`` (how often each occurs), ``verified`` (False) and the ``reason``.
+        ``verified`` (False) and the ``reason``.
 
     Raises:
-        ValueError: An operator that Core ML does not have, or another name, shape or type than the model's.
+        ExportError: An operator that Core ML does not have, or another name, shape or type than the model's.
     """
     tools = matching("coremltools", "coreml")
     from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
     with quiet():
         spec = tools.models.MLModel(str(path), skip_model_load=True).get_spec()
-    function = spec.mlProgram.functions["main"]
-    operators = Counter(operation.type for operation in _operations(function))
-    foreign = [name for name in operators if name != "const" and name not in SSAOpRegistry.core_ops]
+    types = {operation.type for operation in _operations(spec)}
+    foreign = sorted(name for name in types if name != "const" and name not in SSAOpRegistry.core_ops)
     if foreign:
-        raise ValueError(f"{path}: Core ML has no operator {', '.join(foreign)}")
+        raise ExportError(f"{path}: Core ML has no operator {', '.join(foreign)}")
     with torch.no_grad():
         outputs = prepared.model(prepared.sample)
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
@@ -88,9 +92,8 @@ def inspect_coreml(path: Path, prepared: Prepared) -> dict[str, Any]:
     wanted |= {name: tuple(output.shape) for name, output in zip(prepared.output_names, outputs, strict=True)}
     found = {one.name: _shape(one) for one in (*spec.description.input, *spec.description.output)}
     if found != wanted:
-        raise ValueError(f"{path}: its inputs and outputs are {found} instead of {wanted}")
-    del operators["const"]
-    return {"operators": dict(sorted(operators.items())), "verified": False, "reason": UNVERIFIED}
+        raise ExportError(f"{path}: its inputs and outputs are {found} instead of {wanted}")
+    return {"verified": False, "reason": UNVERIFIED}
 
 
 def embed_coreml(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -105,9 +108,9 @@ def embed_coreml(path: Path, manifest: Mapping[str, Any]) -> None:
             (Path(folder) / path.name).replace(path)
 
 
-def _operations(function: Any) -> list[Any]:
-    """All operations of an ML program's function, those of nested blocks included."""
-    waiting = list(function.block_specializations.values())
+def _operations(spec: Any) -> list[Any]:
+    """All operations of an ML program, those of nested blocks included."""
+    waiting = list(spec.mlProgram.functions["main"].block_specializations.values())
     operations = []
     while waiting:
         block = waiting.pop()

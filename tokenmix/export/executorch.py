@@ -1,4 +1,4 @@
-"""ExecuTorch: one ``.pte`` file, its operators given to XNNPACK where that has them; for Android, iOS and small Linux."""
+"""ExecuTorch: one ``.pte`` file, its operators given to XNNPACK where that has them; for phones and small Linux."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tokenmix.export.extras import matching, quiet
+from tokenmix.export.onnx import ExportError
 from tokenmix.export.prepare import Prepared
 from tokenmix.export.program import LARGEST_BATCH, trace
 
@@ -27,7 +28,7 @@ def write_executorch(
 
     Raises:
         ImportError: The package is missing or does not fit the installed torch; the message says what to install.
-        ValueError: The model cannot be exported in the wanted form.
+        ExportError: The model cannot be exported in the wanted form.
     """
     exir = matching("executorch.exir", "executorch")
     partitioner = matching("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
@@ -43,7 +44,7 @@ def write_executorch(
             counts = _operators(lowered.exported_program().graph)
             lowered.to_executorch().save(str(path))
     except Exception as error:  # whatever its passes raise
-        raise ValueError(f"ExecuTorch cannot take {prepared.name}: {_first_line(error)}") from error
+        raise ExportError(f"ExecuTorch cannot take {prepared.name}: {_first_line(error)}") from error
     return facts | {
         "operators": counts,
         "largest_batch": LARGEST_BATCH if prepared.dynamic_batch else len(prepared.sample),
@@ -52,12 +53,15 @@ def write_executorch(
 
 
 def run_executorch(path: Path, images: Tensor) -> list[np.ndarray]:
-    """Load a ``.pte`` file and run it once. Raises as `write_executorch`."""
+    """Load a ``.pte`` file and run it. Raises as `write_executorch`."""
     runtime = matching("executorch.runtime", "executorch")
     with quiet():
         method = runtime.Runtime.get().load_program(path).load_method("forward")
-        outputs = method.execute([images.contiguous()])
-    return [output.numpy().copy() for output in outputs]  # the memory is the method's
+        outputs = [
+            [output.numpy().copy() for output in method.execute([batch.contiguous()])]  # the memory is the method's
+            for batch in images.split(LARGEST_BATCH)
+        ]
+    return [np.concatenate(output) for output in zip(*outputs, strict=True)]
 
 
 def _operators(graph: torch.fx.Graph) -> dict[str, int]:

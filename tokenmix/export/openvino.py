@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from tokenmix.export.extras import matching, quiet
-from tokenmix.export.onnx import write_onnx
+from tokenmix.export.onnx import ExportError, write_onnx
 from tokenmix.export.prepare import Prepared
 
 METADATA = "tokenmix"
@@ -30,7 +30,7 @@ def write_openvino(
 
     Raises:
         ImportError: A package is missing; the message says what to install.
-        ValueError: The model cannot be exported in the wanted form.
+        ExportError: The model cannot be exported in the wanted form.
     """
     openvino = matching("openvino", "openvino")
     with tempfile.TemporaryDirectory(prefix="tokenmix-") as folder:
@@ -40,7 +40,7 @@ def write_openvino(
             model = openvino.convert_model(between)
         except Exception as error:  # its own classes have no public base
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ValueError(f"OpenVINO cannot take {prepared.name}: {reason}") from error
+            raise ExportError(f"OpenVINO cannot take {prepared.name}: {reason}") from error
         openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
     counts = Counter(operation.get_type_name() for operation in model.get_ops())
     versions = {**facts.get("versions", {}), "openvino": openvino.__version__.split("-")[0]}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
+from tokenmix.export.onnx import ExportError
 from tokenmix.export.prepare import Prepared
 
 LARGEST_BATCH = 16
@@ -26,7 +27,7 @@ def trace(prepared: Prepared, *, largest_batch: int | None = None) -> ExportedPr
         largest_batch: Bound of a dynamic batch; None means none.
 
     Raises:
-        ValueError: The model cannot be exported; the message says what stands in the way.
+        ExportError: The model cannot be exported; the message says what stands in the way.
     """
     first = export_program(prepared.model, prepared, largest_batch=largest_batch)
     return export_program(fold_constants(first), prepared, largest_batch=largest_batch)
@@ -42,7 +43,7 @@ def export_program(model: nn.Module, prepared: Prepared, *, largest_batch: int |
     except Exception as error:  # whatever a model's code raises, and torch's own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         hint = " (try a fixed batch and image size)" if sizes else ""
-        raise ValueError(f"{prepared.name} could not be exported by torch.export: {reason}{hint}") from error
+        raise ExportError(f"{prepared.name} could not be exported by torch.export: {reason}{hint}") from error
 
 
 @torch.no_grad()

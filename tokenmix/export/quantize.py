@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from tokenmix.export.extras import quiet, require
+from tokenmix.export.onnx import ExportError
 
 TARGET_DB = 25.0
 """Least ratio of signal to noise at the outputs, in decibels: 25 is an error of a twentieth of the outputs' size."""
@@ -39,7 +40,7 @@ def choose(
         target_db: See `TARGET_DB`.
 
     Raises:
-        ValueError: There is nothing that could be quantised at that target.
+        ExportError: There is nothing that could be quantised at that target.
     """
     limit = 10.0 ** (-target_db / 10.0)
     loudest = sorted(range(len(parts)), key=[-noise([part]) for part in parts].__getitem__)
@@ -57,7 +58,7 @@ def choose(
             low = middle + 1
     chosen = without(high)
     if not chosen:
-        raise ValueError(f"no part can be int8 with {target_db:g} dB left at the outputs: choose fp16 or fp32")
+        raise ExportError(f"no part can be int8 with {target_db:g} dB left at the outputs: choose fp16 or fp32")
     return chosen, noise(chosen)
 
 
@@ -65,12 +66,12 @@ def relative_noise(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) ->
     """Power of the difference over power of the wanted values, of the output where it is largest.
 
     Raises:
-        ValueError: An output holds no real numbers, or has another shape in one than in the other.
+        ExportError: An output holds no real numbers, or has another shape in one than in the other.
     """
     ratios = []
     for one, other in zip(found, wanted, strict=True):
         if other.dtype.kind != "f" or one.shape != other.shape:
-            raise ValueError("int8 needs outputs that can be compared: export it without its post-processing inside")
+            raise ExportError("int8 needs outputs that can be compared: export it without its post-processing inside")
         power = float(np.square(other, dtype=np.float64).sum())
         ratios.append(float(np.square(one - other, dtype=np.float64).sum()) / max(power, np.finfo(np.float64).tiny))
     return max(ratios) if all(map(math.isfinite, ratios)) else math.inf
@@ -102,13 +103,13 @@ def quantize_onnx(
 
     Raises:
         ImportError: onnx or onnxruntime are not installed.
-        ValueError: There are no calibration images, or nothing that can be quantised.
+        ExportError: There are no calibration images, or nothing that can be quantised.
     """
     onnx, quantization = require("onnx"), require("onnxruntime.quantization")
     preprocess = require("onnxruntime.quantization.shape_inference").quant_pre_process
     arrays = [image[None].numpy() for batch in calibration for image in batch]
     if not arrays:
-        raise ValueError("int8 needs calibration images: some dozens of pictures like those that it will see")
+        raise ExportError("int8 needs calibration images: some dozens of pictures like those that it will see")
     with tempfile.TemporaryDirectory(prefix="tokenmix-") as folder:
         clean, augmented = Path(folder) / "clean.onnx", Path(folder) / "augmented.onnx"
         with quiet():

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from tokenmix.export.extras import matching, quiet
+from tokenmix.export.onnx import ExportError
 from tokenmix.export.prepare import Prepared
 from tokenmix.export.program import LARGEST_BATCH, export_program
 from tokenmix.export.quantize import MEASURED_IMAGES, PARTS, TARGET_DB, choose, decibels, relative_noise
@@ -37,13 +38,13 @@ def quantize_program(
 
     Raises:
         ImportError: ExecuTorch or torchao are missing or do not fit the installed torch.
-        ValueError: There are no calibration images, or nothing that can be quantised.
+        ExportError: There are no calibration images, or nothing that can be quantised.
     """
     quantizers = matching("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", "executorch")
     pt2e = matching("torchao.quantization.pt2e.quantize_pt2e", "executorch")
     batches = [image[None] for batch in calibration for image in batch]
     if not batches:
-        raise ValueError("int8 needs calibration images: some dozens of pictures like those that it will see")
+        raise ExportError("int8 needs calibration images: some dozens of pictures like those that it will see")
     batches = [batch.expand(len(prepared.sample), -1, -1, -1) for batch in batches]
     names = [node.name for node in program.graph.nodes if node.target in LAYERS]
     size = max(1, math.ceil(len(names) / PARTS))
@@ -109,7 +110,7 @@ class _Simulated(fx.Interpreter):
             return n.target(*args, **kwargs)  # type: ignore[operator]
         low, high = self.ranges[n.name]
         step = max((high - low) / 255.0, 1e-12)
-        x = torch.fake_quantize_per_tensor_affine(x, step, int(round(-128 - low / step)), -128, 127)
+        x = torch.fake_quantize_per_tensor_affine(x, step, round(-128 - low / step), -128, 127)
         steps = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / 127.0
         zeros = torch.zeros_like(steps, dtype=torch.int32)
         weight = torch.fake_quantize_per_channel_affine(weight, steps, zeros, 0, -127, 127)

@@ -27,7 +27,7 @@ def write_torch(prepared: Prepared, path: Path, precision: str, calibration: Seq
         ``operators`` of the program and the ``versions``.
 
     Raises:
-        ValueError: The model cannot be exported; the message says what stands in the way.
+        ExportError: The model cannot be exported; the message says what stands in the way.
     """
     program = trace(prepared)
     with quiet():
