@@ -1,4 +1,4 @@
-"""Files for other runtimes: they compute there what the model computes, and hold their manifest; int8 by measurement."""
+"""Files for other runtimes compute there what the model computes and hold their manifest; int8 is chosen by measure."""
 
 from __future__ import annotations
 
