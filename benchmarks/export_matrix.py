@@ -2,10 +2,10 @@
 
     python benchmarks/export_matrix.py [--only affnet mask_rcnn] [--formats onnx openvino] [--limit-s 900] [--redo]
 
-Every family's smallest and a middle variant, `mixernet_pico` with every mixer, and every dense head, exported in float32
-(Core ML: float16) for one image, and verified as `tokenmix export` does it. Weights are random, but no norm is the
-identity and no layer scale is small. Each cell runs in a process of its own with a time limit; the results are written
-after each, and a second call goes on where the first one ended. Cells whose packages are missing are left open.
+Every family's smallest and a middle variant, `mixernet_pico` with every mixer, and every dense head, exported in
+float32 (Core ML: float16) for one image, and verified as `tokenmix export` does it. Weights are random, but no norm is
+the identity and no layer scale is small. Each cell runs in a process of its own with a time limit; the results are
+written after each, and a second call goes on where the first one ended. Cells whose packages are missing stay open.
 """
 
 from __future__ import annotations
