@@ -25,6 +25,7 @@ def values(proto: Any, image: Tensor, wanted: set[str] | None = None) -> dict[st
     onnx = require("onnx")
     watched = type(proto)()
     watched.CopyFrom(proto)
+    del watched.graph.value_info[:]
     inferred = onnx.shape_inference.infer_shapes(watched)
     floats = {
         info.name: info.type.tensor_type.elem_type

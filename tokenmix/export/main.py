@@ -118,6 +118,7 @@ def export(
     manifest = describe(opened, prepared, outputs, size, parts) | {"precision": precision}
     limit = TOLERANCES[precision] if tolerance is None else tolerance
 
+    stem.parent.mkdir(parents=True, exist_ok=True)
     failures: list[ValueError] = []
     for kind in kinds:
         target = stem.with_name(stem.name + kind.suffix)
@@ -127,26 +128,24 @@ def export(
                 facts = kind.write(prepared, path, precision, ranges)
                 if kind.embed is not None:
                     kind.embed(path, manifest)
-                facts["errors"] = _verify(kind, path, target, prepared, batches, expected, limit) | {
-                    "images": len(examples),
-                    "source": what,
-                }
-            except (ExportError, VerificationError) as error:
+                numbers = _verify(kind, path, target, prepared, batches, expected, limit)
+                facts["errors"] = {"images": len(examples), "source": what, **numbers}
+            except ValueError as error:
                 failures.append(error)
                 continue
             _move(Path(folder), stem.parent)
         facts = {"file": target.name, **_size(target), "precision": precision, **facts}
         facts["input_shape"] = manifest["input"]["shape"]
-        manifest = add_file(stem.with_name(stem.name + ".json"), manifest, kind.name, facts)
+        written = add_file(stem.with_name(stem.name + ".json"), manifest, kind.name, facts)
     if len(failures) == 1:
         raise failures[0]
     if failures:
         raise ExportError("\n".join(map(str, failures)))
-    return manifest
+    return written
 
 
 def _formats(formats: Sequence[str], out: str | os.PathLike[str], precision: str) -> tuple[list[Format], Path]:
-    """The formats, and the path of their files without a suffix; its folder is made."""
+    """The formats, and the path of their files without a suffix."""
     if isinstance(formats, str):
         formats = [formats]
     if not formats:
@@ -168,8 +167,6 @@ def _formats(formats: Sequence[str], out: str | os.PathLike[str], precision: str
         stem = stem.with_suffix("")
     elif stem.is_dir():
         raise ValueError(f"{stem} is a folder: name a file with --out, such as {stem / 'model'}")
-    if not stem.parent.is_dir():
-        stem.parent.mkdir(parents=True)
     for kind in kinds:
         target = stem.with_name(stem.name + kind.suffix)
         if target.is_dir() and not kind.folder:
