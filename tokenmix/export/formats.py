@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tokenmix.export import coreml, executorch, openvino, torch_file
 from tokenmix.export.onnx import embed_onnx, write_onnx
 from tokenmix.export.onnx_file import run_onnx
 from tokenmix.export.prepare import Prepared
@@ -62,6 +63,48 @@ FORMATS: dict[str, Format] = {
         run_onnx,
         packages=("onnx", "onnxscript", "onnxruntime"),
         embed=embed_onnx,
+        dynamic_size=True,
+    ),
+    "coreml": Format(
+        "coreml",
+        ".mlpackage",
+        "coreml",
+        ("fp32", "fp16"),
+        coreml.write_coreml,
+        inspect=coreml.inspect_coreml,
+        packages=("coremltools",),
+        embed=coreml.embed_coreml,
+        dynamic_batch=False,
+        folder=True,
+    ),
+    "executorch": Format(
+        "executorch",
+        ".pte",
+        "executorch",
+        ("fp32", "int8"),
+        executorch.write_executorch,
+        executorch.run_executorch,
+        packages=("executorch",),
+    ),
+    "openvino": Format(
+        "openvino",
+        ".xml",
+        "openvino",
+        PRECISIONS,
+        openvino.write_openvino,
+        openvino.run_openvino,
+        packages=("onnx", "onnxscript", "onnxruntime", "openvino"),
+        embed=openvino.embed_openvino,
+        dynamic_size=True,
+    ),
+    "torch": Format(
+        "torch",
+        ".pt2",
+        "torch",
+        ("fp32",),
+        torch_file.write_torch,
+        torch_file.run_torch,
+        embed=torch_file.embed_torch,
         dynamic_size=True,
     ),
 }

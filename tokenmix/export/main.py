@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenmix.checkpoints import Opened, open_model
-from tokenmix.export.extras import require
+from tokenmix.export.extras import matching
 from tokenmix.export.formats import FORMATS, PRECISIONS, Format
 from tokenmix.export.intermediate import first_difference
 from tokenmix.export.manifest import add_file, describe
@@ -92,7 +92,7 @@ def export(
             if wanted and not can:
                 raise ValueError(f"{kind.name} files have a fixed {what}: leave the dynamic {what} out, or the format")
         for package in kind.packages:
-            require(package, kind.extra)
+            matching(package, kind.extra)
 
     size = height_width(opened.image_size if image_size is None else image_size)
     examples, what = inputs(images, opened, size, parts)
