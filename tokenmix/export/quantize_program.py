@@ -107,14 +107,14 @@ class _Simulated(fx.Interpreter):
         if self.observing:
             low, high = self.ranges.get(n.name, (0.0, 0.0))  # zero stays exact
             self.ranges[n.name] = min(low, x.min().item()), max(high, x.max().item())
-            return n.target(*args, **kwargs)  # type: ignore[operator]
+            return n.target(*args, **kwargs)
         low, high = self.ranges[n.name]
         step = max((high - low) / 255.0, 1e-12)
         x = torch.fake_quantize_per_tensor_affine(x, step, round(-128 - low / step), -128, 127)
         steps = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / 127.0
         zeros = torch.zeros_like(steps, dtype=torch.int32)
         weight = torch.fake_quantize_per_channel_affine(weight, steps, zeros, 0, -127, 127)
-        return n.target(x, weight, *rest, **kwargs)  # type: ignore[operator]
+        return n.target(x, weight, *rest, **kwargs)
 
 
 def _arrays(outputs: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
