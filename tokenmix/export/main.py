@@ -74,6 +74,9 @@ def export(
     kinds, stem = _formats(formats, out, precision)
     if precision == "int8" and calibration is None:
         raise ValueError("int8 needs pictures to choose its ranges with: give a folder of them (--calibration DIR)")
+    for kind in kinds:
+        for package in kind.packages:
+            matching(package, kind.extra)
     opened = source if isinstance(source, Opened) else open_model(source)
     parts = check_inside(opened, inside)
     dynamic_size = dynamic_size or "resize" in parts
@@ -91,8 +94,6 @@ def export(
         ):
             if wanted and not can:
                 raise ValueError(f"{kind.name} files have a fixed {what}: leave the dynamic {what} out, or the format")
-        for package in kind.packages:
-            matching(package, kind.extra)
 
     size = height_width(opened.image_size if image_size is None else image_size)
     examples, what = inputs(images, opened, size, parts)

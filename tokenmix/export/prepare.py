@@ -52,7 +52,8 @@ def prepare(model: nn.Module, *, form: str = "matmul") -> nn.Module:
     """
     from tokenmix.backbones.reparameterize import reparameterize
 
-    prepared = reparameterize(copy.deepcopy(model).eval())
+    # In the plain layout: ExecuTorch takes a graph's tensors in one order only.
+    prepared = reparameterize(copy.deepcopy(model).eval()).to(memory_format=torch.contiguous_format)
     set_form(prepared, form)
     return prepared
 
