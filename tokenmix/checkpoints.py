@@ -89,6 +89,7 @@ class Opened:
         interpolation: ``"bicubic"`` or ``"bilinear"``.
         crop_mode: ``"center"`` or ``"squash"``, see ``tokenmix.data.resize_and_crop``; of a dense model ``"squash"`` or
             ``"fit"``, the short side is the size's shorter one, unless the long side would pass its longer one.
+        license: Of published weights, as far as their model's configuration says it.
     """
 
     model: nn.Module
@@ -103,6 +104,7 @@ class Opened:
     crop_pct: float
     interpolation: str
     crop_mode: str
+    license: str | None = None
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -136,6 +138,7 @@ def open_model(source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(T
             kind = "a classifier" if head is None else f"a model for {task} (head {head})"
             raise CheckpointError(f"{name}: holds {kind}, and what is needed here is for {' or '.join(tasks)}")
         name = loaded.what.variant
+        published = "task" not in loaded.info  # which a training run of ours writes
     else:
         if not hub and not timm.is_model(name):
             raise CheckpointError(f"{name}: no such file or folder, and {unknown('model', name, our_models())}")
@@ -145,6 +148,7 @@ def open_model(source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(T
         with downloading(name):
             loaded = _build(Official(name, model_args), {}, pretrained=pretrained)
         loaded.model.eval()
+        published = pretrained
     info, cfg, head = loaded.info, loaded.cfg, loaded.what.head
     if head is not None:
         cfg = {**cfg, "input_size": (3, *HEADS[head].image_size), "crop_mode": HEADS[head].crop_mode}
@@ -164,6 +168,7 @@ def open_model(source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(T
         float(info.get("crop_pct") or cfg["crop_pct"]),
         str(info.get("interpolation") or cfg["interpolation"]),
         str(mode or "center"),
+        cfg.get("license") if published else None,
     )
 
 

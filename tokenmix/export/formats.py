@@ -35,6 +35,7 @@ class Format:
         packages: What must be importable for all that.
         embed: ``(path, manifest)`` puts the manifest into the file.
         dynamic_batch: The format can hold a dynamic batch size.
+        fixed_by_default: Yet files are better without it.
         dynamic_size: The format can hold dynamic heights and widths.
         folder: It is a folder, not a file.
     """
@@ -49,6 +50,7 @@ class Format:
     packages: tuple[str, ...] = ()
     embed: Callable[[Path, Mapping[str, Any]], None] | None = None
     dynamic_batch: bool = True
+    fixed_by_default: bool = False
     dynamic_size: bool = False
     folder: bool = False
 
@@ -85,6 +87,7 @@ FORMATS: dict[str, Format] = {
         executorch.write_executorch,
         executorch.run_executorch,
         packages=("executorch",),
+        fixed_by_default=True,  # XNNPACK takes more of the model in one piece
     ),
     "openvino": Format(
         "openvino",

@@ -86,7 +86,7 @@ def export(
     if single and dynamic_batch:
         raise ValueError("a file with box decoding inside takes one picture at a time: leave out the dynamic batch")
     if dynamic_batch is None:
-        dynamic_batch = not single and all(kind.dynamic_batch for kind in kinds)
+        dynamic_batch = not single and all(kind.dynamic_batch and not kind.fixed_by_default for kind in kinds)
     for kind in kinds:
         for wanted, can, what in (
             (dynamic_batch, kind.dynamic_batch, "batch"),

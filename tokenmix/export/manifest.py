@@ -47,7 +47,6 @@ def describe(
         image_size: Height and width of the prepared picture.
         inside: Names of `tokenmix.export.wrap.PARTS`.
     """
-    cfg = getattr(opened.model, "pretrained_cfg", None) or {}
     before = [part for part in inside if part in ("resize", "normalize")]
     after = opened.task == "instances" or any(part in inside for part in ("softmax", "argmax", "nms"))
     batch = "batch" if prepared.dynamic_batch else 1
@@ -59,7 +58,7 @@ def describe(
         "head": opened.head,
         "parameters": sum(parameter.numel() for parameter in prepared.model.parameters()),
         "labels": None if opened.classes is None else list(opened.classes),
-        "license": cfg.get("license"),
+        "license": opened.license,
         "weights_sha256": weights_sha256(opened.model),
         "input": {
             "name": prepared.input_name,
