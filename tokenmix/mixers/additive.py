@@ -7,7 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_after, fold_norm_before
+from tokenmix.layers import depthwise_weights, fold_norm_after, fold_norm_before, is_silent
+from tokenmix.ops.kernels.additive import gate_convolve
+from tokenmix.ops.kernels.rule import takes
 
 
 class AdditiveAttention(nn.Module):
@@ -49,8 +51,13 @@ class AdditiveAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        query_key, value = self.qkv(x).split([2 * self.dim, self.dim], 1)
+        qkv = self.qkv(x)
+        query_key, value = qkv.split([2 * self.dim, self.dim], 1)
         score = torch.sigmoid(self.pixel_score(self.act(self.norm(self.spatial(query_key)))))  # (B, 2, H, W)
+        if not torch.jit.is_scripting():
+            dwc = depthwise_weights(self.dwc) if takes(qkv) else None
+            if dwc is not None and is_silent(self.channel_score):
+                return self.proj(gate_convolve(qkv, score, self.channel_score.weight, *dwc))
         gated = query_key.unflatten(1, (2, self.dim)) * score.unsqueeze(2)  # (B, 2, C, H, W)
         mean = gated.mean([3, 4], keepdim=True).flatten(1, 2)  # (B, 2C, 1, 1)
         gate = torch.sigmoid(self.channel_score(mean)).unflatten(1, (2, self.dim))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before, fused, takes_norm_before
+from tokenmix.layers import depthwise_weights, fold_norm_before, fused, is_silent, takes_norm_before
+from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise
+from tokenmix.ops.kernels.rule import takes
 
 
 class Static(nn.Module):
@@ -49,7 +52,22 @@ class MetaMixer(nn.Module):
         self.value = value
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.value(self.act(self.key(self.query(x), x)), x)
+        query = self.query(x)
+        if not torch.jit.is_scripting():
+            chain = self.depthwise_chain() if takes(query) else None
+            if chain is not None:
+                return depthwise_gelu_depthwise(query, *chain)
+        return self.value(self.act(self.key(query, x)), x)
+
+    def depthwise_chain(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Weights and biases of key and value where both are plain depthwise convolutions with a GELU between."""
+        key, value = (
+            depthwise_weights(part.op) if type(part) is Static and is_silent(part) else None
+            for part in (self.key, self.value)
+        )
+        if key is None or value is None or type(self.act) is not nn.GELU or not is_silent(self.act):
+            return None
+        return (*key, *value) if self.act.approximate == "none" else None
 
     def fuse(self) -> MetaMixer:
         """A new frame with every part that has an equivalent inference form in that form."""
