@@ -68,6 +68,15 @@ def differentiate(function: Callable[..., Tensor], leaves: Sequence[Tensor]) -> 
     return output, *torch.autograd.grad(output, leaves, wave.to(output.dtype))
 
 
+def worst(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest error of an output or gradient, over its largest value; some gradients are zero but for rounding."""
+    longest = max(float(tensor.detach().abs().max()) for tensor in expected)
+    scales = [max(float(tensor.detach().abs().max()), 0.01 * longest) for tensor in expected]
+    assert [tensor.shape for tensor in found] == [tensor.shape for tensor in expected]
+    errors = [float((a.double().cpu() - b).detach().abs().max()) for a, b in zip(found, expected, strict=True)]
+    return max(error / scale for error, scale in zip(errors, scales, strict=True))
+
+
 def chain_error(
     name: str, sizes: Sequence[int], dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> tuple[bool, float]:
@@ -79,7 +88,7 @@ def chain_error(
         given[0] = given[0].float()
     found = differentiate(function, [tensor.to(device).requires_grad_() for tensor in given])
     expected = differentiate(reference, [tensor.double().requires_grad_() for tensor in given])
-    return ran(found[0]), max(closeness(a.double().cpu(), b) for a, b in zip(found, expected, strict=True))
+    return ran(found[0]), worst(found, expected)
 
 
 def mixer_error(
@@ -96,16 +105,11 @@ def mixer_error(
         output = model(x)
         upstream = image(*size, dim=dim, seed=1, dtype=dtype)
         results.append((output, *torch.autograd.grad(output, [x, *model.parameters()], upstream)))
-    found, expected = results
-    longest = max(float(tensor.abs().max()) for tensor in expected[1:])
-    errors = [closeness(found[0].double(), expected[0])]
-    for ours, theirs in zip(found[1:], expected[1:], strict=True):  # some gradients are zero but for rounding
-        errors.append(float((ours.double() - theirs).abs().max()) / max(float(theirs.abs().max()), 0.01 * longest))
-    return ran(found[0]), max(errors)
+    return ran(results[0][0]), worst(*results)
 
 
 def inference_error(size: tuple[int, int], dim: int = 12) -> tuple[int, float]:
-    """How often the kernel of a fused filter ran without gradients, and its error; its real maps are not complex ones."""
+    """How often the kernel of a fused filter ran without gradients, and its error; its maps are no complex ones."""
     from tokenmix.ops.kernels import frequency_triton
 
     mixer = scramble(fused(build("aff", dim, dtype=torch.float32)), 1)
