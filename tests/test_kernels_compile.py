@@ -94,7 +94,7 @@ def test_compiles_without_spilling_registers(
     assert len(launches) == (4 if name == "additive" else 2)
     for kernel, args, options in launches:
         program = compiled(kernel, args, options, architecture)
-        assert program.metadata.shared <= 48 * 1024  # what every GPU gives without being asked
+        assert program.metadata.shared <= 64 * 1024  # of 99 KB that the smallest of these GPUs have
         if not CUOBJDUMP.exists():
             continue
         (tmp_path / "kernel.cubin").write_bytes(program.asm["cubin"])

@@ -112,7 +112,7 @@ class _Filter(nn.Module):
         raise NotImplementedError
 
     def is_fusable(self) -> bool:
-        """Whether `filter_spectrum` computes this network, and would be asked to."""
+        """Whether `filter_spectrum` is what this filter does with a spectrum, and nobody asked for another form."""
         silu = type(self.act) is type(self.act2) is nn.SiLU and is_silent(self.act) and is_silent(self.act2)
         return silu and self.form == "auto" and self.dim // self.groups <= MOST_CHANNELS
 
