@@ -326,6 +326,30 @@ def takes_norm_before(module: nn.Module) -> bool:
     return module.kernel_size == (1, 1) and not any(module.padding) and module.groups == 1
 
 
+def depthwise_weights(module: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Weight and bias of a square, odd depthwise convolution that keeps channels and size; None if it is another thing.
+
+    None also where hooks listen to the module: a kernel that computes it together with others would not call them.
+    """
+    if type(module) not in (nn.Conv2d, ConvAct) or module.bias is None or not is_silent(module):
+        return None
+    size = module.kernel_size[0]
+    fits = (
+        module.groups == module.in_channels == module.out_channels
+        and module.kernel_size == (size, size)
+        and module.padding == (size // 2, size // 2)
+        and (size % 2, module.stride, module.dilation, module.padding_mode) == (1, (1, 1), (1, 1), "zeros")
+    )
+    return (module.weight, module.bias) if fits else None
+
+
+def is_silent(module: nn.Module) -> bool:
+    """Whether a call of ``module`` runs its ``forward`` and nothing else: no hooks."""
+    return not (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
 def last_conv(module: nn.Module) -> nn.Conv2d | None:
     """The convolution whose output is that of ``module``, or None if something else makes it.
 

@@ -9,7 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_after, fold_norm_before, is_channels_last, with_act
+from tokenmix.layers import (
+    depthwise_weights,
+    fold_norm_after,
+    fold_norm_before,
+    is_channels_last,
+    is_silent,
+    with_act,
+)
+from tokenmix.ops.kernels.additive import gate_convolve
+from tokenmix.ops.kernels.rule import takes
 
 
 @torch.fx.wrap
@@ -88,6 +97,10 @@ class AdditiveAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            fast = self.kernel(x) if takes(x) else None
+            if fast is not None:
+                return fast
         # Two convolutions, so that neither result is a strided part of a larger one.
         both, weight, bias = 2 * self.dim, self.qkv.weight, self.qkv.bias
         query_key = F.conv2d(x, weight[:both], None if bias is None else bias[:both])
@@ -95,6 +108,15 @@ class AdditiveAttention(nn.Module):
         hidden = self.act(self.norm(self.spatial(query_key)))
         similarity = gated_sum(query_key, hidden, self.pixel_score.weight, self.channel_score.weight)
         return self.proj(self.dwc(similarity) * value)
+
+    def kernel(self, x: Tensor) -> Tensor | None:
+        """``forward`` with everything between the scores and ``proj`` in one kernel; None where a part is another."""
+        dwc = depthwise_weights(self.dwc)
+        if dwc is None or not is_silent(self.channel_score):
+            return None
+        qkv = self.qkv(x)
+        score = torch.sigmoid(self.pixel_score(self.act(self.norm(self.spatial(qkv[:, : 2 * self.dim])))))
+        return self.proj(gate_convolve(qkv, score, self.channel_score.weight, *dwc))
 
     @torch.no_grad()
     def fuse(self) -> AdditiveAttention:

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import ACTIVATIONS, in_layout_of
+from tokenmix.layers import ACTIVATIONS, in_layout_of, is_silent
 from tokenmix.names import unknown
-from tokenmix.ops.fourier import filter_planes, rfft2_macs, rfft2_planes, under_autocast
+from tokenmix.ops.fourier import filter_planes, irfft2, rfft2, rfft2_macs, rfft2_planes, under_autocast
+from tokenmix.ops.kernels.frequency import MOST_CHANNELS, filter_spectrum
+from tokenmix.ops.kernels.rule import takes
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")
@@ -110,7 +112,21 @@ class _Filter(nn.Module):
         """The second complex linear map."""
         raise NotImplementedError
 
+    def is_fusable(self) -> bool:
+        """Whether `filter_spectrum` is what this filter does with a spectrum, and nobody asked for another form."""
+        silu = type(self.act) is type(self.act2) is nn.SiLU and is_silent(self.act) and is_silent(self.act2)
+        return silu and self.form == "auto" and self.dim // self.groups <= MOST_CHANNELS
+
+    def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights and biases of both maps, as `filter_spectrum` takes them."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            fusable = takes(x) and self.is_fusable()
+            if fusable:
+                spectrum = filter_spectrum(rfft2(x), *self.maps(), self.threshold)
+                return irfft2(spectrum, (x.size(-2), x.size(-1))).to(x.dtype)
         planes = rfft2_planes(x, self.form)  # (B, C, 2, H, W//2+1)
         out = filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
         return in_layout_of(out, x)
@@ -193,6 +209,9 @@ class FrequencyFilter(_Filter):
     def second(self, planes: Tensor) -> Tensor:
         return complex_map(planes, self.w2, self.b2)
 
+    def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.w1, self.b1, self.w2, self.b2
+
     def fuse(self) -> FusedFrequencyFilter:
         """The same function with both maps as prebuilt grouped 1x1 convolutions of real planes."""
         return FusedFrequencyFilter(self)
@@ -221,6 +240,18 @@ class FusedFrequencyFilter(_Filter):
         assert conv.bias is not None
         conv.bias.copy_(shift)
         return conv
+
+    def is_fusable(self) -> bool:
+        # The real maps that a training makes of these convolutions need not stay complex ones.
+        return super().is_fusable() and not torch.is_grad_enabled()
+
+    def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        found = []
+        for conv in (self.conv1, self.conv2):
+            assert conv.bias is not None
+            weight = conv.weight.view(self.groups, -1, 2, self.dim // self.groups, 2)  # (G, out, part, in, part)
+            found += [weight.permute(2, 4, 0, 3, 1), conv.bias.view(self.groups, -1, 2).permute(2, 0, 1)]
+        return found[0], found[1], found[2], found[3]
 
     def first(self, planes: Tensor) -> Tensor:
         return grouped_pointwise(planes, self.conv1.weight, self.conv1.bias, self.groups)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before, fused, takes_norm_before, with_act
+from tokenmix.layers import ConvAct, depthwise_weights, fold_norm_before, fused, is_silent, takes_norm_before, with_act
+from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise
+from tokenmix.ops.kernels.rule import takes
 
 
 class Static(nn.Module):
@@ -49,7 +52,26 @@ class MetaMixer(nn.Module):
         self.value = value
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.value(self.act(self.key(self.query(x), x)), x)
+        query = self.query(x)
+        if not torch.jit.is_scripting():
+            chain = self.depthwise_chain() if takes(query) else None
+            if chain is not None:
+                return depthwise_gelu_depthwise(query, *chain)
+        return self.value(self.act(self.key(query, x)), x)
+
+    def depthwise_chain(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Weights and biases of key and value where both are plain depthwise convolutions with a GELU between."""
+        parts = self.key, self.value
+        if not all(type(part) is Static and is_silent(part) for part in parts) or not is_silent(self.act):
+            return None
+        first, last = (part.op for part in parts)
+        between: nn.Module = nn.GELU() if isinstance(first, ConvAct) and first.act == "gelu" else self.act
+        if isinstance(first, ConvAct) and type(self.act) is not nn.Identity:
+            return None
+        if type(between) is not nn.GELU or between.approximate != "none" or isinstance(last, ConvAct):
+            return None
+        key, value = depthwise_weights(first), depthwise_weights(last)
+        return None if key is None or value is None else (*key, *value)
 
     def fuse(self) -> MetaMixer:
         """A new frame with every part that has an equivalent inference form in that form."""
