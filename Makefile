@@ -16,7 +16,7 @@ DEMO_OUT ?= runs/demo
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-all lint format bench docs clean
+.PHONY: demo test test-all lint format bench gpu docs clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/tokenmix compare digits --out $(DEMO_OUT)
@@ -39,6 +39,9 @@ format: $(TEST_STAMP)
 bench: $(TEST_STAMP)
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/mixers.py
+
+gpu: $(TEST_STAMP)
+	$(BIN)/python benchmarks/gpu.py
 
 docs: $(TEST_STAMP)
 	$(BIN)/python docs/generate.py

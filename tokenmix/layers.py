@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -114,14 +115,23 @@ class ConvAct(nn.Conv2d):
         return f"{super().extra_repr()}, act={self.act!r}"
 
 
+_KINDS: dict[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU: "relu", nn.GELU: "gelu", nn.Identity: ""}
+
+
+def merged_act(conv: nn.Module, act: nn.Module) -> str | None:
+    """What follows a convolution: ``"gelu"`` (exact), ``"silu"``, ``"relu"``, ``""`` (nothing), None (other)."""
+    kind = None if getattr(act, "approximate", "none") != "none" else _KINDS.get(type(act))
+    if not isinstance(conv, ConvAct):
+        return kind
+    return conv.act if kind == "" else None
+
+
 def with_act(conv: nn.Module, act: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Two modules equal to both one after the other: the convolution with the activation in it where that is known."""
-    kinds = {nn.SiLU: "silu", nn.ReLU: "relu", nn.GELU: "gelu"}
-    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+    kind = merged_act(conv, act)
+    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str) or not kind:
         return conv, act
-    if type(act) not in kinds or getattr(act, "approximate", "none") != "none":
-        return conv, act
-    return ConvAct(conv, kinds[type(act)]), nn.Identity()
+    return ConvAct(conv, kind), nn.Identity()
 
 
 class DropPath(nn.Module):
@@ -333,14 +343,15 @@ def depthwise_weights(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     """
     if type(module) not in (nn.Conv2d, ConvAct) or module.bias is None or not is_silent(module):
         return None
-    size = module.kernel_size[0]
+    conv: Any = module
+    size = conv.kernel_size[0]
     fits = (
-        module.groups == module.in_channels == module.out_channels
-        and module.kernel_size == (size, size)
-        and module.padding == (size // 2, size // 2)
-        and (size % 2, module.stride, module.dilation, module.padding_mode) == (1, (1, 1), (1, 1), "zeros")
+        conv.groups == conv.in_channels == conv.out_channels
+        and conv.kernel_size == (size, size)
+        and conv.padding == (size // 2, size // 2)
+        and (size % 2, conv.stride, conv.dilation, conv.padding_mode) == (1, (1, 1), (1, 1), "zeros")
     )
-    return (module.weight, module.bias) if fits else None
+    return (conv.weight, conv.bias) if fits else None
 
 
 def is_silent(module: nn.Module) -> bool:

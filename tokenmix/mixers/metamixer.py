@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import ConvAct, depthwise_weights, fold_norm_before, fused, is_silent, takes_norm_before, with_act
+from tokenmix.layers import (
+    depthwise_weights,
+    fold_norm_before,
+    fused,
+    is_silent,
+    merged_act,
+    takes_norm_before,
+    with_act,
+)
 from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise
 from tokenmix.ops.kernels.rule import takes
 
@@ -61,17 +70,15 @@ class MetaMixer(nn.Module):
 
     def depthwise_chain(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Weights and biases of key and value where both are plain depthwise convolutions with a GELU between."""
-        parts = self.key, self.value
+        parts: tuple[Any, Any] = (self.key, self.value)
         if not all(type(part) is Static and is_silent(part) for part in parts) or not is_silent(self.act):
             return None
         first, last = (part.op for part in parts)
-        between: nn.Module = nn.GELU() if isinstance(first, ConvAct) and first.act == "gelu" else self.act
-        if isinstance(first, ConvAct) and type(self.act) is not nn.Identity:
-            return None
-        if type(between) is not nn.GELU or between.approximate != "none" or isinstance(last, ConvAct):
-            return None
+        act, last_act = merged_act(first, self.act), merged_act(last, nn.Identity())
         key, value = depthwise_weights(first), depthwise_weights(last)
-        return None if key is None or value is None else (*key, *value)
+        if key is None or value is None or (act, last_act) != ("gelu", ""):
+            return None
+        return (*key, *value)
 
     def fuse(self) -> MetaMixer:
         """A new frame with every part that has an equivalent inference form in that form."""
