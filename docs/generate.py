@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenmix.bench import zoo
+from tokenmix.bench import dense, zoo
 from tokenmix.bench.scale import Cluster, Prediction, Work, predict
 from tokenmix.files import write_json, write_text
 from tokenmix.heads import HEADS
@@ -47,15 +47,16 @@ def mixer_table() -> str:
 def recipe_table() -> str:
     """Every recipe, as the text of ``docs/recipes.md``'s table."""
     lines = [
-        "| recipe | model | px | epochs | images per step | lr | expected | cost |",
+        "| recipe | model | px | length | images per step | lr | expected | cost |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, make in RECIPES.items():
         recipe = make()
         size = "of the data" if recipe.image_size is None else str(recipe.image_size[0])
+        model = f"`{recipe.model}`" + (f" with `{recipe.head}`" if recipe.head else "")
         if recipe.multi_scale:
             size += f" ({min(recipe.multi_scale)} to {max(recipe.multi_scale)})"
-        cells = (f"`{recipe.model}`", size, f"{recipe.epochs:g}", str(recipe.batch_size), f"{recipe.lr:g}")
+        cells = (model, size, recipe.length, str(recipe.batch_size), f"{recipe.lr:g}")
         lines.append(f"| `{name}` | {' | '.join(cells)} | {recipe.expect} | {recipe.cost} |")
     return "\n".join(lines)
 
@@ -65,6 +66,49 @@ def head_table() -> str:
     lines = ["| head | task | source |", "|---|---|---|"]
     lines += [f"| `{name}` | {info.task} | {info.paper} |" for name, info in HEADS.items()]
     return "\n".join(lines)
+
+
+def size_table() -> str:
+    """The published dense models counted, as the text of ``docs/dense.md``'s table."""
+    return dense.markdown()
+
+
+def export_table() -> str:
+    """What ``benchmarks/export_matrix.py`` found, as the text of ``docs/deploy.md``."""
+    path = ROOT / "benchmarks" / "results" / "export_matrix.json"
+    if not path.is_file():
+        return "Not measured yet: `python benchmarks/export_matrix.py` writes the table's numbers."
+    return export_matrix(json.loads(path.read_text(encoding="utf-8"))["rows"])
+
+
+def export_matrix(rows: Iterable[dict[str, Any]]) -> str:
+    """A line for each model and head, a column for each format; below, the reasons of what failed.
+
+    Args:
+        rows: Dicts of model, head (or None), format, status (``"ok"``, ``"unverified"`` or any other), megabytes,
+            max_error, relative_error and reason; what is unknown is None.
+    """
+    found = {(row["model"], row["head"], row["format"]): row for row in rows}
+    formats = list(dict.fromkeys(form for _, _, form in found))
+    reasons: dict[str, int] = {}
+
+    def cell(row: dict[str, Any] | None) -> str:
+        if row is None:
+            return ""
+        if row["status"] == "ok":
+            return f"{row['megabytes']:.1f} MB, {row['relative_error']:.0e}"
+        note = f"{row['format']}: {row['reason']}"
+        number = reasons.setdefault(note, len(reasons) + 1)
+        size = f"{row['megabytes']:.1f} MB" if row["status"] == "unverified" else row["status"]
+        return f"{size} ({number})"
+
+    lines = [
+        (f"`{model}`" + (f" + {head}" if head else ""), *(cell(found.get((model, head, form))) for form in formats))
+        for model, head in dict.fromkeys((model, head) for model, head, _ in found)
+    ]
+    words = "Size of the file, and the largest difference from PyTorch relative to the largest output."
+    notes = "\n".join(f"{number}. {note}" for note, number in reasons.items())
+    return "\n\n".join(part for part in (words, table(["model", *formats], lines), notes) if part)
 
 
 def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -266,7 +310,10 @@ def main() -> None:
     page = ROOT / "docs" / "mixers" / "README.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "mixers", mixer_table()))
     page = ROOT / "docs" / "dense.md"
-    write_text(page, between(page.read_text(encoding="utf-8"), "heads", head_table()))
+    text = between(page.read_text(encoding="utf-8"), "heads", head_table())
+    write_text(page, between(text, "sizes", size_table()))
+    page = ROOT / "docs" / "deploy.md"
+    write_text(page, between(page.read_text(encoding="utf-8"), "exports", export_table()))
     page = ROOT / "docs" / "recipes.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
     page = ROOT / "docs" / "scaling.md"

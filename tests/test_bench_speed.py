@@ -108,10 +108,12 @@ def test_interleave_pauses_the_collector_and_names_what_failed():
 def test_latency_of_models_and_files(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from tokenmix.export.onnx import export_onnx
+    from tokenmix.export import Prepared, prepare
+    from tokenmix.export.onnx import write_onnx
 
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2)).train()
-    export_onnx(model, tmp_path / "model.onnx", image_size=8)
+    sample = torch.randn(2, 3, 8, 8)
+    write_onnx(Prepared(prepare(model), sample, "image", ("logits",), True, False, "net"), tmp_path / "model.onnx")
     threads = torch.get_num_threads()
     images = torch.randn(3, 3, 8, 8)
     result = latency(

@@ -92,7 +92,7 @@ def test_eval_predict_export(run_folder, tmp_path, capsys):
     target = tmp_path / "model.onnx"
     assert main(["export", str(run_folder), "--out", str(target), "--images", str(tmp_path / "grey.png")]) == 0
     assert target.is_file()
-    assert "largest difference from PyTorch" in capsys.readouterr().out
+    assert "verified on 1 files: largest difference" in capsys.readouterr().out
 
 
 def test_predict_names_a_broken_picture_and_answers_the_others(run_folder, tmp_path, capsys):

@@ -7,10 +7,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
 
 from tests.dense_toys import HEIGHT, WIDTH, labels, rectangles, write_coco, write_plain
 from tokenmix.data import DenseAugment, DenseLoader, dense_augment, load_data
-from tokenmix.data.dense.augment import DENSE_AUGMENTS
+from tokenmix.data.dense.augment import DENSE_AUGMENTS, dense_transform
 
 TASKS = ("instances", "segmentation")
 UNIT = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -189,3 +190,56 @@ def test_mistakes() -> None:
             dense_augment("light", "detection", {name: value})
     with pytest.raises(ValueError, match=r"augmentation .*scale"):
         dense_augment("light", "detection", {"scale": 3})
+
+
+def test_crops_of_another_size_than_the_pictures(data) -> None:
+    """The shorter side is scaled to that of the size, not to that of the crop."""
+    changes = {"crop_size": [24, 20], "scale": [1.0, 1.0]}
+    whole = loader(data, "segmentation", "light", size=(2 * HEIGHT, 4 * WIDTH), changes=changes)
+    for batch in whole.batches(0):
+        assert batch["image"].shape[-2:] == batch["label"].shape[-2:] == (24, 20)
+    enlarged = torch.cat([batch["label"].flatten() for epoch in range(8) for batch in whole.batches(epoch)])
+    plain = loader(data, "segmentation", "light", size=(HEIGHT, 4 * WIDTH), changes=changes)
+    original = torch.cat([batch["label"].flatten() for epoch in range(8) for batch in plain.batches(epoch)])
+    for pixels in (enlarged, original):  # no pixel is outside of the picture, and the classes keep their shares
+        assert not (pixels == 255).any()
+    shares = [torch.bincount(pixels, minlength=3) / len(pixels) for pixels in (enlarged, original)]
+    torch.testing.assert_close(*shares, rtol=0, atol=0.15)
+    (shape,) = {tuple(image.shape[-2:]) for batch in loader(
+        data, "segmentation", train=False, size=(2 * HEIGHT, 4 * WIDTH), changes=changes
+    ).batches(0) for image in batch["image"]}  # fmt: skip
+    assert shape == (2 * HEIGHT, 2 * WIDTH)
+
+
+def test_detrs_crops_keep_objects_and_pictures_together() -> None:
+    """Half of the pictures show a part: from 384 pixels on, of one that had a shorter side of 400 to 600."""
+    torch.manual_seed(0)
+    change = dense_transform(dense_augment("detr", "instances"), (800, 1333), boxes=True, fill=(0, 0, 0))
+    shares = []
+    for _ in range(24):
+        image, masks = torch.zeros(3, 300, 500, dtype=torch.uint8), torch.zeros(1, 300, 500, dtype=torch.uint8)
+        image[:, 90:210, 150:350] = masks[:, 90:210, 150:350] = 255
+        found = change(
+            {
+                "image": tv_tensors.Image(image),
+                "boxes": tv_tensors.BoundingBoxes([[150, 90, 350, 210]], format="XYXY", canvas_size=(300, 500)),
+                "labels": torch.ones(1, dtype=torch.int64),
+                "masks": tv_tensors.Mask(masks),
+            }
+        )
+        height, width = found["image"].shape[-2:]
+        assert min(height, width) in range(480, 801, 32) or max(height, width) == 1333
+        shares.append(width / height)
+        for box, mask in zip(found["boxes"].tolist(), found["masks"], strict=True):
+            assert ((mask > 127) == (found["image"][0] > 127)).float().mean() > 0.99
+            rows, columns = (mask > 127).any(1).nonzero(), (mask > 127).any(0).nonzero()
+            drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert box == pytest.approx([float(value) for value in drawn], abs=3)
+    whole = sum(abs(share - 5 / 3) < 0.02 for share in shares)
+    assert 6 <= whole <= 18
+
+
+@pytest.mark.parametrize("wrong", [{"crop_size": [0, 5]}, {"crop_size": [5]}, {"crop_size": 5}])
+def test_wrong_crop_sizes_are_named(wrong) -> None:
+    with pytest.raises(ValueError, match="crop_size"):
+        dense_augment("light", "segmentation", wrong)

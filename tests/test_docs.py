@@ -59,10 +59,38 @@ def generator():
 
 
 @pytest.mark.parametrize(
-    ("page", "name"), [("mixers/README.md", "mixer"), ("recipes.md", "recipe"), ("dense.md", "head")]
+    ("page", "name"),
+    [
+        ("mixers/README.md", "mixer"),
+        ("recipes.md", "recipe"),
+        ("dense.md", "head"),
+        ("dense.md", "size"),
+        ("deploy.md", "export"),
+    ],
 )
 def test_tables_are_not_stale(page, name):
     generate = generator()
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     table = getattr(generate, f"{name}_table")()
     assert generate.between(text, f"{name}s", table) == text, "run `make docs`"
+
+
+def test_export_table_shows_sizes_errors_and_reasons():
+    empty = {"max_error": None, "relative_error": None, "megabytes": None, "reason": None}
+    rows = [
+        {"model": "a", "head": None, "format": "onnx", "status": "ok", "max_error": 1e-5, "relative_error": 2.4e-6}
+        | {"megabytes": 4.21, "reason": None},
+        empty
+        | {"model": "a", "head": None, "format": "coreml", "status": "unverified", "megabytes": 2.0}
+        | {"reason": "macOS only"},
+        empty | {"model": "b", "head": "ssdlite", "format": "coreml", "status": "failed", "reason": "no operator X"},
+    ]
+    assert generator().export_matrix(rows).splitlines()[2:] == [
+        "| model | onnx | coreml |",
+        "|---|---:|---:|",
+        "| `a` | 4.2 MB, 2e-06 | 2.0 MB (1) |",
+        "| `b` + ssdlite |  | failed (2) |",
+        "",
+        "1. coreml: macOS only",
+        "2. coreml: no operator X",
+    ]

@@ -149,7 +149,7 @@ def test_the_command_writes_its_tables(run_folder, tmp_path, capsys) -> None:
 def test_wrong_tables_are_told_before_the_work(run_folder, tmp_path, capsys, monkeypatch) -> None:
     import tokenmix.cli.eval_command as command
 
-    monkeypatch.setattr(command, "evaluate", lambda *_: pytest.fail("it evaluated"))
+    monkeypatch.setattr(command, "judge", lambda *_, **__: pytest.fail("it evaluated"))
     assert main(["eval", str(run_folder), "--data", "digits", "--results", str(tmp_path / "r.txt")]) == 2
     assert "must end in .csv" in capsys.readouterr().err
     (tmp_path / "r.csv").write_text("a,b\n")

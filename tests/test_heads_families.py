@@ -1,9 +1,7 @@
-"""Every head on every family: odd and differing sizes, gradients, the fused form, and the form that is exported."""
+"""Every head on every family: odd and differing sizes, gradients, and the fused form."""
 
 from __future__ import annotations
 
-import logging
-import warnings
 from typing import Any
 
 import pytest
@@ -13,8 +11,7 @@ from torch import Tensor, nn
 from tests.backbone_cases import SMALLEST, distance, images
 from tests.dense_cases import SEGMENTERS, SIZES, dense, objects, pictures
 from tokenmix import reparameterize
-from tokenmix.export import prepare
-from tokenmix.heads import HEADS, Raw
+from tokenmix.heads import HEADS
 from tokenmix.layers import ConvNorm, RepDepthwise
 
 # Small versions, each head with one family and each family with a head; the published sizes in all combinations.
@@ -72,31 +69,3 @@ def test_fused_form_is_equal(head: str, family: str, small: bool) -> None:
     filled = [pair for pair in zip(found, expected, strict=True) if len(pair[1])]
     assert filled
     assert all(distance(one.double(), other.double()) < 1e-8 for one, other in filled)
-
-
-@pytest.mark.parametrize(("head", "family", "small"), [("semantic_fpn", "casvit", True), *FULL])
-def test_exported_form_is_equal(head: str, family: str, small: bool, tmp_path) -> None:
-    """Backbone, neck and raw heads in one file; and the heads that work on regions, in files of their own."""
-    model = build(head, family, small).float()
-    x = images(64, 96, batch=1)
-    assert_same_in_onnx_runtime(Raw(model), x, tmp_path / "raw.onnx")
-    for i, stage in enumerate(getattr(getattr(model, "roi_heads", None), "stages", [])[:1]):
-        boxes = nn.Sequential(stage.box_head, stage.box_predictor)
-        masks = nn.Sequential(stage.mask_head, stage.mask_predictor)
-        assert_same_in_onnx_runtime(boxes, torch.randn(3, 256, 7, 7), tmp_path / f"boxes{i}.onnx")
-        assert_same_in_onnx_runtime(masks, torch.randn(3, 256, 14, 14), tmp_path / f"masks{i}.onnx")
-
-
-def assert_same_in_onnx_runtime(model: nn.Module, x: Tensor, path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    with torch.no_grad():
-        expected = model.eval()(x)
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(prepare(model), (x,), path, dynamo=True, verbose=False, external_data=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    expected = [expected] if isinstance(expected, Tensor) else list(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert distance(torch.from_numpy(one), other) < 1e-4

@@ -47,19 +47,36 @@ def test_unknown_name() -> None:
         tokenmix.comparee  # noqa: B018
 
 
-def test_import_loads_models_and_nothing_else() -> None:
-    before, after = loaded_by("import torch, timm"), loaded_by("import tokenmix")
+def test_import_loads_nothing_until_it_is_used() -> None:
+    assert {name for name in loaded_by("import tokenmix") if name.startswith(("tokenmix.", "torch", "timm"))} == {
+        "tokenmix.version"
+    }
+    before, after = loaded_by("import torch, timm"), loaded_by("import tokenmix, timm")
     ours = {name.split(".")[1] for name in after if name.startswith("tokenmix.")}
     assert ours == {"version", "names", "ops", "layers", "mixers", "blocks", "backbones"}
     assert [name for name in HEAVY if name in after - before] == []
 
 
-def test_import_registers_the_models() -> None:
-    code = (
-        "import timm; assert not timm.list_models('mixernet*'); import tokenmix; print(timm.list_models('mixernet*'))"
-    )
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import timm, tokenmix",
+        "import tokenmix, timm",
+        "import tokenmix; from timm.models import list_models; import timm",
+        "import importlib.util, tokenmix; assert importlib.util.find_spec('timm'); import timm",
+        "import tokenmix.backbones, timm",
+    ],
+)
+def test_import_registers_the_models(imports: str) -> None:
+    code = f"{imports}; print(timm.list_models('mixernet*'))"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert "mixernet_pico" in done.stdout
+
+
+def test_without_tokenmix_timm_does_not_know_the_models() -> None:
+    code = "import timm; print(timm.list_models('mixernet*'))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_version() -> None:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import tokenmix.train.evidence as evidence
 import tokenmix.train.publish as publish
 import tokenmix.train.watch as watching
 from tests.test_train_resume import Killed, killed, outcome, run, same
@@ -96,12 +97,12 @@ def test_the_report_shows_what_the_kept_weights_get_wrong(tmp_path) -> None:
     answer, sure = told["probabilities"].argmax(1), told["probabilities"].amax(1)
     wrong = [index for index in sure.argsort(descending=True).tolist() if answer[index] != told["labels"][index]]
     assert len(wrong) > 3
-    assert [mistake["index"] for mistake in seen["evidence"]["mistakes"]] == wrong[: watching.MISTAKES]
+    assert [mistake["index"] for mistake in seen["evidence"]["mistakes"]] == wrong[: evidence.MISTAKES]
     assert sum(count for _, _, count in seen["evidence"]["cells"]) == len(data.val)
     text = page(tmp_path)
     assert f"{len(wrong)} of 18 validation images wrong" in text
     assert data.val.names[wrong[0]] in text
-    assert text.count("data:image/png;base64,") == min(len(wrong), watching.MISTAKES)
+    assert text.count("data:image/png;base64,") == min(len(wrong), evidence.MISTAKES)
     assert "Finished after 1 epoch." in text
 
 
@@ -183,7 +184,7 @@ def test_a_fast_loader_is_not_named(tmp_path, monkeypatch) -> None:
 
 def test_a_run_that_dies_in_its_validation_keeps_its_first_evidence(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        inner = watching.Answers.gather
+        inner = evidence.Answers.gather
         calls: list[int] = []
 
         def dying(self):
@@ -192,7 +193,7 @@ def test_a_run_that_dies_in_its_validation_keeps_its_first_evidence(tmp_path, mo
                 raise Killed
             return inner(self)
 
-        patch.setattr(watching.Answers, "gather", dying)
+        patch.setattr(evidence.Answers, "gather", dying)
         with pytest.raises(Killed):
             run(tmp_path / "killed")
     run(tmp_path / "killed")

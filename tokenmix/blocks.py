@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import ConvNorm, DropPath, fold_norm_before, fused, last_conv, make_divisible
+from tokenmix.layers import ConvNorm, DropPath, fold_norm_before, fused, last_conv, make_divisible, with_act
 
 
 class Residual(nn.Module):
@@ -96,12 +97,19 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Identity() if conv is None else conv
-        self.fc1 = nn.Conv2d(dim, hidden, 1, device=device, dtype=dtype)
+        self.fc1: Any = nn.Conv2d(dim, hidden, 1, device=device, dtype=dtype)
         self.act = act()
         self.fc2 = nn.Conv2d(hidden, dim, 1, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(self.conv(x))))
+
+    def fuse(self) -> Mlp:
+        """A copy whose first 1x1 convolution and activation are one module."""
+        new = copy.deepcopy(self)
+        new.conv = fused(new.conv)
+        new.fc1, new.act = with_act(new.fc1, new.act)
+        return new
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Take the norm in front into the first convolution, in place; False where a front stands between."""

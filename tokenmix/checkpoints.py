@@ -147,7 +147,8 @@ def open_model(source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(T
         loaded.model.eval()
     info, cfg, head = loaded.info, loaded.cfg, loaded.what.head
     if head is not None:
-        cfg = {**cfg, "input_size": (3, *HEADS[head].image_size), "crop_pct": 1.0, "crop_mode": HEADS[head].crop_mode}
+        cfg = {**cfg, "input_size": (3, *HEADS[head].image_size), "crop_mode": HEADS[head].crop_mode}
+        cfg |= {"crop_pct": 1.0, "interpolation": "bilinear"}  # as evaluation scales for dense tasks
     height, width = info.get("image_size") or cfg["input_size"][1:]
     mode = info.get("crop_mode") if "crop_pct" in info else cfg.get("crop_mode")  # a run without it was centred
     return Opened(

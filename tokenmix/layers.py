@@ -20,6 +20,110 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return result + divisor if result < 0.9 * value else result
 
 
+# From this many pixels on, or for several images, oneDNN's convolution beats torch's own product for 1x1 kernels.
+_ONEDNN_PIXELS = 2048
+# Activations that oneDNN computes together with a convolution: its name and its algorithm.
+_ONEDNN_ACTS = {"silu": ("swish", ""), "gelu": ("gelu", "none"), "relu": ("relu", "")}
+
+
+def plain_inference(x: Tensor) -> bool:
+    """Whether ``x`` is an ordinary float32 tensor on a CPU and nobody traces, differentiates or counts what happens."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and type(x) is Tensor
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a map's memory is NHWC and not also NCHW."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+@torch.fx.wrap
+def in_layout_of(x: Tensor, like: Tensor) -> Tensor:
+    """``x``, in channels_last memory if ``like`` is: sums of two layouts are slow."""
+    if torch.jit.is_scripting():
+        return x
+    if torch.compiler.is_compiling() or not is_channels_last(like):
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@torch.fx.wrap
+def activate(x: Tensor, act: str) -> Tensor:
+    """Any shape to itself: ``"gelu"`` (exact), ``"silu"`` or ``"relu"``."""
+    if act == "relu":
+        return F.relu(x)
+    if act == "silu":
+        return F.silu(x)
+    if torch.jit.is_scripting():
+        return F.gelu(x)
+    if x.device.type == "cpu" and x.ndim == 4 and not torch.compiler.is_compiling() and is_channels_last(x):
+        return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # torch has a fast GELU for plain layouts only
+    return F.gelu(x)
+
+
+@torch.fx.wrap
+def conv_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    act: str,
+) -> Tensor:
+    """``act(conv2d(x))``, in inference on a CPU in one pass over memory."""
+    if torch.jit.is_scripting():
+        return activate(F.conv2d(x, weight, bias, stride, padding, dilation, groups), act)
+    large = weight.size(2) * weight.size(3) > 1 or x.size(0) > 1 or x.size(2) * x.size(3) >= _ONEDNN_PIXELS
+    if not (plain_inference(x) and large):
+        return activate(F.conv2d(x, weight, bias, stride, padding, dilation, groups), act)
+    name, algorithm = _ONEDNN_ACTS[act]
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, stride, dilation, groups, name, [], algorithm
+    )
+
+
+class ConvAct(nn.Conv2d):
+    """``(B, C, H, W) -> (B, out_chans, H', W')``: a convolution and its activation at once, for inference.
+
+    Args:
+        conv: Whose parameters are taken over.
+        act: ``"gelu"``, ``"silu"`` or ``"relu"``.
+    """
+
+    def __init__(self, conv: nn.Conv2d, act: str) -> None:
+        super().__init__(1, 1, 1, device="meta")
+        self.__dict__.update(copy.copy(conv).__dict__)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = self.stride, self.padding, self.dilation
+        return conv_act(x, self.weight, self.bias, *shape, self.groups, self.act)  # type: ignore[arg-type]
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, act={self.act!r}"
+
+
+def with_act(conv: nn.Module, act: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Two modules equal to both one after the other: the convolution with the activation in it where that is known."""
+    kinds = {nn.SiLU: "silu", nn.ReLU: "relu", nn.GELU: "gelu"}
+    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        return conv, act
+    if type(act) not in kinds or getattr(act, "approximate", "none") != "none":
+        return conv, act
+    return ConvAct(conv, kinds[type(act)]), nn.Identity()
+
+
 class DropPath(nn.Module):
     """Drop the branch for whole samples with probability ``rate`` in training (arXiv:1603.09382). Keeps the shape."""
 
@@ -87,7 +191,7 @@ class ConvNorm(nn.Module):
     def fuse(self) -> nn.Module:
         """The convolution with the norm folded in, followed by the activation if there is one."""
         conv = fold_norm_after(self.conv, self.norm)
-        return conv if isinstance(self.act, nn.Identity) else nn.Sequential(conv, copy.deepcopy(self.act))
+        return conv if isinstance(self.act, nn.Identity) else nn.Sequential(*with_act(conv, copy.deepcopy(self.act)))
 
 
 class NormConv(nn.Module):
@@ -186,6 +290,9 @@ def fused(module: nn.Module) -> nn.Module:
         return fuse()
     for name, child in module.named_children():
         setattr(module, name, fused(child))
+    if isinstance(module, nn.Sequential):
+        for i in range(len(module) - 1):
+            module[i], module[i + 1] = with_act(module[i], module[i + 1])
     return module
 
 
@@ -225,7 +332,7 @@ def last_conv(module: nn.Module) -> nn.Conv2d | None:
     A module that ends with a layer says so by an attribute ``output_layer``, the layer's name.
     """
     if isinstance(module, nn.Conv2d):
-        return module
+        return None if isinstance(module, ConvAct) else module
     if isinstance(module, nn.Sequential):
         return last_conv(module[-1]) if len(module) else None
     name = getattr(module, "output_layer", None)

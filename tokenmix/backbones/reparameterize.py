@@ -18,7 +18,8 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
 
     Batch norms are folded wherever that is exact (into a neighbouring convolution, never through zero padding),
     parallel kernels and skips merged, two classifiers averaged into one. What precedes the pooling stays, so that
-    ``forward_features`` returns the same. A second call changes nothing more.
+    ``forward_features`` returns the same. A second call changes nothing more. On a CPU the weights are laid out in
+    channels_last memory, in which its convolutions are faster; shapes are the same.
 
     Args:
         model: A backbone, or any module that contains ours, in eval mode.
@@ -35,6 +36,8 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
             module.fold_layer_scale()
         if isinstance(module, Backbone):
             _average_classifiers(module)
+    if all(parameter.device.type == "cpu" for parameter in new.parameters()):
+        new = new.to(memory_format=torch.channels_last)
     return new.eval()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tokenmix.data import dense_augment
 from tokenmix.export.prepare import set_form
+from tokenmix.heads import Raw, make_dense
 from tokenmix.recipes import Recipe
 
 
@@ -73,16 +76,23 @@ def cost(model: nn.Module, image_size: int | tuple[int, int], *, in_chans: int =
     )
 
 
-def training_macs(recipe: Recipe, images: int) -> float:
+def training_macs(recipe: Recipe, images: int, *, num_classes: int = 1000) -> float:
     """Multiply-accumulates of a whole training by the recipe, transforms included.
 
     A backward pass counts as two forward ones, a teacher as one; gradient checkpointing, which repeats the forward
-    pass, and the validation are not counted.
+    pass, and the validation are not counted. A dense model sees every image at the recipe's full size.
 
     Args:
         recipe: With an ``image_size`` of its own.
         images: How many there are to learn from.
+        num_classes: Of a dense model.
     """
+    seen = images * recipe.epochs if recipe.steps is None else recipe.steps * recipe.batch_size
+    return seen * (_image_macs(recipe) if recipe.head is None else 3 * _dense_macs(recipe, recipe.head, num_classes))
+
+
+def _image_macs(recipe: Recipe) -> float:
+    """Of a classifier, one image forward and back."""
     assert recipe.image_size is not None
     height, width = recipe.image_size
     model = timm.create_model(recipe.model.split(".")[0], **recipe.model_args)
@@ -92,4 +102,31 @@ def training_macs(recipe: Recipe, images: int) -> float:
     macs = 3 * sum(s * (c.macs + c.transform_macs) for s, c in zip(shares, counts, strict=True)) / sum(shares)
     if recipe.teacher is not None:
         macs += cost(timm.create_model(recipe.teacher.split(".")[0]), recipe.image_size).macs
-    return macs * images * recipe.epochs
+    return macs
+
+
+def _dense_macs(recipe: Recipe, head: str, num_classes: int) -> float:
+    """Of a dense model in training, one image forward: with the auxiliary head, and all regions that may be sampled."""
+    assert recipe.image_size is not None
+    size = dense_augment(recipe.augment, recipe.task, recipe.augment_args).crop_size or recipe.image_size
+    model: Any = make_dense(head, recipe.model.split(".")[0], num_classes, device="meta", **recipe.model_args).eval()
+    found = cost(Raw(model), size)
+    macs = found.macs + found.transform_macs
+    if getattr(model, "aux", None) is not None:
+        macs += _macs(model.aux, model.backbone(torch.zeros(1, 3, *size, device="meta")))
+    if hasattr(model, "roi_heads"):
+        for stage in getattr(model.roi_heads, "stages", [model.roi_heads]):
+            regions = stage.fg_bg_sampler.batch_size_per_image
+            masks = int(regions * stage.fg_bg_sampler.positive_fraction)
+            chans = model.backbone.out_channels
+            pooled = torch.zeros(regions, chans, *stage.box_roi_pool.output_size, device="meta")
+            macs += _macs(nn.Sequential(stage.box_head, stage.box_predictor), pooled)
+            pooled = torch.zeros(masks, chans, *stage.mask_roi_pool.output_size, device="meta")
+            macs += _macs(nn.Sequential(stage.mask_head, stage.mask_predictor), pooled)
+    return macs
+
+
+def _macs(module: nn.Module, *inputs: Any) -> float:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return counter.get_total_flops() / 2

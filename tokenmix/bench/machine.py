@@ -10,7 +10,19 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("tokenmix", "torch", "torchvision", "timm", "numpy", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = (
+    "tokenmix",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "executorch",
+    "coremltools",
+)
 
 
 def describe() -> dict[str, Any]:

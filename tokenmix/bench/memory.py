@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from tokenmix.backbones.reparameterize import reparameterize
 from tokenmix.export.extras import require
-from tokenmix.export.verify import onnx_session
+from tokenmix.export.onnx_file import onnx_session
 
 
 def peak_memory_mb(

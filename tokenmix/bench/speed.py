@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenmix.export.verify import onnx_session
+from tokenmix.export.onnx_file import onnx_session
 from tokenmix.names import unknown
 
 RUNTIMES = ("pytorch", "onnxruntime", "compile")

@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": "judge a trained model on a data set",
     "predict": "name what is on pictures",
     "export": "write a model for another runtime, verified",
+    "web": "run an exported model in the browser, on this machine or as static files",
     "convert": "rewrite an official checkpoint under our names, or back",
     "models": "list the models",
     "recipes": "list the training recipes, or print one",

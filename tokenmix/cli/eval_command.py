@@ -1,113 +1,148 @@
-"""Judge a trained model on a data set: accuracy, loss, calibration, and which classes it confuses.
+"""Judge a trained model on a data set.
 
-ECE is the expected calibration error: by how much the confidence misses the accuracy, over 15 equally wide bins of
-confidence. Brier is the mean squared distance of the probabilities from the truth. On several GPUs: `torchrun
---nproc-per-node=8 -m tokenmix eval MODEL ...`; every image counts exactly once.
+A classifier: accuracy, loss, calibration, and which classes it confuses. ECE is the expected calibration error: by how
+much the confidence misses the accuracy, over 15 equally wide bins of confidence. Brier is the mean squared distance of
+the probabilities from the truth. A detector: COCO's AP of boxes and masks. A segmenter: mIoU and accuracies. On several
+GPUs: `torchrun --nproc-per-node=8 -m tokenmix eval MODEL ...`; every image counts exactly once.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-from tokenmix.checkpoints import open_model
-from tokenmix.cli.output import print_json, table
-from tokenmix.data import ImageSet, Loader, load_data
+from tokenmix.checkpoints import Opened, open_model
+from tokenmix.cli.judging import class_table, numbers_line
+from tokenmix.cli.options import refuse_others, size
+from tokenmix.cli.output import print_json
+from tokenmix.data import ImageSet, load_data
 from tokenmix.data.loader import named_deaths
-from tokenmix.evaluate import evaluate, find_device
-from tokenmix.metrics import Answers, Calibration
+from tokenmix.evaluate import Judgement, find_device, judge
+from tokenmix.metrics import CocoAP
 from tokenmix.names import unknown
-from tokenmix.report.results import add_result, class_rows, read_results, write_predictions
-from tokenmix.tasks.classification import Classification
+from tokenmix.report.dense_results import LabelMaps, write_detections
+from tokenmix.report.results import add_result, read_results, write_predictions
 from tokenmix.train.distributed import processes, speaks
 from tokenmix.train.log import Shown
 
 SPLITS = ("test", "val", "train")
-SHOWN = 25  # classes in the printed table
+BATCH_SIZE, DENSE_BATCH_SIZE = 64, 4
+SEGMENTING = ("scales", "mirror", "window", "stride")
+FOR_TASKS = {"results": ("classification",), **dict.fromkeys(SEGMENTING, ("segmentation",))}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix eval``."""
     add = parser.add_argument
     add("model", help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
-    add("--data", required=True, help="digits, an image folder, cifar10, ..., or hf:owner/name")
+    add(
+        "--data",
+        required=True,
+        help="digits, an image folder, cifar10, ..., hf:owner/name, or scenes, a COCO folder, ...",
+    )
     add("--split", choices=SPLITS, default="test", help="default: %(default)s")
     add("--seed", type=int, default=0, help="of the split of a folder that has none; the training run's")
-    add("--batch-size", type=int, default=64, metavar="N")
+    add("--image-size", type=size, metavar="H[,W]", help="pixels (default: the model's)")
+    add("--batch-size", type=int, metavar="N", help="default: 64, of dense tasks 4")
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     add("--workers", type=int, default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
-    add("--results", metavar="FILE.csv", help="put a row into a table like timm's results-imagenet.csv")
-    add("--predictions", metavar="FILE.csv", help="write the answer to each image")
+    add("--results", metavar="FILE.csv", help="classification: put a row into a table like timm's results-imagenet.csv")
+    add(
+        "--predictions",
+        metavar="PATH",
+        help="write the answer to each image: a .csv file; of a detector COCO's results, a .json file; of a segmenter "
+        "a folder of PNG files",
+    )
     add("--json", action="store_true", help="print the numbers, every class's too, as JSON")
+    more = parser.add_argument_group("segmentation").add_argument
+    more("--scales", nargs="+", type=float, metavar="S", help="average over the image at these scales: 0.5 1 1.5")
+    more("--mirror", action="store_const", const=True, help="average over the mirrored image too")
+    more("--window", type=size, metavar="H[,W]", help="look at the image by overlapping windows of that many pixels")
+    more("--stride", type=size, metavar="H[,W]", help="from window to window (default: two thirds of the window)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, in all processes; then the first one writes and prints."""
-    for path in (args.results, args.predictions):
-        if path is not None and not path.endswith(".csv"):
-            raise ValueError(f"{path}: the table's name must end in .csv")
-    if args.results:
-        read_results(args.results)  # a mistake is told before the work
     device = find_device(args.device)
-    opened = open_model(args.model, tasks=("classification",))
+    if args.results:
+        _check_ending("--results", args.results, ".csv")
+        read_results(args.results)  # a mistake is told before the work
+    opened = open_model(args.model)
+    refuse_others(args, opened.task, FOR_TASKS)
+    if opened.task in ("detection", "instances"):
+        CocoAP(1)  # a missing package is told now
+    if args.predictions:
+        _check_predictions(args.predictions, opened.task)
+    if args.batch_size is None:
+        args.batch_size = BATCH_SIZE if opened.task == "classification" else DENSE_BATCH_SIZE
     log = (lambda line: None) if args.json or not speaks() else print
     with named_deaths(), processes(device) as group:
-        data = load_data(args.data, seed=args.seed, download=args.download, log=log)
+        data = load_data(args.data, task=opened.task, seed=args.seed, download=args.download, log=log)
         if opened.classes is not None and opened.classes != data.classes:
-            missing = [name for name in data.classes if name not in opened.classes]
-            hint = unknown("class", missing[0], opened.classes) if missing else "they stand in another order"
+            hint = _difference(data.classes, opened.classes)
             raise ValueError(f"{args.data} has other classes than {args.model} was trained with: {hint}")
         images: ImageSet = getattr(data, args.split)
-        loader: Any = Loader(
+        maps = args.predictions and opened.task == "segmentation"
+        judged = judge(
+            opened,
             images,
+            data.classes,
+            device=group.device,
             batch_size=args.batch_size,
-            image_size=opened.image_size,
-            train=False,
+            image_size=args.image_size,
             workers=args.workers,
             rank=group.rank,
             world=group.world,
-            **opened.preparation,
+            witnesses=[LabelMaps(args.predictions, images.names)] if maps else [],
+            shown=lambda loader: Shown(loader, log, args.split) if group.first and not args.json else loader,
+            **{name: value for name in SEGMENTING if (value := getattr(args, name)) is not None},
         )
-        task = Classification(opened.model, num_classes=len(data.classes)).to(group.device)
-        answers, calibration = Answers(), Calibration()
-        shown = Shown(loader, log, args.split) if group.first and not args.json else loader
-        numbers = evaluate(task, shown, group.device, (answers, calibration)) | calibration.compute()
-        answered = answers.gather()
     if not group.first:
         return
-    if args.predictions:
-        write_predictions(args.predictions, answered, images.names, data.classes)
-    if args.results:
-        parameters = sum(parameter.numel() for parameter in opened.model.parameters())
-        add_result(args.results, args.model, numbers, parameters, opened.image_size, opened.preparation)
-    rows = class_rows(answered, data.classes)
+    _write(args, opened, images, judged, data.classes)
     if args.json:
-        told = {"model": opened.name, "data": data.name, "split": args.split, "images": len(images), **numbers}
-        print_json({**told, "classes": rows})
+        told = {"model": opened.name, "task": opened.task, "data": data.name, "split": args.split}
+        print_json({**told, "images": len(images), **judged.numbers, "classes": judged.by_class})
         return
     print(f"{opened.name} on {len(images):,} {args.split} images of {data.name}")
-    print("  ".join(_number(name, value) for name, value in numbers.items()))
+    print(numbers_line(judged.numbers))
     print()
-    print(_class_table(rows))
+    print(class_table(judged.by_class))
 
 
-def _number(name: str, value: float) -> str:
-    return f"{name} {value:.4f}" if name in ("loss", "brier") else f"{name} {value:.2f} %"
+def _difference(classes: Sequence[str], known: Sequence[str]) -> str:
+    """In what a data set's classes differ from the model's."""
+    if strange := [name for name in classes if name not in known]:
+        return unknown("class", strange[0], known)
+    lacking = [name for name in known if name not in classes]
+    return f"it lacks {', '.join(lacking[:5])}" if lacking else "they stand in another order"
 
 
-def _class_table(rows: list[dict[str, Any]]) -> str:
-    """The classes, or the hardest ones of many, with what they were taken for most often."""
-    shown = rows if len(rows) <= SHOWN else sorted(rows, key=lambda row: row["top1"])[:SHOWN]
-    lines = [
-        (
-            row["class"],
-            f"{row['images']:,}",
-            f"{row['top1']:.2f}",
-            f"{row['confused_with']} ({row['confused']:,})" if row["confused_with"] else "",
-        )
-        for row in shown
-    ]
-    text = table(("class", "images", "top1, %", "most often taken for"), lines)
-    more = f"\nthe hardest {SHOWN} of {len(rows):,} classes; --json has all" if len(rows) > SHOWN else ""
-    return text + more
+def _check_ending(option: str, path: str, ending: str) -> None:
+    if not path.endswith(ending):
+        raise ValueError(f"{option} {path}: the file's name must end in {ending}")
+
+
+def _check_predictions(path: str, task: str) -> None:
+    """Refuse a path that is not what the task's predictions are written to."""
+    if task != "segmentation":
+        _check_ending("--predictions", path, ".csv" if task == "classification" else ".json")
+    elif Path(path).suffix in (".csv", ".json", ".png") or Path(path).is_file():
+        raise ValueError(f"--predictions {path}: of a segmenter they are a folder of PNG files; name a folder")
+
+
+def _write(
+    args: argparse.Namespace, opened: Opened, images: ImageSet, judged: Judgement, classes: Sequence[str]
+) -> None:
+    """The files that were asked for; maps of classes have been written while they were made."""
+    if args.predictions and judged.answered is not None:
+        write_predictions(args.predictions, judged.answered, images.names, classes)
+    elif args.predictions and isinstance(judged.metric, CocoAP):
+        found = {index: found for index, (found, *_) in judged.metric.everything().items()}
+        write_detections(args.predictions, found, images)
+    if args.results:
+        parameters = sum(parameter.numel() for parameter in opened.model.parameters())
+        shape = args.image_size or opened.image_size
+        add_result(args.results, args.model, judged.numbers, parameters, shape, opened.preparation)

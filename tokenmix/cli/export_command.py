@@ -1,55 +1,106 @@
-"""Write a model for another runtime; the file is loaded back and compared with PyTorch before it is kept."""
+"""Write a model for other runtimes; each file is loaded back and compared with PyTorch before it is kept.
+
+Beside STEM.onnx and the like lies STEM.json: names, shapes, preparation, labels, licence, hashes, measured errors.
+"""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import Any
 
-import torch
-
-from tokenmix.checkpoints import open_model
 from tokenmix.cli.output import print_json
-from tokenmix.data import open_image, preprocess
-from tokenmix.export.extras import require
-from tokenmix.export.onnx import export_onnx
-from tokenmix.export.verify import check, verify_onnx
+from tokenmix.export.formats import FORMATS, PRECISIONS
+from tokenmix.export.main import export
+from tokenmix.export.wrap import PARTS
+
+DYNAMIC = ("batch", "size", "none")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix export``."""
     add = parser.add_argument
     add("model", help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
-    add("--to", choices=("onnx",), default="onnx", help="the format (default: %(default)s)")
-    add("--out", default="model.onnx", metavar="FILE", help="default: %(default)s")
-    add("--image-size", type=int, metavar="PX", help="default: what the model was trained with")
-    add("--static", action="store_true", help="fix the batch size at 1")
-    add("--images", nargs="*", default=[], metavar="IMAGE", help="pictures to verify with (default: seeded noise)")
+    add("--to", nargs="+", default=["onnx"], metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: onnx)")
+    add("--out", default="model", metavar="STEM", help="or the name of a file of one format (default: %(default)s)")
+    add("--image-size", metavar="PX|H,W", help="default: what the model was trained with")
+    add(
+        "--dynamic",
+        nargs="+",
+        metavar="WHAT",
+        help="batch, size (pictures of any size) or none (default: batch, where the formats can)",
+    )
+    add("--precision", default="fp32", metavar="P", help=f"{', '.join(PRECISIONS)} (default: %(default)s)")
+    add("--inside", nargs="+", default=[], metavar="PART", help=f"what the file does itself: {', '.join(PARTS)}")
+    add("--images", nargs="+", metavar="IMAGE", help="pictures to verify with (default: bundled photographs)")
+    add("--calibration", metavar="DIR", help="pictures to choose the ranges of int8 with")
+    add("--tolerance", type=float, metavar="X", help="largest relative error (default: by precision)")
     add("--json", action="store_true", help="print the manifest as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
     """Export, verify, and print what was written."""
-    require("onnxruntime")  # without it the file could not be verified
-    path = Path(args.out)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file with --out")
-    opened = open_model(args.model, tasks=("classification",))
-    size = (args.image_size, args.image_size) if args.image_size is not None else opened.image_size
-    kind = opened.preparation
-    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))
-    if args.images:
-        images = torch.stack([preprocess(open_image(path), image_size=size, **kind) for path in args.images])
-    manifest = export_onnx(
-        opened.model, path, image_size=size, dynamic_batch=not args.static, labels=opened.classes, **kind
+    dynamic = words(args.dynamic or [])
+    for word in dynamic:
+        if word not in DYNAMIC:
+            raise ValueError(f"--dynamic must be among {', '.join(DYNAMIC)}, not {word!r}")
+    if "none" in dynamic and len(dynamic) > 1:
+        raise ValueError("--dynamic none goes with nothing else")
+    formats = words(args.to)
+    manifest = export(
+        args.model,
+        formats,
+        args.out,
+        image_size=None if args.image_size is None else size(args.image_size),
+        dynamic_batch="batch" in dynamic if dynamic else None,
+        dynamic_size="size" in dynamic,
+        precision=args.precision,
+        inside=words(args.inside),
+        images=args.images,
+        calibration=args.calibration,
+        tolerance=args.tolerance,
     )
-    try:
-        found = verify_onnx(path, opened.model, images, batch_size=1 if args.static else 64)
-        check(found, name=str(path))
-    except ValueError:
-        path.unlink()
-        raise
     if args.json:
-        print_json({**manifest, "file": str(path), **found})
+        print_json(manifest)
         return
-    print(f"{path}: {opened.name}, {size[0]} x {size[1]} pixels, {path.stat().st_size / 1e6:.2f} MB")
-    print(f"largest difference from PyTorch {found['max_error']:.1e}, same class for {found['top1_agreement']:.0f} %")
+    for name in dict.fromkeys(formats):
+        file = manifest["files"][name]
+        print(f"{file['file']}: {manifest['model']}, {file['bytes'] / 1e6:.2f} MB, input {told(file['input_shape'])}")
+        print(f"  {errors(file['errors'])}")
+
+
+def words(given: list[str]) -> list[str]:
+    """Words that are separated by spaces or commas."""
+    return [word for part in given for word in part.split(",") if word]
+
+
+def size(text: str) -> int | tuple[int, ...]:
+    """``"256"`` or ``"256,320"`` (height, width).
+
+    Raises:
+        ValueError: It is neither.
+    """
+    try:
+        numbers = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise ValueError(f"--image-size must be pixels, or height,width, not {text!r}") from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def told(shape: list[Any]) -> str:
+    """A shape for people."""
+    return " x ".join(map(str, shape))
+
+
+def errors(found: dict[str, Any]) -> str:
+    """What verification found, for people."""
+    if not found["verified"]:
+        return f"NOT verified in its runtime: {found['reason']}"
+    agreement = "".join(
+        f", {key.removesuffix('_agreement').replace('top1', 'same class')} {value:.1f} %"
+        for key, value in found.items()
+        if key.endswith("_agreement")
+    )
+    return (
+        f"verified on {found['images']} {found['source']}: largest difference {found['max_error']:.1e}, relative "
+        f"{found['relative_error']:.1e}{agreement}"
+    )

@@ -8,7 +8,7 @@ import json
 from tokenmix.cli.output import print_json, table
 from tokenmix.recipes import RECIPES, make_recipe
 
-TITLES = ("recipe", "model", "px", "epochs", "images per step", "expected", "cost")
+TITLES = ("recipe", "model", "px", "length", "images per step", "expected", "cost")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> None:
     rows = [
         [
             name,
-            recipe.model,
+            f"{recipe.model} with {recipe.head}" if recipe.head else recipe.model,
             "of the data" if recipe.image_size is None else str(recipe.image_size[0]),
-            f"{recipe.epochs:g}",
+            recipe.length,
             str(recipe.batch_size),
             recipe.expect,
             recipe.cost,

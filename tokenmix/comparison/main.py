@@ -28,13 +28,13 @@ from tokenmix.comparison.request import (
 from tokenmix.comparison.results import add_samples, command_line, facts
 from tokenmix.comparison.training import Trained, choose_dims, judge, mixer_jobs
 from tokenmix.data import load_data
-from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import find_device
 from tokenmix.export.extras import require
 from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.names import unknown
 from tokenmix.report.comparison import write_comparison
+from tokenmix.runtime.preprocess import height_width
 from tokenmix.train import FitResult
 
 SCHEMA = "tokenmix.compare/1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,39 +11,28 @@ from torch import Tensor
 from tokenmix.backbones.reparameterize import reparameterize
 from tokenmix.bench.memory import peak_memory_mb
 from tokenmix.bench.speed import latency
+from tokenmix.checkpoints import Opened
 from tokenmix.comparison.training import Trained, test_loader
 from tokenmix.data import DataSet
-from tokenmix.export.onnx import export_onnx
-from tokenmix.export.verify import check, verify_onnx
-from tokenmix.files import sha256, write_json
+from tokenmix.export.main import export
+from tokenmix.export.manifest import read_manifest, weights_sha256
+from tokenmix.files import sha256
 
 
-def _export(folder: Path, trained: Trained, images: DataSet, size: tuple[int, int], real: Tensor) -> None:
+def _export(
+    folder: Path, skeleton: str, trained: Trained, images: DataSet, size: tuple[int, int], real: Tensor
+) -> None:
     """Write ``model.onnx`` and check it on real images, unless that was done for these very weights."""
     entry, path = trained.entry, folder / trained.entry["files"]["onnx"]
-    stamp = path.with_name("export.json")
-    done = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() and path.is_file() else {}
-    if done.get("weights_sha256") != entry["weights_sha256"] or done.get("onnx_sha256") != sha256(path):
-        export_onnx(
-            trained.model,
-            path,
-            image_size=size,
-            labels=images.classes,
-            mean=images.mean,
-            std=images.std,
-            crop_pct=images.crop_pct,
-            interpolation="bicubic",
-            crop_mode="center",
-        )
-        try:
-            found = verify_onnx(path, trained.model, real)
-            check(found, name=str(path))
-        except ValueError:
-            path.unlink()  # a file that computes something else must not be shipped
-            raise
-        done = {"weights_sha256": entry["weights_sha256"], "onnx_sha256": sha256(path), **found}
-        write_json(stamp, done)
-    entry["onnx_max_error"], entry["onnx_top1_agreement"] = done["max_error"], done["top1_agreement"]
+    done = read_manifest(path.with_suffix(".json"))
+    file = done.get("files", {}).get("onnx", {})
+    whole = path.is_file() and file.get("sha256") == sha256(path)
+    if not whole or done["weights_sha256"] != weights_sha256(trained.model):
+        kind = (images.classes, size, images.mean, images.std, images.crop_pct, "bicubic", "center")
+        opened = Opened(trained.model, skeleton, "classification", None, {}, *kind)
+        file = export(opened, ("onnx",), path, images=real)["files"]["onnx"]
+    for key in ("max_error", "top1_agreement"):
+        entry[f"onnx_{key}"] = file["errors"][key]
 
 
 def measure(
@@ -62,7 +50,7 @@ def measure(
     """Export, then time all mixers in one interleaved measurement, then each one's memory in a process of its own."""
     real = next(iter(test_loader(images, size, max(64, *batch_sizes)).batches(0)))["image"]
     for name, one in trained.items():
-        _export(folder, one, images, size, real[:64])
+        _export(folder, skeleton, one, images, size, real[:64])
         log(f"  {name}: ONNX Runtime differs by at most {one.entry['onnx_max_error']:.1e} on real images")
     log(f"measuring latency, all mixers interleaved, for {seconds:.0f} s")
     timings = latency(

@@ -11,12 +11,21 @@ from tokenmix.data.dataset import (
     Skipped,
     TableImages,
 )
-from tokenmix.data.dense import DenseAugment, DenseData, DenseLoader, DenseSet, dense_augment, load_dense
-from tokenmix.data.images import ImageError, open_image
+from tokenmix.data.dense import (
+    DenseAugment,
+    DenseData,
+    DenseLoader,
+    DenseSet,
+    dense_augment,
+    dense_preprocess,
+    load_dense,
+)
 from tokenmix.data.loader import Batch, Loader
 from tokenmix.data.pack import pack_data
 from tokenmix.data.sources import KNOWN, load_data
-from tokenmix.data.transforms import AUGMENTS, Augment, preprocess, preprocess_file, resize_and_crop, to_pil
+from tokenmix.data.transforms import AUGMENTS, Augment, preprocess, preprocess_file, to_pil
+from tokenmix.runtime.images import ImageError, open_image
+from tokenmix.runtime.preprocess import resize_and_crop
 
 __all__ = [
     "AUGMENTS",
@@ -39,6 +48,7 @@ __all__ = [
     "TableImages",
     "check_data",
     "dense_augment",
+    "dense_preprocess",
     "load_data",
     "load_dense",
     "open_image",

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenmix.data.dataset import DataSet, ImageSet, unreadable
-from tokenmix.data.images import decode, stored_as
 from tokenmix.data.sources import load_data
+from tokenmix.runtime.images import decode, stored_as
 
 SPLITS = ("train", "val", "test")
 TINY_PX = 32  # a shorter side below this is named

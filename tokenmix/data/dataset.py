@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenmix.data.chance import permutation
-from tokenmix.data.images import ImageError, decode, open_image, read_file, to_rgb
+from tokenmix.runtime.images import ImageError, decode, open_image, read_file, to_rgb
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

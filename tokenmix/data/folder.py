@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tokenmix.data.chance import stratified
 from tokenmix.data.dataset import DataSet, FileImages, ImageSet, Probe, Skipped, printable, unreadable
-from tokenmix.data.images import EXTENSIONS
 from tokenmix.data.memory import checked
+from tokenmix.runtime.images import EXTENSIONS
 
 VAL_SHARE = 0.15
 TEST_SHARE = 0.15

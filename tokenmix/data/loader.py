@@ -16,17 +16,15 @@ from torchvision.transforms.v2 import functional as VF
 
 from tokenmix.data.chance import hashes, kept_generators, seed_generators, uniforms
 from tokenmix.data.dataset import ArrayImages, ImageSet
-from tokenmix.data.images import ImageError
 from tokenmix.data.transforms import (
     Augment,
-    enough,
     eraser,
     glyph_augment,
-    height_width,
     normalise,
     picture_augment,
-    resize_and_crop,
 )
+from tokenmix.runtime.images import ImageError
+from tokenmix.runtime.preprocess import enough, height_width, resize_and_crop
 
 Batch = dict[str, Any]
 _SIZES, _ERASING = 1, 2  # keys of draws beside the ones for order and augmentation

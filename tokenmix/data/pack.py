@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tokenmix.data.chance import permutation
 from tokenmix.data.dataset import DataSet, ImageSet
-from tokenmix.data.images import EXTENSIONS, stored_as
 from tokenmix.files import write_json
+from tokenmix.runtime.images import EXTENSIONS, stored_as
 
 _SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "jpeg2000": "jp2", "tiff": "tif"}  # where Pillow's name is not the extension
 

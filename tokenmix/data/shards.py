@@ -18,11 +18,11 @@ from PIL import Image
 
 from tokenmix.data.chance import hashes, permutation
 from tokenmix.data.dataset import ImageSet
-from tokenmix.data.images import ImageError, decode
 from tokenmix.data.memory import data_root
 from tokenmix.data.streams import fetch, is_stream
 from tokenmix.data.tars import Contents, Sample, read_contents
 from tokenmix.files import write_text
+from tokenmix.runtime.images import ImageError, decode
 
 LANES = 64  # so many shards are read at a time; a power of two, as most numbers of processes are
 _SHARDS = 3  # the key of the draws of shards

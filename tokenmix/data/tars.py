@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from tokenmix.data.images import EXTENSIONS
+from tokenmix.runtime.images import EXTENSIONS
 
 _BLOCK = 512  # bytes; all that a tar holds is padded to it
 _LONGEST_LABEL = 2**20  # bytes

@@ -33,13 +33,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
-from tokenmix.data.images import open_image
 from tokenmix.names import unknown
+from tokenmix.runtime.images import open_image
+from tokenmix.runtime.preprocess import INTERPOLATIONS, enough, resize_and_crop
 
 AUGMENTS = ("none", "light", "standard", "imagenet")
-INTERPOLATIONS = ("bicubic", "bilinear")
 CROP_INTERPOLATIONS = ("random", *INTERPOLATIONS)
-CROP_MODES = ("center", "squash")
 CROP_AREA = {"light": 0.5, "standard": 0.25, "imagenet": 0.08}  # the smallest share of a photo's area
 _COLOUR = {"standard": 0.2}
 _GLYPHS = {  # degrees, share of the size, relative scale
@@ -47,7 +46,6 @@ _GLYPHS = {  # degrees, share of the size, relative scale
     "standard": (10.0, 0.06, 0.1),
     "imagenet": (10.0, 0.06, 0.1),
 }
-_LONGEST = 16  # times the shorter side
 _NUMBER = r"\d+(\.\d+)?"
 _RAND_AUGMENT = re.compile(rf"rand(-(m\d+|n\d+|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3a|3aw)))*")
 
@@ -99,60 +97,11 @@ class Augment:
         return (CROP_AREA[self.name], 1.0) if self.name in CROP_AREA else None
 
 
-def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """An image size, one number or (height, width), as (height, width) in pixels.
-
-    Raises:
-        ValueError: It is not one or two positive numbers.
-    """
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"image_size must be a positive number of pixels or (height, width), not {image_size!r}")
-    return int(size[0]), int(size[1])
-
-
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(..., 3, H, W) of 0..255, uint8 or float -> the same float32, less ``mean`` and over ``std`` (of 0..1)"""
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32)[:, None, None]
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)[:, None, None]
     return images.to(torch.float32).mul_(scale).add_(shift) if images.dtype == torch.uint8 else images * scale + shift
-
-
-def resize_and_crop(
-    image: Image.Image,
-    image_size: int | Sequence[int],
-    *,
-    crop_pct: float = 0.9,
-    interpolation: str = "bicubic",
-    crop_mode: str = "center",
-) -> Image.Image:
-    """The picture at ``image_size``: resized, smoothed where it shrinks, so that its centre crop keeps ``crop_pct``.
-
-    With the mode ``center`` it keeps its shape: for a square size the shorter side becomes ``floor(image_size /
-    crop_pct)``; of a picture more than 16 times as long as wide only the middle is resized. With ``squash``, timm's
-    word, every side becomes that, whatever the picture's shape.
-
-    Raises:
-        ValueError: ``crop_pct`` is outside (0, 1], or an unknown interpolation or mode.
-    """
-    if crop_mode not in CROP_MODES:
-        raise ValueError(unknown("crop_mode", crop_mode, CROP_MODES))
-    if not 0 < crop_pct <= 1:
-        raise ValueError(f"crop_pct must be above 0 and at most 1, not {crop_pct}")
-    height, width = height_width(image_size)
-    least_height, least_width = math.floor(height / crop_pct), math.floor(width / crop_pct)
-    longest = _LONGEST * min(image.size)
-    if max(image.size) > longest and crop_mode == "center":
-        image = VF.center_crop(image, [min(image.height, longest), min(image.width, longest)])
-    if crop_mode == "squash":
-        resized = [least_height, least_width]
-    elif least_height * image.width >= least_width * image.height:  # the height decides
-        resized = [least_height, max(least_width, least_height * image.width // image.height)]
-    else:
-        resized = [max(least_height, least_width * image.height // image.width), least_width]
-    if [image.height, image.width] != resized:
-        image = VF.resize(image, resized, interpolation=_mode(interpolation), antialias=True)
-    return image if resized == [height, width] else VF.center_crop(image, [height, width])
 
 
 def preprocess(
@@ -190,11 +139,6 @@ def preprocess_file(
     """
     image = open_image(path, at_least=enough(image_size, crop_pct))
     return preprocess(image, image_size, mean, std, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
-
-
-def enough(image_size: int | Sequence[int], crop_pct: float) -> int:
-    """The length of the sides, pixels, from which on evaluation resizes a picture without a visible loss."""
-    return math.ceil(2 * max(height_width(image_size)) / crop_pct)
 
 
 def to_pil(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Image.Image:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from tokenmix.export.onnx import ExportError, export_onnx, graph_operators
-from tokenmix.export.prepare import evaluation_mode, prepare
-from tokenmix.export.verify import VerificationError, check, onnx_session, verify_onnx
+from tokenmix.export.formats import FORMATS, Format
+from tokenmix.export.main import export
+from tokenmix.export.onnx import ExportError
+from tokenmix.export.onnx_file import graph_operators, onnx_session
+from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
+from tokenmix.export.verify import VerificationError
 
 __all__ = [
+    "FORMATS",
     "ExportError",
+    "Format",
+    "Prepared",
     "VerificationError",
-    "check",
     "evaluation_mode",
-    "export_onnx",
+    "export",
     "graph_operators",
     "onnx_session",
     "prepare",
-    "verify_onnx",
 ]

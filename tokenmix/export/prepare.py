@@ -5,10 +5,35 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 FORMS = ("auto", "fft", "matmul")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model as every format's writer gets it.
+
+    Attributes:
+        model: In evaluation mode, on the CPU, in float32, re-parameterised, its transforms as matrix products, its pre-
+            and post-processing already wrapped around it; one image batch -> one tensor or a tuple of tensors.
+        sample: An example input, (1 or 2, C, H, W); 2 where the batch is dynamic.
+        input_name: The input's name in the file.
+        output_names: One name per output.
+        dynamic_batch: The file takes any batch size.
+        dynamic_size: The file takes any height and width.
+        name: The model's name, for messages.
+    """
+
+    model: nn.Module
+    sample: Tensor
+    input_name: str
+    output_names: tuple[str, ...]
+    dynamic_batch: bool
+    dynamic_size: bool
+    name: str
 
 
 def prepare(model: nn.Module, *, form: str = "matmul") -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tokenmix.heads import deeplab, detectors, ffnet_seg, fpn, ssdlite, upernet
 from tokenmix.names import unknown
 
-__all__ = ["HEADS", "HeadInfo", "Raw", "make_dense"]
+__all__ = ["HEADS", "HeadInfo", "Raw", "make_dense", "own_options"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,12 @@ def make_dense(
         model: Any = HEADS[head].build(backbone, num_classes, **options).to(device=device, dtype=dtype)
     model.num_classes = num_classes
     return model
+
+
+def own_options(head: str) -> list[str]:
+    """The options that a head takes itself; all others are its backbone's."""
+    parameters = signature(HEADS[head].build).parameters.values()
+    return [entry.name for entry in parameters if entry.kind is Parameter.KEYWORD_ONLY]
 
 
 class Raw(nn.Module):

@@ -9,7 +9,9 @@ from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.poolers import initLevelMapper
 
 from tokenmix.heads.canvas import Canvas
 from tokenmix.heads.cascade import CascadeHeads, Targets
@@ -98,7 +100,7 @@ def mask_rcnn(backbone: str | nn.Module, num_classes: int, **backbone_args: Any)
     pyramid, anchors, coarsest = _pyramid(backbone, **backbone_args)
     model = MaskRCNN(pyramid, num_classes + 1, rpn_anchor_generator=anchors, rpn_post_nms_top_n_train=1000)
     model.transform = Canvas(coarsest)
-    return model
+    return _with_scales(model)
 
 
 def cascade_mask_rcnn(backbone: str | nn.Module, num_classes: int, **backbone_args: Any) -> CascadeMaskRCNN:
@@ -121,7 +123,18 @@ def cascade_mask_rcnn(backbone: str | nn.Module, num_classes: int, **backbone_ar
         post_nms_top_n={"training": 2000, "testing": 1000},
         nms_thresh=0.7,
     )
-    return CascadeMaskRCNN(pyramid, rpn, CascadeHeads(DIM, num_classes + 1), Canvas(coarsest))
+    return _with_scales(CascadeMaskRCNN(pyramid, rpn, CascadeHeads(DIM, num_classes + 1), Canvas(coarsest)))
+
+
+def _with_scales(model: Any) -> Any:
+    """Tell the poolings of regions the maps' strides, which they would guess from the first image, padding and all."""
+    strides = model.backbone.levels.reductions
+    for part in model.modules():
+        if isinstance(part, MultiScaleRoIAlign):
+            part.scales = [1 / stride for stride in strides]
+            finest, coarsest = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))
+            part.map_levels = initLevelMapper(finest, coarsest, part.canonical_scale, part.canonical_level)
+    return model
 
 
 def _pyramid(backbone: str | nn.Module, **backbone_args: Any) -> tuple[Pyramid, AnchorGenerator, int]:

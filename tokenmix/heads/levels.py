@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from tokenmix.backbones.base import Backbone, feature_indices
@@ -13,6 +14,7 @@ from tokenmix.layers import LayerNorm2d
 from tokenmix.names import unknown
 
 NORMS: dict[str, Any] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}
+Place = tuple[int, int]
 
 
 class Levels(nn.Module):
@@ -66,6 +68,14 @@ class Levels(nn.Module):
                 maps.append(norm(x))
         return maps
 
+    @torch.jit.ignore
+    def place(self, name: str) -> Place | None:
+        """How deep a parameter is: (stage, block in it), the stem's -1, a downsampling's 0; None for a level's norm."""
+        part, *rest = name.split(".")
+        if part != "stages":
+            return (-1, 0) if part == "stem" else None
+        return int(rest[0]), int(rest[2]) + 1 if rest[1] == "blocks" else 0
+
 
 class TimmLevels(nn.Module):
     """`Levels` of any backbone of timm's: ``(B, in_chans, H, W)`` -> one ``(B, C_i, H_i, W_i)`` per level.
@@ -90,6 +100,30 @@ class TimmLevels(nn.Module):
         if self.channels_last:
             maps = [y.permute(0, 3, 1, 2) for y in maps]
         return [norm(y) for norm, y in zip(self.norms, maps, strict=True)]
+
+    def place(self, name: str) -> Place | None:
+        """See `Levels.place`; the stages are the backbone's outermost parts, the blocks the first number in a name."""
+        inner = getattr(self.features, "model", self.features)  # one of timm's ways to return levels wraps the model
+        part, *rest = name.removeprefix("features.").removeprefix("" if inner is self.features else "model.").split(".")
+        if part == "norms":
+            return None
+        stages = [key for key, _ in inner.named_children()]
+        if part not in stages:  # a token or a position, which stand before all
+            return -1, 0
+        numbers = [int(word) + 1 for word in rest if word.isdigit()] if rest[0] != "downsample" else []
+        return stages.index(part), numbers[0] if numbers else 0
+
+
+def levels_of(model: nn.Module) -> tuple[str, Levels | TimmLevels]:
+    """The feature levels inside a dense model, and their name there.
+
+    Raises:
+        ValueError: It has none.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Levels | TimmLevels):
+            return name, module
+    raise ValueError(f"{type(model).__name__} has no feature levels: it is no model of tokenmix.heads.make_dense")
 
 
 def feature_levels(

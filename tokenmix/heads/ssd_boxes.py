@@ -28,7 +28,8 @@ def anchors(sizes: Sequence[tuple[int, int]], ratios: Sequence[Sequence[float]],
         ratios: Aspect ratios above 1 of every level.
         device: Where to make them.
     """
-    scales = torch.linspace(*SCALES, len(sizes) + 1, dtype=torch.float64).tolist()
+    low, high = SCALES
+    scales = [low + (high - low) * i / len(sizes) for i in range(len(sizes) + 1)]
     levels = []
     for (height, width), own, scale, following in zip(sizes, ratios, scales, scales[1:], strict=False):
         middle = math.sqrt(scale * following)

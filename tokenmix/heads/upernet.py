@@ -32,7 +32,7 @@ class UPerHead(nn.Module):
         def unit(dim: int, kernel: int) -> ConvNorm:
             return ConvNorm(dim, channels, kernel, act=nn.ReLU)
 
-        self.pools = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(n), unit(chans[-1], 1)) for n in POOL_SIZES)
+        self.pools = nn.ModuleList(nn.Sequential(MeanCells(n), unit(chans[-1], 1)) for n in POOL_SIZES)
         self.context = unit(chans[-1] + len(POOL_SIZES) * channels, 3)
         self.laterals = nn.ModuleList(unit(dim, 1) for dim in chans[:-1])
         self.outputs = nn.ModuleList(unit(channels, 3) for _ in chans[:-1])
@@ -48,6 +48,34 @@ class UPerHead(nn.Module):
             x = lateral(y) + _resize(x, y)
             outputs.insert(0, output(x))
         return self.classifier(self.drop(self.join(torch.cat([_resize(y, maps[0]) for y in outputs], 1))))
+
+
+class MeanCells(nn.Module):
+    """``(B, C, H, W) -> (B, C, n, n)``: `torch.nn.AdaptiveAvgPool2d`, exported as two matrix products.
+
+    Other runtimes have no such pooling; taken apart it would tie an exported program to one size.
+
+    Args:
+        n: Cells per side.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n = n
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return F.adaptive_avg_pool2d(x, self.n)
+        return self._shares(x, -2) @ x @ self._shares(x, -1).t()
+
+    def _shares(self, x: Tensor, axis: int) -> Tensor:
+        """``(n, size of the axis)``: by how much each pixel counts in each cell."""
+        size = torch.full([], x.size(axis), dtype=torch.int64)  # as a number ONNX cannot take a dynamic one
+        cell, pixel = torch.arange(self.n)[:, None], torch.arange(x.size(axis))
+        first = torch.div(cell * size, self.n, rounding_mode="floor")
+        end = torch.div((cell + 1) * size + self.n - 1, self.n, rounding_mode="floor")
+        inside = ((pixel >= first) & (pixel < end)).to(x.dtype)
+        return inside / inside.sum(1, keepdim=True)
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from tokenmix.metrics.classification import NOTHING
 
 _NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # pycocotools' stats 0 to 5
 _KINDS = {"box": "bbox", "mask": "segm"}
+ImageEntries = tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[int, int]]  # found, truth, (height, width)
 
 
 class CocoAP(Metric):
@@ -44,7 +45,9 @@ class CocoAP(Metric):
             raise ValueError("COCO's AP needs pycocotools: pip install 'tokenmix[detection]'") from error
         self.num_classes = num_classes
         self.kinds = ("box", "mask") if masks else ("box",)
-        self.images: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[int, int]]] = {}
+        self.images: dict[int, ImageEntries] = {}  # that this process has seen
+        self._everything: dict[int, ImageEntries] | None = None
+        self._evaluators: dict[str, Any] | None = None
 
     def update(self, prediction: Sequence[dict[str, Tensor]], batch: dict[str, Any]) -> None:
         """Add a batch.
@@ -55,6 +58,7 @@ class CocoAP(Metric):
             batch: ``target`` with the same without scores, and ``iscrowd`` (N,), ``area`` (N,), masks (N, H, W);
                 ``size`` (B, 2), ``index`` (B,) and ``mask`` (B,): the images whose ``mask`` is False are left out.
         """
+        self._everything = self._evaluators = None
         rows = zip(prediction, batch["target"], batch["size"].tolist(), batch["index"].tolist(), strict=True)
         for (found, target, size, index), counts in zip(rows, batch["mask"].tolist(), strict=True):
             if counts:
@@ -101,19 +105,62 @@ class CocoAP(Metric):
                 found[f"{kind}_precision"] = (100 * curve).tolist() if curve[0] >= 0 else []
         return classes
 
+    def by_image(self) -> tuple[float, list[dict[str, Any]]]:
+        """A score, and of each image how many objects were found, missed and false among detections of that score.
+
+        It is the score at which F1 over all images is highest, 0.5 if nothing was detected. What matches is COCO's
+        decision: masks, or else boxes, of the same class at an IoU of 0.5; crowds count for nothing. A row has
+        ``index``, ``hits``, ``missed``, ``false`` and ``F1`` = 2 hits / (2 hits + missed + false) in percent, 100
+        where nothing is there and nothing was detected.
+        """
+        judge = list(self._judges().values())[-1]
+        parts = [part for part in judge.evalImgs if part and part["aRng"] == judge.params.areaRng[0]]
+        there = dict.fromkeys(sorted(self.everything()), 0)
+        columns: list[tuple[int, float, bool]] = []  # image, score, hit
+        for part in parts:
+            there[part["image_id"]] += int(len(part["gtIgnore"]) - np.sum(part["gtIgnore"]))
+            rows = zip(part["dtScores"], part["dtMatches"][0] > 0, part["dtIgnore"][0], strict=True)
+            columns += [(part["image_id"], score, bool(hit)) for score, hit, ignored in rows if not ignored]
+        threshold = _best_score([score for _, score, _ in columns], [hit for *_, hit in columns], sum(there.values()))
+        hits, false = dict.fromkeys(there, 0), dict.fromkeys(there, 0)
+        for index, score, hit in columns:
+            if score >= threshold:
+                (hits if hit else false)[index] += 1
+        told = []
+        for index, count in there.items():
+            wrong = count - hits[index] + false[index]
+            f1 = 200 * hits[index] / (2 * hits[index] + wrong) if hits[index] + wrong else 100.0
+            row = {"index": index, "hits": hits[index], "missed": count - hits[index], "false": false[index], "F1": f1}
+            told.append(row)
+        return threshold, told
+
+    def everything(self) -> dict[int, ImageEntries]:
+        """By index, of the images of all processes, in order: COCO's entries of what was found and is there, the size.
+
+        Every process must call this.
+        """
+        if self._everything is None:
+            images = self.images
+            if dist.is_available() and dist.is_initialized():
+                parts: list[Any] = [None] * dist.get_world_size()
+                dist.all_gather_object(parts, images)
+                images = {index: found for part in parts for index, found in part.items()}
+            self._everything = {index: images[index] for index in sorted(images)}
+        return self._everything
+
     def _judges(self) -> dict[str, Any]:
         """COCO's evaluator of each kind, over the images of all processes."""
+        if self._evaluators is None:
+            self._evaluators = self._evaluated()
+        return self._evaluators
+
+    def _evaluated(self) -> dict[str, Any]:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
         if not self.total().item():
             raise ValueError(NOTHING)
-        images = self.images
-        if dist.is_available() and dist.is_initialized():
-            parts: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, images)
-            images = {index: found for part in parts for index, found in part.items()}
-        judges = {}
+        images, judges = self.everything(), {}
         with contextlib.redirect_stdout(io.StringIO()):
             for kind in self.kinds:
                 truth, found = COCO(), COCO()
@@ -131,7 +178,7 @@ class CocoAP(Metric):
         """What COCO's file would hold: the annotations (1) or what was found (0), which is as large as its mask."""
         import pycocotools.mask
 
-        entries = [entry for index in sorted(images) for entry in images[index][column]]
+        entries = [entry for image in images.values() for entry in image[column]]
         if kind == "mask" and column == 0:
             entries = [entry | {"area": float(pycocotools.mask.area(entry["segmentation"]))} for entry in entries]
         return {
@@ -148,6 +195,24 @@ def _encoded(masks: Tensor) -> list[dict[str, Any]]:
     masks = masks[:, 0] if masks.ndim == 4 else masks
     values = (masks > 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return pycocotools.mask.encode(np.asfortranarray(values))
+
+
+def _best_score(scores: Sequence[float], hits: Sequence[bool], there: int) -> float:
+    """The score from which on detections have the highest F1; 0.5 if there is no detection.
+
+    Args:
+        scores: Of the detections.
+        hits: Whether each has found an object.
+        there: How many objects there are.
+    """
+    if not scores:
+        return 0.5
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    ranked = np.asarray(scores)[order]
+    found = np.asarray(hits)[order].cumsum()
+    f1 = 2 * found / (np.arange(1, len(ranked) + 1) + there)
+    last = np.append(ranked[1:] < ranked[:-1], True)  # of those with an equal score: a threshold takes all of them
+    return float(ranked[np.where(last, f1, -1.0).argmax()])
 
 
 def _percent(value: float) -> float:

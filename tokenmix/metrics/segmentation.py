@@ -53,6 +53,11 @@ class SegmentationOverlap(Metric):
         pairs = zip(*(share.tolist() for share in self._shares(self._table())), strict=True)
         return [{"IoU": 100 * iou, "Acc": 100 * recall} for iou, recall in pairs]
 
+    def cells(self) -> list[tuple[int, int, int]]:
+        """(label, prediction, pixels) of the pairs that occur: the table without its zeros."""
+        table = self._table()
+        return [(row, column, int(table[row, column])) for row, column in table.nonzero().tolist()]
+
     def _table(self) -> Tensor:
         """(K, K) float64 counts; rows are the true classes."""
         *cells, images = self.total().tolist()

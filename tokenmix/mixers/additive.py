@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_after, fold_norm_before
+from tokenmix.layers import fold_norm_after, fold_norm_before, is_channels_last, with_act
+
+
+@torch.fx.wrap
+def gated_sum(query_key: Tensor, hidden: Tensor, pixel_weight: Tensor, channel_weight: Tensor) -> Tensor:
+    """Both gates: ``(B, 2C, H, W)`` and the spatial gate's hidden map of that shape -> ``(B, C, H, W)``.
+
+    ``pixel_weight`` (2, C, 1, 1) makes one score per pixel of the query and one of the key, ``channel_weight``
+    (2C, C, 1, 1) those of the channels from their means.
+    """
+    if torch.jit.is_scripting():
+        return _gated_sum_maps(query_key, hidden, pixel_weight, channel_weight)
+    if torch.compiler.is_compiling() or not is_channels_last(query_key):
+        return _gated_sum_maps(query_key, hidden, pixel_weight, channel_weight)
+    return _gated_sum_rows(query_key, hidden, pixel_weight, channel_weight)
+
+
+def _gated_sum_maps(query_key: Tensor, hidden: Tensor, pixel_weight: Tensor, channel_weight: Tensor) -> Tensor:
+    dim = pixel_weight.size(1)
+    score = torch.sigmoid(F.conv2d(hidden, pixel_weight, groups=2))  # (B, 2, H, W)
+    gated = query_key.unflatten(1, (2, dim)) * score.unsqueeze(2)  # (B, 2, C, H, W)
+    mean = gated.mean([3, 4], keepdim=True).flatten(1, 2)  # (B, 2C, 1, 1)
+    gate = torch.sigmoid(F.conv2d(mean, channel_weight, groups=2)).unflatten(1, (2, dim))
+    return (gated * gate).sum(1)
+
+
+def _gated_sum_rows(query_key: Tensor, hidden: Tensor, pixel_weight: Tensor, channel_weight: Tensor) -> Tensor:
+    """The same for maps in channels_last memory: one row of channels per pixel."""
+    batch, _, height, width = query_key.shape
+    dim = pixel_weight.size(1)
+    rows = query_key.permute(0, 2, 3, 1).reshape(batch, height * width, 2, dim)
+    weight = torch.block_diag(pixel_weight[0, :, 0], pixel_weight[1, :, 0])  # (2C, 2)
+    score = torch.sigmoid(hidden.permute(0, 2, 3, 1).reshape(-1, 2 * dim) @ weight)
+    gated = rows * score.view(batch, height * width, 2, 1)
+    mean = gated.flatten(2).mean(1).view(batch, 2, dim)
+    gate = torch.sigmoid(torch.einsum("bgi,goi->bgo", mean, channel_weight.view(2, dim, dim))).unsqueeze(1)
+    similarity = torch.addcmul(gated[:, :, 0] * gate[:, :, 0], gated[:, :, 1], gate[:, :, 1])
+    return similarity.view(batch, height, width, dim).permute(0, 3, 1, 2)
 
 
 class AdditiveAttention(nn.Module):
@@ -40,21 +79,21 @@ class AdditiveAttention(nn.Module):
         dd = {"device": device, "dtype": dtype}
         self.dim = dim
         self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False, **dd)
-        self.spatial = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1, groups=2 * dim, **dd)
+        self.spatial: Any = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1, groups=2 * dim, **dd)
         self.norm: nn.Module = nn.BatchNorm2d(2 * dim, **dd)
-        self.act = nn.ReLU()
+        self.act: nn.Module = nn.ReLU()
         self.pixel_score = nn.Conv2d(2 * dim, 2, 1, groups=2, bias=False, **dd)
         self.channel_score = nn.Conv2d(2 * dim, 2 * dim, 1, groups=2, bias=False, **dd)
         self.dwc = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
         self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        query_key, value = self.qkv(x).split([2 * self.dim, self.dim], 1)
-        score = torch.sigmoid(self.pixel_score(self.act(self.norm(self.spatial(query_key)))))  # (B, 2, H, W)
-        gated = query_key.unflatten(1, (2, self.dim)) * score.unsqueeze(2)  # (B, 2, C, H, W)
-        mean = gated.mean([3, 4], keepdim=True).flatten(1, 2)  # (B, 2C, 1, 1)
-        gate = torch.sigmoid(self.channel_score(mean)).unflatten(1, (2, self.dim))
-        similarity = (gated * gate).sum(1)
+        # Two convolutions, so that neither result is a strided part of a larger one.
+        both, weight, bias = 2 * self.dim, self.qkv.weight, self.qkv.bias
+        query_key = F.conv2d(x, weight[:both], None if bias is None else bias[:both])
+        value = F.conv2d(x, weight[both:], None if bias is None else bias[both:])
+        hidden = self.act(self.norm(self.spatial(query_key)))
+        similarity = gated_sum(query_key, hidden, self.pixel_score.weight, self.channel_score.weight)
         return self.proj(self.dwc(similarity) * value)
 
     @torch.no_grad()
@@ -62,7 +101,7 @@ class AdditiveAttention(nn.Module):
         """A copy with the norm folded into the depthwise convolution before it."""
         new = copy.deepcopy(self)
         if isinstance(new.norm, nn.BatchNorm2d):
-            new.spatial = fold_norm_after(new.spatial, new.norm)
+            new.spatial, new.act = with_act(fold_norm_after(new.spatial, new.norm), new.act)
             new.norm = nn.Identity()
         return new
 

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import ACTIVATIONS
+from tokenmix.layers import ACTIVATIONS, in_layout_of
 from tokenmix.names import unknown
 from tokenmix.ops.fourier import filter_planes, rfft2_macs, rfft2_planes, under_autocast
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")
 torch.fx.wrap("filter_planes")
+torch.fx.wrap("in_layout_of")
 
 
 def real_form(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +112,8 @@ class _Filter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         planes = rfft2_planes(x, self.form)  # (B, C, 2, H, W//2+1)
-        return filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
+        out = filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
+        return in_layout_of(out, x)
 
     def mask_planes(self, planes: Tensor) -> Tensor:
         """``(B, C, 2, H, W//2+1) -> (B, C, 2, H, W//2+1)``: the mask of a spectrum, both as real planes."""

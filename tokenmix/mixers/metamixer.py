@@ -6,7 +6,7 @@ import copy
 
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before, fused, takes_norm_before
+from tokenmix.layers import fold_norm_before, fused, takes_norm_before, with_act
 
 
 class Static(nn.Module):
@@ -53,7 +53,10 @@ class MetaMixer(nn.Module):
 
     def fuse(self) -> MetaMixer:
         """A new frame with every part that has an equivalent inference form in that form."""
-        return MetaMixer(*(fused(copy.deepcopy(part)) for part in (self.query, self.key, self.act, self.value)))
+        query, key, act, value = (fused(copy.deepcopy(part)) for part in (self.query, self.key, self.act, self.value))
+        if isinstance(key, Static):
+            key.op, act = with_act(key.op, act)
+        return MetaMixer(query, key, act, value)
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into the query, in place.

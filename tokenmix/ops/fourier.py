@@ -141,6 +141,7 @@ def _rfft2_planes(x: Tensor, transform: str) -> Tensor:
     if transform == "fft":
         spectrum = torch.fft.rfft2(x, norm="ortho")
         return torch.stack([spectrum.real, spectrum.imag], -3)
+    x = x.contiguous()  # a strided map would be multiplied slice by slice
     if transform == "single":
         planes = x.flatten(-2) @ _constant("rfft2", x, height, width)
         return planes.unflatten(-1, (2, height, columns))

@@ -9,7 +9,7 @@ import timm
 
 from tokenmix.checkpoints import our_models
 from tokenmix.names import unknown
-from tokenmix.recipes import affnet, casvit, dsm, ffnet
+from tokenmix.recipes import affnet, affnet_dense, casvit, casvit_dense, dsm, dsm_dense, ffnet, ffnet_dense
 from tokenmix.recipes.basic import basic, digits
 from tokenmix.recipes.demo import scenes_detect, scenes_segment
 from tokenmix.recipes.finetune import finetune
@@ -47,6 +47,46 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         dsm.dsm_t,
         dsm.dsm_s,
         dsm.dsm_b,
+        affnet_dense.affnet_t_ssdlite,
+        affnet_dense.affnet_s_ssdlite,
+        affnet_dense.affnet_et_deeplabv3_voc,
+        affnet_dense.affnet_t_deeplabv3_voc,
+        affnet_dense.affnet_s_deeplabv3_voc,
+        affnet_dense.affnet_et_deeplabv3_ade20k,
+        affnet_dense.affnet_t_deeplabv3_ade20k,
+        affnet_dense.affnet_s_deeplabv3_ade20k,
+        ffnet_dense.ffnet_2_cascade_mask_rcnn,
+        ffnet_dense.ffnet_3_cascade_mask_rcnn,
+        ffnet_dense.ffnet_4_cascade_mask_rcnn,
+        ffnet_dense.ffnet_2_upernet,
+        ffnet_dense.ffnet_3_upernet,
+        ffnet_dense.ffnet_4_upernet,
+        ffnet_dense.ffnet_seg_ade20k,
+        ffnet_dense.ffnet_seg_cityscapes,
+        casvit_dense.casvit_xs_retinanet,
+        casvit_dense.casvit_s_retinanet,
+        casvit_dense.casvit_m_retinanet,
+        casvit_dense.casvit_t_retinanet,
+        casvit_dense.casvit_xs_mask_rcnn,
+        casvit_dense.casvit_s_mask_rcnn,
+        casvit_dense.casvit_m_mask_rcnn,
+        casvit_dense.casvit_t_mask_rcnn,
+        casvit_dense.casvit_xs_semantic_fpn,
+        casvit_dense.casvit_s_semantic_fpn,
+        casvit_dense.casvit_m_semantic_fpn,
+        casvit_dense.casvit_t_semantic_fpn,
+        dsm_dense.dsm_ti_upernet,
+        dsm_dense.dsm_t_upernet,
+        dsm_dense.dsm_s_upernet,
+        dsm_dense.dsm_b_upernet,
+        dsm_dense.dsm_ti_retinanet,
+        dsm_dense.dsm_t_retinanet,
+        dsm_dense.dsm_s_retinanet,
+        dsm_dense.dsm_b_retinanet,
+        dsm_dense.dsm_ti_mask_rcnn,
+        dsm_dense.dsm_t_mask_rcnn,
+        dsm_dense.dsm_s_mask_rcnn,
+        dsm_dense.dsm_b_mask_rcnn,
     )
 }
 

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from itertools import pairwise
+from typing import Any, get_origin, get_type_hints
 
 from tokenmix.data.dense.augment import DENSE_AUGMENTS
 from tokenmix.data.transforms import AUGMENTS, CROP_INTERPOLATIONS, is_rand_augment
 from tokenmix.heads import HEADS
 from tokenmix.names import unknown
+from tokenmix.recipes.values import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    RATE,
+    SHARE,
+    checked,
+    choice,
+    literal,
+    rule,
+    set_part,
+)
 from tokenmix.tasks import DISTILLS, TASKS
 
 SCHEMA = "tokenmix.recipe/1"
 OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "poly", "step", "constant")
 PRECISIONS = ("float32", "bfloat16", "float16")
 PREPROCESSES = ("data", "model")
 NOTES = ("source", "expect", "cost")  # words about the recipe: they change nothing about the run
@@ -32,21 +41,7 @@ CLASSIFICATION_ONLY = (
     *("multi_scale", "crop_pct", "label_smoothing", "crop_scale", "crop_interpolation", "rand_augment"),
     *("color_jitter", "erase_rate", "mixup", "cutmix", "teacher"),
 )
-NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
-
-
-def _rule(words: str, holds: Callable[[Any], bool]) -> dict[str, Any]:
-    return {"words": words, "holds": holds}
-
-
-def _choice(names: Iterable[str]) -> dict[str, Any]:
-    return {"choices": tuple(names)}
-
-
-_POSITIVE = _rule("above 0", lambda value: value > 0)
-_NOT_NEGATIVE = _rule("0 or more", lambda value: value >= 0)
-_RATE = _rule("at least 0 and below 1", lambda value: 0 <= value < 1)
-_SHARE = _rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
+DENSE_ONLY = ("layer_decay_layers", "head_lr", "freeze_norms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +61,7 @@ class Recipe:
         model_args: Further arguments for it; JSON values only, tuples become lists.
         weights: Where the training starts: None, fresh weights; ``pretrained``, those that timm downloads for the
             model; or a file or run folder for ``tokenmix.load_checkpoint``. A classifier for other classes is left out.
+            A dense model takes all from one with the same head, and from any other its backbone.
         head: A name in ``tokenmix.heads.HEADS`` for a segmenter or detector, of which ``model`` is the backbone;
             ``model_args`` may then hold the head's options too. None: ``model`` as it is.
         task: A name in ``tokenmix.tasks.TASKS``.
@@ -81,6 +77,8 @@ class Recipe:
         batch_size: Images per optimiser step, over all processes; never rescaled silently.
         accumulate: Parts in which a process works through its share of a step, to need less memory.
         epochs: Passes over the training images; a fraction stops within one.
+        steps: Optimiser steps of the run, which then ends after them whatever ``epochs`` says; there is a validation
+            after each pass over the training images and at the end.
         warmup_epochs: Epochs in which the learning rate rises linearly; part of ``epochs``.
         warmup_steps: The same in steps; only one of the two may be set.
         warmup_lr: Where that rise begins.
@@ -88,10 +86,19 @@ class Recipe:
         freeze_epochs: Epochs at the start in which only the classifier learns.
         optimizer: ``adamw`` or ``sgd`` (with Nesterov momentum).
         lr: Peak learning rate.
-        min_lr: Last learning rate of the cosine and linear schedules.
-        schedule: ``cosine``, ``linear`` or ``constant``.
-        layer_decay: Factor on the learning rate per layer from the classifier down, in the model's own grouping of
-            layers; None gives all the same.
+        min_lr: Last learning rate of the cosine, linear and poly schedules.
+        schedule: ``cosine``, ``linear``, ``poly``, ``step`` or ``constant``, see
+            ``tokenmix.train.schedule.learning_rate``.
+        power: Of the poly schedule.
+        milestones: Of the step schedule: the epochs after which the learning rate falls.
+        milestone_factor: By which it is multiplied then.
+        layer_decay: Factor on the learning rate per layer from the classifier or head down, in the model's own grouping
+            of layers; None gives all the same.
+        layer_decay_layers: Of dense models: into how many layers that groups the backbone, as mmdetection does, see
+            ``tokenmix.train.optimizer.learning_rates``. None: each block is a layer.
+        head_lr: Of dense models: factor on the learning rate of all but the backbone.
+        freeze_norms: Of dense models: the batch norms of the backbone, those behind its levels too, normalise by their
+            running statistics in training, and leave them as they are. Their weights learn.
         weight_decay: Not applied to biases, norms, layer scales and what the model's ``no_weight_decay()`` names.
         betas: AdamW's two decay rates.
         momentum: SGD's.
@@ -139,76 +146,85 @@ class Recipe:
     model: str
     model_args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
-    head: str | None = field(default=None, metadata=_choice(HEADS))
-    task: str = field(default="classification", metadata=_choice(TASKS))
+    head: str | None = field(default=None, metadata=choice(HEADS))
+    task: str = field(default="classification", metadata=choice(TASKS))
     task_args: dict[str, Any] = field(default_factory=dict)
     data: str = "digits"
     image_size: tuple[int, int] | None = field(
-        default=None, metadata=_rule("both 1 or more", lambda value: min(value) >= 1)
+        default=None, metadata=rule("both 1 or more", lambda value: min(value) >= 1)
     )
     multi_scale: tuple[int, ...] = field(
-        default=(), metadata=_rule("all 1 or more", lambda value: all(side >= 1 for side in value))
+        default=(), metadata=rule("all 1 or more", lambda value: all(side >= 1 for side in value))
     )
-    preprocess: str = field(default="data", metadata=_choice(PREPROCESSES))
-    crop_pct: float | None = field(default=None, metadata=_rule("above 0 and at most 1", lambda value: 0 < value <= 1))
-    batch_size: int = field(default=64, metadata=_POSITIVE)
-    accumulate: int = field(default=1, metadata=_POSITIVE)
-    epochs: float = field(default=50.0, metadata=_POSITIVE)
-    warmup_epochs: float = field(default=0.0, metadata=_NOT_NEGATIVE)
-    warmup_steps: int = field(default=0, metadata=_NOT_NEGATIVE)
-    warmup_lr: float = field(default=0.0, metadata=_NOT_NEGATIVE)
-    cooldown_epochs: float = field(default=0.0, metadata=_NOT_NEGATIVE)
-    freeze_epochs: int = field(default=0, metadata=_NOT_NEGATIVE)
-    optimizer: str = field(default="adamw", metadata=_choice(OPTIMIZERS))
-    lr: float = field(default=1e-3, metadata=_POSITIVE)
-    min_lr: float = field(default=0.0, metadata=_NOT_NEGATIVE)
-    schedule: str = field(default="cosine", metadata=_choice(SCHEDULES))
+    preprocess: str = field(default="data", metadata=choice(PREPROCESSES))
+    crop_pct: float | None = field(default=None, metadata=rule("above 0 and at most 1", lambda value: 0 < value <= 1))
+    batch_size: int = field(default=64, metadata=POSITIVE)
+    accumulate: int = field(default=1, metadata=POSITIVE)
+    epochs: float = field(default=50.0, metadata=POSITIVE)
+    steps: int | None = field(default=None, metadata=POSITIVE)
+    warmup_epochs: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    warmup_steps: int = field(default=0, metadata=NOT_NEGATIVE)
+    warmup_lr: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    cooldown_epochs: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    freeze_epochs: int = field(default=0, metadata=NOT_NEGATIVE)
+    optimizer: str = field(default="adamw", metadata=choice(OPTIMIZERS))
+    lr: float = field(default=1e-3, metadata=POSITIVE)
+    min_lr: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    schedule: str = field(default="cosine", metadata=choice(SCHEDULES))
+    power: float = field(default=1.0, metadata=POSITIVE)
+    milestones: tuple[float, ...] = field(
+        default=(), metadata=rule("ascending and above 0", lambda value: all(a < b for a, b in pairwise((0, *value))))
+    )
+    milestone_factor: float = field(default=0.1, metadata=POSITIVE)
     layer_decay: float | None = field(
-        default=None, metadata=_rule("above 0 and at most 1", lambda value: 0 < value <= 1)
+        default=None, metadata=rule("above 0 and at most 1", lambda value: 0 < value <= 1)
     )
-    weight_decay: float = field(default=0.05, metadata=_NOT_NEGATIVE)
+    layer_decay_layers: int | None = field(default=None, metadata=POSITIVE)
+    head_lr: float = field(default=1.0, metadata=POSITIVE)
+    freeze_norms: bool = False
+    weight_decay: float = field(default=0.05, metadata=NOT_NEGATIVE)
     betas: tuple[float, float] = field(
         default=(0.9, 0.999),
-        metadata=_rule("both at least 0 and below 1", lambda value: all(0 <= beta < 1 for beta in value)),
+        metadata=rule("both at least 0 and below 1", lambda value: all(0 <= beta < 1 for beta in value)),
     )
-    momentum: float = field(default=0.9, metadata=_RATE)
-    label_smoothing: float = field(default=0.0, metadata=_RATE)
-    drop_rate: float | None = field(default=None, metadata=_RATE)
-    drop_path_rate: float | None = field(default=None, metadata=_RATE)
-    clip_grad: float | None = field(default=None, metadata=_POSITIVE)
-    ema_decay: float | None = field(default=None, metadata=_RATE)
-    augment: str = field(default="light", metadata=_choice(dict.fromkeys((*AUGMENTS, *DENSE_AUGMENTS))))
+    momentum: float = field(default=0.9, metadata=RATE)
+    label_smoothing: float = field(default=0.0, metadata=RATE)
+    drop_rate: float | None = field(default=None, metadata=RATE)
+    drop_path_rate: float | None = field(default=None, metadata=RATE)
+    clip_grad: float | None = field(default=None, metadata=POSITIVE)
+    ema_decay: float | None = field(default=None, metadata=RATE)
+    augment: str = field(default="light", metadata=choice(dict.fromkeys((*AUGMENTS, *DENSE_AUGMENTS))))
     augment_args: dict[str, Any] = field(default_factory=dict)
     crop_scale: tuple[float, float] | None = field(
         default=None,
-        metadata=_rule("in order, above 0 and at most 1", lambda value: 0 < value[0] <= value[1] <= 1),
+        metadata=rule("in order, above 0 and at most 1", lambda value: 0 < value[0] <= value[1] <= 1),
     )
-    crop_interpolation: str | None = field(default=None, metadata=_choice(CROP_INTERPOLATIONS))
+    crop_interpolation: str | None = field(default=None, metadata=choice(CROP_INTERPOLATIONS))
     rand_augment: str | None = field(
-        default=None, metadata=_rule("a string of timm's such as 'rand-m9-mstd0.5-inc1'", is_rand_augment)
+        default=None, metadata=rule("a string of timm's such as 'rand-m9-mstd0.5-inc1'", is_rand_augment)
     )
-    color_jitter: float | None = field(default=None, metadata=_SHARE)
-    erase_rate: float = field(default=0.0, metadata=_SHARE)
-    mixup: float = field(default=0.0, metadata=_NOT_NEGATIVE)
-    cutmix: float = field(default=0.0, metadata=_NOT_NEGATIVE)
-    mix_switch: float = field(default=0.5, metadata=_SHARE)
+    color_jitter: float | None = field(default=None, metadata=SHARE)
+    erase_rate: float = field(default=0.0, metadata=SHARE)
+    mixup: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    cutmix: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    mix_switch: float = field(default=0.5, metadata=SHARE)
     teacher: str | None = None
     teacher_weights: str | None = None
-    distill: str = field(default="hard", metadata=_choice(DISTILLS))
-    distill_weight: float = field(default=0.5, metadata=_SHARE)
-    distill_temperature: float = field(default=1.0, metadata=_POSITIVE)
-    precision: str = field(default="float32", metadata=_choice(PRECISIONS))
+    distill: str = field(default="hard", metadata=choice(DISTILLS))
+    distill_weight: float = field(default=0.5, metadata=SHARE)
+    distill_temperature: float = field(default=1.0, metadata=POSITIVE)
+    precision: str = field(default="float32", metadata=choice(PRECISIONS))
     channels_last: bool = False
     grad_checkpointing: bool = False
     sync_batchnorm: bool = False
     compile: bool = False
-    max_bad_steps: int = field(default=10, metadata=_POSITIVE)
-    seed: int = field(default=0, metadata=_NOT_NEGATIVE)
+    max_bad_steps: int = field(default=10, metadata=POSITIVE)
+    seed: int = field(default=0, metadata=NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
         kinds = _kinds()
         for entry in dataclasses.fields(self):
-            object.__setattr__(self, entry.name, _checked(entry, kinds[entry.name], getattr(self, entry.name)))
+            object.__setattr__(self, entry.name, checked(entry, kinds[entry.name], getattr(self, entry.name)))
         for name in self.model_args:
             if name in RESERVED:
                 raise ValueError(f"recipe key 'model_args' must not hold {name!r}: {RESERVED[name]}")
@@ -221,19 +237,58 @@ class Recipe:
         for name in ("min_lr", "warmup_lr"):
             if (value := getattr(self, name)) > self.lr:
                 raise ValueError(f"recipe key {name!r} must not be above lr={self.lr:g}, got {value:g}")
-        for name in ("warmup_epochs", "cooldown_epochs", "freeze_epochs"):
-            if (value := getattr(self, name)) > self.epochs:
-                raise ValueError(
-                    f"recipe key {name!r} must not be above epochs={self.epochs:g}, got {value:g}: set both"
-                )
-        if self.warmup_epochs and self.warmup_steps:
-            raise ValueError("recipe keys 'warmup_epochs' and 'warmup_steps' exclude each other: set one of them to 0")
+        self._check_length()
+        self._check_schedule()
         if self.head is not None and HEADS[self.head].task != self.task:
             raise ValueError(
                 f"recipe key 'head': {self.head} is for the task {HEADS[self.head].task!r}, but task is {self.task!r}"
             )
+        for entry in dataclasses.fields(self) if self.head is None else ():
+            if entry.name in DENSE_ONLY and getattr(self, entry.name) != entry.default:
+                raise ValueError(f"recipe key {entry.name!r} is for a dense model: set head too, or leave it out")
+        if self.layer_decay_layers is not None and self.layer_decay is None:
+            raise ValueError("recipe key 'layer_decay_layers' needs 'layer_decay', the factor from layer to layer")
         if self.teacher_weights is not None and self.teacher is None:
             raise ValueError("recipe key 'teacher_weights' needs 'teacher', the timm name of the model they belong to")
+
+    def _check_length(self) -> None:
+        """That the parts of the run are no longer than the run."""
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError("recipe keys 'warmup_epochs' and 'warmup_steps' exclude each other: set one of them to 0")
+        if self.steps is None:
+            for name in ("warmup_epochs", "cooldown_epochs", "freeze_epochs"):
+                if (value := getattr(self, name)) > self.epochs:
+                    raise ValueError(
+                        f"recipe key {name!r} must not be above epochs={self.epochs:g}, got {value:g}: set both"
+                    )
+            return
+        for name in ("warmup_epochs", "cooldown_epochs"):
+            if getattr(self, name):
+                remedy = "set warmup_steps instead" if name == "warmup_epochs" else f"set {name}=0"
+                raise ValueError(f"recipe key {name!r} counts epochs, but the run counts steps={self.steps}: {remedy}")
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"recipe key 'warmup_steps' must not be above steps={self.steps}, got {self.warmup_steps}: set both"
+            )
+
+    def _check_schedule(self) -> None:
+        """That what belongs to one schedule is there with it and with no other."""
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError(
+                "recipe keys schedule='step' and 'milestones', the epochs after which the learning rate falls, need "
+                f"each other: schedule is {self.schedule!r}, milestones {self.milestones}"
+            )
+        if self.milestones and self.steps is None and self.milestones[-1] >= self.epochs:
+            raise ValueError(
+                f"recipe key 'milestones' must be below epochs={self.epochs:g}, got {self.milestones}: set both"
+            )
+        if self.power != 1 and self.schedule != "poly":
+            raise ValueError(f"recipe key 'power' is for schedule='poly', but schedule is {self.schedule!r}")
+
+    @property
+    def length(self) -> str:
+        """In words: ``"300 epochs"`` or ``"160,000 steps"``."""
+        return f"{self.epochs:g} epochs" if self.steps is None else f"{self.steps:,} steps"
 
     def to_json(self) -> str:
         """The recipe as indented JSON, readable by ``from_json``."""
@@ -273,7 +328,8 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     """The recipe with ``key=value`` settings applied: ``["epochs=3", "model_args.mixers=pool"]``.
 
     Values are Python literals; what is none is text, and a field that holds text takes its value as it stands. A dotted
-    key sets one entry of a field that is a mapping. ``epochs`` without ``warmup_epochs`` scales the warm-up too.
+    key sets one entry of a field that is a mapping. ``epochs`` without ``warmup_epochs`` scales the warm-up and the
+    milestones too, and so does ``steps`` where the recipe counts steps.
 
     Raises:
         ValueError: No ``=``, an unknown key (with a suggestion), or a value that the field refuses.
@@ -287,28 +343,44 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
         _field(name)
         kind = _kinds()[name]
         if not path:
-            changes[name] = _literal(text, kind)
+            changes[name] = literal(text, kind)
             continue
         if get_origin(kind) is not dict:
             raise ValueError(f"recipe key {name!r} has no parts, got {key.strip()!r}")
         changes.setdefault(name, json.loads(json.dumps(getattr(recipe, name))))
-        _set(changes[name], path, _literal(text, Any), key.strip())
-    epochs = changes.get("epochs")
-    if "warmup_epochs" not in changes and isinstance(epochs, int | float) and epochs > 0:
+        set_part(changes[name], path, literal(text, Any), key.strip())
+    epochs, steps = changes.get("epochs"), changes.get("steps")
+    if "warmup_epochs" not in changes and "steps" not in changes and isinstance(epochs, int | float) and epochs > 0:
         recipe = with_epochs(recipe, epochs)
+    if recipe.steps is not None and isinstance(steps, int) and steps > 0:
+        recipe = _scaled(recipe, steps / recipe.steps, steps=steps)
     return dataclasses.replace(recipe, **changes)
 
 
 def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
-    """The recipe for another number of epochs, those of warm-up, cool-down and the frozen start in proportion."""
-    share = epochs / recipe.epochs
+    """The recipe for another number of epochs, those of its parts in proportion: warm-up, milestones and so on.
+
+    Raises:
+        ValueError: It counts steps.
+    """
+    if recipe.steps is not None:
+        raise ValueError(
+            f"the recipe counts steps={recipe.steps}, not epochs: set steps=N, or steps=none epochs={epochs:g} and "
+            "warmup_steps as you want it"
+        )
+    return _scaled(recipe, epochs / recipe.epochs, epochs=epochs)
+
+
+def _scaled(recipe: Recipe, share: float, **length: Any) -> Recipe:
+    """The recipe with another length, and its parts in proportion."""
     return dataclasses.replace(
         recipe,
-        epochs=epochs,
+        **length,
         warmup_epochs=recipe.warmup_epochs * share,
         warmup_steps=round(recipe.warmup_steps * share),
         cooldown_epochs=recipe.cooldown_epochs * share,
         freeze_epochs=round(recipe.freeze_epochs * share),
+        milestones=tuple(milestone * share for milestone in recipe.milestones),
     )
 
 
@@ -328,83 +400,3 @@ def _field(name: str) -> dataclasses.Field[Any]:
     if name not in fields:
         raise ValueError(unknown("recipe key", name, fields))
     return fields[name]
-
-
-def _literal(text: str, kind: Any) -> Any:
-    """What ``text`` on a command line means for a field of this kind."""
-    text = text.strip()
-    if kind is str:
-        return text
-    constants = {"none": None, "null": None, "true": True, "false": False}
-    if kind == str | None:
-        return None if text.lower() in ("none", "null") else text
-    if text.lower() in constants:
-        return constants[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
-
-
-def _set(mapping: dict[str, Any], path: list[str], value: Any, key: str) -> None:
-    """Set one entry of nested mappings, making those that are missing."""
-    for part in path[:-1]:
-        mapping = mapping.setdefault(part, {})
-        if not isinstance(mapping, dict):
-            raise ValueError(f"recipe key {key!r}: {part!r} holds a value, not a mapping")
-    mapping[path[-1]] = value
-
-
-def _checked(entry: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
-    """The value as the field stores it, or an error that names the key, the value and what is allowed."""
-    optional = get_origin(kind) is UnionType
-    if optional:
-        if value is None:
-            return None
-        kind = next(part for part in get_args(kind) if part is not NoneType)
-    choices, words = entry.metadata.get("choices"), entry.metadata.get("words", "")
-    try:
-        value = _converted(value, kind)
-    except (TypeError, ValueError):
-        kinds = f"one of {', '.join(choices)}" if choices else f"{_describe(kind)}{words and ', ' + words}"
-        raise ValueError(
-            f"recipe key {entry.name!r} must be {kinds}{' or None' if optional else ''}, got {value!r}"
-        ) from None
-    if choices and value not in choices:
-        raise ValueError(unknown(f"value of recipe key {entry.name!r}:", value, choices))
-    if words and not entry.metadata["holds"](value):
-        raise ValueError(f"recipe key {entry.name!r} must be {words}{' or None' if optional else ''}, got {value!r}")
-    return value
-
-
-def _converted(value: Any, kind: Any) -> Any:
-    """The value in the kind's own type; TypeError or ValueError if it has no place there."""
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if parts == (int, int) and isinstance(value, int):
-            value = (value, value)
-        if parts[-1] is Ellipsis and isinstance(value, list | tuple):
-            parts = parts[:1] * len(value)
-        if not isinstance(value, list | tuple) or len(value) != len(parts):
-            raise TypeError
-        return tuple(_converted(part, sub) for part, sub in zip(value, parts, strict=True))
-    if get_origin(kind) is dict:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise TypeError
-        return json.loads(json.dumps(dict(value), allow_nan=False))  # raises for what JSON has not
-    if isinstance(value, bool) and kind is not bool:
-        raise TypeError
-    if kind is float and isinstance(value, int | float) and math.isfinite(value):
-        return float(value)
-    if kind is float or not isinstance(value, kind):
-        raise TypeError
-    return value
-
-
-def _describe(kind: Any) -> str:
-    if get_origin(kind) is tuple:
-        count = "" if get_args(kind)[-1] is Ellipsis else f"{len(get_args(kind))} "
-        return f"{count}{'whole ' if get_args(kind)[0] is int else ''}numbers"
-    if get_origin(kind) is dict:
-        return "a mapping of names to JSON values"
-    return NAMES[kind]

@@ -7,7 +7,7 @@ function rowTotals({ size, cells }) {
   return totals;
 }
 
-function drawMatrix({ size, cells }, label) {
+function drawMatrix({ size, cells, unit = 'images' }, label) {
   const short = (text, limit) => (text.length > limit ? text.slice(0, limit - 1) + '…' : text);
   const totals = rowTotals({ size, cells });
   const right = new Array(size).fill(0);
@@ -46,9 +46,9 @@ function drawMatrix({ size, cells }, label) {
     const x = margin + column * side;
     const y = above + row * side;
     const percent = (100 * share).toFixed(share < 0.1 ? 1 : 0);
-    const told = `${className(row)} → ${className(column)}\n${count} of ${totals[row]} images (${percent} %)`;
+    const told = `${className(row)} → ${className(column)}\n${count} of ${totals[row]} ${unit} (${percent} %)`;
     svg.append(element('svg:rect', { x, y, width: side, height: side, style: `fill:rgba(var(--${correct ? 'cell' : 'error'}),${strength.toFixed(2)})`, 'data-tip': told }));
-    if (named) text(x + side / 2, y + side / 2 + 4, String(count), { 'text-anchor': 'middle', 'pointer-events': 'none' });
+    if (named) text(x + side / 2, y + side / 2 + 4, unit === 'pixels' ? percent : String(count), { 'text-anchor': 'middle', 'pointer-events': 'none' });
   });
   return svg;
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenmix.files import write_text
 from tokenmix.report.charts import curves
+from tokenmix.report.dense import dense_sections
 from tokenmix.report.page import Section, page
 from tokenmix.report.protocol import flat, part
 from tokenmix.report.samples import picture_html
@@ -19,32 +20,32 @@ _ROWS = 12  # of the tables of confusions and classes
 _POINTS = list[tuple[float, float]]
 
 
-def run_page(run: Mapping[str, Any], pictures: Mapping[int, bytes | None] | None = None) -> str:
+def run_page(run: Mapping[str, Any], pictures: Mapping[int, Any] | None = None) -> str:
     """The report of a run as one HTML file that needs neither network nor other files.
 
     While the run works the page loads itself anew every ten seconds, as long as it is looked at.
 
     Args:
         run: What ``tokenmix.train.watch`` tells of it.
-        pictures: PNG files of the mistakes, by their ``index``.
+        pictures: PNG files of the mistakes, by their ``index``; of dense tasks see `dense_sections`.
     """
     charts, images = _charts(run), run["data"]["val images"]
     evidence = run["evidence"]
     sections = [
         Section("curves", "Learning curves", _drawn(charts, "learning", images), "Curves"),
         Section("speed", "Speed and memory", _drawn(charts, "speed", images), "Speed"),
-        Section("confusion", "Which classes are confused", _confusion(run), "Confusion"),
-        Section("mistakes", "Worst mistakes", _mistakes(run, pictures or {}), "Mistakes"),
+        *_evidence(run, pictures or {}),
         Section("recipe", "Recipe, and how to run it again", _recipe(run), "Recipe"),
     ]
     confusion = None
-    if evidence and len(run["classes"]) <= MATRIX:
-        confusion = {"size": len(run["classes"]), "cells": evidence["cells"]}
+    if evidence and "cells" in evidence and len(run["classes"]) <= MATRIX:
+        unit = "pixels" if "kind" in evidence else "images"
+        confusion = {"size": len(run["classes"]), "cells": evidence["cells"], "unit": unit}
     return page(
         f"Training run {run['name']}",
         _intro(run),
         sections,
-        styles=["charts.css", "comparison.css", "run.css"],
+        styles=["charts.css", "comparison.css", "run.css", "dense.css"],
         scripts=["curves.js", "matrix.js", "run.js"],
         data={
             "classes": run["classes"],
@@ -54,11 +55,19 @@ def run_page(run: Mapping[str, Any], pictures: Mapping[int, bytes | None] | None
     )
 
 
-def write_run(
-    run: Mapping[str, Any], path: str | os.PathLike[str], pictures: Mapping[int, bytes | None] | None = None
-) -> None:
+def write_run(run: Mapping[str, Any], path: str | os.PathLike[str], pictures: Mapping[int, Any] | None = None) -> None:
     """Write `run_page` to a file, atomically."""
     write_text(path, run_page(run, pictures))
+
+
+def _evidence(run: Mapping[str, Any], pictures: Mapping[int, Any]) -> list[Section]:
+    """What the kept weights get wrong, by the kind of task."""
+    if run["evidence"] and "kind" in run["evidence"]:
+        return dense_sections(run, pictures, len(run["classes"]) <= MATRIX)
+    return [
+        Section("confusion", "Which classes are confused", _confusion(run), "Confusion"),
+        Section("mistakes", "Worst mistakes", _mistakes(run, pictures), "Mistakes"),
+    ]
 
 
 # -------------------------------------------------------------------------------------------------------------- the top
@@ -134,6 +143,7 @@ def _charts(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     metrics = [name for name in (history[0] if history else {}) if name.startswith("val_") and name != "val_loss"]
     if len(run["classes"]) <= 5:
         metrics = [name for name in metrics if name != "val_top5"]  # always 100 %
+    metrics = [name for name in metrics if not name.endswith(("_APs", "_APm", "_APl"))]  # six lines can be told apart
     steps, epochs = _points(curve, "epoch", "loss"), _points(history, "place", "val_loss")
     wanted = [
         ("learning", "loss", "loss", "", {"training": steps, "validation": epochs}),

@@ -166,10 +166,10 @@ def html_table(comparison: Comparison) -> str:
         f'<th colspan="{end - start}" scope="colgroup">{escape(made[start].group)}</th>' for start, end in spans
     )
     starts = {start for start, _ in spans}
-    heads = [_head("mixer", "ascending", None)]
+    heads = [head("mixer", "ascending", None)]
     for place, column in enumerate(made):
         first = "descending" if column.better > 0 else "ascending"
-        heads.append(_head(column.title, first, "descending" if column.group == "Test" else None, place in starts))
+        heads.append(head(column.title, first, "descending" if column.group == "Test" else None, place in starts))
     lines = [f'<thead><tr class="groups"><td></td>{top}</tr><tr>{"".join(heads)}</tr></thead><tbody>']
     best = [column.best() for column in made]
     for row in ranked(comparison):
@@ -189,7 +189,7 @@ def html_table(comparison: Comparison) -> str:
     return f'<table class="sortable"><caption class="sr">All mixers, one a row</caption>{"".join(lines)}</table>'
 
 
-def _head(title: str, first: str, sort: str | None, start: bool = False) -> str:
+def head(title: str, first: str, sort: str | None, start: bool = False) -> str:
     """A header cell; ``first`` is the direction that its first click sorts in."""
     classes = ' class="start"' if start else ""
     return (

@@ -42,16 +42,21 @@ class Detection(Task):
     def predict(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Of each image what was found, in the pixels of the stored image where the batch says its ``size``.
 
-        ``masks`` (N, 1, H, W) are probabilities, enlarged to that size.
+        ``masks`` (N, 1, H, W) are probabilities, enlarged to that size. The model sees each image by itself: padded to
+        the size of others it would find other things, and which others, depends on the number of processes.
         """
-        images = list(batch["image"])
-        found = self.model(images)
-        if not isinstance(found, list) or len(found) != len(images):
-            raise ValueError("in evaluation a detector must return a list of dicts, one per image, as torchvision's do")
+        images, found = list(batch["image"]), []
+        for image in images:
+            told = self.model([image])
+            if not isinstance(told, list) or len(told) != 1:
+                raise ValueError(
+                    "in evaluation a detector must return a list of dicts, one per image, as torchvision's do"
+                )
+            found += told
         if "size" not in batch:
             return found
         return [
-            _enlarged(one, image.shape[-2:], size)
+            enlarged(one, image.shape[-2:], size)
             for one, image, size in zip(found, images, batch["size"].tolist(), strict=True)
         ]
 
@@ -67,7 +72,7 @@ class Instances(Detection):
     masks = True
 
 
-def _enlarged(found: dict[str, Tensor], seen: torch.Size, size: list[int]) -> dict[str, Tensor]:
+def enlarged(found: dict[str, Tensor], seen: torch.Size, size: list[int]) -> dict[str, Tensor]:
     """Detections in an image of the size ``seen`` -> those in the image of ``size``, (height, width)."""
     if list(seen) == size:
         return found

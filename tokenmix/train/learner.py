@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tokenmix.data import DataSet
+from tokenmix.heads.levels import levels_of
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks import Batch, Task, to_device
 from tokenmix.train.checkpoint import load_weights
@@ -23,12 +25,12 @@ from tokenmix.train.mixing import Mixing
 from tokenmix.train.model import (
     build_model,
     classifier_of,
-    initial_weights,
     make_task,
     preparation,
     synchronise,
 )
 from tokenmix.train.optimizer import make_optimizer
+from tokenmix.train.start import initial_weights
 
 
 class Learner:
@@ -79,6 +81,8 @@ class Learner:
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.classifiers = classifier_of(network) if recipe.freeze_epochs else []
+        inner = levels_of(network)[1].modules() if recipe.freeze_norms else ()
+        self.frozen_norms = [module for module in inner if isinstance(module, _BatchNorm)]
         self.frozen: bool | None = None  # whether only the classifier learns; None before the first epoch
         # a batch that gives NaN also spoils the norms' running statistics, in the forward pass: keep the last good ones
         self.statistics = [
@@ -94,13 +98,13 @@ class Learner:
         """What is validated and kept: the average, or the task itself."""
         return self.average.task if self.average else self.task
 
-    def begin(self) -> None:
+    def begin(self, log: Callable[[str], None]) -> None:
         """Take the weights at which the recipe says to start."""
         recipe = self.recipe
         if recipe.weights is None:
             return
         torch.manual_seed(recipe.seed)
-        load_weights(self.task.model, initial_weights(recipe, self.names), Path(recipe.weights))
+        load_weights(self.task.model, initial_weights(recipe, self.names, log), Path(recipe.weights))
         if self.average:
             self.average.task.load_state_dict(self.task.state_dict())
         _copy(self.good_statistics, self.statistics)
@@ -133,6 +137,8 @@ class Learner:
         self.task.train(not frozen)
         for classifier in self.classifiers:
             classifier.train()
+        for norm in self.frozen_norms:
+            norm.eval()
         if frozen == self.frozen:
             return
         self.frozen = frozen

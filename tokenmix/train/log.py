@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tokenmix.data import Loader
+from tokenmix.data.loader import BaseLoader
 from tokenmix.tasks import Batch
 
 REDRAW_S = 0.2  # between two updates of the moving line
@@ -108,12 +108,12 @@ class Shown:
     """A loader that says how far it is while it is read.
 
     Args:
-        loader: A ``tokenmix.data.Loader``.
+        loader: A ``tokenmix.data.Loader`` or ``DenseLoader``.
         log: Takes plain lines.
         label: What is done with its images.
     """
 
-    def __init__(self, loader: Loader, log: Callable[[str], None], label: str) -> None:
+    def __init__(self, loader: BaseLoader, log: Callable[[str], None], label: str) -> None:
         self.loader, self.log, self.label = loader, log, label
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data import DataSet, Loader
 from tokenmix.data.loader import BaseLoader, named_deaths
-from tokenmix.data.transforms import height_width
 from tokenmix.evaluate import Batches, evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
+from tokenmix.runtime.preprocess import height_width
 from tokenmix.tasks import Batch
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.dense import dense_loaders
@@ -256,7 +256,7 @@ class _Run:
 
         path = self.group.once(find)
         if path is None:
-            self.learner.begin()
+            self.learner.begin(self.log)
             self.write_recipe()
             self.write(lambda: self.publisher.publish(*self.told), 0)
             return
@@ -407,7 +407,8 @@ class _Run:
         judged = self.learner.judged
         self.group.share_buffers(judged)
         loader = _Watched(self.val_loader, self.pause)
-        metrics = evaluate(judged, loader, self.group.device, self.watch.witnesses)
+        metric = judged.metric()
+        metrics = evaluate(judged, loader, self.group.device, self.watch.witnesses, metric)
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
@@ -421,7 +422,7 @@ class _Run:
         if better:
             state.best = row
             self.best_weights = self.group.whole(judged.model.state_dict())
-        self.watch.judged(state.epoch, better)
+        self.watch.judged(state.epoch, better, metric)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
         state.finished = state.steps >= self.calendar.total
         self.save()

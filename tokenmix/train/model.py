@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
 import timm
 import torch
 from timm.models import group_parameters
-from torch import Tensor, nn
+from torch import nn
 
-from tokenmix.checkpoints import downloading, load_checkpoint, our_models, read_info, weights_file
+from tokenmix.checkpoints import our_models
 from tokenmix.data import Augment, DataSet
 from tokenmix.data.dense import dense_augment
 from tokenmix.heads import make_dense
+from tokenmix.heads.levels import levels_of
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks import TASKS, Task
@@ -53,29 +54,6 @@ def make_task(recipe: Recipe, model: nn.Module, num_classes: int) -> Task:
     task = kind(model, num_classes=num_classes, **settings, **recipe.task_args)
     task.metric()  # a package that it lacks is told now, not after an epoch
     return task
-
-
-def initial_weights(recipe: Recipe, classes: Sequence[str]) -> dict[str, Tensor]:
-    """The state dict at which ``recipe.weights`` says to start; a classifier of other classes is fresh.
-
-    Raises:
-        ValueError: The model has no published weights, they cannot be downloaded, or the file cannot be read.
-    """
-    assert recipe.weights is not None
-    if recipe.weights != "pretrained":
-        model: Any = load_checkpoint(recipe.weights, num_classes=len(classes), **recipe.model_args)
-        file = weights_file(recipe.weights)
-        info = (read_info(file) if file.suffix == ".safetensors" else None) or {}
-        if info.get("classes", list(classes)) != list(classes):  # as many, but others
-            model.reset_classifier(len(classes))
-        return model.state_dict()
-    if ":" not in recipe.model and not timm.models.is_model_pretrained(recipe.model):
-        raise ValueError(
-            f"{recipe.model} has no published weights to download: give a file, weights=FILE, or weights=None"
-        )
-    with downloading(recipe.model):
-        model = build_model(recipe.model, len(classes), head=recipe.head, pretrained=True, **recipe.model_args)
-    return model.state_dict()
 
 
 def classifier_of(model: nn.Module) -> list[nn.Module]:
@@ -116,7 +94,8 @@ def preparation(recipe: Recipe, data: DataSet, model: nn.Module) -> dict[str, An
         "crop_mode": "center",
     }
     if recipe.preprocess == "model":
-        cfg = getattr(model, "pretrained_cfg", None)
+        holder = model if recipe.head is None else levels_of(model)[1]
+        cfg = getattr(holder, "pretrained_cfg", None)
         if not cfg:
             raise ValueError("recipe key 'preprocess' is 'model', but the model has no timm configuration: set 'data'")
         found |= {name: cfg[name] for name in found if cfg.get(name)}

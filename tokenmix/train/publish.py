@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from tokenmix.report.run import write_run
 from tokenmix.train.trackers import Tracking
 from tokenmix.train.watch import Watch
 
-PICTURE_PX = 128
 REFRESH_S = 30.0  # between two reports within an epoch
 
 
@@ -50,7 +48,8 @@ class Publisher:
         self.headline, self.facts, self.say = headline, facts, log
         self.first, self.calendar = watch.group.first, watch.calendar
         self.tracking: Tracking | None = None
-        self.pictures: dict[int, bytes | None] = {}
+        self.pictures: dict[int, Any] = {}
+        self.pictured = 0  # the epoch whose evidence they show
         self.broken = False  # whether a failing report needs no word any more
         self.shown = time.monotonic()
 
@@ -148,7 +147,7 @@ class Publisher:
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
             "headline": self.headline,
             "epochs": len(self.calendar.lengths),
-            "epoch": min(self._epochs(steps), self.recipe.epochs),
+            "epoch": min(self._epochs(steps), self.calendar.epochs),
             "seconds": seconds,
             "left": seconds / steps * (total - steps) if steps else None,
             "history": [{**row, "place": self._epochs(row["step"])} for row in history],
@@ -165,21 +164,21 @@ class Publisher:
             **self.facts,
         }
 
-    def _pictures(self) -> dict[int, bytes | None]:
-        """The pictures of the mistakes as PNG, by their place in the validation set; each is loaded once."""
-        shown = [mistake["index"] for mistake in (self.watch.seen.evidence or {"mistakes": []})["mistakes"]]
-        self.pictures = {index: self.pictures.get(index) or self._picture(index) for index in shown}
+    def _pictures(self) -> dict[int, Any]:
+        """The pictures of the mistakes, by their place in the validation set; each is drawn once for an epoch."""
+        seen = self.watch.seen
+        if self.pictured != seen.best_epoch:
+            mistakes = seen.evidence["mistakes"] if seen.evidence else []
+            self.pictures = {mistake["index"]: self._picture(mistake) for mistake in mistakes}
+            self.pictured = seen.best_epoch
         return self.pictures
 
-    def _picture(self, index: int) -> bytes | None:
+    def _picture(self, mistake: dict[str, Any]) -> Any:
+        assert self.watch.evidence is not None
         try:
-            picture = self.data.val.load_reduced(index, PICTURE_PX)
+            return self.watch.evidence.picture(mistake)
         except (NotImplementedError, OSError, ValueError):  # gone since, or of a source that only streams
             return None
-        picture.thumbnail((PICTURE_PX, PICTURE_PX))
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        return file.getvalue()
 
 
 def _reason(error: BaseException | None) -> str:

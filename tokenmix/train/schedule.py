@@ -3,63 +3,92 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import SCHEDULES, Recipe
 
 
 def learning_rate(
-    step: int, *, total: int, warmup: int, lr: float, min_lr: float = 0.0, warmup_lr: float = 0.0, schedule: str
+    step: int,
+    *,
+    total: int,
+    warmup: int,
+    lr: float,
+    min_lr: float = 0.0,
+    warmup_lr: float = 0.0,
+    schedule: str,
+    power: float = 1.0,
+    milestones: Sequence[int] = (),
+    factor: float = 0.1,
 ) -> float:
     """The learning rate of one step.
 
-    It rises linearly over the first ``warmup`` steps, of which the last has ``lr``, and then follows the schedule;
-    cosine and linear reach ``min_lr`` at the step ``total`` and stay there.
+    It rises linearly over the first ``warmup`` steps, of which the last is the schedule's own. ``cosine`` and
+    ``linear`` begin after the rise, reach ``min_lr`` at the step ``total`` and stay there. ``poly`` does so from the
+    first step on, as mmsegmentation has it: ``(1 - step / total) ** power`` of the way is left. ``step`` multiplies by
+    ``factor`` at each milestone.
 
     Args:
         step: From 0.
         total: Steps of the schedule, the rise included.
         warmup: Steps of the rise.
         lr: The peak.
-        min_lr: The end of cosine and linear.
+        min_lr: The end of cosine, linear and poly.
         warmup_lr: Where the rise would begin, one step before the first.
-        schedule: ``cosine``, ``linear`` or ``constant``.
+        schedule: ``cosine``, ``linear``, ``poly``, ``step`` or ``constant``.
+        power: Of poly.
+        milestones: Of step: steps from 0, the first ones with the smaller rate.
+        factor: Of step.
 
     Raises:
         ValueError: An unknown schedule.
     """
-    if step < warmup:
-        return warmup_lr + (lr - warmup_lr) * (step + 1) / warmup
-    share = min(1.0, (step - warmup) / max(1, total - warmup))
+    share = min(1.0, max(0, step - warmup) / max(1, total - warmup))
     if schedule == "cosine":
-        return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
-    if schedule == "linear":
-        return lr + (min_lr - lr) * share
-    if schedule == "constant":
-        return lr
-    raise ValueError(unknown("schedule", schedule, SCHEDULES))
+        rate = min_lr + (lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
+    elif schedule == "linear":
+        rate = lr + (min_lr - lr) * share
+    elif schedule == "poly":
+        rate = min_lr + (lr - min_lr) * (1 - min(1.0, step / total)) ** power
+    elif schedule == "step":
+        rate = lr * factor ** sum(step >= milestone for milestone in milestones)
+    elif schedule == "constant":
+        rate = lr
+    else:
+        raise ValueError(unknown("schedule", schedule, SCHEDULES))
+    return warmup_lr + (rate - warmup_lr) * (step + 1) / warmup if step < warmup else rate
 
 
 class Calendar:
     """How many steps a run has, epoch by epoch, and the learning rate of each.
 
     Args:
-        recipe: Epochs, warm-up, cool-down and schedule.
+        recipe: Epochs or steps, warm-up, cool-down and schedule.
         steps: How many steps a whole epoch has, which may differ from epoch to epoch.
     """
 
     def __init__(self, recipe: Recipe, steps: Callable[[int], int]) -> None:
         self.recipe = recipe
-        self.whole = [steps(epoch) for epoch in range(math.ceil(recipe.epochs))]
-        self.total = max(1, self._steps(recipe.epochs))
+        self.whole: list[int] = []
+        if recipe.steps is None:
+            self.whole = [steps(epoch) for epoch in range(math.ceil(recipe.epochs))]
+            self.total = max(1, self._steps(recipe.epochs))
+            self.falling = self._steps(recipe.epochs - recipe.cooldown_epochs)
+        else:
+            left = self.total = self.falling = recipe.steps
+            while left > 0:
+                self.whole.append(steps(len(self.whole)))
+                left -= self.whole[-1]
         last = self.total - sum(self.whole[:-1])
         self.lengths = self.whole[:-1] + ([last] if last else [])  # steps of the run's epochs
+        self.epochs = recipe.epochs if recipe.steps is None else len(self.whole) - 1 + last / self.whole[-1]
         self.warmup = recipe.warmup_steps or self._steps(recipe.warmup_epochs)
-        self.falling = self._steps(recipe.epochs - recipe.cooldown_epochs)
+        self.milestones = [self._steps(milestone) for milestone in recipe.milestones]
 
     def _steps(self, epochs: float) -> int:
-        """The steps of the first epochs."""
+        """The steps of the first epochs, at most all."""
+        epochs = min(epochs, len(self.whole))
         whole = int(epochs)
         rest = epochs - whole
         return sum(self.whole[:whole]) + (round(rest * self.whole[whole]) if rest else 0)
@@ -75,4 +104,7 @@ class Calendar:
             min_lr=recipe.min_lr,
             warmup_lr=recipe.warmup_lr,
             schedule=recipe.schedule,
+            power=recipe.power,
+            milestones=self.milestones,
+            factor=recipe.milestone_factor,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,14 @@ import torch
 import torch.distributed as dist
 
 from tokenmix.data import DataSet
-from tokenmix.metrics import Answers
-from tokenmix.tasks import Batch, Classification, Task
+from tokenmix.evaluate import Witness
+from tokenmix.metrics import Metric
+from tokenmix.tasks import Batch, Task
 from tokenmix.train.distributed import Group
+from tokenmix.train.evidence import make_evidence
 from tokenmix.train.schedule import Calendar
 
 POINTS = 1000  # of the loss curve, about
-MISTAKES = 16  # that are kept, the worst
 WAITING = 0.2  # the share of the time from which on waiting for images is worth a word
 PATIENCE_S = 10.0  # of training before it is said
 
@@ -63,9 +64,9 @@ class Watch:
         workers: int,
         log: Callable[[str], None],
     ) -> None:
-        self.data, self.group, self.calendar, self.workers, self.say = data, group, calendar, workers, log
+        self.group, self.calendar, self.workers, self.say = group, calendar, workers, log
         self.every = max(1, -(-calendar.total // POINTS))
-        self.answers = Answers() if isinstance(task, Classification) else None
+        self.evidence = make_evidence(task, data)
         self.seen = _Seen()
         self.silent = False  # whether a slow loader needs no word any more
         self.session = [0.0, 0.0]  # seconds waited and worked, without the start of the loader
@@ -130,31 +131,15 @@ class Watch:
         return {name: round(value, 2) for name, value in {**speed, "memory_mb": memory}.items()}
 
     @property
-    def witnesses(self) -> tuple[Answers, ...]:
+    def witnesses(self) -> Sequence[Witness]:
         """What must see the validation."""
-        return (self.answers,) if self.answers else ()
+        return self.evidence.witnesses if self.evidence else ()
 
-    def judged(self, epoch: int, better: bool) -> None:
+    def judged(self, epoch: int, better: bool, metric: Metric) -> None:
         """Told after each validation, whether its weights are the ones to keep; every process must call this."""
-        found = self.answers.gather() if self.answers else None
-        if not better:
-            return
-        self.seen.best_epoch = epoch
-        if found is None:
-            return
-        mistakes = [
-            {
-                "index": int(found.index[row]),
-                "name": self.data.val.names[int(found.index[row])],
-                "truth": int(found.label[row]),
-                "prediction": int(found.prediction[row]),
-                "confidence": float(found.confidence[row]),
-                "truth_confidence": float(found.truth[row]),
-            }
-            for row in found.worst(MISTAKES)
-        ]
-        cells = [list(cell) for cell in found.confusion()]
-        self.seen.evidence = {"images": len(found.index), "cells": cells, "mistakes": mistakes}
+        found = self.evidence.gather(metric) if self.evidence else None
+        if better:
+            self.seen.best_epoch, self.seen.evidence = epoch, found
 
     # ------------------------------------------------------------------------------------------------- the checkpoint
 

@@ -1,7 +1,7 @@
 """Pictures with boxes, masks or a label for each pixel."""
 
 from tokenmix.data.dense.augment import DENSE_AUGMENTS, DenseAugment, dense_augment
-from tokenmix.data.dense.loader import DenseLoader
+from tokenmix.data.dense.loader import DenseLoader, dense_preprocess
 from tokenmix.data.dense.problems import Problems
 from tokenmix.data.dense.scenes import load_scenes
 from tokenmix.data.dense.sets import DENSE_TASKS, IGNORED, DenseData, DenseSet, LabelSet, Objects, ObjectSet
@@ -20,6 +20,7 @@ __all__ = [
     "Objects",
     "Problems",
     "dense_augment",
+    "dense_preprocess",
     "load_dense",
     "load_scenes",
 ]

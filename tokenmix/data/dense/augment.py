@@ -7,6 +7,7 @@
 * ``standard``: as ``light``, for detection with large-scale jitter (arXiv:2012.07177: scaled by 0.1 to 2 and cropped),
   for segmentation with changed colours, and crops of which one class covers less than 75 %.
 * ``multiscale``, for detection: mirrored, and the shorter side is one of 480, 512, ..., 800 (arXiv:2005.12872).
+* ``detr``, for detection: as ``multiscale``, half of them cropped before (arXiv:2005.12872, sec. A.4).
 * ``ssd``, for detection: colours, zooming out, crops by overlap (arXiv:1512.02325), mirrored, stretched to the size.
 
 `DenseAugment` has their parts one by one.
@@ -29,6 +30,7 @@ from tokenmix.names import unknown
 
 _TRIES = 10  # crops drawn until one has classes enough
 _SMALLEST_PX = 4  # a picture with a shorter side is not cropped further
+_DETR_SCALES, _DETR_CROPS, _LONG_PX = (400, 500, 600), (384, 600), 1333
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,13 @@ class DenseAugment:
         zoom_out: Half of the pictures are laid on a canvas of up to this many times their sides; 1 for none.
         iou_crop: Crops that overlap with a box by a drawn share, SSD's.
         stretch: Resize to the size whatever the shape, in evaluation too; else the shape is kept.
+        pre_crop: Half of the pictures are first scaled to a shorter side of 400, 500 or 600 pixels and cut at a random
+            place to sides of 384 to 600.
         short_sides: Lengths in pixels, one of them drawn, to which the shorter side is scaled, unless the longer one
             would pass the size's longer side; empty: the size's shorter side.
         scale: Smallest and largest factor on that.
         crop: Cut the size at a random place; what is outside the picture is filled, labels with 255.
+        crop_size: (height, width) to cut instead of the size, which then only says how large the picture is before.
         cat_max_ratio: The largest share of a crop's labelled pixels that one class may have, where ten crops find it.
         flip: Share of the pictures that are mirrored.
         photometric: Change brightness, contrast, saturation and hue.
@@ -54,9 +59,11 @@ class DenseAugment:
     zoom_out: float = 1.0
     iou_crop: bool = False
     stretch: bool = False
+    pre_crop: bool = False
     short_sides: tuple[int, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
     crop: bool = False
+    crop_size: tuple[int, int] | None = None
     cat_max_ratio: float = 1.0
     flip: float = 0.0
     photometric: bool = False
@@ -64,10 +71,13 @@ class DenseAugment:
     def __post_init__(self) -> None:
         object.__setattr__(self, "short_sides", tuple(self.short_sides))
         object.__setattr__(self, "scale", tuple(self.scale))
+        if self.crop_size is not None:
+            object.__setattr__(self, "crop_size", tuple(self.crop_size))
         rules = {
             "zoom_out": self.zoom_out >= 1,
             "short_sides": all(side >= 1 for side in self.short_sides),
             "scale": len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1],
+            "crop_size": self.crop_size is None or (len(self.crop_size) == 2 and min(self.crop_size) >= 1),
             "cat_max_ratio": 0 < self.cat_max_ratio <= 1,
             "flip": 0 <= self.flip <= 1,
         }
@@ -84,6 +94,7 @@ _OBJECT_SETS = {
     "light": _MIRROR,
     "standard": _JITTER,
     "multiscale": dataclasses.replace(_MIRROR, short_sides=tuple(range(480, 801, 32))),
+    "detr": dataclasses.replace(_MIRROR, short_sides=tuple(range(480, 801, 32)), pre_crop=True),
     "ssd": DenseAugment(zoom_out=4.0, iou_crop=True, stretch=True, flip=0.5, photometric=True),
 }
 _LABEL_SETS = {
@@ -128,11 +139,14 @@ def dense_transform(augment: DenseAugment, size: tuple[int, int], *, boxes: bool
         steps.append(v2.RandomZoomOut(fills, side_range=(1.0, augment.zoom_out)))
     if augment.iou_crop and boxes:
         steps += [IoUCrop(), v2.SanitizeBoundingBoxes()]
+    if augment.pre_crop:
+        fit = RandomScale((min(_DETR_SCALES), _LONG_PX), _DETR_SCALES)
+        steps.append(v2.RandomApply([v2.Compose([fit, RangeCrop(*_DETR_CROPS)])]))
     steps.append(v2.Resize(size) if augment.stretch else RandomScale(size, augment.short_sides, augment.scale))
     if augment.crop:
         crop = v2.RandomCrop if boxes or augment.cat_max_ratio == 1 else CategoryCrop
         more = {} if crop is v2.RandomCrop else {"cat_max_ratio": augment.cat_max_ratio}
-        steps.append(crop(size, pad_if_needed=True, fill=fills, **more))
+        steps.append(crop(augment.crop_size or size, pad_if_needed=True, fill=fills, **more))
     if augment.flip:
         steps.append(v2.RandomHorizontalFlip(augment.flip))
     if augment.photometric:
@@ -178,6 +192,33 @@ class IoUCrop(v2.RandomIoUCrop):
         if not len(boxes) or min(boxes.canvas_size) < _SMALLEST_PX:
             return {}
         return super().make_params(flat_inputs)
+
+
+class RangeCrop(v2.Transform):
+    """A crop at a random place, whose sides are drawn; one that is longer than the picture's is as long as that.
+
+    Args:
+        shortest: Side in pixels.
+        longest: Side in pixels.
+    """
+
+    def __init__(self, shortest: int, longest: int) -> None:
+        super().__init__()
+        self.shortest, self.longest = shortest, longest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = VF.get_size(next(value for value in flat_inputs if isinstance(value, tv_tensors.Image)))
+        rows, top = self._draw(height)
+        columns, left = self._draw(width)
+        return {"top": top, "left": left, "height": rows, "width": columns}
+
+    def _draw(self, whole: int) -> tuple[int, int]:
+        """A side's length and begin."""
+        length = int(torch.randint(min(self.shortest, whole), min(self.longest, whole) + 1, ()))
+        return length, int(torch.randint(whole - length + 1, ()))
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(VF.crop, inpt, **params)
 
 
 class CategoryCrop(v2.RandomCrop):

@@ -18,7 +18,7 @@ from tokenmix.data.dataset import Skipped
 from tokenmix.data.dense.layout import Item, Layout, RawObject
 from tokenmix.data.dense.problems import Problems
 from tokenmix.data.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, read_labels
-from tokenmix.data.images import ImageError, open_image
+from tokenmix.runtime.images import ImageError, open_image
 
 _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a mistake and not as rounding
 
@@ -58,7 +58,9 @@ def usable(
     files = [item.file for item in kept]
     if task == "segmentation":
         return LabelSet(root, files, [item.label_file for item in kept], layout.table), skipped
-    return ObjectSet(root, files, objects, sizes, masks=task == "instances"), skipped
+    ids = [number if item.id is None else item.id for number, item in enumerate(kept)]
+    masks = task == "instances"
+    return ObjectSet(root, files, objects, sizes, masks=masks, ids=ids, class_ids=layout.class_ids), skipped
 
 
 def picture_size(path: Path, check: bool) -> tuple[int, int] | str:

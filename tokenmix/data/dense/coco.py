@@ -46,6 +46,7 @@ def read_coco(root: Path) -> Layout:
     )
     labels = {category["id"]: number for number, category in enumerate(categories, 1)}
     layout = Layout("COCO", [str(category["name"]) for category in categories], {split: [] for split in SPLITS})
+    layout.class_ids = list(labels)
     for split, content in contents.items():
         if content["annotations"]:  # COCO's test images come without
             _read_split(root, files[split], content, labels, layout, split)
@@ -81,7 +82,8 @@ def _read_split(root: Path, path: Path, content: dict, labels: dict[Any, int], l
     for image, name in zip(content["images"], names, strict=True):
         size = (image.get("width"), image.get("height"))
         claimed = size if all(isinstance(side, int) for side in size) else None
-        layout.splits[split].append(Item((folder / name).as_posix(), objects[image["id"]], size=claimed))
+        found = objects[image["id"]]
+        layout.splits[split].append(Item((folder / name).as_posix(), found, size=claimed, id=image["id"]))
 
 
 def _object(entry: dict[str, Any], labels: dict[Any, int]) -> RawObject:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenmix.data.images import EXTENSIONS
+from tokenmix.runtime.images import EXTENSIONS
 
 SPLITS = ("train", "val", "test")
 _WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -41,7 +41,8 @@ class RawObject:
 class Item:
     """A picture's path relative to the data set's folder, and its objects or the path of its label file.
 
-    ``size`` is the (width, height) that the annotation claims, ``problem`` why the picture cannot be used.
+    ``size`` is the (width, height) that the annotation claims, ``problem`` why the picture cannot be used, ``id`` how
+    the annotation calls it.
     """
 
     file: str
@@ -49,6 +50,7 @@ class Item:
     label_file: str = ""
     size: tuple[int, int] | None = None
     problem: str = ""
+    id: int | str | None = None
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Layout:
         splits: The pictures.
         table: Of label files: the class of each value, see `LabelSet`.
         void: Of label files: values that belong to no class, as the layout has it.
+        class_ids: How the annotations call the classes, if not by their names.
         strays: Further problems, (kind, name).
     """
 
@@ -69,6 +72,7 @@ class Layout:
     splits: dict[str, list[Item]]
     table: Any = None
     void: frozenset[int] = frozenset({255})
+    class_ids: Sequence[int | str] = ()
     strays: list[tuple[str, str]] = field(default_factory=list)
 
 

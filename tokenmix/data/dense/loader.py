@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -16,7 +17,8 @@ from tokenmix.data.chance import hashes, kept_generators, seed_generators
 from tokenmix.data.dense.augment import DenseAugment, dense_transform
 from tokenmix.data.dense.sets import DenseSet
 from tokenmix.data.loader import BaseLoader, Batch, Key
-from tokenmix.data.transforms import height_width, normalise
+from tokenmix.data.transforms import normalise
+from tokenmix.runtime.preprocess import fit, height_width, resize_and_crop
 
 
 class DenseLoader(BaseLoader):
@@ -102,6 +104,7 @@ class _Maker(Dataset):
         self.labels = image_set.per_pixel
         fill = [round(255 * value) for value in mean]
         self.change = dense_transform(augment, size, boxes=not self.labels, fill=fill)
+        self.size, self.stretch = size, augment.stretch
 
     def __getitem__(self, key: Key) -> Batch:
         parts: list[dict[str, Any]] = []
@@ -120,7 +123,7 @@ class _Maker(Dataset):
 
     def _learn(self, index: int) -> dict[str, Any]:
         """A picture and its answer, changed together."""
-        image, target = self._load(index)
+        image, target = tv_tensors.Image(VF.pil_to_tensor(self.image_set.load(index))), self.image_set.target(index)
         if self.labels:
             changed = self.change({"image": image, "label": tv_tensors.Mask(target["label"].to(torch.uint8))})
             return {"image": self._finish(changed["image"]), "label": _plain(changed["label"]).long()}
@@ -138,18 +141,36 @@ class _Maker(Dataset):
 
     def _judge(self, index: int) -> dict[str, Any]:
         """A picture as it is evaluated, and its answer as it is stored."""
-        image, target = self._load(index)
-        empty = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=image.shape[-2:])
-        alone = {"image": image} if self.labels else {"image": image, "boxes": empty, "labels": torch.zeros(0)}
+        stored, target = self.image_set.load(index), self.image_set.target(index)
+        image = dense_preprocess(stored, self.size, mean=self.mean, std=self.std, stretch=self.stretch)
         answer = {"label": target["label"]} if self.labels else {"target": target}
-        picture = self._finish(self.change(alone)["image"])
-        return {"image": picture, **answer, "size": torch.tensor(image.shape[-2:])}
+        return {"image": image, **answer, "size": torch.tensor([stored.height, stored.width])}
 
     def _load(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         return tv_tensors.Image(VF.pil_to_tensor(self.image_set.load(index))), self.image_set.target(index)
 
     def _finish(self, image: Tensor) -> Tensor:
         return normalise(_plain(image), self.mean, self.std)
+
+
+def dense_preprocess(
+    picture: Image.Image, image_size: int | Sequence[int], *, mean: Sequence[float], std: Sequence[float], stretch: bool
+) -> Tensor:
+    """An RGB picture -> (3, h, w) float32, as `DenseLoader` prepares it for evaluation.
+
+    Args:
+        picture: Of any size.
+        image_size: Pixels, one number or (height, width).
+        mean: Of the values in 0..1, per channel.
+        std: Of the values in 0..1, per channel.
+        stretch: Whether to resize to the size whatever the shape; else the shape is kept.
+    """
+    size = height_width(image_size)
+    if stretch:
+        seen = resize_and_crop(picture, size, crop_pct=1.0, interpolation="bilinear", crop_mode="squash")
+    else:
+        seen = fit(picture, size)
+    return normalise(VF.pil_to_tensor(seen), mean, std)
 
 
 def _plain(value: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokenmix.data.dataset import DataSet, ImageSet, printable
 from tokenmix.data.dense.problems import Problems
-from tokenmix.data.images import open_image
+from tokenmix.runtime.images import open_image
 
 DENSE_TASKS = ("detection", "instances", "segmentation")
 IGNORED = 255  # the label of pixels that count for nothing
@@ -65,6 +65,8 @@ class ObjectSet(DenseSet):
         objects: What is in each picture.
         sizes: (height, width) of each picture in pixels.
         masks: Whether targets have masks.
+        ids: How the annotations call the pictures; empty: by their place.
+        class_ids: How they call the classes; empty: from 1 on.
     """
 
     def __init__(
@@ -75,9 +77,12 @@ class ObjectSet(DenseSet):
         sizes: Sequence[tuple[int, int]],
         *,
         masks: bool,
+        ids: Sequence[int | str] = (),
+        class_ids: Sequence[int | str] = (),
     ) -> None:
         super().__init__(files)
         self.root, self.files, self.objects, self.sizes, self.masks = root, list(files), objects, sizes, masks
+        self.ids, self.class_ids = list(ids) or list(range(len(self.files))), list(class_ids)
 
     def load(self, index: int) -> Image.Image:
         return open_image(self.root / self.files[index])
@@ -100,8 +105,8 @@ class ObjectSet(DenseSet):
     def subset(self, rows: Sequence[int]) -> ObjectSet:
         """The set of some of the pictures."""
         files, objects = [self.files[row] for row in rows], [self.objects[row] for row in rows]
-        sizes = [self.sizes[row] for row in rows]
-        return ObjectSet(self.root, files, objects, sizes, masks=self.masks)
+        sizes, ids = [self.sizes[row] for row in rows], [self.ids[row] for row in rows]
+        return ObjectSet(self.root, files, objects, sizes, masks=self.masks, ids=ids, class_ids=self.class_ids)
 
 
 def coco_tools() -> Any:

@@ -17,13 +17,16 @@ from tokenmix.data.dense.layout import SPLITS, Layout
 from tokenmix.data.dense.problems import Problems
 from tokenmix.data.dense.scenes import load_scenes
 from tokenmix.data.dense.sets import DENSE_TASKS, DenseData, coco_tools
-from tokenmix.data.dense.voc import find_voc, read_voc_boxes, read_voc_masks
+from tokenmix.data.dense.voc import find_voc, read_voc_boxes, read_voc_instances, read_voc_masks
 from tokenmix.data.dense.yolo import find_yolo, read_yolo
+from tokenmix.data.memory import data_root
 from tokenmix.names import unknown
 
 VAL_SHARE = TEST_SHARE = 0.15
+NAMED = ("ade20k", "cityscapes", "coco", "voc")  # what recipes train on; none of them may be downloaded for you
 _OBJECTS = (
-    "annotations/*.json or */_annotations.coco.json (COCO), Annotations/*.xml (VOC), "
+    "annotations/*.json or */_annotations.coco.json (COCO), Annotations/*.xml (VOC, for instances "
+    "with SegmentationObject/*.png), "
     "data.yaml or images/ and labels/ (YOLO)"
 )
 _LABELS = (
@@ -43,6 +46,8 @@ def load_dense(
 ) -> DenseData:
     """Pictures with boxes, masks or a label for each pixel: the embedded ``scenes``, or a folder, whatever its layout.
 
+    A name of `NAMED` is the folder of that name in `data_root`.
+
     Every picture and annotation is looked at now. What cannot be used is left out, what can be mended is clipped; both
     are counted and named in the log and in the result's ``problems``.
 
@@ -51,7 +56,7 @@ def load_dense(
     them, chosen by ``seed``.
 
     Args:
-        spec: ``"scenes"``, see `load_scenes`, or the folder.
+        spec: ``"scenes"``, see `load_scenes`, a name of `NAMED`, or the folder.
         task: ``"detection"`` (boxes), ``"instances"`` (boxes and masks) or ``"segmentation"`` (a label for each pixel).
         seed: Decides which pictures are split off.
         image_size: The default image size, pixels; 512, of the scenes their own.
@@ -70,6 +75,13 @@ def load_dense(
         log(data.summary())
         return data
     root = Path(os.fspath(spec)).expanduser()
+    if os.fspath(spec) in NAMED:
+        root = data_root() / os.fspath(spec)
+        if not root.is_dir():
+            raise ValueError(
+                f"there is no {root}: give the folder of {spec} with --data (data=), in the layout in which it is "
+                f"published, or set TOKENMIX_DATA to the folder that holds it as {os.fspath(spec)!r}"
+            )
     if root.is_file():
         raise ValueError(f"{spec} is a file; give the folder of the data set")
     if not root.is_dir():
@@ -124,6 +136,8 @@ def _read(root: Path, task: str) -> Layout:
         return read_coco(root)
     if task == "detection" and find_voc(root, "Annotations"):
         return read_voc_boxes(root)
+    if task == "instances" and find_voc(root, "SegmentationObject"):
+        return read_voc_instances(root)
     if find_yolo(root):
         return read_yolo(root)
     raise ValueError(f"{root}: no layout for {task} found; looked for {_OBJECTS}")

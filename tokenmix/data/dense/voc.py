@@ -1,14 +1,18 @@
-"""Pascal VOC's folders: boxes in XML, and masks with one class per pixel (http://host.robots.ox.ac.uk/pascal/VOC/)."""
+"""Pascal VOC's folders (http://host.robots.ox.ac.uk/pascal/VOC/): boxes in XML, masks of classes and of objects."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from os import cpu_count
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
 from tokenmix.data.dense.layout import SPLITS, Item, Layout, RawObject, pictures, read_classes
-from tokenmix.data.dense.sets import IGNORED
+from tokenmix.data.dense.sets import IGNORED, coco_tools, read_labels
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -33,10 +37,55 @@ def read_voc_boxes(root: Path) -> Layout:
 
     Pixels are counted from 1, and the last one belongs to the box. Objects marked difficult are treated as crowds.
     """
-    found = find_voc(root, "Annotations")
+    return _read_objects(root, "Main", "Annotations", masks=False)
+
+
+def read_voc_instances(root: Path) -> Layout:
+    """``Annotations/*.xml`` and, for the masks, ``SegmentationObject/*.png``.
+
+    There the pixels of the file's first object are 1, of its second 2 and so on; 0 and the borders, 255, are none's.
+    """
+    layout = _read_objects(root, "Segmentation", "SegmentationObject", masks=True)
+    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+        for split, items in layout.splits.items():
+            layout.splits[split] = []
+            for item, left in pool.map(partial(_with_masks, root), items):
+                layout.splits[split].append(item)
+                if left:
+                    layout.strays.append(("pixels of an object that is not in the annotation: ignored", item.file))
+    return layout
+
+
+def _with_masks(root: Path, item: Item) -> tuple[Item, bool]:
+    """The picture with its objects' masks, and whether there are pixels of no object."""
+    if item.problem:
+        return item, False
+    path = root / item.label_file
+    if not path.is_file():
+        return replace(item, problem="picture without a mask: left out"), False
+    try:
+        values = read_labels(path)
+    except ValueError as error:
+        what = "is a colour picture, not one number per pixel" if "colour" in str(error) else "cannot be read"
+        return replace(item, problem=f"mask that {what}: left out"), False
+    objects = []
+    for number, entry in enumerate(item.objects, 1):
+        mask = values == number
+        if area := int(mask.sum()):
+            code = coco_tools().encode(np.asfortranarray(mask, np.uint8))
+            entry = replace(entry, area=float(area), shape={**code, "counts": code["counts"].decode()})
+        objects.append(entry)
+    known = (values <= len(objects)) | (values == IGNORED)
+    return replace(item, objects=objects), not known.all()
+
+
+def _read_objects(root: Path, lists: str, inside: str, *, masks: bool) -> Layout:
+    """The objects of the pictures in ``ImageSets/lists``, or of all that have a file in the folder ``inside``."""
+    found = find_voc(root, inside)
     assert found is not None
     files = _by_stem(found)
-    splits = _splits(found, "Main") or {"train": sorted(path.stem for path in (found / "Annotations").glob("*.xml"))}
+    stems = sorted(path.stem for path in (found / inside).iterdir() if path.suffix == (".png" if masks else ".xml"))
+    splits = _splits(found, lists) or {"train": stems}
     parsed = {stem: _parse(found / "Annotations" / f"{stem}.xml") for stems in splits.values() for stem in stems}
     names = {entry[0] for stem in splits["train"] if isinstance(tree := parsed[stem], list) for entry in tree}
     labels = {name: number for number, name in enumerate(sorted(names), 1)}
@@ -51,7 +100,8 @@ def read_voc_boxes(root: Path) -> Layout:
                 RawObject(labels.get(name), box, crowd=difficult, name=f"object {number} ({name})")
                 for number, (name, box, difficult) in enumerate(tree, 1)
             ]
-            layout.splits[split].append(Item(file, objects))
+            label_file = _relative(root, found, f"{inside}/{stem}.png") if masks else ""
+            layout.splits[split].append(Item(file, objects, label_file))
     return layout
 
 

@@ -1,0 +1,204 @@
+"""Files for other runtimes compute there what the model computes and hold their manifest; int8 is chosen by measure."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.export_cases import conv_net, opened, small_net
+from tokenmix.export import export
+from tokenmix.export.extras import matching
+from tokenmix.export.onnx import ExportError
+from tokenmix.export.onnx_file import graph_operators
+from tokenmix.export.prepare import Prepared, prepare
+from tokenmix.export.program import trace
+from tokenmix.export.quantize import choose, compare_onnx, decibels, quantize_onnx, relative_noise
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
+
+
+# The packages warn while they are imported.
+quietly = pytest.mark.filterwarnings("ignore")
+
+
+def prepared(model: nn.Module, size: int, *, dynamic: bool = False, name: str = "net") -> Prepared:
+    sample = torch.randn(1 + dynamic, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return Prepared(prepare(model), sample, "image", ("logits",), dynamic, False, name)
+
+
+@pytest.mark.parametrize("mixer", ["aff", "dsm"])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_program_stores_what_does_not_depend_on_the_image(mixer: str, dynamic: bool) -> None:
+    case = prepared(small_net(mixer), 32, dynamic=dynamic)
+    program = trace(case)
+    names = {node.target.__name__.split(".")[0] for node in program.graph.nodes if node.op == "call_function"}
+    assert not names & {"arange", "full", "cos", "sin", "remainder", "fft_rfft2", "fft_irfft2"}
+    x = torch.randn(5 if dynamic else 1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(x), case.model(x), atol=1e-6, rtol=1e-6)
+
+
+def test_model_that_cannot_be_traced_is_named() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ExportError, match=r"net could not be exported by torch\.export"):
+        trace(prepared(Branch(), 8))
+
+
+def test_torch_file_holds_its_manifest(tmp_path: Path) -> None:
+    manifest = export(opened(small_net("aff"), (32, 32)), ["torch"], tmp_path / "net")
+    assert manifest["files"]["torch"]["errors"]["max_error"] < 1e-5
+    inside = {"tokenmix.json": ""}
+    program = torch.export.load(tmp_path / "net.pt2", extra_files=inside)
+    assert json.loads(inside["tokenmix.json"])["schema"] == manifest["schema"]
+    assert program.module()(torch.zeros(3, 3, 32, 32)).shape == (3, 5)
+
+
+@needs("openvino")
+@quietly
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_openvino(precision: str, tmp_path: Path) -> None:
+    import openvino
+
+    images = torch.randn(4, 3, 32, 32)
+    case = opened(small_net("aff"), (32, 32))
+    manifest = export(case, ["openvino"], tmp_path / "net", precision=precision, images=images, calibration=images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.json", "net.xml"]
+    assert manifest["files"]["openvino"]["errors"]["verified"]
+    model = openvino.Core().read_model(tmp_path / "net.xml")
+    assert json.loads(model.get_rt_info(["tokenmix"]).value)["schema"] == manifest["schema"]
+
+
+@needs("executorch")
+@quietly
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_executorch(precision: str, tmp_path: Path) -> None:
+    images = torch.randn(4, 3, 16, 16)
+    options = {"precision": precision, "images": images, "calibration": images, "dynamic_batch": False}
+    manifest = export(opened(conv_net()), ["executorch"], tmp_path / "net", **options)
+    facts = manifest["files"]["executorch"]
+    assert facts["operators"]["XnnpackBackend"] >= 1
+    assert facts["errors"]["relative_error"] < (1e-5 if precision == "fp32" else 0.2)
+
+
+@needs("coremltools")
+@quietly
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_coreml_is_inspected(precision: str, tmp_path: Path) -> None:
+    import coremltools
+
+    manifest = export(opened(small_net("aff"), (32, 32)), ["coreml"], tmp_path / "net", precision=precision)
+    facts = manifest["files"]["coreml"]
+    assert facts["errors"]["verified"] is False
+    assert "unverified" in facts["errors"]["reason"]
+    assert facts["operators"]["matmul"] >= 4
+    package = coremltools.models.MLModel(str(tmp_path / "net.mlpackage"), skip_model_load=True)
+    assert json.loads(package.user_defined_metadata["tokenmix"])["schema"] == manifest["schema"]
+
+
+@needs("coremltools")
+@quietly
+def test_coreml_of_another_model_is_found_out(tmp_path: Path) -> None:
+    from tokenmix.export.coreml import inspect_coreml, write_coreml
+
+    write_coreml(prepared(conv_net(), 16), tmp_path / "net.mlpackage", "fp32")
+    with pytest.raises(ExportError, match="instead of"):
+        inspect_coreml(tmp_path / "net.mlpackage", prepared(conv_net(), 8))
+
+
+@pytest.mark.parametrize("name", ["openvino", "executorch", "coremltools"])
+def test_missing_package_gives_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"coremltools": "coreml"}.get(name, name)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=rf"pip install 'tokenmix\[{extra}\]'"):
+        matching(name, extra)
+
+
+def test_package_that_does_not_fit_torch_gives_both_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_runtime.py").write_text("raise AttributeError('torch has no such thing')")
+    (tmp_path / "broken_runtime-0.1.dist-info").mkdir()
+    (tmp_path / "broken_runtime-0.1.dist-info" / "METADATA").write_text("Name: broken_runtime\nVersion: 0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ImportError, match=r"broken_runtime 0\.1 does not work with torch .*no such thing.*python -m venv"
+    ):
+        matching("broken_runtime", "executorch")
+
+
+@pytest.mark.parametrize("target", [3.0, 10.0, 20.0, 27.0])
+def test_loudest_parts_stay_in_float(target: float) -> None:
+    """Noises that add up: the answer is the longest quiet tail, by brute force."""
+    noises = np.random.default_rng(0).permutation(10.0 ** -np.arange(1.0, 4.0, 0.25))
+    parts = list(range(len(noises)))
+    chosen, noise = choose(parts, lambda some: float(noises[list(some)].sum()), target_db=target)
+    order = np.argsort(-noises)
+    fewest = next(count for count in parts if noises[order[count:]].sum() <= 10 ** (-target / 10))
+    assert chosen == sorted(order[fewest:].tolist())
+    assert noise == pytest.approx(noises[chosen].sum())
+    assert decibels(noise) >= target
+
+
+def test_nothing_quiet_enough_is_said() -> None:
+    with pytest.raises(ExportError, match="no part can be int8"):
+        choose([1, 2], lambda some: float(len(some)))
+
+
+def test_noise_is_of_the_worst_output_and_of_numbers_only() -> None:
+    wanted = [np.array([[3.0, 4.0]]), np.array([[1.0]])]
+    assert relative_noise([wanted[0] + 0.5, wanted[1] + 0.1], wanted) == pytest.approx(0.02)
+    assert relative_noise([wanted[0] * np.nan, wanted[1]], wanted) == np.inf
+    with pytest.raises(ExportError, match="post-processing"):
+        relative_noise([np.array([1])], [np.array([1])])
+
+
+@pytest.fixture(scope="module")
+def float_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensor]:
+    path = tmp_path_factory.mktemp("int8") / "net.onnx"
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    export(opened(small_net("aff"), (32, 32)), ["onnx"], path, images=images)
+    return path, images
+
+
+def test_int8_onnx_keeps_its_promise(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:
+    path, images = float_file
+    facts = quantize_onnx(path, tmp_path / "int8.onnx", [images], target_db=30.0)
+    operators = graph_operators(tmp_path / "int8.onnx")
+    assert facts["signal_to_noise_db"] >= 30.0
+    assert facts["quantized_parts"] + facts["float_parts"] == sum(
+        operators[name] for name in ("Conv", "MatMul", "Gemm")
+    )
+    assert operators["DequantizeLinear"] >= 2 * facts["quantized_parts"] > 0
+    assert facts["bytes"][1] < 0.6 * facts["bytes"][0]
+
+
+def test_stricter_target_keeps_more_in_float(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:
+    path, images = float_file
+    parts = [quantize_onnx(path, tmp_path / "x.onnx", [images], target_db=db)["float_parts"] for db in (20.0, 45.0)]
+    assert parts[0] < parts[1]
+
+
+def test_accuracy_before_and_after(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:
+    path, images = float_file
+    quantize_onnx(path, tmp_path / "int8.onnx", [images])
+    files = path.read_bytes(), (tmp_path / "int8.onnx").read_bytes()
+    arrays = [image[None].numpy() for image in images]
+    labels = compare_onnx(files[0], files[0], arrays)
+    assert labels["top1_agreement"] == 100.0
+    facts = compare_onnx(*files, arrays, labels=[0] * len(arrays))
+    assert len(facts["top1"]) == 2
+
+
+def test_int8_without_images_is_an_error(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="calibration images"):
+        quantize_onnx(float_file[0], tmp_path / "int8.onnx", [])

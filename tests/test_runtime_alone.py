@@ -1,0 +1,88 @@
+"""The run-time in a process that has NumPy, Pillow, onnxruntime and tokenmix, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from tests.runtime_files import MEAN, STD
+from tests.scramble import scramble
+from tokenmix.checkpoints import weights_bytes
+from tokenmix.cli import main
+from tokenmix.data import preprocess_file
+
+ALONE = """
+import sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in {*sys.stdlib_module_names, "numpy", "PIL", "onnxruntime", "tokenmix"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Nothing())
+"""
+
+
+def alone(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", ALONE + code, *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@torch.no_grad()
+def test_a_classifier_answers_as_pytorch_does(tmp_path: Path) -> None:
+    args = {"depths": (1, 1), "dims": (16, 24), "stem_stride": 2, "num_classes": 3}
+    model = scramble(timm.create_model("mixernet_pico", mixers="aff", **args)).eval()
+    kind: dict[str, Any] = {"crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center"}
+    path, picture = tmp_path / "model.onnx", tmp_path / "picture.jpg"
+    info = {"model": "mixernet_pico", "model_args": {"mixers": "aff", **args}, "classes": ["cat", "dog", "fox"], **kind}
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights_bytes(model.state_dict(), {**info, "mean": MEAN, "std": STD, "image_size": [32, 32]}))
+    assert main(["export", str(weights), "--out", str(path)]) == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((400, 300)).save(picture)
+    code = """
+import json
+from tokenmix.runtime import Predictor
+print(json.dumps(Predictor(sys.argv[1])(sys.argv[2]).top(3)))
+"""
+    done = alone(code, str(path), str(picture))
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    wanted = model(preprocess_file(picture, 32, MEAN, STD, **kind)[None])[0].softmax(0).tolist()
+    assert dict(found) == pytest.approx(dict(zip(["cat", "dog", "fox"], wanted, strict=True)), abs=1e-5)
+
+
+def test_what_needs_torch_says_so() -> None:
+    done = alone("import tokenmix; tokenmix.create_model('mixernet_pico')")
+    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'timm'"
+
+
+def test_without_onnxruntime_it_says_what_to_install() -> None:
+    code = """
+sys.modules["onnxruntime"] = None
+from tokenmix.runtime.__main__ import main
+sys.exit(main(["model.onnx", "cat.jpg"]))
+"""
+    done = alone(code)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "tokenmix.runtime: error: this needs onnxruntime, which is not installed: pip install onnxruntime\n"
+    )
+
+
+def test_torch_is_not_loaded_where_it_is() -> None:
+    code = "import sys, tokenmix.runtime; print([n for n in ('torch', 'timm', 'onnxruntime') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,34 @@
+"""Options that several commands read in the same way."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+
+def size(text: str) -> tuple[int, int]:
+    """``"512"`` or ``"512,1024"``: height and width in pixels."""
+    try:
+        sides = [int(part) for part in text.split(",")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give pixels, such as 512, or height,width")
+    return sides[0], sides[-1]
+
+
+def refuse_others(args: argparse.Namespace, task: str, options: Mapping[str, Sequence[str]]) -> None:
+    """Refuse an option that was given and is only for other tasks.
+
+    Args:
+        args: What was parsed; options that were not given are None.
+        task: The model's.
+        options: Of each option's name the tasks that it is for.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, tasks in options.items():
+        if getattr(args, name) is not None and task not in tasks:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is for {' and '.join(tasks)}, but this model is for {task}")

@@ -1,0 +1,94 @@
+"""What exported files are compared and calibrated on: pictures, prepared as the files take them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tokenmix.checkpoints import Opened
+from tokenmix.data import open_image, resize_and_crop
+from tokenmix.data.transforms import normalise
+from tokenmix.runtime.images import EXTENSIONS
+from tokenmix.runtime.preprocess import CROP_MODES
+
+_MOST = 128  # pictures of a calibration folder
+
+
+def bundled_pictures() -> list[Image.Image]:
+    """Photographs that scikit-image or scikit-learn bring along; empty where neither is installed."""
+    if find_spec("skimage") is not None:
+        from skimage import data
+
+        return [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea", "rocket")]
+    if find_spec("sklearn") is not None:
+        from sklearn.datasets import load_sample_images
+
+        return [Image.fromarray(np.asarray(pixels)) for pixels in load_sample_images().images]
+    return []
+
+
+def pictures_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The picture files in a folder and below it, at most 128 of them, evenly taken; or the files as they are.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return [Path(path) for path in source]
+    folder = Path(source)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder of pictures")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    if not found:
+        raise ValueError(f"{folder}: no pictures in it (extensions: {' '.join(EXTENSIONS)})")
+    return [found[i * len(found) // min(_MOST, len(found))] for i in range(min(_MOST, len(found)))]
+
+
+def prepared_picture(image: Image.Image, opened: Opened, size: tuple[int, int], inside: Sequence[str]) -> Tensor:
+    """``(1, 3, H, W)``: a picture as a file takes it; a dense model's is squeezed into the size whatever its shape."""
+    image = image.convert("RGB")
+    if "resize" not in inside:
+        mode = opened.crop_mode if opened.crop_mode in CROP_MODES else "squash"
+        kind: dict[str, Any] = {"crop_pct": opened.crop_pct, "interpolation": opened.interpolation, "crop_mode": mode}
+        image = resize_and_crop(image, size, **kind)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    return pixels.float() if "normalize" in inside else normalise(pixels, opened.mean, opened.std)
+
+
+def inputs(
+    source: Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+    opened: Opened,
+    size: tuple[int, int],
+    inside: Sequence[str],
+) -> tuple[list[Tensor], str]:
+    """Inputs of one picture each, and what they are: ``files``, ``tensor``, ``photographs`` or ``noise``.
+
+    Args:
+        source: Inputs ready to be used (N, 3, H, W), a folder, files, or None for the bundled photographs.
+        opened: The model.
+        size: Height and width that the file takes.
+        inside: What is inside the file.
+
+    Raises:
+        ValueError: There is no picture, or one cannot be read.
+    """
+    if isinstance(source, Tensor):
+        if source.ndim != 4 or not len(source):
+            raise ValueError(f"images must be pictures (N, C, H, W), not of shape {tuple(source.shape)}")
+        return list(source.detach().cpu().float().split(1)), "tensor"
+    if source:
+        return [prepared_picture(open_image(path), opened, size, inside) for path in pictures_of(source)], "files"
+    found = [prepared_picture(image, opened, size, inside) for image in bundled_pictures()]
+    if found:
+        return found, "photographs"
+    noise = torch.rand(4, len(opened.mean), *size, generator=torch.Generator().manual_seed(0))
+    noise = 255 * noise if "normalize" in inside else normalise(255 * noise, opened.mean, opened.std)
+    return list(noise.split(1)), "noise"

@@ -1,0 +1,225 @@
+"""Eight bits where they do no harm: which parts of a model stay in float is measured, by one rule for all models.
+
+Every part is quantised alone, and the error that this makes at the model's outputs on the calibration images is its
+noise. Then all are quantised but the noisiest, as few of them as bring the outputs' noise below the target.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tokenmix.export.extras import quiet, require
+from tokenmix.export.onnx import ExportError
+
+TARGET_DB = 25.0
+"""Least ratio of signal to noise at the outputs, in decibels: 25 is an error of a twentieth of the outputs' size."""
+MEASURED_IMAGES = 8
+PARTS = 48
+"""At most so many parts are told apart: neighbouring layers of a deeper model share one."""
+OPERATORS = ("Conv", "MatMul", "Gemm")
+
+
+def choose(
+    parts: Sequence[Any], noise: Callable[[Sequence[Any]], float], *, target_db: float = TARGET_DB
+) -> tuple[list[Any], float]:
+    """The parts to quantise, in their order, and the noise that they make together.
+
+    Args:
+        parts: All that could be.
+        noise: Noise at the model's outputs, relative to the signal (powers), with exactly these parts quantised.
+        target_db: See `TARGET_DB`.
+
+    Raises:
+        ExportError: There is nothing that could be quantised at that target.
+    """
+    limit = 10.0 ** (-target_db / 10.0)
+    loudest = sorted(range(len(parts)), key=[-noise([part]) for part in parts].__getitem__)
+
+    def without(count: int) -> list[Any]:
+        left = sorted(loudest[count:])
+        return [parts[i] for i in left]
+
+    low, high = 0, len(parts)  # the answer's number of float parts; nothing quantised makes no noise
+    while low < high:
+        middle = (low + high) // 2
+        if noise(without(middle)) <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    chosen = without(high)
+    if not chosen:
+        raise ExportError(f"no part can be int8 with {target_db:g} dB left at the outputs: choose fp16 or fp32")
+    return chosen, noise(chosen)
+
+
+def relative_noise(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
+    """Power of the difference over power of the wanted values, of the output where it is largest.
+
+    Raises:
+        ExportError: An output holds no real numbers, or has another shape in one than in the other.
+    """
+    ratios = []
+    for one, other in zip(found, wanted, strict=True):
+        if other.dtype.kind != "f" or one.shape != other.shape:
+            raise ExportError("int8 needs outputs that can be compared: export it without its post-processing inside")
+        power = float(np.square(other, dtype=np.float64).sum())
+        ratios.append(float(np.square(one - other, dtype=np.float64).sum()) / max(power, np.finfo(np.float64).tiny))
+    return max(ratios) if all(map(math.isfinite, ratios)) else math.inf
+
+
+def decibels(noise: float) -> float:
+    """A relative noise as the ratio of signal to noise; at most 200."""
+    return round(-10.0 * math.log10(max(noise, 1e-20)), 2)
+
+
+def quantize_onnx(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    calibration: Sequence[Tensor],
+    *,
+    target_db: float = TARGET_DB,
+) -> dict[str, Any]:
+    """Write a float ONNX file as one with int8 weights (per channel) and activations, static, in QDQ form.
+
+    Args:
+        source: The float32 file.
+        target: The file to write; may be the source.
+        calibration: Batches as the file takes them; `MEASURED_IMAGES` of them also measure the parts' noise.
+        target_db: See `TARGET_DB`.
+
+    Returns:
+        ``quantized_parts`` and ``float_parts`` (numbers of layers), ``float_names``, ``signal_to_noise_db`` and what
+        `compare_onnx` says of both files on the measured images.
+
+    Raises:
+        ImportError: onnx or onnxruntime are not installed.
+        ExportError: There are no calibration images, or nothing that can be quantised.
+    """
+    onnx, quantization = require("onnx"), require("onnxruntime.quantization")
+    preprocess = require("onnxruntime.quantization.shape_inference").quant_pre_process
+    arrays = [image[None].numpy() for batch in calibration for image in batch]
+    if not arrays:
+        raise ExportError("int8 needs calibration images: some dozens of pictures like those that it will see")
+    with tempfile.TemporaryDirectory(prefix="tokenmix-") as folder:
+        clean, augmented = Path(folder) / "clean.onnx", Path(folder) / "augmented.onnx"
+        with quiet():
+            preprocess(source, clean, skip_symbolic_shape=True)  # the exporter has inferred the shapes already
+        model = onnx.load(clean)
+        name = model.graph.input[0].name
+        with quiet():
+            calibrator = quantization.create_calibrator(clean, OPERATORS, augmented_model_path=str(augmented))
+            calibrator.collect_data(_Reader(name, arrays))
+            ranges = calibrator.compute_data()
+            del calibrator
+    layers = [node.name for node in model.graph.node if node.op_type in OPERATORS]
+    size = max(1, math.ceil(len(layers) / PARTS))
+    parts = [layers[i : i + size] for i in range(0, len(layers), size)]
+    images = arrays[:MEASURED_IMAGES]
+    wanted = _outputs(model.SerializeToString(), images)
+
+    def quantized(chosen: Sequence[Sequence[str]]) -> bytes:
+        return _quantized(model, ranges, [layer for part in chosen for layer in part])
+
+    chosen, noise = choose(
+        parts, lambda some: relative_noise(_outputs(quantized(some), images), wanted), target_db=target_db
+    )
+    content, before = quantized(chosen), Path(source).read_bytes()
+    Path(target).write_bytes(content)
+    kept = [layer for part in parts if part not in chosen for layer in part]
+    return {
+        "quantized_parts": len(layers) - len(kept),
+        "float_parts": len(kept),
+        "float_names": kept,
+        "signal_to_noise_db": decibels(noise),
+        **compare_onnx(before, content, images),
+    }
+
+
+def compare_onnx(
+    before: bytes, after: bytes, images: Sequence[np.ndarray], labels: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Agreement, size and speed of two ONNX files on images ``(1, C, H, W)``.
+
+    Returns:
+        ``top1_agreement`` in percent (same largest value along dimension 1 of the first output), ``bytes`` and
+        ``latency_ms`` (one image, one thread, medians of interleaved rounds), each as [before, after]; with ``labels``
+        also ``top1`` in percent, likewise.
+    """
+    outputs = [[output[0] for output in _each(content, images)] for content in (before, after)]
+    classes = [np.concatenate([output.argmax(1).ravel() for output in one]) for one in outputs]
+    facts: dict[str, Any] = {
+        "top1_agreement": 100.0 * float((classes[0] == classes[1]).mean()),
+        "bytes": [len(before), len(after)],
+        "latency_ms": _latencies([before, after], images[0]),
+    }
+    if labels is not None:
+        facts["top1"] = [100.0 * float((one == np.asarray(labels)).mean()) for one in classes]
+    return facts
+
+
+class _Reader:
+    """Calibration data as onnxruntime takes it."""
+
+    def __init__(self, name: str, arrays: Sequence[np.ndarray]) -> None:
+        self.feeds = iter([{name: array} for array in arrays])
+
+    def get_next(self) -> Mapping[str, np.ndarray] | None:
+        return next(self.feeds, None)
+
+
+def _quantized(model: Any, ranges: Any, layers: Sequence[str]) -> bytes:
+    """The model with these layers between int8 values."""
+    types = require("onnxruntime.quantization").QuantType
+    quantizer = require("onnxruntime.quantization.qdq_quantizer").QDQQuantizer
+    copy = type(model)()
+    copy.CopyFrom(model)
+    if layers:  # none would mean all to it
+        with quiet():
+            worker = quantizer(
+                copy, True, False, types.QInt8, types.QInt8, ranges, list(layers), [], list(OPERATORS), {}
+            )
+            copy = worker.quantize_model() or worker.model.model
+    return copy.SerializeToString()
+
+
+def _session(content: bytes) -> Any:
+    runtime = require("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _each(content: bytes, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """All outputs for each image."""
+    session = _session(content)
+    name = session.get_inputs()[0].name
+    return [session.run(None, {name: image}) for image in images]
+
+
+def _outputs(content: bytes, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Each output for all images."""
+    return [np.stack(output) for output in zip(*_each(content, images), strict=True)]
+
+
+def _latencies(files: Sequence[bytes], image: np.ndarray, rounds: int = 15) -> list[float]:
+    """Milliseconds per image of each file, medians of interleaved rounds."""
+    sessions = [_session(content) for content in files]
+    seconds: list[list[float]] = [[] for _ in files]
+    for round_ in range(rounds + 3):
+        for session, taken in zip(sessions, seconds, strict=True):
+            start = time.perf_counter()
+            session.run(None, {session.get_inputs()[0].name: image})
+            if round_ >= 3:  # the first ones warm up
+                taken.append(time.perf_counter() - start)
+    return [round(1000.0 * statistics.median(taken), 3) for taken in seconds]

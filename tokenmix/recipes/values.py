@@ -1,0 +1,109 @@
+"""Values of a dataclass's fields: what may stand in one, and what text on a command line means for it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+from tokenmix.names import unknown
+
+NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+
+
+def rule(words: str, holds: Callable[[Any], bool]) -> dict[str, Any]:
+    return {"words": words, "holds": holds}
+
+
+def choice(names: Iterable[str]) -> dict[str, Any]:
+    return {"choices": tuple(names)}
+
+
+POSITIVE = rule("above 0", lambda value: value > 0)
+NOT_NEGATIVE = rule("0 or more", lambda value: value >= 0)
+RATE = rule("at least 0 and below 1", lambda value: 0 <= value < 1)
+SHARE = rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
+
+
+def literal(text: str, kind: Any) -> Any:
+    """What ``text`` on a command line means for a field of this kind."""
+    text = text.strip()
+    if kind is str:
+        return text
+    constants = {"none": None, "null": None, "true": True, "false": False}
+    if kind == str | None:
+        return None if text.lower() in ("none", "null") else text
+    if text.lower() in constants:
+        return constants[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def set_part(mapping: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    """Set one entry of nested mappings, making those that are missing."""
+    for part in path[:-1]:
+        mapping = mapping.setdefault(part, {})
+        if not isinstance(mapping, dict):
+            raise ValueError(f"recipe key {key!r}: {part!r} holds a value, not a mapping")
+    mapping[path[-1]] = value
+
+
+def checked(entry: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+    """The value as the field stores it, or an error that names the key, the value and what is allowed."""
+    optional = get_origin(kind) is UnionType
+    if optional:
+        if value is None:
+            return None
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    choices, words = entry.metadata.get("choices"), entry.metadata.get("words", "")
+    try:
+        value = _converted(value, kind)
+    except (TypeError, ValueError):
+        kinds = f"one of {', '.join(choices)}" if choices else f"{_describe(kind)}{words and ', ' + words}"
+        raise ValueError(
+            f"recipe key {entry.name!r} must be {kinds}{' or None' if optional else ''}, got {value!r}"
+        ) from None
+    if choices and value not in choices:
+        raise ValueError(unknown(f"value of recipe key {entry.name!r}:", value, choices))
+    if words and not entry.metadata["holds"](value):
+        raise ValueError(f"recipe key {entry.name!r} must be {words}{' or None' if optional else ''}, got {value!r}")
+    return value
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """The value in the kind's own type; TypeError or ValueError if it has no place there."""
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        if parts == (int, int) and isinstance(value, int):
+            value = (value, value)
+        if parts[-1] is Ellipsis and isinstance(value, list | tuple):
+            parts = parts[:1] * len(value)
+        if not isinstance(value, list | tuple) or len(value) != len(parts):
+            raise TypeError
+        return tuple(_converted(part, sub) for part, sub in zip(value, parts, strict=True))
+    if get_origin(kind) is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise TypeError
+        return json.loads(json.dumps(dict(value), allow_nan=False))  # raises for what JSON has not
+    if isinstance(value, bool) and kind is not bool:
+        raise TypeError
+    if kind is float and isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    if kind is float or not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        count = "" if get_args(kind)[-1] is Ellipsis else f"{len(get_args(kind))} "
+        return f"{count}{'whole ' if get_args(kind)[0] is int else ''}numbers"
+    if get_origin(kind) is dict:
+        return "a mapping of names to JSON values"
+    return NAMES[kind]

@@ -1,0 +1,74 @@
+"""Predictions of dense tasks as files that others read: COCO's results, and maps of classes as PNG files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tokenmix.data import ImageSet
+from tokenmix.files import atomic_path, write_json
+from tokenmix.report.colours import palette
+
+
+def write_detections(
+    path: str | os.PathLike[str], found: Mapping[int, Sequence[Mapping[str, Any]]], images: ImageSet
+) -> None:
+    """Write detections as COCO's results file (https://cocodataset.org/#format-results), whole or not at all.
+
+    Pictures and classes have the ids of the set's annotation file; without one, the picture's place and 1 to K.
+
+    Args:
+        path: The JSON file.
+        found: Of each image, by its place, COCO's entries, see `tokenmix.metrics.CocoAP.everything`.
+        images: The set.
+    """
+    ids, class_ids = getattr(images, "ids", range(len(images))), getattr(images, "class_ids", ())
+    rows = []
+    for index, entries in found.items():
+        for entry in entries:
+            label = entry["category_id"]
+            row = {"image_id": ids[index], "category_id": class_ids[label - 1] if class_ids else label}
+            row |= {"bbox": entry["bbox"], "score": entry["score"]}
+            if "segmentation" in entry:
+                code = entry["segmentation"]
+                row["segmentation"] = {"size": code["size"], "counts": code["counts"].decode("ascii")}
+            rows.append(row)
+    write_json(path, rows)
+
+
+def label_picture(label: NDArray[np.integer]) -> Image.Image:
+    """(H, W) classes from 0 on, 255 for none -> a picture of these very numbers, with a palette to be looked at."""
+    picture = Image.fromarray(np.asarray(label, np.uint8)).convert("P")
+    picture.putpalette(palette().tobytes())
+    return picture
+
+
+class LabelMaps:
+    """Writes each predicted map of classes as a PNG file while a set is evaluated; each process its own.
+
+    Args:
+        folder: Where; the files are named after the pictures.
+        names: Of the pictures, by their place.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], names: Sequence[str]) -> None:
+        self.folder = Path(folder)
+        paths = [
+            PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/"))) for name in names
+        ]
+        stems = Counter(path.with_suffix("") for path in paths)
+        self.paths = [path.with_suffix("") if stems[path.with_suffix("")] == 1 else path for path in paths]
+
+    def update(self, prediction: Sequence[Any], batch: dict[str, Any]) -> None:
+        """Write the maps (H, W) of a batch; those whose ``mask`` is False are left out."""
+        for label, index, counts in zip(prediction, batch["index"].tolist(), batch["mask"].tolist(), strict=True):
+            if counts:
+                with atomic_path(self.folder / f"{self.paths[index]}.png") as temporary:
+                    label_picture(label.cpu().numpy()).save(temporary, "PNG", optimize=True)

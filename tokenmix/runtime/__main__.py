@@ -1,0 +1,68 @@
+"""``python -m tokenmix.runtime MODEL.onnx IMAGE...``: what an exported model says about pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from tokenmix.runtime.images import ImageError
+from tokenmix.runtime.manifest import TASKS
+from tokenmix.runtime.predictor import Predictor
+from tokenmix.runtime.results import Classification, Detections, Result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answer every picture; a broken one is named, the others are still answered. Returns the exit code, 0 or 2."""
+    parser = argparse.ArgumentParser(prog="tokenmix.runtime", description=__doc__)
+    add = parser.add_argument
+    add("model", help="an ONNX file that tokenmix export wrote")
+    add("images", nargs="+", metavar="IMAGE", help="picture files")
+    add("--task", choices=TASKS, help="refuse a model for anything else")
+    add("--top", type=int, default=5, metavar="K", help="how many classes to show (default: %(default)s)")
+    add("--score", type=float, default=0.3, metavar="S", help="show objects above this score (default: %(default)s)")
+    add("--json", action="store_true", help="print the answers as JSON, all objects included")
+    args = parser.parse_args(argv)
+    failed = False
+
+    def fail(error: Exception) -> None:
+        nonlocal failed
+        failed = True
+        print(f"tokenmix.runtime: error: {error}", file=sys.stderr)
+
+    answers = []
+    try:
+        if args.top < 1:
+            raise ValueError(f"--top must be 1 or more, got {args.top}")
+        predict = Predictor(args.model, task=args.task)
+        for path in args.images:
+            try:
+                answer = predict(path)
+            except ImageError as error:
+                fail(error)
+                continue
+            if args.json:
+                more = answer.as_dict(args.top) if isinstance(answer, Classification) else answer.as_dict()
+                answers.append({"image": path, **more})
+            else:
+                print("\n".join([path, *(f"  {line}" for line in _lines(answer, args.top, args.score))]))
+    except (ValueError, OSError, ImportError) as error:
+        fail(error)
+    if args.json and answers:
+        print(json.dumps(answers, indent=1))
+    return 2 if failed else 0
+
+
+def _lines(answer: Result, top: int, score: float) -> list[str]:
+    if isinstance(answer, Detections):
+        shown = answer.above(score)
+        rows = zip(shown.scores.tolist(), shown.boxes.tolist(), shown.names, strict=True)
+        found = [f"{100 * s:5.1f} %  ({', '.join(f'{value:.0f}' for value in box)})  {name}" for s, box, name in rows]
+        return found or [f"nothing above a score of {score:g}"]
+    shares = answer.top(top) if isinstance(answer, Classification) else list(answer.shares().items())
+    return [f"{100 * share:5.1f} %  {name}" for name, share in shares]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
