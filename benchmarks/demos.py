@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -36,10 +37,18 @@ def measure(demo: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "cpu_seconds": round(spent, 1),
         "training_seconds": round(outcome["seconds"], 1),
-        **{name: outcome[name] for name in ("images", "metrics", "classes")},
+        "images": outcome["images"],
+        "metrics": _plain(outcome["metrics"]),
+        "classes": [_plain(row) for row in outcome["classes"]],
         "machine": describe(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _plain(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The names, and the single numbers that exist."""
+    kept = {name: value for name, value in numbers.items() if isinstance(value, str | float)}
+    return {name: value for name, value in kept.items() if isinstance(value, str) or math.isfinite(value)}
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import tokenmix
 from tokenmix.cli import main
+from tokenmix.cli.judging import numbers_line
 from tokenmix.data import load_data
 from tokenmix.data.dense import scenes
 from tokenmix.data.transforms import normalise
@@ -36,9 +38,9 @@ def test_a_demo_trains_judges_and_tells(few, name, tmp_path, capsys) -> None:
     assert told["images"] == 5
     assert main(words) == 0  # it is finished, and says the same again
     lines = capsys.readouterr().out.splitlines()
-    shown = ", ".join(f"{key} {'-' if value is None else f'{value:.1f}'}" for key, value in told["metrics"].items())
+    shown = numbers_line({key: math.nan if value is None else value for key, value in told["metrics"].items()})
     assert lines[-3:] == [
-        f"5 test pictures, percent: {shown}",
+        f"5 test pictures: {shown}",
         f"weights: {tmp_path / 'best.safetensors'}",
         f"report: {tmp_path / 'report.html'}",
     ]

@@ -8,10 +8,9 @@ continues an interrupted demo. `tokenmix train scenes_detect` and `scenes_segmen
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
-from tokenmix.cli.output import print_json, table
+from tokenmix.cli.judging import class_table, numbers_line
+from tokenmix.cli.output import print_json
 from tokenmix.train.demo import DEMOS, train_demo
 
 
@@ -44,13 +43,6 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(outcome)
         return
-    rows = [_cells(row) for row in outcome["classes"]]
-    print(f"\n{table(list(outcome['classes'][0]), rows)}\n")
-    numbers = zip(outcome["metrics"], _cells(outcome["metrics"]), strict=True)
-    print(f"{outcome['images']} test pictures, percent: {', '.join(' '.join(pair) for pair in numbers)}")
+    print(f"\n{class_table(outcome['classes'])}\n")
+    print(f"{outcome['images']} test pictures: {numbers_line(outcome['metrics'])}")
     print(f"weights: {outcome['weights']}\nreport: {outcome['report']}")
-
-
-def _cells(numbers: Mapping[str, Any]) -> list[str]:
-    """A row of a table; a number that does not exist is a dash."""
-    return [value if isinstance(value, str) else "-" if value is None else f"{value:.1f}" for value in numbers.values()]

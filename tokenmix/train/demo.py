@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tokenmix.checkpoints import open_model
-from tokenmix.data import DenseAugment, DenseLoader, DenseSet, load_data
-from tokenmix.evaluate import evaluate
+from tokenmix.data import load_data
+from tokenmix.evaluate import judge
 from tokenmix.names import unknown
 from tokenmix.recipes import make_recipe
-from tokenmix.tasks import TASKS
 from tokenmix.train.loop import fit
 
 DEMOS = {"detect": "scenes_detect", "segment": "scenes_segment"}  # and their recipes
@@ -44,8 +42,8 @@ def train_demo(
         progress: Show how far it is.
 
     Returns:
-        ``images``, how many test pictures there are; ``metrics`` of the task, and ``classes``, a row each, in percent,
-        None where there is no such number; ``seconds`` of the training; ``weights`` and ``report``, files.
+        ``images``, how many test pictures there are; ``metrics`` and ``classes``, what they say as `Judgement` has it;
+        ``seconds`` of the training; ``weights`` and ``report``, files.
 
     Raises:
         ValueError: There is no such demo or mixer, or a package of the extra ``demo`` is missing.
@@ -56,39 +54,14 @@ def train_demo(
     recipe = make_recipe(DEMOS[name], [f"{key}={value}" for key, value in wishes.items() if value is not None])
     data = load_data(recipe.data, task=recipe.task, log=log)
     result = fit(recipe, data, out, workers=workers, log=log, progress=progress, fresh=fresh)
-    assert isinstance(data.test, DenseSet)
-    metrics, rows = _judge(result.best_weights, data.test, recipe.batch_size, workers)
+    judged = judge(
+        open_model(result.best_weights), data.test, data.classes, batch_size=recipe.batch_size, workers=workers
+    )
     return {
         "images": len(data.test),
-        "metrics": metrics,
-        "classes": [{"class": name, **row} for name, row in zip(data.classes, rows, strict=True)],
+        "metrics": judged.numbers,
+        "classes": judged.by_class,
         "seconds": result.seconds,
         "weights": str(result.best_weights),
         "report": str(Path(out) / "report.html"),
     }
-
-
-def _judge(weights: Path, pictures: DenseSet, batch_size: int, workers: int) -> tuple[dict[str, Any], list[Any]]:
-    """What a file of weights reaches: all classes together, and each."""
-    opened = open_model(weights)
-    assert opened.classes is not None
-    loader = DenseLoader(
-        pictures,
-        batch_size=batch_size,
-        image_size=opened.image_size,
-        mean=opened.mean,
-        std=opened.std,
-        train=False,
-        augment=DenseAugment(stretch=opened.crop_mode == "squash"),
-        workers=workers,
-    )
-    task = TASKS[opened.task](opened.model, num_classes=len(opened.classes), **opened.task_args)
-    metric: Any = task.metric()
-    metrics = evaluate(task, loader, witnesses=(metric,))
-    return _numbers(metrics), [_numbers(row) for row in metric.by_class()]
-
-
-def _numbers(found: dict[str, Any]) -> dict[str, Any]:
-    """The single numbers, as JSON has them."""
-    single = {name: value for name, value in found.items() if isinstance(value, float)}
-    return {name: value if math.isfinite(value) else None for name, value in single.items()}
