@@ -47,7 +47,8 @@ def opened_dense(head: str, backbone: str, size: tuple[int, int], *, narrow: boo
     """A dense model with three classes."""
     info = HEADS[head]
     model = dense(head, backbone, narrow=narrow, **options).float()
-    if head == "retinanet":  # or its scores were all 1, and their order were chance
-        model.head.classification_head.cls_logits.weight.data *= 0.01
+    for name, module in model.named_modules():  # or random logits were so large that rounding decided about their order
+        if name.endswith(("cls_logits", "mask_fcn_logits")):
+            module.weight.data *= 0.01
     kind = {"task": info.task, "head": head, "crop_mode": info.crop_mode, "interpolation": "bilinear", "crop_pct": 1.0}
     return opened(model, size, name=backbone, **kind)
