@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from tests.export_cases import conv_net, opened, small_net
+from tests.export_cases import MEAN, STD, conv_net, opened, small_net
+from tokenmix.checkpoints import open_model, weights_bytes
+from tokenmix.cli import main
+from tokenmix.data import open_image, preprocess
 from tokenmix.export import export
 from tokenmix.export.extras import matching
 from tokenmix.export.onnx import ExportError
@@ -179,7 +184,7 @@ def test_int8_onnx_keeps_its_promise(float_file: tuple[Path, Tensor], tmp_path: 
         operators[name] for name in ("Conv", "MatMul", "Gemm")
     )
     assert operators["DequantizeLinear"] >= 2 * facts["quantized_parts"] > 0
-    assert facts["bytes"][1] < 0.6 * facts["bytes"][0]
+    assert facts["bytes_before_after"][1] < 0.6 * facts["bytes_before_after"][0]
 
 
 def test_stricter_target_keeps_more_in_float(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:
@@ -188,15 +193,43 @@ def test_stricter_target_keeps_more_in_float(float_file: tuple[Path, Tensor], tm
     assert parts[0] < parts[1]
 
 
-def test_accuracy_before_and_after(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:
+def test_a_file_agrees_with_itself(float_file: tuple[Path, Tensor]) -> None:
     path, images = float_file
-    quantize_onnx(path, tmp_path / "int8.onnx", [images])
-    files = path.read_bytes(), (tmp_path / "int8.onnx").read_bytes()
-    arrays = [image[None].numpy() for image in images]
-    labels = compare_onnx(files[0], files[0], arrays)
-    assert labels["top1_agreement"] == 100.0
-    facts = compare_onnx(*files, arrays, labels=[0] * len(arrays))
-    assert len(facts["top1"]) == 2
+    facts = compare_onnx(path.read_bytes(), path.read_bytes(), [image[None].numpy() for image in images])
+    assert facts["top1_agreement"] == 100.0
+    assert facts["bytes_before_after"] == [path.stat().st_size] * 2
+
+
+def test_int8_report_of_accuracy_size_and_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command, on pictures in folders named after the classes: how many are right, before and after."""
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 215)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(level - 30, level + 30, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    model = small_net("aff")
+    info = {"model": "mixernet_pico", "task": "classification", "classes": ["dark", "light"], "image_size": (32, 32)}
+    args = {"mixers": "aff", "depths": (1, 1), "dims": (16, 24), "stem_stride": 2}
+    model.reset_classifier(2)
+    content = weights_bytes(model.state_dict(), {**info, "model_args": args, "mean": MEAN, "std": STD})
+    (tmp_path / "net.safetensors").write_bytes(content)
+    photos = str(tmp_path / "photos")
+    command = ["export", str(tmp_path / "net.safetensors"), "--out", str(tmp_path / "small"), "--precision", "int8"]
+    assert main([*command, "--calibration", photos, "--images", photos]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"top-1 [\d.]+ % in PyTorch and [\d.]+ % here", said)
+    assert re.search(r"int8: \d+ layers, \d+ stay in float, .* [\d.]+ to [\d.]+ MB, [\d.]+ to [\d.]+ ms", said)
+    file = json.loads((tmp_path / "small.json").read_text())["files"]["onnx"]
+    assert file["bytes"] == (tmp_path / "small.onnx").stat().st_size
+    opened = open_model(tmp_path / "net.safetensors")
+    right = 0
+    for truth, name in enumerate(opened.classes):
+        for path in (tmp_path / "photos" / name).iterdir():
+            image = preprocess(open_image(path), opened.image_size, **opened.preparation)
+            with torch.no_grad():
+                right += int(opened.model(image[None]).argmax() == truth)
+    assert file["errors"]["top1"][0] == 100 * right / 8
 
 
 def test_int8_without_images_is_an_error(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:

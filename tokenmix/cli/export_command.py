@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--precision", default="fp32", metavar="P", help=f"{', '.join(PRECISIONS)} (default: %(default)s)")
     add("--inside", nargs="+", default=[], metavar="PART", help=f"what the file does itself: {', '.join(PARTS)}")
-    add("--images", nargs="+", metavar="IMAGE", help="pictures to verify with (default: bundled photographs)")
+    add(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="pictures, or a folder, to verify with (default: bundled photographs)",
+    )
     add("--calibration", metavar="DIR", help="pictures to choose the ranges of int8 with")
     add("--tolerance", type=float, metavar="X", help="largest relative error (default: by precision)")
     add("--json", action="store_true", help="print the manifest as JSON")
@@ -66,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
         file = manifest["files"][name]
         print(f"{file['file']}: {manifest['model']}, {file['bytes'] / 1e6:.2f} MB, input {told(file['input_shape'])}")
         print(f"  {errors(file['errors'])}")
+        if "quantized_parts" in file:
+            print(f"  {eight_bits(file)}")
 
 
 def words(given: list[str]) -> list[str]:
@@ -100,7 +107,19 @@ def errors(found: dict[str, Any]) -> str:
         for key, value in found.items()
         if key.endswith("_agreement")
     )
+    if "top1" in found:
+        agreement += ", top-1 {:.1f} % in PyTorch and {:.1f} % here".format(*found["top1"])
     return (
         f"verified on {found['images']} {found['source']}: largest difference {found['max_error']:.1e}, relative "
         f"{found['relative_error']:.1e}{agreement}"
     )
+
+
+def eight_bits(file: dict[str, Any]) -> str:
+    """What became of an int8 file's layers, size and speed, for people."""
+    layers = f"int8: {file['quantized_parts']} layers, {file['float_parts']} stay in float"
+    told = f"{layers}, {file['signal_to_noise_db']:.1f} dB of signal to noise"
+    if "latency_ms" not in file:
+        return told
+    (large, small), (before, after) = file["bytes_before_after"], file["latency_ms"]
+    return f"{told}; {large / 1e6:.2f} to {small / 1e6:.2f} MB, {before:.1f} to {after:.1f} ms per image (one thread)"

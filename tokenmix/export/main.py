@@ -18,7 +18,7 @@ from tokenmix.export.formats import FORMATS, PRECISIONS, Format
 from tokenmix.export.intermediate import first_difference
 from tokenmix.export.manifest import add_file, describe
 from tokenmix.export.onnx import ExportError
-from tokenmix.export.pictures import inputs
+from tokenmix.export.pictures import inputs, labels_of
 from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
 from tokenmix.export.verify import TOLERANCES, VerificationError, check, compare
 from tokenmix.export.wrap import check_inside, wrap
@@ -61,7 +61,8 @@ def export(
         inside: What the file does itself: ``"resize"`` (pictures of any size) and ``"normalize"``, both for values
             of 0..255; ``"softmax"``, ``"argmax"`` or ``"nms"`` (boxes, decoded and suppressed).
         images: To verify with: files, a folder, or inputs (N, 3, H, W) ready for the file; default: photographs that
-            scikit-image or scikit-learn bring along, else noise.
+            scikit-image or scikit-learn bring along, else noise. For a classifier's pictures in folders named after
+            its classes the manifest has the accuracy in PyTorch and in the file too.
         calibration: To choose the ranges of int8 with, likewise; needed for it.
         tolerance: Largest relative error to accept; default: `TOLERANCES` of the precision.
 
@@ -97,6 +98,7 @@ def export(
 
     size = height_width(opened.image_size if image_size is None else image_size)
     examples, what = inputs(images, opened, size, parts)
+    labels = labels_of(images, opened.classes) if opened.task == "classification" else None
     ranges = inputs(calibration, opened, size, parts)[0] if calibration is not None else examples
     with evaluation_mode(opened.model):
         whole, names = wrap(opened, size, parts)
@@ -113,7 +115,7 @@ def export(
         outputs = _outputs(prepared.model, prepared.sample)
         batches = _batches(examples, prepared)
         with evaluation_mode(whole):
-            expected = [_outputs(whole, batch) for batch in batches]
+            expected = [_outputs(whole, batch) for batch, _ in batches]
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"{prepared.name} cannot take images of {size[0]} x {size[1]} pixels: {error}") from error
     manifest = describe(opened, prepared, outputs, size, parts) | {"precision": precision}
@@ -129,7 +131,7 @@ def export(
                 facts = kind.write(prepared, path, precision, ranges)
                 if kind.embed is not None:
                     kind.embed(path, manifest)
-                numbers = _verify(kind, path, target, prepared, batches, expected, limit)
+                numbers = _verify(kind, path, target, prepared, batches, expected, limit, labels)
                 facts["errors"] = {"images": len(examples), "source": what, **numbers}
             except ValueError as error:
                 failures.append(error)
@@ -182,17 +184,24 @@ def _sample(size: tuple[int, int], chans: int, dynamic_batch: bool, whole_pictur
     return torch.randn(2 if dynamic_batch else 1, chans, height, width, generator=generator)
 
 
-def _batches(examples: Sequence[Tensor], prepared: Prepared) -> list[Tensor]:
-    """All inputs that are run: each picture, in batches of one size where a file takes batches; one of another size."""
-    batches = list(examples)
+_Batches = list[tuple[Tensor, list[int]]]
+
+
+def _batches(examples: Sequence[Tensor], prepared: Prepared) -> _Batches:
+    """All inputs that are run, each with the numbers of its pictures.
+
+    Each picture, in batches of one size where a file takes batches; and one of another size.
+    """
+    batches: _Batches = [(one, [i]) for i, one in enumerate(examples)]
     if prepared.dynamic_batch:
-        sizes: dict[torch.Size, list[Tensor]] = {}
-        for one in examples:
-            sizes.setdefault(one.shape, []).append(one)
-        batches = [examples[0], *(torch.cat(group) for group in sizes.values())]
+        sizes: dict[torch.Size, list[int]] = {}
+        for i, one in enumerate(examples):
+            sizes.setdefault(one.shape, []).append(i)
+        groups = [(torch.cat([examples[i] for i in group]), group) for group in sizes.values()]
+        batches = [(examples[0], []), *groups]
     if prepared.dynamic_size:
         height, width = examples[0].shape[2:]
-        batches.append(examples[0][:, :, : height - height // 4, : width - width // 3])
+        batches.append((examples[0][:, :, : height - height // 4, : width - width // 3], []))
     return batches
 
 
@@ -208,22 +217,31 @@ def _verify(
     path: Path,
     target: Path,
     prepared: Prepared,
-    batches: Sequence[Tensor],
+    batches: _Batches,
     expected: Sequence[Sequence[Tensor]],
     tolerance: float,
+    labels: Sequence[int] | None,
 ) -> dict[str, Any]:
     """What is found when the file is loaded back."""
     if kind.run is None:
         assert kind.inspect is not None
         return {"verified": False, **kind.inspect(path, prepared)}
-    found = [kind.run(path, batch) for batch in batches]
-    numbers = compare(prepared.output_names, found, expected)
+    found = [kind.run(path, batch) for batch, _ in batches]
+    numbers: dict[str, Any] = {**compare(prepared.output_names, found, expected)}
+    if labels is not None:
+        truth = torch.tensor([labels[i] for _, numbered in batches for i in numbered])
+        both = [[output[0] for output in expected], [torch.from_numpy(output[0]) for output in found]]
+        answers = [
+            torch.cat([output[: len(numbered)].argmax(1) for output, (_, numbered) in zip(one, batches, strict=True)])
+            for one in both
+        ]
+        numbers["top1"] = [100.0 * float((one == truth).double().mean()) for one in answers]
     try:
         check(numbers, tolerance=tolerance, name=str(target))
     except VerificationError as error:
         if kind.name != "onnx":
             raise
-        layer = first_difference(path, prepared, batches[0], tolerance)
+        layer = first_difference(path, prepared, batches[0][0], tolerance)
         where = f"the first layer that differs is {layer}" if layer else "no single layer of it stands out"
         raise VerificationError(f"{error}; {where}") from error
     return {"verified": True, **numbers}

@@ -36,13 +36,13 @@ def bundled_pictures() -> list[Image.Image]:
 
 
 def pictures_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The picture files in a folder and below it, at most 128 of them, evenly taken; or the files as they are.
+    """The picture files in a folder and below it, at most 128 of them, evenly taken; files in a list as they are.
 
     Raises:
         ValueError: There are none.
     """
     if not isinstance(source, str | os.PathLike):
-        return [Path(path) for path in source]
+        return [file for path in source for file in (pictures_of(path) if os.path.isdir(path) else [Path(path)])]
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of pictures")
@@ -61,6 +61,16 @@ def prepared_picture(image: Image.Image, opened: Opened, size: tuple[int, int], 
         image = resize_and_crop(image, size, **kind)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     return pixels.float() if "normalize" in inside else normalise(pixels, opened.mean, opened.std)
+
+
+def labels_of(
+    source: Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None, classes: Sequence[str] | None
+) -> list[int] | None:
+    """The classes of picture files that lie in folders named after them; None where one does not, or for no files."""
+    if source is None or isinstance(source, Tensor) or not classes:
+        return None
+    names = [path.resolve().parent.name for path in pictures_of(source)]
+    return [list(classes).index(name) for name in names] if set(names) <= set(classes) else None
 
 
 def inputs(
