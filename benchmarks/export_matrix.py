@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))  # for the tests' models
 
 from tokenmix.bench.machine import describe  # noqa: E402
 from tokenmix.files import write_json  # noqa: E402
-from tokenmix.heads import HEADS  # noqa: E402
+from tokenmix.heads import HEADS, Raw  # noqa: E402
 from tokenmix.mixers import MIXERS  # noqa: E402
 
 FORMATS = ("onnx", "openvino", "executorch", "coreml", "torch")
@@ -58,13 +58,15 @@ def build(model: str, head: str | None) -> Any:
     from tests.scramble import scramble, settle
     from tokenmix.export.pictures import inputs
 
-    if head:
-        return opened_dense(head, model, DENSE_SIZE, narrow=False)
     name, _, mixer = model.rstrip("]").partition("[")
-    made = scramble(timm.create_model(name, **({"mixers": mixer} if mixer else {}))).eval()
-    whole = opened(made, tuple(made.pretrained_cfg["input_size"][1:]), name=name)
+    if head:
+        whole = opened_dense(head, name, DENSE_SIZE, narrow=False)
+        shown: Any = Raw(whole.model)
+    else:
+        shown = scramble(timm.create_model(name, **({"mixers": mixer} if mixer else {}))).eval()
+        whole = opened(shown, tuple(shown.pretrained_cfg["input_size"][1:]), name=name)
     # At the pictures that it is verified with: products of activations would overflow at others.
-    settle(made, torch.cat(inputs(None, whole, whole.image_size, ())[0]))
+    settle(shown, torch.cat(inputs(None, whole, whole.image_size, ())[0]))
     return whole
 
 
