@@ -89,11 +89,12 @@ def test_a_run_keeps_its_models_mode_to_the_end(tmp_path, photos, monkeypatch, c
 
     seen: list[torch.Tensor] = []
     import tokenmix.cli.eval_command as command
+    import tokenmix.evaluate as room
 
     monkeypatch.setattr(command, "load_data", lambda *_, **__: photos)
-    inner = command.evaluate
+    inner = room.evaluate
     monkeypatch.setattr(
-        command, "evaluate", lambda task, loader, *rest: (seen.extend(loader.batches(0)), inner(task, loader, *rest))[1]
+        room, "evaluate", lambda task, loader, *rest: (seen.extend(loader.batches(0)), inner(task, loader, *rest))[1]
     )
     assert main(["eval", str(tmp_path / "run"), "--data", "photos", "--json"]) == 0
     assert torch.equal(seen[0]["image"][0], whole)

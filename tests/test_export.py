@@ -264,7 +264,9 @@ def test_half_precision_leaves_large_values_in_float32(tmp_path):
     assert facts["errors"]["relative_error"] < 1e-2
 
 
-@pytest.mark.parametrize("mixer", ["aff", *(pytest.param(name, marks=pytest.mark.slow) for name in MIXERS)])
+@pytest.mark.parametrize(
+    "mixer", [pytest.param(name, marks=[] if name == "aff" else pytest.mark.slow) for name in MIXERS]
+)
 def test_dynamic_sizes_without_fourier_operators(mixer, tmp_path):
     model = small_net(mixer)
     manifest = export(opened(model, (32, 32)), out=tmp_path / "m", dynamic_size=True, tolerance=1e-5)

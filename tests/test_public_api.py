@@ -62,9 +62,14 @@ def test_import_loads_nothing_until_it_is_used() -> None:
     [
         "import timm, tokenmix",
         "import tokenmix, timm",
-        "import tokenmix; from timm.models import list_models; import timm",
-        "import importlib.util, tokenmix; assert importlib.util.find_spec('timm'); import timm",
-        "import tokenmix.backbones, timm",
+        *(
+            pytest.param(imports, marks=pytest.mark.slow)
+            for imports in (
+                "import tokenmix; from timm.models import list_models; import timm",
+                "import importlib.util, tokenmix; assert importlib.util.find_spec('timm'); import timm",
+                "import tokenmix.backbones, timm",
+            )
+        ),
     ],
 )
 def test_import_registers_the_models(imports: str) -> None:

@@ -81,7 +81,8 @@ class Resize(nn.Module):
             )
         rows = self._weights(x, -2, height, tall, self.image_size[0])
         columns = self._weights(x, -1, width, wide, self.image_size[1])
-        return rows @ x @ columns.t()
+        # Along the rows first, and cubic overshoot cut off after each pass, as Pillow does.
+        return (rows @ (x @ columns.t()).clamp(0, 255)).clamp(0, 255)
 
     def _weights(self, x: Tensor, axis: int, before: Tensor, resized: Tensor, kept: int) -> Tensor:
         """``(kept, size before)``: the weight of each pixel in each pixel of the crop from the resized side."""
