@@ -1,0 +1,182 @@
+"""Our forms against the papers': ``python benchmarks/speed.py [--models ...] [--seconds 20]``.
+
+The same weights and images in both forms of `reference_forms`, interleaved in one process, one thread, float32:
+every mixer at its paper's sizes, whole models in inference (PyTorch eager, batch 1 and 8), through ONNX Runtime (our
+exported file against the papers' form exported as it stands), and a training step with the bytes it keeps for the
+backward pass. Ratios above 1 mean that ours is faster or smaller. Writes ``results/speed-cpu.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for the reference forms
+
+import tokenmix  # noqa: E402
+from benchmarks.reference_forms import reference_form  # noqa: E402
+from tokenmix.bench.machine import describe  # noqa: E402
+from tokenmix.bench.speed import interleave  # noqa: E402
+from tokenmix.checkpoints import convert  # noqa: E402
+from tokenmix.export import export  # noqa: E402
+from tokenmix.export.onnx_file import onnx_session  # noqa: E402
+from tokenmix.files import write_json  # noqa: E402
+from tokenmix.layers import fused  # noqa: E402
+from tokenmix.mixers import make_mixer  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "speed-cpu.json"
+MODELS = ("affnet_et", "affnet_s", "casvit_xs", "casvit_s", "ffnet_1")
+# Side of the map and channels of each paper's stages that hold the mixer, of a small variant.
+MIXERS = {
+    "aff": ((32, 128), (16, 256), (8, 320)),
+    "additive": ((56, 48), (28, 64), (14, 128), (7, 256)),
+    "ffnified": ((64, 80), (32, 160), (16, 320), (8, 640)),
+}
+
+
+def ratio(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, Any]:
+    """Medians of both in milliseconds with their intervals, and how many times faster ours is."""
+    timings = interleave(calls, max_seconds=seconds)
+    row = {
+        name: {"median_ms": round(t.median_ms, 3), "interval_ms": [round(t.low_ms, 3), round(t.high_ms, 3)]}
+        for name, t in timings.items()
+    }
+    return {**row, "ratio": round(timings["reference"].median_ms / timings["ours"].median_ms, 2)}
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, as a share of the largest value."""
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@torch.inference_mode()
+def mixers(seconds: float) -> list[dict[str, Any]]:
+    """Each mixer alone, as it lies in a network of ours: in channels_last memory."""
+    rows = []
+    for name, sizes in MIXERS.items():
+        for side, dim in sizes:
+            mixer = make_mixer(name, dim).eval()
+            reference, ours = reference_form(mixer), fused(mixer).to(memory_format=torch.channels_last)
+            for batch in (1, 8):
+                x = torch.randn(batch, dim, side, side, generator=torch.Generator().manual_seed(0))
+                last = x.contiguous(memory_format=torch.channels_last)
+                calls = {"reference": lambda f=reference, x=x: f(x), "ours": lambda f=ours, x=last: f(x)}
+                row = {"mixer": name, "side_px": side, "channels": dim, "batch": batch, **ratio(calls, seconds)}
+                rows.append({**row, "difference": difference(ours(last), reference(x))})
+                print(name, side, dim, batch, row["ratio"], flush=True)
+    return rows
+
+
+def inference(name: str, seconds: float) -> list[dict[str, Any]]:
+    """A whole model in PyTorch and in ONNX Runtime."""
+    model = timm.create_model(name).eval()
+    reference, ours = reference_form(model), tokenmix.reparameterize(model)
+    size = model.pretrained_cfg["input_size"]
+    rows = []
+    with torch.inference_mode():
+        for batch in (1, 8):
+            x = torch.randn(batch, *size, generator=torch.Generator().manual_seed(0))
+            calls = {"reference": lambda x=x: reference(x), "ours": lambda x=x: ours(x)}
+            row = {"model": name, "runtime": "pytorch", "batch": batch, **ratio(calls, seconds)}
+            rows.append({**row, "difference": difference(ours(x), reference(x))})
+            print(name, "pytorch", batch, row["ratio"], flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        stem = Path(folder) / "ours"
+        safe = Path(folder) / "weights.safetensors"
+        convert(model.state_dict(), safe)
+        export(safe, ["onnx"], stem, dynamic_batch=False)
+        x = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+        theirs = Path(folder) / "reference.onnx"
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+            warnings.simplefilter("ignore")
+            try:
+                torch.onnx.export(reference, (x,), theirs, dynamo=True, opset_version=20, verbose=False)
+            except Exception as error:  # whatever the exporter raises is the result
+                rows.append({"model": name, "runtime": "onnxruntime", "batch": 1, "reason": str(error).splitlines()[0]})
+                return rows
+        feeds = x.numpy()
+        sessions = {"reference": onnx_session(theirs, 1), "ours": onnx_session(f"{stem}.onnx", 1)}
+        calls = {
+            key: lambda s=session: s.run(None, {s.get_inputs()[0].name: feeds}) for key, session in sessions.items()
+        }
+        row = {"model": name, "runtime": "onnxruntime", "batch": 1, **ratio(calls, seconds)}
+        answers = [torch.from_numpy(call()[0]) for call in calls.values()]
+        rows.append({**row, "difference": difference(answers[1], answers[0])})
+        print(name, "onnxruntime", 1, row["ratio"], flush=True)
+    return rows
+
+
+def kept_bytes(model: nn.Module, x: Tensor) -> int:
+    """Bytes that a forward pass keeps for the backward pass, the parameters left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(x)  # alive until all are counted
+    del output
+    return sum(kept.values())
+
+
+def training(name: str, seconds: float, batch: int = 8) -> dict[str, Any]:
+    """A step: forward, backward, AdamW; ours in channels_last memory, as the recipe key of that name has it."""
+    model = timm.create_model(name, num_classes=10)
+    forms = {"reference": reference_form(model), "ours": model.to(memory_format=torch.channels_last)}
+    x = torch.randn(batch, *model.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
+    inputs = {"reference": x, "ours": x.contiguous(memory_format=torch.channels_last)}
+    labels = torch.arange(batch) % 10
+    calls, kept = {}, {}
+    for key, form in forms.items():
+        form.train()
+        optimizer = torch.optim.AdamW(form.parameters())
+
+        def step(form=form, optimizer=optimizer, x=inputs[key]) -> None:
+            output = form(x)
+            nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        calls[key] = step
+        kept[key] = kept_bytes(form, inputs[key])
+    row = {"model": name, "batch": batch, **ratio(calls, seconds)}
+    row["kept_mb"] = {key: round(value / 1e6, 1) for key, value in kept.items()}
+    row["kept_share"] = round(kept["ours"] / kept["reference"], 3)
+    print(name, "training", row["ratio"], "kept", row["kept_share"], flush=True)
+    return row
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--seconds", type=float, default=12.0, help="per comparison of models; mixers get a fourth")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {"machine": describe(), "threads": 1, "mixers": mixers(args.seconds / 4)}
+    for part in ("inference", "training"):
+        results[part] = []
+    for name in args.models:
+        results["inference"] += inference(name, args.seconds)
+        results["training"].append(training(name, args.seconds))
+        write_json(args.out, results)
+
+
+if __name__ == "__main__":
+    main()
