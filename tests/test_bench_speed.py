@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tokenmix.bench import interleave, latency, speed
+from tokenmix.bench import interleave, latency, rounds, speed
 
 
 class Clock:
@@ -72,7 +72,7 @@ def test_interleave_repeats_short_calls_and_keeps_to_its_time():
     assert clock.now == pytest.approx(10.0)
     assert timings["long"].rounds == 7  # after three calls of warm-up
     slow = Clock()
-    assert interleave({"slow": slow.call("slow", 9.0)}, max_seconds=1.0, clock=slow)["slow"].rounds == speed.MIN_ROUNDS
+    assert interleave({"slow": slow.call("slow", 9.0)}, max_seconds=1.0, clock=slow)["slow"].rounds == rounds.MIN_ROUNDS
 
 
 def test_interleave_warms_up_until_steady():
@@ -150,7 +150,7 @@ def test_compile_is_left_out_with_a_reason(monkeypatch):
 
 
 def test_every_compiled_model_has_its_own_code():
-    first, second = speed._own_code(nn.Identity()), speed._own_code(nn.Flatten())
+    first, second = speed.own_code(nn.Identity()), speed.own_code(nn.Flatten())
     assert first.__code__ is not second.__code__
     x = torch.randn(2, 3, 4)
     assert torch.equal(first(x), x)
