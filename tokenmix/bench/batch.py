@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenmix.bench.memory import resident_peak, start_peak
 
 GAIN = 0.03
-"""Share by which twice the batch must speed a model up to be worth it."""
+"""Share by which a larger batch must speed a model up to be worth it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def best_batch(
     memory: Callable[[Callable[[], float]], tuple[float, float]] | None = None,
     free: Callable[[], float] | None = None,
 ) -> BestBatch:
-    """Double the batch until the images per second no longer grow, or the next one might not fit into memory.
+    """Double the batch until two sizes running bring no more images per second, or the next might not fit into memory.
 
     Args:
         rate: ``(batch) -> images per second``; a ``RuntimeError`` of torch's that says "out of memory" ends the search.
@@ -46,7 +46,7 @@ def best_batch(
     """
     memory, free = memory or _resident, free or available_memory
     tried: dict[int, float] = {}
-    size, ended = 1, "largest"
+    size, found, best, idle, ended = 1, 1, 0.0, 0, "largest"
     while size <= largest:
         try:
             tried[size], taken = memory(functools.partial(rate, size))
@@ -55,15 +55,18 @@ def best_batch(
                 raise
             ended = "memory"
             break
-        best = max(tried[one] for one in tried if one != size) if len(tried) > 1 else 0.0
-        if tried[size] < (1 + GAIN) * best:
+        if tried[size] >= (1 + GAIN) * best:
+            best, found, idle = tried[size], size, 0
+        else:
+            idle += 1
+        if idle == 2:
             ended = "no faster"
             break
         if 2 * taken > free() / 2:
             ended = "memory"
             break
         size *= 2
-    return BestBatch(max(tried, key=tried.__getitem__), tried, ended)
+    return BestBatch(found, tried, ended)
 
 
 def available_memory() -> float:

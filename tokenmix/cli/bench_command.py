@@ -10,8 +10,10 @@ import argparse
 import sys
 from typing import Any
 
+import torch
+
 from tokenmix.bench.main import BATCHES, MIXERS, SIDES, SIZES, bench_growth, bench_inference, bench_training
-from tokenmix.bench.runtimes import RUNTIMES
+from tokenmix.bench.runtimes import RUNTIMES, missing
 from tokenmix.cli.bench_tables import growth_tables, layer_tables, notes, timing_tables
 from tokenmix.cli.options import size
 from tokenmix.cli.output import print_json
@@ -144,13 +146,10 @@ def _growth(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     return bench_growth(args.models, mixers=specs, threads=threads[0], **chosen, **given)
 
 
-def _quick(device: str) -> list[str] | None:
+def _quick(device: str) -> list[str]:
     """PyTorch, and ONNX Runtime where it is installed."""
-    from torch import device as place
-
-    from tokenmix.bench.runtimes import missing
-
-    return ["pytorch", *(name for name in ("onnxruntime",) if missing(name, place(device)) is None)]
+    available = device == "cpu" and missing("onnxruntime", torch.device(device)) is None
+    return ["pytorch", "onnxruntime"] if available else ["pytorch"]
 
 
 def _numbers(option: str, words: list[str] | None, zero: str | None) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ def timing_tables(result: Mapping[str, Any]) -> list[str]:
             fact = result["models"][row["model"]]["published"]
             known = {
                 "model": row["model"],
-                "place": place(row),
+                "place": place(row, rows),
                 "batch": str(row["batch"]),
                 "median ms": f"{row['median_ms']:.3g}",
                 "95 % interval": f"{row['low_ms']:.3g}-{row['high_ms']:.3g}",

@@ -14,9 +14,9 @@ from tokenmix.report.reading import read, runtime_name
 from tokenmix.report.table import head
 
 
-def place(row: Mapping[str, Any]) -> str:
-    """A place among the models, with "=" where others share it."""
-    return f"{row['place']}{'=' if row['tied_with'] else ''}"
+def place(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A place among the rows' models, with "=" where others share it; empty where there is no other."""
+    return f"{row['place']}{'=' if row['tied_with'] else ''}" if len(rows) > 1 else ""
 
 
 def share(value: float | None) -> str:
@@ -66,8 +66,9 @@ def bench_page(result: Mapping[str, Any]) -> str:
     kinds = {"inference": "Inference speed", "training": "Training steps", "growth": "Growth with the number of tokens"}
     where, day = str(machine["cpu"] or machine["architecture"]), result["created"][:10]
     intro = (
-        f'<p class="lead">{escape(kinds[result["kind"]])} on {escape(where)}</p><p class="muted">{escape(day)}. All take '
-        "turns in random order in one process; small print: 95 % intervals of the median.</p>"
+        f'<p class="lead">{escape(kinds[result["kind"]])} on {escape(where)}</p>'
+        f'<p class="muted">{escape(day)}. All take turns in random order in one process; small print: 95 % intervals '
+        "of the median.</p>"
     )
     notes = "".join(f"<li>{escape(line)}</li>" for line in caveats(result))
     limits = [
@@ -145,7 +146,7 @@ def _times(result: Mapping[str, Any]) -> str:
         for row in sorted(rows, key=lambda row: row["median_ms"] / row["batch"]):
             interval = f"<small>{row['low_ms']:.3g}–{row['high_ms']:.3g}</small>"
             cells = [
-                (row["place"], place(row)),
+                (row["place"], place(row, rows)),
                 (row["batch"], str(row["batch"])),
                 (row["median_ms"], f"{row['median_ms']:.3g}{interval}"),
                 (row["min_ms"], f"{row['min_ms']:.3g}"),
