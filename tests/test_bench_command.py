@@ -11,7 +11,7 @@ import torch
 
 from tests.scramble import scramble
 from tokenmix.bench import main as bench
-from tokenmix.bench import runtimes, speed
+from tokenmix.bench import runtimes
 from tokenmix.bench.published import published
 from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
@@ -193,7 +193,7 @@ def test_published_accuracies_belong_to_a_size():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(speed.compile_unavailable() is not None, reason="no C++ compiler")
+@pytest.mark.skipif(runtimes.compile_unavailable() is not None, reason="no C++ compiler")
 def test_compiled_models_take_the_best_batch_of_plain_ones(tiny):
     found = bench.bench_inference(
         [str(tiny)],

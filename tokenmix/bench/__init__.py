@@ -6,7 +6,8 @@ from tokenmix.bench.cost import Cost, cost
 from tokenmix.bench.machine import describe
 from tokenmix.bench.memory import peak_memory_mb
 from tokenmix.bench.rounds import Timing, interleave
-from tokenmix.bench.speed import compile_unavailable, latency
+from tokenmix.bench.runtimes import compile_unavailable
+from tokenmix.bench.speed import latency
 
 __all__ = [
     "Cost",

@@ -18,8 +18,7 @@ from tokenmix.bench.layers import Work, count_layers, time_layers
 from tokenmix.bench.ranking import rank
 from tokenmix.bench.roofline import Roofline, measure_roofline
 from tokenmix.bench.rounds import Timing, interleave
-from tokenmix.bench.runtimes import RUNTIMES, Start, fits_threads, throughput
-from tokenmix.bench.speed import use_threads
+from tokenmix.bench.runtimes import RUNTIMES, Start, fits_threads, throughput, use_threads
 from tokenmix.bench.subjects import Subject
 from tokenmix.export.formats import FORMATS
 from tokenmix.export.main import export

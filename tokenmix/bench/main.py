@@ -18,8 +18,7 @@ from tokenmix.bench.machine import cores, describe, load_average
 from tokenmix.bench.memory import peak_memory_mb
 from tokenmix.bench.ranking import rank
 from tokenmix.bench.rounds import interleave
-from tokenmix.bench.runtimes import choose, waiting
-from tokenmix.bench.speed import use_threads
+from tokenmix.bench.runtimes import choose, use_threads, waiting
 from tokenmix.bench.subjects import Subject, open_subjects
 from tokenmix.bench.sweep import sweep_mixers, sweep_models
 from tokenmix.bench.training import training_step

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
+import shutil
+import sys
 import time
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +21,6 @@ from torch import Tensor, nn
 
 from tokenmix.bench.machine import cores
 from tokenmix.bench.rounds import OwnClock
-from tokenmix.bench.speed import compile_unavailable, own_code
 from tokenmix.export.executorch import load_executorch
 from tokenmix.export.formats import FORMATS
 from tokenmix.export.onnx_file import onnx_session
@@ -207,3 +211,39 @@ def throughput(call: Call, batch: int, clock: Callable[[], float] = time.perf_co
         call()
         times.append(clock() - start)
     return batch / min(times)
+
+
+def compile_unavailable() -> str | None:
+    """Why `torch.compile` cannot run on the CPU here, or None if it can."""
+    if sys.platform == "win32":
+        found = shutil.which("cl")
+    else:
+        found = next(
+            filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None
+        )
+    return None if found else "torch.compile is left out: it needs a C++ compiler, and none is installed"
+
+
+def own_code(model: nn.Module) -> Callable[[Tensor], object]:
+    """The model as a function with a code object of its own.
+
+    torch.compile keeps its graphs by code object and gives up after eight, and models that differ only in a submodule
+    share the code of their class.
+    """
+
+    def forward(x: Tensor) -> object:
+        return model(x)
+
+    return types.FunctionType(forward.__code__.replace(), forward.__globals__, "forward", None, forward.__closure__)
+
+
+@contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """PyTorch with so many threads within a ``with`` block; None leaves it as it is."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

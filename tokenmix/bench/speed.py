@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
-import sys
 import time
-import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tokenmix.bench.rounds import interleave
-from tokenmix.export.onnx_file import onnx_session
+from tokenmix.bench.runtimes import RUNTIMES, compile_unavailable, use_threads
 from tokenmix.names import unknown
 
-RUNTIMES = ("pytorch", "onnxruntime", "compile")
+COMPARED = ("pytorch", "onnxruntime", "compile")
 
 
 def latency(
@@ -46,7 +41,7 @@ def latency(
         onnx_paths: Files by the same or other names, for the runtime ``"onnxruntime"``, which runs on the CPU.
         image_size: Height and width in pixels, or one number for both.
         batch_sizes: Images per call.
-        runtimes: From `RUNTIMES`. ``"compile"`` is `torch.compile`, whose first call takes up to a minute per model and
+        runtimes: From `COMPARED`. ``"compile"`` is `torch.compile`, whose first call takes up to a minute per model and
             batch size beyond ``seconds``; where it is not available it is left out with a warning.
         images: (N, in_chans, H, W) to measure with, repeated to fill a batch; seeded noise by default.
         in_chans: Channels of the noise.
@@ -77,21 +72,21 @@ def latency(
     copies = {name: copy.deepcopy(model).to(device).float().eval() for name, model in models.items()}
     results: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     with use_threads(threads), torch.inference_mode():
-        sessions = (
-            {name: onnx_session(path, threads) for name, path in onnx_paths.items()} if "onnxruntime" in wanted else {}
-        )
+        starts = {}
+        for runtime in wanted:
+            sources: Mapping[str, Any] = copies if RUNTIMES[runtime].form == "model" else onnx_paths
+            for name, source in sources.items():
+                starts[runtime, name] = RUNTIMES[runtime].start(source, torch.get_num_threads(), torch.device(device))
+        if not starts:
+            raise ValueError("nothing to measure: give models, or onnx_paths with the runtime 'onnxruntime'")
         remaining = seconds
         for index, size in enumerate(batch_sizes):
             batch = images.float()[torch.arange(size) % len(images)].contiguous()
-            calls = _calls(copies, sessions, batch, wanted, torch.device(device))
-            if not calls:
-                raise ValueError("nothing to measure: give models, or onnx_paths with the runtime 'onnxruntime'")
+            labels = {f"{runtime} {name}": (runtime, name) for runtime, name in starts}
+            calls = {label: starts[key](batch) for label, key in labels.items()}
             start = time.perf_counter()
             budget = remaining / (len(batch_sizes) - index)
-            labels = {f"{runtime} {name}": (runtime, name) for runtime, name in calls}
-            timings = interleave(
-                {label: calls[key] for label, key in labels.items()}, rounds=rounds, seed=seed, max_seconds=budget
-            )
+            timings = interleave(calls, rounds=rounds, seed=seed, max_seconds=budget)
             remaining = max(0.0, remaining - (time.perf_counter() - start))
             for label, (runtime, name) in labels.items():
                 timing = timings[label]
@@ -102,85 +97,11 @@ def latency(
     return results
 
 
-def compile_unavailable() -> str | None:
-    """Why `torch.compile` cannot run on the CPU here, or None if it can."""
-    if sys.platform == "win32":
-        found = shutil.which("cl")
-    else:
-        found = next(
-            filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None
-        )
-    return None if found else "torch.compile is left out: it needs a C++ compiler, and none is installed"
-
-
 def _available(runtimes: Sequence[str]) -> list[str]:
     for runtime in runtimes:
-        if runtime not in RUNTIMES:
-            raise ValueError(unknown("runtime", runtime, RUNTIMES))
+        if runtime not in COMPARED:
+            raise ValueError(unknown("runtime", runtime, COMPARED))
     reason = compile_unavailable() if "compile" in runtimes else None
     if reason:
         warnings.warn(reason, stacklevel=3)
     return [runtime for runtime in runtimes if runtime != "compile" or not reason]
-
-
-def _calls(
-    models: Mapping[str, nn.Module],
-    sessions: Mapping[str, Any],
-    batch: Tensor,
-    runtimes: Sequence[str],
-    device: torch.device,
-) -> dict[tuple[str, str], Callable[[], object]]:
-    """What to time, by (runtime, name), for one batch."""
-    calls: dict[tuple[str, str], Callable[[], object]] = {}
-    inputs = batch.to(device)
-    for name, model in models.items():
-        if "pytorch" in runtimes:
-            calls["pytorch", name] = _waiting(model, inputs)
-        if "compile" in runtimes:
-            compiled = torch.compile(own_code(model), dynamic=False)
-            compiled(inputs)
-            calls["compile", name] = _waiting(compiled, inputs)
-    array = batch.cpu().numpy()
-    for name, session in sessions.items():
-        feed = {session.get_inputs()[0].name: array}
-        calls["onnxruntime", name] = _running(session, feed)
-    return calls
-
-
-def _waiting(model: Callable[[Tensor], object], inputs: Tensor) -> Callable[[], object]:
-    if inputs.device.type != "cuda":
-        return lambda: model(inputs)
-
-    def call() -> None:
-        model(inputs)
-        torch.cuda.synchronize(inputs.device)
-
-    return call
-
-
-def _running(session: Any, feed: dict[str, np.ndarray]) -> Callable[[], object]:
-    return lambda: session.run(None, feed)
-
-
-def own_code(model: nn.Module) -> Callable[[Tensor], object]:
-    """The model as a function with a code object of its own.
-
-    torch.compile keeps its graphs by code object and gives up after eight, and models that differ only in a submodule
-    share the code of their class.
-    """
-
-    def forward(x: Tensor) -> object:
-        return model(x)
-
-    return types.FunctionType(forward.__code__.replace(), forward.__globals__, "forward", None, forward.__closure__)
-
-
-@contextmanager
-def use_threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
