@@ -64,7 +64,7 @@ def test_two_models_from_start_to_end(tiny, tmp_path, capsys):
     words = ["bench", str(tiny), str(other), *FEW, "--runtimes", "pytorch", "channels_last", "--batch", "1", "4"]
     assert main([*words, "--no-memory", "--layers", "--json", str(out), "--html", str(page)]) == 0
     text = capsys.readouterr().out
-    assert text.count("PyTorch, 1 thread, batch 4") == 1
+    assert "no ranking in PyTorch, 1 thread, batch 4" in text  # after one round
     assert "GFLOP/s" in text
     result = json.loads(out.read_text())
     assert {(row["runtime"], row["batch"]) for row in result["timings"]} == {
@@ -160,7 +160,7 @@ def test_overlapping_models_are_not_ranked():
     for row, other in zip(tied["timings"], ("<two>", "one"), strict=True):
         row |= {"place": 1, "tied_with": [other]}
     assert caveats(tied) == [
-        "no ranking in PyTorch, 1 thread, batch 1: the intervals overlap, these models cannot be told apart"
+        "no ranking in PyTorch, 1 thread, batch 1: these models cannot be told apart (the intervals overlap)"
     ]
     third = {**tied["timings"][0], "model": "three", "place": 3, "tied_with": []}
     tied["timings"].append(third)

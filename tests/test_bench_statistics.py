@@ -31,6 +31,11 @@ def test_only_gaps_between_intervals_are_ranked() -> None:
     assert ranks["c"].tied == ()
 
 
+def test_few_rounds_are_not_ranked() -> None:
+    few = Timing(1.0, 1.0, 1.0, 1.0, 4)
+    assert {one.place for one in rank({"a": few, "b": timing(5.0, 6.0)}).values()} == {1}
+
+
 def test_ranking_by_image_where_batches_differ() -> None:
     ranks = rank({"small": timing(2.0, 2.2), "large": timing(8.0, 8.4)}, {"small": 1.0, "large": 8.0})
     assert (ranks["large"].place, ranks["small"].place) == (1, 2)

@@ -24,6 +24,7 @@ from tokenmix.export.formats import FORMATS
 from tokenmix.export.main import export
 from tokenmix.export.program import LARGEST_BATCH
 from tokenmix.files import slug
+from tokenmix.report.reading import runtime_name
 
 LARGEST = 256
 Key = tuple[str, str]  # runtime, model
@@ -106,7 +107,7 @@ class Bench:
                 else:
                     self._skip(one.name, runtime, "an ONNX file runs in ONNX Runtime")
                 continue
-            self.log(f"{one.name}: exporting for {RUNTIMES[runtime].title}")
+            self.log(f"{one.name}: exporting for {runtime_name(runtime)}")
             opened = one.opened
             if opened.head is None:
                 opened = dataclasses.replace(opened, model=models[one.name])
@@ -150,7 +151,7 @@ class Bench:
                     self._skip(key[1], key[0], f"the file takes batches of {fixed} only", threads)
                     continue
                 if RUNTIMES[key[0]].slow:
-                    self.log(f"{key[1]}: {RUNTIMES[key[0]].title} at batch {sizes[key]}")
+                    self.log(f"{key[1]}: {runtime_name(key[0])} at batch {sizes[key]}")
                 calls["\n".join(key)] = start(subjects[key[1]].images(sizes[key], self.seed))
             if not calls:
                 continue

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from tokenmix.bench.rounds import Timing
 
+FEWEST = 5
+"""Rounds below which the interval of a median says too little to rank by it."""
+
 
 @dataclass(frozen=True)
 class Rank:
@@ -25,6 +28,7 @@ def rank(timings: Mapping[str, Timing], scale: Mapping[str, float] | None = None
     """Places by the median's interval, the fastest first; whoever cannot be told apart shares one.
 
     Sorted by their lower ends, the intervals fall into groups between which there is a gap. Only the groups are ranked.
+    Where fewer than `FEWEST` rounds were measured all are one group.
 
     Args:
         timings: By name.
@@ -34,11 +38,12 @@ def rank(timings: Mapping[str, Timing], scale: Mapping[str, float] | None = None
         name: (timing.low_ms / (scale or {}).get(name, 1.0), timing.high_ms / (scale or {}).get(name, 1.0))
         for name, timing in timings.items()
     }
+    enough = all(timing.rounds >= FEWEST for timing in timings.values())
     groups: list[list[str]] = []
     reach = float("-inf")
     for name in sorted(spans, key=spans.__getitem__):
         low, high = spans[name]
-        if low > reach:
+        if not groups or (low > reach and enough):
             groups.append([])
         groups[-1].append(name)
         reach = max(reach, high)

@@ -26,6 +26,7 @@ from tokenmix.export.formats import FORMATS
 from tokenmix.export.onnx_file import onnx_session
 from tokenmix.export.openvino import load_openvino
 from tokenmix.names import unknown
+from tokenmix.report.reading import runtime_name
 
 Call = Callable[[], object]
 Start = Callable[[Tensor], Call]
@@ -36,13 +37,11 @@ class Runtime:
     """One way to run a model.
 
     Attributes:
-        title: For people.
         form: What it runs: ``"model"``, or the format of a file in `tokenmix.export.formats.FORMATS`.
         start: ``(model or path, threads, device) -> (batch -> call)``.
         slow: Starting takes a minute per model and batch size, so that it must be asked for.
     """
 
-    title: str
     form: str
     start: Callable[[Any, int, torch.device], Start]
     slow: bool = False
@@ -113,13 +112,13 @@ def _executorch(path: Path, threads: int, device: torch.device) -> Start:
 
 
 RUNTIMES: dict[str, Runtime] = {
-    "pytorch": Runtime("PyTorch", "model", _eager),
-    "channels_last": Runtime("PyTorch, channels last", "model", _channels_last),
-    "compile": Runtime("torch.compile", "model", _compiled, slow=True),
-    "cuda_graph": Runtime("CUDA graph", "model", _cuda_graph),
-    "onnxruntime": Runtime("ONNX Runtime", "onnx", _onnxruntime),
-    "openvino": Runtime("OpenVINO", "openvino", _openvino),
-    "executorch": Runtime("ExecuTorch", "executorch", _executorch),
+    "pytorch": Runtime("model", _eager),
+    "channels_last": Runtime("model", _channels_last),
+    "compile": Runtime("model", _compiled, slow=True),
+    "cuda_graph": Runtime("model", _cuda_graph),
+    "onnxruntime": Runtime("onnx", _onnxruntime),
+    "openvino": Runtime("openvino", _openvino),
+    "executorch": Runtime("executorch", _executorch),
 }
 
 
@@ -139,11 +138,11 @@ def missing(name: str, device: torch.device) -> str | None:
     if runtime.form == "model":
         return None
     if device.type != "cpu":
-        return f"{runtime.title} is measured on the CPU only"
+        return f"{runtime_name(name)} is measured on the CPU only"
     kind = FORMATS[runtime.form]
     for package in kind.packages:
         if importlib.util.find_spec(package) is None:
-            return f"{runtime.title} needs the package {package!r}: pip install 'tokenmix[{kind.extra}]'"
+            return f"{runtime_name(name)} needs the package {package!r}: pip install 'tokenmix[{kind.extra}]'"
     return None
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", nargs="+", metavar="N", help="numbers, or all (default: 1 and all)")
     add("--image-size", type=size, metavar="PX|H,W", help="for all models (default: each its own)")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    add("--rounds", type=int, metavar="N", help="default: 30, growth 15, quick 5")
+    add("--rounds", type=int, metavar="N", help="default: 30, growth 15, quick fewer")
     add("--seconds", type=float, metavar="S", help="at most, for each model, runtime and batch (default: 2)")
     add("--no-memory", action="store_true", help="leave the peak memory out, which takes a process per model")
     add("--seed", type=int, default=0)
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _inference(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     if args.quick:
-        given = {"rounds": 5, "seconds": 0.5, "roofline_seconds": 0.1, **given}
+        given = {"rounds": 7, "seconds": 1.0, "roofline_seconds": 0.1, **given}
     return bench_inference(
         args.models,
         runtimes=args.runtimes or (_quick(args.device) if args.quick else None),

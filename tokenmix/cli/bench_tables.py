@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from tokenmix.bench.runtimes import RUNTIMES
 from tokenmix.cli.output import table
 from tokenmix.report.bench import caveats, place, share
+from tokenmix.report.reading import runtime_name
 
 
 def timing_tables(result: Mapping[str, Any]) -> list[str]:
@@ -18,7 +18,7 @@ def timing_tables(result: Mapping[str, Any]) -> list[str]:
         groups[row["runtime"], row["threads"], row["best_batch"], 0 if row["best_batch"] else row["batch"]].append(row)
     tables = []
     for (runtime, threads, best, batch), rows in groups.items():
-        what = "training step" if result["kind"] == "training" else RUNTIMES[runtime].title
+        what = "training step" if result["kind"] == "training" else runtime_name(runtime)
         head = f"{what}, {threads} thread{'s' * (threads > 1)}, {'best batch' if best else f'batch {batch}'}"
         titles = ["model", "place", *(["batch"] if best else []), "median ms", "95 % interval", "fastest", "images/s"]
         inference = result["kind"] == "inference"

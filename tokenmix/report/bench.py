@@ -32,8 +32,10 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
         if not tied:
             continue
         where = f"{runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}, {batch}"
+        fewest = min(row["rounds"] for row in rows)
+        why = "the intervals overlap" if fewest >= 5 else f"{fewest} rounds say too little, give more --seconds"
         if len(tied) == len(rows) and len({row["place"] for row in rows}) == 1:
-            lines.append(f"no ranking in {where}: the intervals overlap, these models cannot be told apart")
+            lines.append(f"no ranking in {where}: these models cannot be told apart ({why})")
             continue
         for _, group in itertools.groupby(sorted(tied, key=lambda row: row["place"]), key=lambda row: row["place"]):
             names = [row["model"] for row in group]
