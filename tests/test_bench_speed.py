@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tokenmix.bench import interleave, latency, speed
+from tokenmix.bench import interleave, latency, rounds, runtimes
 
 
 class Clock:
@@ -72,7 +72,7 @@ def test_interleave_repeats_short_calls_and_keeps_to_its_time():
     assert clock.now == pytest.approx(10.0)
     assert timings["long"].rounds == 7  # after three calls of warm-up
     slow = Clock()
-    assert interleave({"slow": slow.call("slow", 9.0)}, max_seconds=1.0, clock=slow)["slow"].rounds == speed.MIN_ROUNDS
+    assert interleave({"slow": slow.call("slow", 9.0)}, max_seconds=1.0, clock=slow)["slow"].rounds == rounds.MIN_ROUNDS
 
 
 def test_interleave_warms_up_until_steady():
@@ -143,14 +143,14 @@ def test_latency_refuses_nonsense():
 
 
 def test_compile_is_left_out_with_a_reason(monkeypatch):
-    monkeypatch.setattr(speed.shutil, "which", lambda name: None)
+    monkeypatch.setattr(runtimes.shutil, "which", lambda name: None)
     with pytest.warns(UserWarning, match="needs a C\\+\\+ compiler"):
         result = latency({"a": nn.Identity()}, image_size=4, runtimes=["pytorch", "compile"], rounds=1, seconds=0.1)
     assert set(result["a"]["latency_ms"]) == {"pytorch"}
 
 
 def test_every_compiled_model_has_its_own_code():
-    first, second = speed._own_code(nn.Identity()), speed._own_code(nn.Flatten())
+    first, second = runtimes.own_code(nn.Identity()), runtimes.own_code(nn.Flatten())
     assert first.__code__ is not second.__code__
     x = torch.randn(2, 3, 4)
     assert torch.equal(first(x), x)
@@ -158,7 +158,7 @@ def test_every_compiled_model_has_its_own_code():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(speed.compile_unavailable() is not None, reason="no C++ compiler")
+@pytest.mark.skipif(runtimes.compile_unavailable() is not None, reason="no C++ compiler")
 def test_latency_of_a_compiled_model():
     result = latency({"a": nn.Conv2d(3, 4, 3)}, image_size=8, batch_sizes=(1, 2), runtimes=["compile"], rounds=3)
     assert set(result["a"]["latency_ms"]["compile"]) == {"1", "2"}

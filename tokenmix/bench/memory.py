@@ -1,8 +1,9 @@
-"""Peak memory of inference, each measurement in a process of its own."""
+"""Peak memory of inference or training, each measurement in a process of its own."""
 
 from __future__ import annotations
 
 # Everything that measuring needs is imported here: an import later on would be charged to the model.
+import contextlib
 import ctypes
 import gc
 import json
@@ -18,8 +19,11 @@ import torch
 from safetensors.torch import load_file
 
 from tokenmix.backbones.reparameterize import reparameterize
+from tokenmix.bench.training import training_step
+from tokenmix.checkpoints import open_model
 from tokenmix.export.extras import require
 from tokenmix.export.onnx_file import onnx_session
+from tokenmix.heads import Raw
 
 
 def peak_memory_mb(
@@ -33,6 +37,7 @@ def peak_memory_mb(
     in_chans: int = 3,
     threads: int | None = None,
     runs: int = 3,
+    training: bool = False,
     timeout: float = 600.0,
 ) -> float:
     """Memory that a model takes while it runs, in MB (1e6 bytes).
@@ -43,8 +48,8 @@ def peak_memory_mb(
     On a GPU: the peak of memory that PyTorch allocated, weights and input included.
 
     Args:
-        model: A name for `timm.create_model` (measured re-parameterised), or the path of a ``.onnx`` file (measured in
-            ONNX Runtime, CPU only).
+        model: A name for `timm.create_model` or a file or folder for `tokenmix.checkpoints.open_model` (both measured
+            re-parameterised), or the path of a ``.onnx`` file (measured in ONNX Runtime, CPU only).
         image_size: Height and width in pixels, or one number for both.
         batch_size: Images per run.
         model_args: Keywords for `timm.create_model`; plain values.
@@ -54,6 +59,7 @@ def peak_memory_mb(
         in_chans: Channels of the input.
         threads: Of the runtime; as PyTorch is set in this process by default.
         runs: Forward passes; the first one allocates most.
+        training: Measure whole training steps of the model as it is trained, see `tokenmix.bench.training`.
         timeout: Seconds to wait for the process.
 
     Raises:
@@ -69,6 +75,7 @@ def peak_memory_mb(
         "in_chans": in_chans,
         "threads": threads or torch.get_num_threads(),
         "runs": runs,
+        "training": training,
     }
     # The process finds what this one finds, a user's own mixers included.
     environment = os.environ | {
@@ -96,7 +103,7 @@ def main() -> None:
     try:
         job = json.load(sys.stdin)
         torch.set_num_threads(job["threads"])
-        with torch.inference_mode():
+        with contextlib.nullcontext() if job["training"] else torch.inference_mode():
             peak = _measure_onnx(job) if job["model"].endswith(".onnx") else _measure_torch(job)
         print(json.dumps({"peak_mb": peak / 1e6}))
     except Exception as error:
@@ -107,26 +114,27 @@ def main() -> None:
 def _measure_torch(job: Mapping[str, Any]) -> int:
     device = torch.device(job["device"])
     _start_libraries()
-    idle = _settle()
+    idle = start_peak()
     net = _build(job).to(device)
     image = _image(job).to(device)
-    _settle()
+    start_peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    call = training_step(net, image) if job["training"] else lambda: net(image)
     for _ in range(job["runs"]):
-        net(image)
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak() - idle
+        call()
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_peak() - idle
 
 
 def _measure_onnx(job: Mapping[str, Any]) -> int:
     require("onnxruntime")
-    idle = _settle()
+    idle = start_peak()
     session = onnx_session(job["model"], job["threads"])
     feed = {session.get_inputs()[0].name: _image(job).numpy()}
-    _settle()
+    start_peak()
     for _ in range(job["runs"]):
         session.run(None, feed)
-    return _peak() - idle
+    return resident_peak() - idle
 
 
 def _image(job: Mapping[str, Any]) -> torch.Tensor:
@@ -135,14 +143,18 @@ def _image(job: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _build(job: Mapping[str, Any]) -> torch.nn.Module:
-    net = timm.create_model(job["model"], **job["model_args"])
+    if os.path.exists(job["model"]):
+        opened = open_model(job["model"], **job["model_args"])
+        net = opened.model if opened.head is None else Raw(opened.model)
+    else:
+        net = timm.create_model(job["model"], **job["model_args"])
     if job["weights"] is not None:
         if job["weights"].endswith(".safetensors"):
             state = load_file(job["weights"])
         else:
             state = torch.load(job["weights"], map_location="cpu", weights_only=True)
         net.load_state_dict(state)
-    return reparameterize(net.eval())
+    return net.train() if job["training"] else reparameterize(net.eval())
 
 
 def _start_libraries() -> None:
@@ -152,7 +164,7 @@ def _start_libraries() -> None:
     torch.fft.irfft2(torch.fft.rfft2(x @ x))
 
 
-def _settle() -> int:
+def start_peak() -> int:
     """Give freed memory back and start a new peak; returns the resident size in bytes to subtract later."""
     gc.collect()
     if sys.platform == "linux":
@@ -165,10 +177,10 @@ def _settle() -> int:
             return _status("VmRSS")
         except OSError:  # some containers forbid it: then growth over the old peak is all that can be seen
             pass
-    return _peak()
+    return resident_peak()
 
 
-def _peak() -> int:
+def resident_peak() -> int:
     """Peak resident size in bytes."""
     if sys.platform == "linux":
         return _status("VmHWM")

@@ -32,6 +32,7 @@ COMMANDS = {
     "predict": "name what is on pictures",
     "export": "write a model for another runtime, verified",
     "web": "run an exported model in the browser, on this machine or as static files",
+    "bench": "time models side by side, against each other and against what the machine can do",
     "convert": "rewrite an official checkpoint under our names, or back",
     "models": "list the models",
     "recipes": "list the training recipes, or print one",

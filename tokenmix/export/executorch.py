@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +52,27 @@ def write_executorch(
     }
 
 
+def load_executorch(path: Path, images: Tensor) -> Callable[[], Any]:
+    """Load a ``.pte`` file; each call of the result runs it on the same images. Raises as `write_executorch`."""
+    batches = [[batch.contiguous()] for batch in images.split(LARGEST_BATCH)]
+    method = _method(path)
+    return lambda: [method.execute(batch) for batch in batches]
+
+
 def run_executorch(path: Path, images: Tensor) -> list[np.ndarray]:
     """Load a ``.pte`` file and run it. Raises as `write_executorch`."""
-    runtime = matching("executorch.runtime", "executorch")
     with quiet():
-        method = runtime.Runtime.get().load_program(path).load_method("forward")
+        method = _method(path)
         outputs = [
             [output.numpy().copy() for output in method.execute([batch.contiguous()])]  # the memory is the method's
             for batch in images.split(LARGEST_BATCH)
         ]
     return [np.concatenate(output) for output in zip(*outputs, strict=True)]
+
+
+def _method(path: Path) -> Any:
+    runtime = matching("executorch.runtime", "executorch")
+    return runtime.Runtime.get().load_program(path).load_method("forward")
 
 
 def _operators(graph: torch.fx.Graph) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,22 @@ def write_openvino(
 
 def run_openvino(path: Path, images: Tensor) -> list[np.ndarray]:
     """Load the file and run it once on the CPU in float32, whatever the CPU would choose by itself."""
-    openvino = matching("openvino", "openvino")
     with quiet():
-        # Newer CPUs would compute in bfloat16, which is off by a percent.
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return [np.array(output) for output in compiled(images.numpy()).to_tuple()]
+        return [np.array(output) for output in load_openvino(path, images)().to_tuple()]
+
+
+def load_openvino(path: Path, images: Tensor, threads: int | None = None) -> Callable[[], Any]:
+    """Load the file for one thread or more, all by default; each call of the result runs it on the same images.
+
+    Raises:
+        ImportError: The package is missing; the message says what to install.
+    """
+    openvino = matching("openvino", "openvino")
+    # Newer CPUs would compute in bfloat16, which is off by a percent.
+    options = {"INFERENCE_PRECISION_HINT": "f32"} | ({} if threads is None else {"INFERENCE_NUM_THREADS": threads})
+    compiled = openvino.Core().compile_model(path, "CPU", options)
+    array = images.numpy()
+    return lambda: compiled(array)
 
 
 def embed_openvino(path: Path, manifest: Mapping[str, Any]) -> None:

@@ -34,7 +34,15 @@ class Spot:
     front: bool
 
 
-def scatter(comparison: Comparison, runtime: str, batch: str, *, width: int = 880, height: int = 460) -> str:
+def scatter(
+    comparison: Comparison,
+    runtime: str,
+    batch: str,
+    *,
+    accuracy: str = "test top-1",
+    width: int = 880,
+    height: int = 460,
+) -> str:
     """The accuracy of each mixer against its latency in one runtime and batch, with the Pareto front, as ``<svg>``."""
     rows = sorted(comparison.measured(runtime, batch), key=lambda row: (row.latency(runtime, batch), -(row.top1 or 0)))
     data = [(row.latency(runtime, batch) or 0.0, row.top1 or 0.0) for row in rows]
@@ -46,8 +54,8 @@ def scatter(comparison: Comparison, runtime: str, batch: str, *, width: int = 88
     x = cost_scale([time for time, _ in data] + [end for span in spans if span for end in span], left, right)
     doubt = list(best.interval) if best.interval else []
     y = percent_scale([value for _, value in data], bottom, top, weight=weight, doubt=doubt)
-    title = f"{runtime_name(runtime)}, batch {batch}: test top-1 against latency"
-    parts = [_frame(x, y, left, right, top, bottom, f"latency at batch {batch}, ms", "test top-1, %")]
+    title = f"{runtime_name(runtime)}, batch {batch}: {accuracy} against latency"
+    parts = [_frame(x, y, left, right, top, bottom, f"latency at batch {batch}, ms", f"{accuracy}, %")]
     parts.append(f'<text class="note" x="{right}" y="14" text-anchor="end">↖ better</text>')
     spots = [
         Spot(x(time), y(value), _short(row.name, 24), _tip(row, comparison, runtime, batch, mark), row.index, mark)

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 SCHEMA = "tokenmix.compare/1"
-RUNTIME_NAMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "compile": "torch.compile"}
+RUNTIME_NAMES = {
+    "pytorch": "PyTorch",
+    "channels_last": "PyTorch, channels last",
+    "compile": "torch.compile",
+    "cuda_graph": "CUDA graph",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "executorch": "ExecuTorch",
+}
 _Z = 1.959964  # two-sided 95 % of the normal distribution
 
 
