@@ -107,7 +107,8 @@ def test_every_head_with_every_family_at_an_odd_size(head: str, family: str, tmp
     """Backbone, neck and raw heads in one file; of two stages all, with suppression and masks."""
     options = {"output_stride": 16 if family == "affnet" else 32, "aux": True} if head == "deeplabv3" else {}
     model = opened_dense(head, SMALLEST[family], ODD, narrow=False, **options)
-    export(model, out=tmp_path / "m", tolerance=1e-4)
+    manifest = export(model, out=tmp_path / "m", tolerance=1e-4)
+    assert manifest["files"]["onnx"]["errors"]["verified"]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.dense_cases import dense
 from tests.scramble import scramble
 from tokenmix.export import prepare
-from tokenmix.export.onnx import _quiet
+from tokenmix.export.extras import quiet
 from tokenmix.export.postprocess import postprocess_of
 from tokenmix.heads import Raw
 from tokenmix.mixers.frequency import FrequencyFilter
@@ -75,7 +75,7 @@ def write(
     names = OUTPUTS[postprocess["kind"]]
     prepared = prepare(model)
     sizes = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO} if dynamic else {}
-    with _quiet(), warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         program = torch.onnx.export(
             prepared if head is None else Raw(prepared),
             (torch.randn(1, 3, *size),),

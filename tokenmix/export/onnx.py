@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenmix.export.extras import require
+from tokenmix.export.extras import quiet, require
 from tokenmix.export.half import to_half
 from tokenmix.export.onnx_file import SCOPES, graph_operators, node_scopes
 from tokenmix.export.prepare import Prepared
@@ -76,7 +72,7 @@ def _trace(prepared: Prepared) -> Any:
     names = ({0: "batch"} if prepared.dynamic_batch else {}) | (
         {2: "height", 3: "width"} if prepared.dynamic_size else {}
     )
-    with _quiet() as said:
+    with quiet() as said:
         try:
             program = torch.onnx.export(
                 prepared.model,
@@ -133,20 +129,3 @@ def _write(proto: Any, path: Path, name: str) -> None:
         raise ExportError(f"{name} takes {proto.ByteSize() / 1e9:.1f} GB, and one ONNX file holds at most 2 GB")
     require("onnx").checker.check_model(proto)
     Path(path).write_bytes(proto.SerializeToString())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[io.StringIO]:
-    """Catch what the exporter prints, logs and warns about; the text is there for an error's note."""
-    said = io.StringIO()
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield said
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
