@@ -1,7 +1,8 @@
 """What needs a GPU, in one command of under ten minutes: ``python benchmarks/gpu.py``, or ``make gpu``.
 
 Runs every GPU test, then measures: the memory bandwidth, each Triton kernel beside its PyTorch form with its share of
-that bandwidth, and a model of every family with and without the kernels. Writes ``results/gpu-<name>.json``.
+that bandwidth, and a model of every family with and without the kernels and in the papers' form. Writes
+``results/gpu-<name>.json``.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import tokenmix
-from tokenmix.bench.machine import describe
-from tokenmix.files import write_json
-from tokenmix.ops.kernels.additive import gate_convolve
-from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise
-from tokenmix.ops.kernels.frequency import filter_spectrum
-from tokenmix.ops.kernels.rule import torch_only
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for the reference forms
+
+import tokenmix  # noqa: E402
+from benchmarks.reference_forms import reference_form  # noqa: E402
+from tokenmix.bench.machine import describe  # noqa: E402
+from tokenmix.files import write_json  # noqa: E402
+from tokenmix.ops.kernels.additive import gate_convolve  # noqa: E402
+from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise  # noqa: E402
+from tokenmix.ops.kernels.frequency import filter_spectrum  # noqa: E402
+from tokenmix.ops.kernels.rule import torch_only  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
 SECONDS = 570.0
 TESTS_SECONDS = 330.0
@@ -45,6 +49,7 @@ COMPILE_SECONDS = 75.0  # what must be left to begin compiling a model
 MAP_BYTES = 128 * 2**20  # of a map: more than any L2 cache holds, so that its bytes come from memory
 SHAPES = ((56, 64), (28, 128), (14, 256), (7, 256))  # side of the map, channels
 MODELS = ("affnet_s", "casvit_s", "dsm_s", "ffnet_1")
+EAGER = ("kernel", "pytorch", "reference")
 DTYPES = (torch.float32, torch.bfloat16)
 QUERY = (
     "driver_version",
@@ -183,7 +188,7 @@ def kernel_rows(
 
 
 def _form(form: str) -> AbstractContextManager[None]:
-    return torch_only() if form == "pytorch" else nullcontext()
+    return torch_only() if form in ("pytorch", "reference") else nullcontext()
 
 
 def _part(case: dict[str, Any], part: str, form: str) -> Call:
@@ -203,19 +208,27 @@ def _part(case: dict[str, Any], part: str, form: str) -> Call:
 
 
 def model_calls(name: str, device: str, batch: int, side: int, train: bool, form: str) -> Call:
-    """A step of a model in bfloat16: inference re-parameterised, or forward and backward under autocast."""
+    """A step of a model in bfloat16: inference, or forward and backward under autocast.
+
+    Ours is re-parameterised for inference; the papers' form (``"reference"``) is not.
+    """
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(name).to(device)
     images = torch.randn(batch, 3, side, side, device=device)
+    if form == "reference":
+        model = reference_form(model)
+    elif not train:
+        model = tokenmix.reparameterize(model.eval())
     if not train:
-        model, images = tokenmix.reparameterize(model.eval()).bfloat16(), images.bfloat16()
+        model, images = model.eval().bfloat16(), images.bfloat16()
     run: Callable[[Tensor], Tensor] = torch.compile(copy.deepcopy(model), dynamic=False) if form == "compile" else model
 
     def step() -> None:
         with _form(form), torch.set_grad_enabled(train), torch.autocast(device, torch.bfloat16, enabled=train):
             output = run(images)
         if train:
-            output.float().square().mean().backward()
+            logits = output[0] if isinstance(output, tuple) else output
+            logits.float().square().mean().backward()
             model.zero_grad(set_to_none=True)
 
     return step
@@ -230,14 +243,14 @@ def model_rows(
     side: int = 224,
     until: float = float("inf"),
 ) -> list[dict[str, Any]]:
-    """Images per second of each model, kernels on and off in eager mode, then compiled while there is time for it."""
+    """Images per second of each model: kernels on, kernels off, the papers' form; compiled too while there is time."""
     rows = []
     for train in (False, True):
         for name in models:
             row: dict[str, Any] = {"model": name, "train": train, "batch": batch, "side_px": side}
             while True:
                 try:
-                    row["images_per_s"] = _images_per_s(row, ("kernel", "pytorch"), stopwatch, device)
+                    row["images_per_s"] = _images_per_s(row, EAGER, stopwatch, device)
                     break
                 except torch.OutOfMemoryError:
                     if row["batch"] == 1:

@@ -27,18 +27,20 @@ class ReferenceFilter(nn.Module):
         self.act, self.act2, self.threshold, self.groups = source.act, source.act2, source.threshold, source.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = x.dtype
-        if dtype != torch.float64:
-            x = x.float()
+        wide = x if x.dtype == torch.float64 else x.float()
+        with torch.autocast(x.device.type, enabled=False):  # there are no complex numbers of half precision
+            return self._filter(wide, *(p.to(wide.dtype) for p in (self.w1, self.b1, self.w2, self.b2))).to(x.dtype)
+
+    def _filter(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(x, dim=(2, 3), norm="ortho")
         blocks = spectrum.unflatten(1, (self.groups, -1))  # (B, G, b, H, W//2+1)
-        real = self.act(self._part(blocks.real, self.w1[0]) - self._part(blocks.imag, self.w1[1]) + _row(self.b1[0]))
-        imag = self.act2(self._part(blocks.imag, self.w1[0]) + self._part(blocks.real, self.w1[1]) + _row(self.b1[1]))
-        mask_real = self._part(real, self.w2[0]) - self._part(imag, self.w2[1]) + _row(self.b2[0])
-        mask_imag = self._part(imag, self.w2[0]) + self._part(real, self.w2[1]) + _row(self.b2[1])
+        real = self.act(self._part(blocks.real, w1[0]) - self._part(blocks.imag, w1[1]) + _row(b1[0]))
+        imag = self.act2(self._part(blocks.imag, w1[0]) + self._part(blocks.real, w1[1]) + _row(b1[1]))
+        mask_real = self._part(real, w2[0]) - self._part(imag, w2[1]) + _row(b2[0])
+        mask_imag = self._part(imag, w2[0]) + self._part(real, w2[1]) + _row(b2[1])
         mask = F.softshrink(torch.stack([mask_real, mask_imag], -1), self.threshold)
         filtered = torch.view_as_complex(mask.contiguous()).flatten(1, 2) * spectrum
-        return torch.fft.irfft2(filtered, s=x.shape[-2:], dim=(2, 3), norm="ortho").to(dtype)
+        return torch.fft.irfft2(filtered, s=x.shape[-2:], dim=(2, 3), norm="ortho")
 
     @staticmethod
     def _part(blocks: Tensor, weight: Tensor) -> Tensor:

@@ -3,13 +3,16 @@
 The same weights and images in both forms of `reference_forms`, interleaved in one process, one thread, float32:
 every mixer at its paper's sizes, whole models in inference (PyTorch eager, batch 1 and 8), through ONNX Runtime (our
 exported file against the papers' form exported as it stands), and a training step with the bytes it keeps for the
-backward pass. Ratios above 1 mean that ours is faster or smaller. Writes ``results/speed-cpu.json``.
+backward pass. Ratios above 1 mean that ours is faster. ``share`` is the part of the machine's limit that a form reaches
+in inference, before and after: the same least work, that of the fused model, over the time of each. Writes
+``results/speed-cpu.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import tempfile
 import warnings
@@ -26,7 +29,10 @@ sys.path.insert(0, str(ROOT))  # for the reference forms
 
 import tokenmix  # noqa: E402
 from benchmarks.reference_forms import reference_form  # noqa: E402
+from tokenmix.bench.inference import limits  # noqa: E402
+from tokenmix.bench.layers import Work, count_layers  # noqa: E402
 from tokenmix.bench.machine import describe  # noqa: E402
+from tokenmix.bench.roofline import Roofline, measure_roofline  # noqa: E402
 from tokenmix.bench.speed import interleave  # noqa: E402
 from tokenmix.checkpoints import convert  # noqa: E402
 from tokenmix.export import export  # noqa: E402
@@ -55,6 +61,17 @@ def ratio(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, A
     return {**row, "ratio": round(timings["reference"].median_ms / timings["ours"].median_ms, 2)}
 
 
+def shares(row: dict[str, Any], work: Work, roofline: Roofline) -> dict[str, Any]:
+    """Which part of the machine's limit each form reaches, and what that limit is."""
+    batch = row["batch"]
+    found = {
+        key: limits(roofline, batch * work.flops, work.bytes(batch), row[key]["median_ms"] / 1000)
+        for key in ("reference", "ours")
+    }
+    share = {key: round(limit["share"], 3) for key, limit in found.items()}
+    return {"limit_ms": round(found["ours"]["limit_ms"], 3), "bound": found["ours"]["bound"], "share": share}
+
+
 def difference(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference, as a share of the largest value."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
@@ -78,18 +95,19 @@ def mixers(seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-def inference(name: str, seconds: float) -> list[dict[str, Any]]:
+def inference(name: str, seconds: float, roofline: Roofline) -> list[dict[str, Any]]:
     """A whole model in PyTorch and in ONNX Runtime."""
     model = timm.create_model(name).eval()
     reference, ours = reference_form(model), tokenmix.reparameterize(model)
     size = model.pretrained_cfg["input_size"]
+    work = count_layers(ours, torch.zeros(1, *size))
     rows = []
     with torch.inference_mode():
         for batch in (1, 8):
             x = torch.randn(batch, *size, generator=torch.Generator().manual_seed(0))
             calls = {"reference": lambda x=x: reference(x), "ours": lambda x=x: ours(x)}
             row = {"model": name, "runtime": "pytorch", "batch": batch, **ratio(calls, seconds)}
-            rows.append({**row, "difference": difference(ours(x), reference(x))})
+            rows.append({**row, **shares(row, work, roofline), "difference": difference(ours(x), reference(x))})
             print(name, "pytorch", batch, row["ratio"], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         stem = Path(folder) / "ours"
@@ -112,7 +130,7 @@ def inference(name: str, seconds: float) -> list[dict[str, Any]]:
         }
         row = {"model": name, "runtime": "onnxruntime", "batch": 1, **ratio(calls, seconds)}
         answers = [torch.from_numpy(call()[0]) for call in calls.values()]
-        rows.append({**row, "difference": difference(answers[1], answers[0])})
+        rows.append({**row, **shares(row, work, roofline), "difference": difference(answers[1], answers[0])})
         print(name, "onnxruntime", 1, row["ratio"], flush=True)
     return rows
 
@@ -169,11 +187,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, Any] = {"machine": describe(), "threads": 1, "mixers": mixers(args.seconds / 4)}
-    for part in ("inference", "training"):
-        results[part] = []
+    roofline = measure_roofline()
+    results: dict[str, Any] = {"machine": describe(), "threads": 1, "limits": dataclasses.asdict(roofline)}
+    results |= {"mixers": mixers(args.seconds / 4), "inference": [], "training": []}
     for name in args.models:
-        results["inference"] += inference(name, args.seconds)
+        results["inference"] += inference(name, args.seconds, roofline)
         results["training"].append(training(name, args.seconds))
         write_json(args.out, results)
 
