@@ -8,27 +8,34 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenmix.bench import dense, zoo
-from tokenmix.bench.scale import Cluster, Prediction, Work, predict
-from tokenmix.files import write_json, write_text
-from tokenmix.heads import HEADS
-from tokenmix.mixers import MIXERS
-from tokenmix.recipes import RECIPES, make_recipe
-from tokenmix.report.charts import pareto_svg
-from tokenmix.report.findings import headline
-from tokenmix.report.table import markdown_table
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for its neighbour
+
+from docs.performance_tables import forms, growth, peers, table  # noqa: E402
+from tokenmix.bench import dense, zoo  # noqa: E402
+from tokenmix.bench.scale import Cluster, Prediction, Work, predict  # noqa: E402
+from tokenmix.files import write_json, write_text  # noqa: E402
+from tokenmix.heads import HEADS  # noqa: E402
+from tokenmix.mixers import MIXERS  # noqa: E402
+from tokenmix.recipes import RECIPES, make_recipe  # noqa: E402
+from tokenmix.report.bench import bench_svg  # noqa: E402
+from tokenmix.report.charts import pareto_svg  # noqa: E402
+from tokenmix.report.findings import headline  # noqa: E402
+from tokenmix.report.table import markdown_table  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
 IMAGENET = 1_281_167  # training images
 # What is assumed of a GPU, for throughputs that nobody has measured; docs/scaling.md says where the figures are from.
 PEAK_MACS, PEAK_REACHED = 989e12 / 2, 0.4  # multiply-accumulates per second in bfloat16
 MEMORY_BYTES_PER_S, MEMORY_REACHED = 3.35e12, 0.6
 LAUNCH_S = 8e-6  # between two operators
+SPEEDS = {"forms": "speed-cpu.json", "peers": "peers-cpu.json", "growth": "growth-cpu.json"}
 FILLED = 128  # images per GPU that fill it
 
 
@@ -75,7 +82,7 @@ def size_table() -> str:
 
 def export_table() -> str:
     """What ``benchmarks/export_matrix.py`` found, as the text of ``docs/deploy.md``."""
-    path = ROOT / "benchmarks" / "results" / "export_matrix.json"
+    path = RESULTS / "export_matrix.json"
     if not path.is_file():
         return "Not measured yet: `python benchmarks/export_matrix.py` writes the table's numbers."
     return export_matrix(json.loads(path.read_text(encoding="utf-8"))["rows"])
@@ -109,13 +116,6 @@ def export_matrix(rows: Iterable[dict[str, Any]]) -> str:
     words = "Size of the file, and the largest difference from PyTorch relative to the largest output."
     notes = "\n".join(f"{number}. {note}" for note, number in reasons.items())
     return "\n\n".join(part for part in (words, table(["model", *formats], lines), notes) if part)
-
-
-def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Markdown, the first column to the left."""
-    titles = list(titles)
-    head = f"| {' | '.join(titles)} |\n|---|{'---:|' * (len(titles) - 1)}"
-    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def work(row: dict[str, Any], checkpoint_bytes: int) -> Work:
@@ -297,6 +297,18 @@ def demo(folder: Path) -> None:
     write_text(ROOT / "docs" / "images" / "demo.svg", pareto_svg(results))
 
 
+def performance() -> None:
+    """The measured parts and the pictures of ``docs/performance.md``."""
+    page = ROOT / "docs" / "performance.md"
+    text = page.read_text(encoding="utf-8")
+    for name, tables in (("forms", forms), ("peers", peers), ("growth", growth)):
+        text = between(text, name, tables(json.loads((RESULTS / SPEEDS[name]).read_text(encoding="utf-8"))))
+    write_text(page, text)
+    found = json.loads((RESULTS / SPEEDS["peers"]).read_text(encoding="utf-8"))
+    for runtime in ("pytorch", "onnxruntime"):
+        write_text(ROOT / "docs" / "images" / f"peers-{runtime}.svg", bench_svg(found, runtime))
+
+
 def main() -> None:
     """Count, then write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -317,8 +329,9 @@ def main() -> None:
     page = ROOT / "docs" / "recipes.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
     page = ROOT / "docs" / "scaling.md"
-    found = json.loads((ROOT / "benchmarks" / "results" / "scaling-cpu.json").read_text(encoding="utf-8"))
+    found = json.loads((RESULTS / "scaling-cpu.json").read_text(encoding="utf-8"))
     write_text(page, between(page.read_text(encoding="utf-8"), "scaling", scaling(found)))
+    performance()
 
 
 if __name__ == "__main__":

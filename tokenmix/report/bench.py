@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tokenmix.report.charts import scatter
+from tokenmix.report.charts import scatter, standalone
 from tokenmix.report.page import Section, facts, page, scroll_box
 from tokenmix.report.protocol import flat
 from tokenmix.report.reading import read, runtime_name
@@ -108,25 +108,48 @@ def _groups(result: Mapping[str, Any]) -> dict[tuple[str, int, str], list[Mappin
     return groups
 
 
+def _chart(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **size: int) -> str:
+    """Published accuracy against the times of one group of rows as ``<svg>``, a colour for each family; or nothing."""
+    entries: dict[str, Any] = {}
+    for row in rows:
+        fact = result["models"][row["model"]]["published"]
+        if fact is not None:
+            entries[row["model"].partition(".")[0]] = {
+                "test_top1": fact["top1"],
+                "latency_ms": {row["runtime"]: {"1": row["median_ms"]}},
+                "latency_range_ms": {row["runtime"]: {"1": [row["low_ms"], row["high_ms"]]}},
+            }
+    if not entries:
+        return ""
+    families = list(dict.fromkeys(name.partition("_")[0] for name in entries))
+    colours = {name: families.index(name.partition("_")[0]) for name in entries}
+    runtime = rows[0]["runtime"]
+    return scatter(read({"mixers": entries}), runtime, "1", accuracy="published top-1", colours=colours, **size)
+
+
+def bench_svg(result: Mapping[str, Any], runtime: str, threads: int = 1) -> str:
+    """Published accuracy against latency at batch 1 as a standalone SVG file, for documentation.
+
+    Raises:
+        ValueError: Nothing with a published accuracy was measured there.
+    """
+    title = f"{runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}"
+    drawing = _chart(result, _groups(result).get((runtime, threads, "batch 1"), ()), width=1180, height=640)
+    if not drawing:
+        raise ValueError(f"no model with a published accuracy was measured in {title} at batch 1")
+    caption = f"Published top-1 against latency at batch 1: {title}. Line and filled dots: Pareto front"
+    return standalone(drawing, caption, 1180, 640)
+
+
 def _charts(result: Mapping[str, Any]) -> str:
     """A picture for each runtime and number of threads at batch 1, of the models with a published accuracy."""
     if result["kind"] != "inference":
         return ""
     drawn = []
     for (runtime, threads, batch), rows in _groups(result).items():
-        entries: dict[str, Any] = {}
-        for row in rows:
-            fact = result["models"][row["model"]]["published"]
-            if fact is not None and batch == "batch 1":
-                span = [row["low_ms"], row["high_ms"]]
-                entries[row["model"]] = {
-                    "test_top1": fact["top1"],
-                    "latency_ms": {runtime: {"1": row["median_ms"]}},
-                    "latency_range_ms": {runtime: {"1": span}},
-                }
-        if entries:
+        chart = _chart(result, rows) if batch == "batch 1" else ""
+        if chart:
             title = f"{runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}"
-            chart = scatter(read({"mixers": entries}), runtime, "1", accuracy="published top-1")
             drawn.append(f'<h3>{escape(title)}</h3><figure class="panel">{chart}</figure>')
     if not drawn:
         return ""

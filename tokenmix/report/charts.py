@@ -40,10 +40,14 @@ def scatter(
     batch: str,
     *,
     accuracy: str = "test top-1",
+    colours: Mapping[str, int] | None = None,
     width: int = 880,
     height: int = 460,
 ) -> str:
-    """The accuracy of each mixer against its latency in one runtime and batch, with the Pareto front, as ``<svg>``."""
+    """The accuracy of each mixer against its latency in one runtime and batch, with the Pareto front, as ``<svg>``.
+
+    ``colours`` are numbers by name; without them every mixer has its own.
+    """
     rows = sorted(comparison.measured(runtime, batch), key=lambda row: (row.latency(runtime, batch), -(row.top1 or 0)))
     data = [(row.latency(runtime, batch) or 0.0, row.top1 or 0.0) for row in rows]
     marks = pareto(data)
@@ -58,7 +62,14 @@ def scatter(
     parts = [_frame(x, y, left, right, top, bottom, f"latency at batch {batch}, ms", f"{accuracy}, %")]
     parts.append(f'<text class="note" x="{right}" y="14" text-anchor="end">↖ better</text>')
     spots = [
-        Spot(x(time), y(value), _short(row.name, 24), _tip(row, comparison, runtime, batch, mark), row.index, mark)
+        Spot(
+            x(time),
+            y(value),
+            _short(row.name, 24),
+            _tip(row, comparison, runtime, batch, mark),
+            row.index if colours is None else colours[row.name],
+            mark,
+        )
         for row, (time, value), mark in zip(rows, data, marks, strict=True)
     ]
     obstacles: list[_Box] = []
@@ -299,14 +310,18 @@ def pareto_svg(
     if view not in comparison.views():
         known = "; ".join(f"{name} at batch {size}" for name, size in comparison.views())
         raise ValueError(f"nothing was measured with {view[0]} at batch {view[1]}. Measured: {known}")
-    drawing = scatter(comparison, *view, width=width, height=height)
+    caption = (
+        f"Test top-1 against latency in {runtime_name(view[0])}, batch {view[1]}. Line and filled dots: Pareto front"
+    )
+    return standalone(scatter(comparison, *view, width=width, height=height), caption, width, height)
+
+
+def standalone(drawing: str, caption: str, width: int = 880, height: int = 460) -> str:
+    """A chart of that size in pixels as an SVG file with its own light background, under a caption."""
     palette = dict(re.findall(r"--([\w-]+):\s*([^;]+);", asset("palette.css").split("}")[0]))
     style = re.sub(r"var\(--([\w-]+)\)", lambda match: palette[match[1]], asset("charts.css"))
     inner = drawing[drawing.index(">") + 1 : -len("</svg>")]
     inner = re.sub(r' tabindex="0"| data-\w+="[^"]*"', "", inner)
-    caption = (
-        f"Test top-1 against latency in {runtime_name(view[0])}, batch {view[1]}. Line and filled dots: Pareto front"
-    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-16 -44 {width + 32} {height + 56}" width="{width + 32}" '
         f'height="{height + 56}" class="chart" role="img" aria-label="{escape(caption)}"><style>{style}</style>'
