@@ -21,6 +21,62 @@ from tokenmix.heads import HEADS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+_NUMBERS = np.random.default_rng(0)
+_ONE_STAGE = {"score_threshold": 0.0, "candidates": 9, "nms_threshold": 0.5, "max_detections": 9}
+_FOUND = {
+    "boxes": np.array([[1, 1, 5, 6], [2, 2, 7, 7]], np.float32),
+    "scores": np.array([0.9, 0.8], np.float32),
+    "labels": np.array([1, 3]),
+}
+# The outputs of a file of each kind, for pictures of 8 x 8 and three classes, its task and its postprocess.
+KINDS: dict[str, tuple[dict[str, np.ndarray], str, dict[str, Any]]] = {
+    "logits": ({"logits": _NUMBERS.random((1, 3), np.float32)}, "classification", {"kind": "softmax"}),
+    "probabilities": (
+        {"probabilities": np.array([[0.2, 0.5, 0.3]], np.float32)},
+        "classification",
+        {"kind": "softmax", "inside": True},
+    ),
+    "maps": (
+        {"logits": _NUMBERS.random((1, 3, 2, 2), np.float32)},
+        "segmentation",
+        {"kind": "argmax", "align_corners": False},
+    ),
+    "classes": (
+        {"classes": _NUMBERS.integers(0, 3, (1, 8, 8)).astype(np.int32)},
+        "segmentation",
+        {"kind": "argmax", "inside": True},
+    ),
+    "ssdlite": (
+        {"scores": _NUMBERS.random((1, 1, 4), np.float32), "boxes": np.zeros((1, 1, 4), np.float32)},
+        "detection",
+        {
+            "kind": "ssdlite",
+            "levels": [{"stride": 8, "anchors": [[0.2, 0.2]]}],
+            "variances": [0.1, 0.2],
+            **_ONE_STAGE,
+        },
+    ),
+    "retinanet": (
+        {"scores": _NUMBERS.random((1, 1, 3), np.float32), "boxes": np.zeros((1, 1, 4), np.float32)},
+        "detection",
+        {
+            "kind": "retinanet",
+            "levels": [{"stride": 8, "anchors": [[-4, -4, 4, 4]]}],
+            "weights": [1, 1, 1, 1],
+            "max_log_size": 4,
+            **_ONE_STAGE,
+        },
+    ),
+    "detections": (_FOUND, "detection", {"kind": "retinanet", "inside": True}),
+    "instances": (
+        {**_FOUND, "masks": _NUMBERS.random((2, 1, 28, 28), np.float32)},
+        "instances",
+        {"kind": "rcnn", "inside": True},
+    ),
+}
+# What a file holds, and what its manifest says that it does. Masks beside detections do no harm.
+MISTAKEN = [(a, b) for a in KINDS for b in KINDS if a != b and (a, b) != ("instances", "detections")]
+
 
 def manifest(task: str, postprocess: dict[str, Any], shape: list[Any], /, **changes: Any) -> dict[str, Any]:
     """What ``tokenmix export`` writes into a file; ``changes`` replace entries, a dict's only in part."""

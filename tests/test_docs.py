@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -40,11 +41,16 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_of_a_page_exist(page):
-    from tokenmix.cli import COMMANDS
+    """With all of their options."""
+    from tokenmix.cli import COMMANDS, Parser
 
-    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        for command in re.findall(r"^tokenmix (\S+)", block, re.MULTILINE):
-            assert command in COMMANDS, f"{page.name}: tokenmix {command}"
+    for block in re.findall(r"```(?:sh|text)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for name, rest in re.findall(r"^(?:\S*/)?tokenmix (\S+)(.*)", block.replace("\\\n", " "), re.MULTILINE):
+            assert name in COMMANDS, f"{page.name}: tokenmix {name}"
+            parser = Parser(allow_abbrev=False)
+            importlib.import_module(f"tokenmix.cli.{name}_command").add_arguments(parser)
+            for option in re.findall(r" (--[a-z][a-z-]*)", rest.split(" # ")[0]):
+                assert option in {"--help", *parser._option_string_actions}, f"{page.name}: tokenmix {name} {option}"
 
 
 def generator():

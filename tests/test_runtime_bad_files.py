@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ from PIL import Image
 
 pytest.importorskip("onnxruntime")
 
-from tests.runtime_files import constant_file, embed, manifest, neighbour
+from tests.bad_pictures import bomb
+from tests.runtime_files import KINDS, MISTAKEN, constant_file, embed, manifest, neighbour
 from tokenmix.runtime import ImageError, ModelError, Predictor
 from tokenmix.runtime.__main__ import main
 
@@ -138,6 +137,20 @@ def test_a_manifest_of_another_models_outputs(tmp_path, picture, capsys) -> None
     assert_refused(path, picture, "the outputs of .* are not those of its manifest", capsys)
 
 
+@pytest.mark.parametrize(("own", "said"), MISTAKEN)
+def test_a_manifest_of_another_task(tmp_path, picture, own: str, said: str, capsys) -> None:
+    _, task, rules = KINDS[said]
+    path = constant_file(tmp_path / "model.onnx", KINDS[own][0], manifest(task, rules, SHAPE, labels=["a", "b", "c"]))
+    assert_refused(path, picture, "the outputs of .* are not those of its manifest", capsys)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_own_manifest_fits(tmp_path, picture, kind: str, capsys) -> None:
+    outputs, task, rules = KINDS[kind]
+    path = constant_file(tmp_path / "model.onnx", outputs, manifest(task, rules, SHAPE, labels=["a", "b", "c"]))
+    assert main([str(path), str(picture), "--task", task]) == 0
+
+
 @pytest.mark.parametrize("label", [0, 3])
 def test_objects_of_unknown_classes(tmp_path, picture, label: int, capsys) -> None:
     wrong = manifest("detection", {"kind": "ssdlite", "inside": True}, SHAPE, labels=["cat", "dog"])
@@ -189,18 +202,6 @@ def test_the_first_schema(good, picture, capsys) -> None:
 def test_wrong_options(good) -> None:
     with pytest.raises(ValueError, match="threads must be 1 or more, not 0"):
         Predictor(good, threads=0)
-
-
-def bomb(path: Path, side: int = 60_000) -> Path:
-    """A PNG of a few kilobytes that says it is side x side."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    data = zlib.compress(bytes(100_000))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
-    return path
 
 
 def test_bad_pictures_are_named_and_the_others_answered(good, picture, tmp_path, capsys) -> None:

@@ -40,6 +40,7 @@ COMMANDS = {
     "demo": "train a detector or a segmenter on embedded pictures, in minutes",
     "data": "check a data set before training, or pack it into tar shards",
 }
+RESUMABLE = ("compare", "train", "sweep", "job", "demo")
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code or 0
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues where it stopped", file=sys.stderr)
+        told = "interrupted; the same command continues where it stopped" if name in RESUMABLE else "stopped"
+        print(f"\n{told}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes the pipe

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.5}
 """Relative error that is accepted by default, per precision. Float32 files of deep networks differ by about 1e-6 to
 1e-4, by the order of their sums; half precision has three decimals; eight bits keep the answers, not the values."""
-AGREEMENT = 95.0  # percent of the detections that must be found again
+AGREEMENT = 95.0  # percent of the detections that file and model must share
 SAME_BOX = 0.9  # overlap (intersection over union) of a detection with itself
 
 
@@ -36,7 +36,7 @@ def compare(
         ``max_error``: largest absolute difference. ``relative_error``: the same over the largest absolute value of that
         output, the larger one of several outputs. Both are infinite where either side is not finite. And, in percent,
         ``top1_agreement`` (how often both name the same class), ``pixel_agreement`` (the same of each pixel) or
-        ``detection_agreement`` (how many of PyTorch's detections the file has too; the errors are theirs).
+        ``detection_agreement`` (the detections that both have, of the side with more of them; the errors are theirs).
 
     Raises:
         VerificationError: The outputs have different numbers or shapes.
@@ -85,22 +85,32 @@ def _largest(x: Tensor) -> float:
 
 
 def _compare_detections(pairs: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> dict[str, float]:
-    """Detections are found again by label and place: their order and number hang on ties."""
+    """Detections are found again by label and place, each once: their order and number hang on ties."""
     again, total, matched = 0, 0, []
     for batch in pairs:
         mine, theirs = [a for a, _ in batch], [b for _, b in batch]
-        total += len(theirs[0])
-        if not len(mine[0]) or not len(theirs[0]):
-            continue
-        overlap = box_iou(theirs[0].double(), mine[0].double())
-        overlap[theirs[2].long()[:, None] != mine[2].long()] = -1
-        best, rows = overlap.max(1)
-        same = best >= SAME_BOX
-        again += int(same.sum())
-        matched.append([(a[rows[same]], b[same]) for a, b in zip(mine, theirs, strict=True)])
+        total += max(len(mine[0]), len(theirs[0]))
+        rows, partners = _partners(mine, theirs)
+        again += len(rows)
+        matched.append([(a[partners], b[rows]) for a, b in zip(mine, theirs, strict=True)])
     numbers = [_errors([one[i] for one in matched]) for i in range(len(pairs[0]))]
     result = {key: max(one[key] for one in numbers) for key in ("max_error", "relative_error")}
     return {**result, "detections": total, "detection_agreement": 100.0 * again / total if total else 100.0}
+
+
+def _partners(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> tuple[list[int], list[int]]:
+    """Rows of ``theirs`` that ``mine`` has too, and where: of several at one place, the one with the nearest score."""
+    # A pixel wider: a box pushed out of the picture is cut to none at its border and would overlap nothing, not itself.
+    grown = [side[0].double() + torch.tensor([0, 0, 1, 1]) for side in (theirs, mine)]
+    same = (box_iou(*grown) >= SAME_BOX) & (theirs[2].long()[:, None] == mine[2].long())
+    apart = (theirs[1].double()[:, None] - mine[1].double()).abs().where(same, math.inf)
+    rows, partners = [], []
+    for row in range(len(apart)):
+        if apart.shape[1] and apart[row].min() < math.inf:
+            rows.append(row)
+            partners.append(int(apart[row].argmin()))
+            apart[:, partners[-1]] = math.inf
+    return rows, partners
 
 
 def check(result: Mapping[str, Any], *, tolerance: float = TOLERANCES["fp32"], name: str = "the exported file") -> None:
@@ -112,7 +122,7 @@ def check(result: Mapping[str, Any], *, tolerance: float = TOLERANCES["fp32"], n
         name: What was checked, for the message.
 
     Raises:
-        VerificationError: The relative error is larger, or detections are missing; the message names the numbers.
+        VerificationError: The relative error is larger, or detections are not shared; the message names the numbers.
     """
     agreement = {key: value for key, value in result.items() if key.endswith("_agreement")}
     told = "".join(f", {key.removesuffix('_agreement')} agreement {value:.1f} %" for key, value in agreement.items())

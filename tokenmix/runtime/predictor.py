@@ -145,6 +145,8 @@ class Predictor:
             rows = outputs["probabilities"].astype(np.float32)
         else:
             rows = boxes.softmax(outputs["logits"].astype(np.float32))
+        if rows.ndim != 2:
+            raise ValueError(f"a classifier's have the shape (pictures, classes), not {rows.shape}")
         labels = self._labels(range(rows.shape[1]), whole=True)
         return [Classification(row, labels) for row in rows]
 
@@ -171,6 +173,8 @@ class Predictor:
         else:
             decode = {"ssdlite": boxes.ssdlite, "retinanet": boxes.retinanet}[rules["kind"]]
             (scores,), (offsets,) = (outputs[name].astype(np.float32) for name in ("scores", "boxes"))
+            background = rules["kind"] == "ssdlite"
+            self._labels(range(scores.shape[1] - background), first=1, whole=True)
             found = decode(scores, offsets, seen, canvas, rules)
         down, right = size[0] / seen[0], size[1] / seen[1]
         enlarged = boxes.clip(found.boxes.astype(np.float32) * np.array([right, down, right, down], np.float32), size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.resources
 import json
 import lzma
@@ -14,13 +13,10 @@ from typing import Any
 
 from tokenmix.export.extras import require
 from tokenmix.files import atomic_path
+from tokenmix.runtime.manifest import read_manifest
 from tokenmix.version import __version__
 from tokenmix.web.masks import add_masks
 from tokenmix.web.samples import sample_pictures
-
-SCHEMA = "tokenmix.model/2"
-KINDS = ("softmax", "argmax", "ssdlite", "retinanet", "rcnn")
-_NEEDED = ("input", "outputs", "preprocess", "postprocess", "task")
 
 
 def page_files(path: str | os.PathLike[str]) -> dict[str, bytes]:
@@ -34,7 +30,8 @@ def page_files(path: str | os.PathLike[str]) -> dict[str, bytes]:
 
     Raises:
         ImportError: The package onnx is missing.
-        ValueError: It is no such file, is damaged, or the manifest beside it belongs to another file.
+        ValueError: It is no such file or is damaged.
+        ModelError: Its manifest is missing, wrong or another graph's, or the one beside it belongs to another file.
     """
     onnx = require("onnx")
     source = Path(path)
@@ -45,7 +42,7 @@ def page_files(path: str | os.PathLike[str]) -> dict[str, bytes]:
     except Exception as error:  # protobuf's and onnx's errors have no public base
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{source} is damaged or no ONNX file ({reason}); {_remedy()}") from None
-    manifest = _manifest(proto, source) | _checked(source, content)
+    manifest = _manifest(proto, source)
     manifest |= {"file": source.name, "bytes": len(content), "masks": add_masks(proto), "tokenmix": __version__}
     samples = sample_pictures()
     manifest["samples"] = list(samples)
@@ -83,38 +80,28 @@ def _remedy(model: str | os.PathLike[str] = "MODEL") -> str:
 
 
 def _manifest(proto: Any, path: Path) -> dict[str, Any]:
-    """The manifest inside the file."""
-    try:
-        manifest = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
-    except ValueError:
-        manifest = {}
-    schema = manifest.get("schema")
-    if not isinstance(schema, str) or not schema.startswith("tokenmix.model/"):
-        raise ValueError(f"{path} was not written by tokenmix, so that nobody knows its pictures; {_remedy()}")
-    if schema != SCHEMA:
-        raise ValueError(f"{path} has the schema {schema}, and this page reads {SCHEMA}: export the model again")
-    missing = [name for name in _NEEDED if name not in manifest]
-    outputs = [output["name"] for output in manifest.get("outputs", ())]
-    if missing or outputs != [output.name for output in proto.graph.output]:
-        what = f"lacks {', '.join(missing)}" if missing else f"names other outputs ({', '.join(outputs)}) than the file"
-        raise ValueError(f"the manifest inside {path} {what}: export the model again")
-    if manifest["postprocess"].get("kind") not in KINDS:
-        raise ValueError(f"{path}: the page knows no postprocess {manifest['postprocess'].get('kind')!r}")
-    return manifest
+    """The manifest inside the file, which fits the graph, and what the one beside it says of how exact the file is."""
+    read = read_manifest(path, {entry.key: entry.value for entry in proto.metadata_props})
+    content = dict(read.content)
+    outputs = content.get("outputs")
+    named = [output.get("name") for output in outputs if isinstance(output, dict)] if isinstance(outputs, list) else []
+    described = ", ".join(map(str, [read.input_name, *named]))
+    graph = ", ".join(value.name for value in (*proto.graph.input, *proto.graph.output))
+    if described != graph:
+        raise ValueError(
+            f"the manifest inside {path} is that of another graph ({described}, and the file has {graph}): export the "
+            "model again"
+        )
+    return content | _errors(path)
 
 
-def _checked(path: Path, content: bytes) -> dict[str, Any]:
-    """What the manifest beside the file says of how exact it is."""
-    beside = path.with_suffix(".json")
+def _errors(path: Path) -> dict[str, Any]:
+    """What the manifest beside the file, which `read_manifest` found to be the file's, says of how exact it is."""
     try:
-        entry = json.loads(beside.read_text(encoding="utf-8"))["files"]["onnx"]
-        found = {"errors": entry["errors"], "precision": entry["precision"]}
-        matching = entry["sha256"] == hashlib.sha256(content).hexdigest()
+        entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["files"]["onnx"]
+        return {"errors": entry["errors"], "precision": entry["precision"]} if entry["file"] == path.name else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # there is none, or it is about something else
-    if not matching:
-        raise ValueError(f"{beside} is the manifest of another file than {path}: move it away, or export again")
-    return found
 
 
 @functools.cache

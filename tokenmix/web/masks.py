@@ -71,7 +71,7 @@ def _band_mask(node: Any, users: dict[str, list[Any]], constants: set[str]) -> s
 
 def _append_mean(graph: Any, tensor: str, name: str, kind: str) -> None:
     helper = require("onnx").helper
-    for axis in (1, 2):
+    for axis in (1, 2) if kind == "fourier" else (1,):
         if not any(entry.name == f"mask_axis_{axis}" for entry in graph.initializer):
             graph.initializer.append(helper.make_tensor(f"mask_axis_{axis}", 7, [1], [axis]))  # 7: INT64
     graph.node.append(helper.make_node("Cast", [tensor], [f"{name}_float"], to=_FLOAT))

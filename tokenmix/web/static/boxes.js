@@ -40,7 +40,7 @@ function suppress(objects, post) {
   return kept;
 }
 
-const clip = ([x1, y1, x2, y2], { height, width }) => {
+export const clip = ([x1, y1, x2, y2], { height, width }) => {
   const within = (value, limit) => Math.min(Math.max(value, 0), limit);
   return [within(x1, width), within(y1, height), within(x2, width), within(y2, height)];
 };

@@ -1,6 +1,5 @@
 // What is drawn on canvases: the picture with boxes, masks or segments, and the masks of frequency mixers.
-
-import { interpolate, neighbours } from "./interpolate.js";
+import { paste, reduced } from "./maps.js";
 
 const OUTLINE = 2.5; // CSS pixels
 
@@ -53,17 +52,16 @@ function drawMap(context, bitmap, { map, height, width }, alpha) {
   context.imageSmoothingEnabled = true;
 }
 
-// Probabilities inside a box, enlarged to its pixels and cut at a half.
-function drawMask(context, { box: [x1, y1, x2, y2], mask, label }) {
+function drawMask(context, bitmap, { box, mask, label }) {
+  const size = reduced(bitmap);
+  const [across, down] = [bitmap.width / size.width, bitmap.height / size.height];
+  const { left, top, width, height, own } = paste(mask, box.map((side, i) => side / (i % 2 ? down : across)), size);
+  if (!own.length) return; // outside of the picture
   const [red, green, blue] = bytes(colour(label));
-  const [width, height] = [x2 - x1, y2 - y1].map((side) => Math.min(512, Math.max(1, Math.round(side))));
-  const values = new Float32Array(width * height);
-  const [rows, columns] = [neighbours(mask.height, height), neighbours(mask.width, width)];
-  interpolate(mask.data, mask.width, rows, columns, values);
   const layer = raster(width, height, (data) => {
-    values.forEach((probability, i) => data.set([red, green, blue, probability > 0.5 ? 130 : 0], 4 * i));
+    own.forEach((is, i) => data.set([red, green, blue, is ? 130 : 0], 4 * i));
   });
-  context.drawImage(layer, x1, y1, x2 - x1, y2 - y1);
+  context.drawImage(layer, left * across, top * down, width * across, height * down);
 }
 
 function drawBox(context, unit, { box: [x1, y1, x2, y2], label }, text) {
@@ -86,7 +84,7 @@ export function drawPicture(canvas, bitmap, answer, { name, tune }) {
   if (answer?.kind === "map") drawMap(context, bitmap, answer, tune);
   if (answer?.kind !== "objects") return;
   const shown = answer.objects.filter((object) => object.score >= tune).reverse(); // the best on top
-  for (const object of shown) if (object.mask) drawMask(context, object);
+  for (const object of shown) if (object.mask) drawMask(context, bitmap, object);
   for (const object of shown) drawBox(context, unit, object, `${name(object.label)} ${Math.round(100 * object.score)} %`);
 }
 
