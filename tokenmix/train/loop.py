@@ -307,7 +307,7 @@ class _Run:
         if sharded := shards.is_sharded(content):
             self.checkpoints.save({**content, "best_weights": self.best_weights}, self.group)
         elif self.group.first:
-            content = {**snapshot(content), "best_weights": self.best_weights}
+            content = {**snapshot(content, self.group.device), "best_weights": self.best_weights}
 
         def work() -> None:
             if not sharded:

@@ -36,8 +36,8 @@ class Writer:
         self._thread.shutdown()
 
     def start(self, work: Callable[[], None]) -> None:
-        """Begin ``work``, once what was begun before is done; raises what that raised."""
-        self.wait()
+        """Begin ``work``; what was begun before must have been waited for."""
+        assert self._work is None
         if self.group.first:
             self._work = self._thread.submit(work)
 
@@ -52,16 +52,17 @@ class Writer:
             self._work = None
 
     def _finish(self) -> None:
-        work, self._work = self._work, None
+        work = self._work
+        self.settle()
         if work is not None:
             work.result()
 
 
-def snapshot(value: Any) -> Any:
-    """Nested dicts, lists and tuples with copies of their tensors on the CPU, at rest when this returns."""
+def snapshot(value: Any, device: torch.device) -> Any:
+    """Nested dicts, lists and tuples with copies on the CPU of their tensors, which lie there or on ``device``."""
     copy = _copied(value)
-    if torch.cuda.is_initialized():
-        torch.cuda.current_stream().synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return copy
 
 
