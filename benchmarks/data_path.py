@@ -1,9 +1,10 @@
 """Pictures per second from disk to batches: ``python benchmarks/data_path.py [--workers 0 1 2]``.
 
 Drawn JPEG photographs of 500 x 375 pixels, as files and as tar shards, loaded as for training at 224 pixels, each way
-several times in turn. The system has the files in memory, so that this is what the processor does; PyTorch has one
-thread. ``cpu_ms`` is the processor time per picture of all processes: it depends little on what else runs on the
-machine, and ``images_per_core_s``, 1000 / ``cpu_ms``, is what a core can do.
+several times in turn; then our loader beside timm's with the same augmentation, without workers. The system has the
+files in memory, so that this is what the processor does; PyTorch has one thread. ``cpu_ms`` is the processor time per
+picture of all processes: it depends little on what else runs on the machine, and ``images_per_core_s``, 1000 /
+``cpu_ms``, is what a core can do.
 """
 
 from __future__ import annotations
@@ -14,20 +15,32 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from timm.data import create_dataset, create_loader
+from torch import Tensor
 
 from tokenmix.bench.machine import describe
-from tokenmix.data import DataSet, Loader, check_data, load_data, pack_data
+from tokenmix.data import Augment, DataSet, Loader, check_data, load_data, pack_data
+from tokenmix.data.transforms import CROP_AREA
 from tokenmix.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 64
 ROUNDS = 3
+PIXELS = 224
+CROP_PCT = 0.9
+BESIDE_TIMM = {  # RandAugment and the share of erased pictures; None: evaluation
+    "crop and mirror": (None, 0.0),
+    "RandAugment": ("rand-m9-mstd0.5-inc1", 0.0),
+    "RandAugment and erasing": ("rand-m9-mstd0.5-inc1", 0.25),
+    "evaluation": None,
+}
 
 
 def draw(folder: Path, count: int) -> None:
@@ -54,7 +67,7 @@ def read_epoch(data: DataSet, workers: int) -> dict[str, float]:
     loader = Loader(
         data.train,
         batch_size=BATCH,
-        image_size=224,
+        image_size=PIXELS,
         mean=data.mean,
         std=data.std,
         train=True,
@@ -68,6 +81,62 @@ def read_epoch(data: DataSet, workers: int) -> dict[str, float]:
     seconds = time.perf_counter() - begin
     del loader, batches  # ends the workers
     return {"images_per_s": count / seconds, "cpu_ms": 1000 * (cpu_s() - cpu) / (count + BATCH)}
+
+
+def our_batches(data: DataSet, change: tuple[str | None, float] | None) -> Iterator[Tensor]:
+    """The pictures of an epoch as our loader makes them."""
+    options: dict[str, Any] = {"mean": data.mean, "std": data.std, "crop_pct": CROP_PCT, "train": change is not None}
+    if change:
+        options["augment"] = Augment(name="imagenet", rand_augment=change[0], erase_rate=change[1])
+    loader = Loader(data.train, batch_size=BATCH, image_size=PIXELS, **options)
+    return (batch["image"] for batch in loader.batches(0))
+
+
+def timm_batches(data: DataSet, folder: Path, change: tuple[str | None, float] | None) -> Iterator[Tensor]:
+    """The same of timm's."""
+    options: dict[str, Any] = {"mean": data.mean, "std": data.std, "crop_pct": CROP_PCT, "is_training": bool(change)}
+    if change:
+        options |= {"auto_augment": change[0], "re_prob": change[1], "re_mode": "pixel", "color_jitter": None}
+    loader = create_loader(
+        create_dataset("", root=str(folder)),
+        (3, PIXELS, PIXELS),
+        BATCH,
+        scale=(CROP_AREA["imagenet"], 1.0),
+        interpolation="bicubic",
+        num_workers=0,
+        persistent_workers=False,
+        pin_memory=False,
+        use_prefetcher=False,
+        **options,
+    )
+    return (images for images, _ in loader)
+
+
+def beside_timm(data: DataSet, folder: Path) -> list[dict[str, Any]]:
+    """Milliseconds of CPU per picture, ours and timm's, and their medians' ratio."""
+    rows = []
+    for name, change in BESIDE_TIMM.items():
+        found: dict[str, list[float]] = {"tokenmix": [], "timm": []}
+        for _ in range(ROUNDS + 1):
+            for kind, batches in (
+                ("tokenmix", our_batches(data, change)),
+                ("timm", timm_batches(data, folder, change)),
+            ):
+                begin = time.process_time()
+                count = sum(len(images) for images in batches)
+                found[kind].append(1000 * (time.process_time() - begin) / count)
+        ours, timms = (statistics.median(values[1:]) for values in found.values())  # the first round warms up
+        row = {
+            "what": name,
+            "tokenmix_cpu_ms": round(ours, 3),
+            "timm_cpu_ms": round(timms, 3),
+            "tokenmix_images_per_core_s": round(1000 / ours, 1),
+            "timm_images_per_core_s": round(1000 / timms, 1),
+            "ratio": round(timms / ours, 3),
+        }
+        rows.append(row)
+        print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    return rows
 
 
 def timed(call: Any, *args: Any, **options: Any) -> tuple[Any, float]:
@@ -115,6 +184,7 @@ def main() -> None:
                 }
                 rows.append(row)
                 print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+        against = beside_timm(sets["files"], root / "files")
     per_1000 = 1000 / args.images
     seconds = {
         "pack": round(pack_s * per_1000, 3),
@@ -129,6 +199,7 @@ def main() -> None:
         "batch_size": BATCH,
         "seconds_per_1000_images": seconds,
         "rows": rows,
+        "beside_timm": against,
     }
     write_json(args.out, {"machine": describe(), **result})
 

@@ -217,3 +217,20 @@ def test_transforms_inside_function_transforms_leave_nothing_behind() -> None:
     close(energy(x), 2 * x.square().sum())
     x.requires_grad_()
     close(torch.autograd.grad(energy(x), x)[0], 4 * x.detach())
+
+
+@pytest.mark.parametrize("transform", [fourier.rfft2_planes, cosine.dct2])
+def test_an_export_of_a_known_size_stores_its_matrices(transform) -> None:
+    class Transform(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return transform(x, "matmul")
+
+    x = torch.randn(2, 3, 19, 22)
+    expected = transform(x, "matmul")
+    program = torch.export.export(Transform(), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    assert not [node for node in program.graph.nodes if "cos" in str(node.target)]
+    torch.testing.assert_close(program.module()(x), expected)
+    sizes = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(Transform(), (x,), dynamic_shapes=(sizes,))
+    other = torch.randn(2, 3, 12, 17)
+    torch.testing.assert_close(program.module()(other), transform(other, "matmul"))

@@ -179,7 +179,7 @@ def test_a_fast_loader_is_not_named(tmp_path, monkeypatch) -> None:
     inner = Learner.step
     monkeypatch.setattr(Learner, "step", lambda *told: (time.sleep(0.03), inner(*told))[1])
     monkeypatch.setattr(watching, "PATIENCE_S", 0.05)
-    assert run(tmp_path)[1] == []
+    assert run(tmp_path, checkpoint_seconds=60.0)[1] == []
 
 
 def test_a_run_that_dies_in_its_validation_keeps_its_first_evidence(tmp_path, monkeypatch) -> None:

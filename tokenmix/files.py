@@ -10,8 +10,8 @@ import io
 import json
 import os
 import re
-import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -40,13 +40,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, target)
         sync(target.parent)
     finally:
@@ -68,12 +66,6 @@ def sweep(folder: str | os.PathLike[str]) -> None:
     """Remove the temporary files in ``folder`` that writers left who were killed; nobody else may write there."""
     for path in Path(folder).glob(".*.tmp"):
         path.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from tokenmix.layers import fold_norm_before
 from tokenmix.names import unknown
 from tokenmix.ops.cosine import dct2, dct2_macs, idct2
-from tokenmix.ops.fourier import cacheable, is_known, under_autocast, widen
+from tokenmix.ops.fourier import constant, is_known, under_autocast, widen
 
 GATES = ("softmax", "sigmoid")
 
@@ -58,18 +56,10 @@ def spread_bands(gates: Tensor, height: int, width: int, nodes: int, single: boo
 
 
 def _bands(like: Tensor, height: int, width: int, nodes: int, mean: bool) -> Tensor:
-    """The bands of one axis, ``(H, nodes)`` for width 0, or of both, ``(H W, nodes^2)``, kept between eager calls."""
+    """The bands of one axis, ``(H, nodes)`` for width 0, or of both, ``(H W, nodes^2)``; see `constant`."""
     if torch.jit.is_scripting():
         return _build_bands(height, width, nodes, mean, like.dtype, like.device)
-    if cacheable(like):
-        return _cached_bands(height, width, nodes, mean, like.dtype, like.device)
-    return _build_bands(height, width, nodes, mean, like.dtype, like.device)
-
-
-@functools.lru_cache(maxsize=128)
-def _cached_bands(height: int, width: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
-        return _build_bands(height, width, nodes, mean, dtype, device)
+    return constant(_build_bands, like, height, width, nodes, mean)
 
 
 def _build_bands(height: int, width: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device) -> Tensor:

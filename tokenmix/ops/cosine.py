@@ -8,13 +8,12 @@ Forms: ``"matmul"``, ``"fft"``, ``"auto"`` (the faster one for the size).
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
 from torch import Tensor
 
-from tokenmix.ops.fourier import SINGLE_PRODUCT_SIZE, cacheable, is_known, under_autocast, widen
+from tokenmix.ops.fourier import SINGLE_PRODUCT_SIZE, constant, is_known, under_autocast, widen
 
 # Up to this many rows plus columns the matrix form is faster on a CPU in eager mode (at 1024 x 1024 still by a third).
 MATMUL_SIZE = 2048
@@ -89,18 +88,10 @@ def _two_products(x: Tensor, inverse: bool) -> Tensor:
 
 
 def _constant(like: Tensor, height: int, width: int) -> Tensor:
-    """`_matrix` in the dtype and on the device of ``like``, kept between eager calls."""
+    """`_matrix` in the dtype and on the device of ``like``; see `constant`."""
     if torch.jit.is_scripting():
         return _matrix(height, width, like.dtype, like.device)
-    if cacheable(like):
-        return _cached_matrix(height, width, like.dtype, like.device)
-    return _matrix(height, width, like.dtype, like.device)
-
-
-@functools.lru_cache(maxsize=64)
-def _cached_matrix(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
-        return _matrix(height, width, dtype, device)
+    return constant(_matrix, like, height, width)
 
 
 def _matrix(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -12,8 +12,9 @@ Forms of the transforms on planes:
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from torch import Tensor
 SINGLE_PRODUCT_SIZE = 8
 # Up to this size per axis products are as fast as the FFT on a CPU in eager mode, or faster.
 MATMUL_SIZE = 16
+MOST_KEPT = 256  # matrices; the oldest goes
+_KEPT: dict[tuple[Any, ...], Tensor] = {}
 
 
 def widen(x: Tensor) -> Tensor:
@@ -161,18 +164,30 @@ def _irfft2_planes(planes: Tensor, height: int, width: int, transform: str) -> T
 
 
 def _constant(kind: str, like: Tensor, height: int, width: int) -> Tensor:
-    """The matrix of that kind in the dtype and on the device of ``like``, kept between eager calls."""
+    """The matrix of that kind in the dtype and on the device of ``like``; see `constant`."""
     if torch.jit.is_scripting():
         return _build(kind, height, width, like.dtype, like.device)
+    return constant(_build, like, kind, height, width)
+
+
+def constant(build: Callable[..., Tensor], like: Tensor, *key: Any) -> Tensor:
+    """``build(*key, dtype, device)`` of ``like``, kept between eager calls.
+
+    An export of a fixed size stores the matrix that an eager call has left: computing it in the graph would take the
+    exporters more time than all else that they do for the transform.
+    """
+    full = (build, *key, like.dtype, like.device)
     if cacheable(like):
-        return _cached(kind, height, width, like.dtype, like.device)
-    return _build(kind, height, width, like.dtype, like.device)
-
-
-@functools.lru_cache(maxsize=128)
-def _cached(kind: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
-        return _build(kind, height, width, dtype, device)
+        if full not in _KEPT:
+            if len(_KEPT) >= MOST_KEPT:
+                _KEPT.pop(next(iter(_KEPT)))
+            with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
+                _KEPT[full] = build(*key, like.dtype, like.device)
+        return _KEPT[full]
+    fixed = not torch.compiler.is_dynamo_compiling() and not any(isinstance(part, torch.SymInt) for part in key)
+    if fixed and torch.compiler.is_exporting() and full in _KEPT:
+        return _KEPT[full]
+    return build(*key, like.dtype, like.device)
 
 
 def _build(kind: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:

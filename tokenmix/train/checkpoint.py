@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 import re
@@ -193,10 +192,11 @@ def _check(path: Path) -> None:
 
 
 def _write_file(path: Path, content: dict[str, Any]) -> None:
-    buffer = io.BytesIO()  # torch.save hides why it could not write to a file
-    torch.save(content, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # its own, while it handles the file's
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def _remove(path: Path) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,15 @@ from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_j
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.tasks import Batch
+from tokenmix.train import shards
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.dense import dense_loaders
 from tokenmix.train.distributed import TIMEOUT_S, Group, processes
 from tokenmix.train.learner import Learner
 from tokenmix.train.log import Progress, pace
 from tokenmix.train.model import make_augment
-from tokenmix.train.publish import Publisher
+from tokenmix.train.publish import Publisher, Told
+from tokenmix.train.saving import Writer, snapshot
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 from tokenmix.train.trackers import MARKS, check_trackers
@@ -155,6 +158,7 @@ def fit(
             group.once(lambda: stack.enter_context(locked(out, wait_s=wait_s)) and None)
             checkpoints = Checkpoints(out, keep)
             run = _Run(recipe, data, Path(out), model, group, workers, log, checkpoint_seconds, checkpoints, signals)
+            stack.enter_context(run.writer)
             run.resume(fresh)
             show = progress and not run.state.finished
             total, done = run.calendar.total, run.state.steps
@@ -164,8 +168,10 @@ def fit(
                 while not run.state.finished:
                     run.train_epoch()
                     run.end_epoch()
+                run.writer.wait()
             except BaseException as error:
-                run.publisher.report(*run.told, error)
+                run.writer.settle()
+                run.publisher.report(run.told, error)
                 raise
             finally:
                 run.progress.clear()
@@ -208,7 +214,7 @@ class _Run:
         self.learner = Learner(recipe, data, model, group)
         self.train_loader, self.val_loader = self.loaders(workers)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
-        self.checkpoints, self.versions = checkpoints, versions()
+        self.checkpoints, self.versions, self.writer = checkpoints, versions(), Writer(group)
         self.watch = Watch(data, group, self.calendar, self.learner.task, workers, log)
         facts = {"versions": self.versions, "device": str(group.device), "processes": group.world, "made": bool(model)}
         self.publisher = Publisher(recipe, data, out, self.watch, self.learner.task.headline, facts, log)
@@ -258,7 +264,7 @@ class _Run:
         if path is None:
             self.learner.begin(self.log)
             self.write_recipe()
-            self.write(lambda: self.publisher.publish(*self.told), 0)
+            self.write(lambda: self.publisher.publish(self.told), 0)
             return
         if not path.exists():
             raise ValueError(f"process {self.group.rank} does not see {path}: all need the same folder")
@@ -274,25 +280,41 @@ class _Run:
         self.watch.load(content["watch"])
         self.best_weights = content["best_weights"]
         self.write_recipe()
-        self.write(lambda: self.publish(weights=True), _bytes(self.best_weights))
+        self.write(lambda: self.publish(self.told, weights=True), _bytes(self.best_weights))
         if not self.state.finished:
             self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
 
-    def save(self) -> None:
-        """Write a checkpoint of this very moment."""
+    def save(self, then: Callable[[], None] = lambda: None, needed: int = 0) -> None:
+        """Write a checkpoint of this very moment, and ``then`` what follows from it, while the training goes on.
+
+        What goes wrong is raised by the next save, or by whoever waits for the writer. Sharded weights are written at
+        once, since all processes have to agree on them.
+
+        Args:
+            then: Done by the first process; it reads nothing that changes before the next save.
+            needed: About how many bytes that writes.
+        """
         self.tick()
-        self.checkpoints.save(
-            {
-                "recipe": self.recipe.to_json(),
-                "data": self.facts,
-                "versions": self.versions,
-                "state": asdict(self.state),
-                "watch": self.watch.state(),
-                **self.learner.state(),
-                "best_weights": self.best_weights,
-            },
-            self.group,
-        )
+        self.writer.wait()
+        content = {
+            "recipe": self.recipe.to_json(),
+            "data": self.facts,
+            "versions": self.versions,
+            "state": asdict(self.state),
+            "watch": self.watch.state(),
+            **self.learner.state(),
+        }
+        if sharded := shards.is_sharded(content):
+            self.checkpoints.save({**content, "best_weights": self.best_weights}, self.group)
+        elif self.group.first:
+            content = {**snapshot(content, self.group.device), "best_weights": self.best_weights}
+
+        def work() -> None:
+            if not sharded:
+                self.checkpoints.save(content)
+            self.checkpoints.with_room(then, needed)
+
+        self.writer.start(work)
         self.saved = time.monotonic()
 
     def write(self, work: Callable[[], None], needed: int) -> None:
@@ -304,13 +326,14 @@ class _Run:
         text = self.recipe.to_json()
         self.write(lambda: write_text(self.out / "recipe.json", text), len(text))
 
-    def publish(self, *, weights: bool) -> None:
-        """Write the files that follow from the checkpoint, in the first process; doing it twice changes nothing.
+    def publish(self, told: Told, *, weights: bool) -> None:
+        """Write the files that follow from a checkpoint, in the first process; doing it twice changes nothing.
 
         Args:
+            told: What is shown.
             weights: Whether the best weights may be other ones than in the file.
         """
-        self.publisher.publish(*self.told)
+        self.publisher.publish(told)
         if self.state.best is None or not weights:
             return
         info = {
@@ -329,9 +352,9 @@ class _Run:
         write_json(self.out / "best.json", {**self.state.best, "weights_sha256": digest, "versions": self.versions})
 
     @property
-    def told(self) -> tuple[list[dict[str, Any]], int, float]:
-        """What is shown: the rows, and the steps and seconds of the run."""
-        return self.state.history, self.state.steps, self.state.seconds
+    def told(self) -> Told:
+        """What is shown of this moment."""
+        return Told(list(self.state.history), self.state.steps, self.state.seconds, self.watch.noted)
 
     def tick(self) -> None:
         """Count the time since the last call."""
@@ -346,6 +369,7 @@ class _Run:
             stop = (stop or Terminated()) if self.stopping else None
         if stop is not None:
             self.save()
+            self.writer.wait()
             self.progress.say(f"stopped at epoch {self.state.epoch + 1}; the same command continues")
             self.signals.came.clear()
             raise stop
@@ -368,8 +392,7 @@ class _Run:
                 break
             self.pause()
             if self.due and not state.bad:  # or a run that diverged could not do the skipped steps again
-                self.save()
-                self.write(lambda: self.publisher.refresh(*self.told), 0)
+                self.save(partial(self.publisher.refresh, self.told))
         assert state.step == steps, "the loader ended before its length"
 
     def step(self, batch: Batch, images: int) -> None:
@@ -404,6 +427,7 @@ class _Run:
     def end_epoch(self) -> None:
         """Validate, note the row, keep the weights if they are the best, save, publish."""
         state = self.state
+        self.writer.wait()  # it reads what changes here, and the loader's processes are forked from one thread
         judged = self.learner.judged
         self.group.share_buffers(judged)
         loader = _Watched(self.val_loader, self.pause)
@@ -425,8 +449,7 @@ class _Run:
         self.watch.judged(state.epoch, better, metric)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
         state.finished = state.steps >= self.calendar.total
-        self.save()
-        self.write(lambda: self.publish(weights=better), _bytes(self.best_weights))
+        self.save(partial(self.publish, self.told, weights=better), _bytes(self.best_weights))
         headline = self.learner.task.headline.lstrip("-")
         shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}  {pace(row)}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
@@ -16,9 +17,26 @@ from tokenmix.files import write_csv, write_text
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.report.run import write_run
 from tokenmix.train.trackers import Tracking
-from tokenmix.train.watch import Watch
+from tokenmix.train.watch import Seen, Watch
 
 REFRESH_S = 30.0  # between two reports within an epoch
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is shown of a moment, which the training leaves as it is.
+
+    Args:
+        history: The rows of the epochs.
+        steps: Done in the run.
+        seconds: Spent on it.
+        seen: What the watch has noted.
+    """
+
+    history: list[dict[str, Any]]
+    steps: int
+    seconds: float
+    seen: Seen
 
 
 class Publisher:
@@ -60,39 +78,31 @@ class Publisher:
             return
         config = {**dataclasses.asdict(self.recipe), "processes": self.watch.group.world}
         self.tracking = Tracking(trackers, self.out, config, say)
-        self._send(history)
+        self._send(history, self.watch.seen)
 
-    def refresh(self, history: list[dict[str, Any]], steps: int, seconds: float) -> None:
+    def refresh(self, told: Told) -> None:
         """Write the files within an epoch, right after a checkpoint, now and then."""
         if time.monotonic() - self.shown >= REFRESH_S:
-            self.publish(history, steps, seconds)
+            self.publish(told)
 
-    def publish(self, history: list[dict[str, Any]], steps: int, seconds: float) -> None:
-        """Write all files from what the last checkpoint holds.
-
-        Args:
-            history: The rows of the epochs.
-            steps: Done in the run.
-            seconds: Spent on it.
-        """
+    def publish(self, told: Told) -> None:
+        """Write all files from what the last checkpoint holds."""
         if not self.first:
             return
-        self.shown = time.monotonic()
+        self.shown, history = time.monotonic(), told.history
         write_text(self.out / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
         header = list({name: None for row in history for name in row})  # an epoch may lack what another one has
         write_csv(self.out / "history.csv", header, ([row.get(name) for name in header] for row in history))
-        write_text(self.out / "steps.jsonl", "".join(json.dumps(point) + "\n" for point in self.curve()))
-        self.report(history, steps, seconds)
-        self._send(history)
+        write_text(self.out / "steps.jsonl", "".join(json.dumps(point) + "\n" for point in self.curve(told.seen)))
+        self.report(told)
+        self._send(history, told.seen)
 
-    def report(
-        self, history: list[dict[str, Any]], steps: int, seconds: float, error: BaseException | None = None
-    ) -> None:
+    def report(self, told: Told, error: BaseException | None = None) -> None:
         """Write the report; ``error`` is why the run stops before its end. A picture of a run is not worth the run."""
         if not self.first:
             return
         try:
-            write_run(self._told(history, steps, seconds, error), self.out / "report.html", self._pictures())
+            write_run(self._told(told, error), self.out / "report.html", self._pictures(told.seen))
         except Exception as failure:
             if not self.broken:
                 self.say(f"{self.out / 'report.html'} could not be written: {failure}")
@@ -103,12 +113,12 @@ class Publisher:
         if self.tracking:
             self.tracking.close(failed)
 
-    def curve(self) -> list[dict[str, Any]]:
+    def curve(self, seen: Seen) -> list[dict[str, Any]]:
         """The points of the loss curve: ``step``, ``epoch`` (a fraction), ``loss`` and ``lr``."""
         rate, epochs = self.calendar.lr, self._epochs
         return [
             {"step": step, "epoch": round(epochs(step), 4), "loss": loss, "lr": rate(step - 1)}
-            for step, loss in self.watch.seen.curve
+            for step, loss in seen.curve
         ]
 
     def _epochs(self, step: int) -> float:
@@ -119,12 +129,12 @@ class Publisher:
             step -= length
         return float(len(self.calendar.whole))
 
-    def _send(self, history: list[dict[str, Any]]) -> None:
+    def _send(self, history: list[dict[str, Any]], seen: Seen) -> None:
         """Give the trackers what is new."""
         if self.tracking is None:
             return
         values: dict[int, dict[str, float | None]] = {}
-        for point in self.curve():
+        for point in self.curve(seen):
             values[point["step"]] = {"train/loss": point["loss"], "train/lr": point["lr"], "epoch": point["epoch"]}
         for row in history:
             told = {_tag(name): value for name, value in row.items() if name not in ("epoch", "step", "lr")}
@@ -134,10 +144,9 @@ class Publisher:
             values.pop(ends[len(history)], None)  # the last step of an epoch goes with its row, and that is to come
         self.tracking.send(values)
 
-    def _told(
-        self, history: list[dict[str, Any]], steps: int, seconds: float, error: BaseException | None
-    ) -> dict[str, Any]:
+    def _told(self, told: Told, error: BaseException | None) -> dict[str, Any]:
         """What the report is drawn from."""
+        history, steps, seconds = told.history, told.steps, told.seconds
         total = self.calendar.total
         status = "running" if error is None else "stopped"
         return {
@@ -151,9 +160,9 @@ class Publisher:
             "seconds": seconds,
             "left": seconds / steps * (total - steps) if steps else None,
             "history": [{**row, "place": self._epochs(row["step"])} for row in history],
-            "curve": self.curve(),
-            "best_epoch": self.watch.seen.best_epoch,
-            "evidence": self.watch.seen.evidence,
+            "curve": self.curve(told.seen),
+            "best_epoch": told.seen.best_epoch,
+            "evidence": told.seen.evidence,
             "classes": list(self.data.classes),
             "data": {
                 "name": self.data.name,
@@ -164,9 +173,8 @@ class Publisher:
             **self.facts,
         }
 
-    def _pictures(self) -> dict[int, Any]:
+    def _pictures(self, seen: Seen) -> dict[int, Any]:
         """The pictures of the mistakes, by their place in the validation set; each is drawn once for an epoch."""
-        seen = self.watch.seen
         if self.pictured != seen.best_epoch:
             mistakes = seen.evidence["mistakes"] if seen.evidence else []
             self.pictures = {mistake["index"]: self._picture(mistake) for mistake in mistakes}

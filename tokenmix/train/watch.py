@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ PATIENCE_S = 10.0  # of training before it is said
 
 
 @dataclass
-class _Seen:
+class Seen:
     """What is stored in a checkpoint."""
 
     curve: list[list[Any]] = field(default_factory=list)  # [step, mean loss of the steps since the point before]
@@ -67,7 +67,7 @@ class Watch:
         self.group, self.calendar, self.workers, self.say = group, calendar, workers, log
         self.every = max(1, -(-calendar.total // POINTS))
         self.evidence = make_evidence(task, data)
-        self.seen = _Seen()
+        self.seen = Seen()
         self.silent = False  # whether a slow loader needs no word any more
         self.session = [0.0, 0.0]  # seconds waited and worked, without the start of the loader
         self.batches = 0  # since the loader's start
@@ -147,9 +147,14 @@ class Watch:
         """For the checkpoint."""
         return vars(self.seen)
 
+    @property
+    def noted(self) -> Seen:
+        """What is noted up to now, which does not change any more."""
+        return replace(self.seen, curve=list(self.seen.curve))
+
     def load(self, state: dict[str, Any]) -> None:
         """Take up what ``state`` gave."""
-        self.seen = _Seen(**state)
+        self.seen = Seen(**state)
 
 
 def peak_memory_mb(device: torch.device) -> float:
