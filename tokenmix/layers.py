@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +75,7 @@ def with_act(conv: nn.Module, act: nn.Module) -> tuple[nn.Module, nn.Module]:
     return (ConvAct(conv, kind), nn.Identity()) if kind and is_plain_conv(conv) else (conv, act)
 
 
-def is_plain_conv(module: nn.Module) -> bool:
+def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether the module is a convolution that `ConvAct` can take over."""
     plain = type(module) is nn.Conv2d or (isinstance(module, ConvAct) and module.act == "")
     return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)

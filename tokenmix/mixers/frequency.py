@@ -269,11 +269,11 @@ class FusedFrequencyFilter(_Filter):
     def on_rows(self, x: Tensor) -> Tensor | None:
         if not (plain_inference(x) and is_channels_last(x) and max(x.shape[2:]) <= MOST_ROWS and self.is_usual()):
             return None
-        first, second = (
-            (kept(row_form, conv.weight, self.groups), kept(row_bias, conv.bias, self.groups))
-            for conv in (self.conv1, self.conv2)
-        )
-        return filter_rows(x, first, second, self.threshold)
+        maps = []
+        for conv in (self.conv1, self.conv2):
+            assert conv.bias is not None
+            maps.append((kept(row_form, conv.weight, self.groups), kept(row_bias, conv.bias, self.groups)))
+        return filter_rows(x, *maps, self.threshold)
 
     def first(self, planes: Tensor) -> Tensor:
         return grouped_pointwise(planes, self.conv1.weight, self.conv1.bias, self.groups)
