@@ -41,14 +41,22 @@ class Stage(nn.Module):
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and not self.training and plain_inference(x):
-            images = max(1, AT_ONCE // x[0].numel())
-            if images < x.size(0) and all(map(is_silent, self.modules())):
+        if not torch.jit.is_scripting():
+            split = self._is_split(x)
+            if split:
+                images = max(1, AT_ONCE // x[0].numel())
                 return torch.cat([self.blocks(self.downsample(part)) for part in x.split(images)])
         x = self.downsample(x)
         if self.grad_checkpointing and not torch.jit.is_scripting():
             return self._checkpointed(x)
         return self.blocks(x)
+
+    @torch.jit.unused
+    def _is_split(self, x: Tensor) -> bool:
+        """Whether the batch passes in parts."""
+        if self.training or not plain_inference(x) or x.size(0) == 1 or x.numel() <= AT_ONCE:
+            return False
+        return all(map(is_silent, self.modules()))
 
     @torch.jit.unused
     def _checkpointed(self, x: Tensor) -> Tensor:

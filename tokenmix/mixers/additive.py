@@ -41,6 +41,10 @@ def _gated_sum_maps(query_key: Tensor, hidden: Tensor, pixel_weight: Tensor, cha
     gated = query_key.unflatten(1, (2, dim)) * score.unsqueeze(2)  # (B, 2, C, H, W)
     mean = gated.mean([3, 4], keepdim=True).flatten(1, 2)  # (B, 2C, 1, 1)
     gate = torch.sigmoid(F.conv2d(mean, channel_weight, groups=2)).unflatten(1, (2, dim))
+    if torch.jit.is_scripting():
+        return (gated * gate).sum(1)
+    if torch.compiler.is_exporting():  # a sum over an axis of two is slow in other runtimes
+        return gated[:, 0] * gate[:, 0] + gated[:, 1] * gate[:, 1]
     return (gated * gate).sum(1)
 
 
@@ -117,7 +121,7 @@ class AdditiveAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
-            if plain_inference(x) and is_channels_last(x):
+            if plain_inference(x) and is_channels_last(x) and is_silent(self.spatial):
                 return self.rows(x)
             fast = self.kernel(x) if takes(x) else None
             if fast is not None:

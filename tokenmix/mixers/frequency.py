@@ -273,7 +273,7 @@ class FusedFrequencyFilter(_Filter):
         for conv in (self.conv1, self.conv2):
             assert conv.bias is not None
             maps.append((kept(row_form, conv.weight, self.groups), kept(row_bias, conv.bias, self.groups)))
-        return filter_rows(x, *maps, self.threshold)
+        return filter_rows(x, maps[0], maps[1], self.threshold)
 
     def first(self, planes: Tensor) -> Tensor:
         return grouped_pointwise(planes, self.conv1.weight, self.conv1.bias, self.groups)
