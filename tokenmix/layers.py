@@ -23,7 +23,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return result + divisor if result < 0.9 * value else result
 
 
-# Leaves for torch.fx: they look at devices, memory and modes.
+# A leaf for torch.fx: it looks at devices, memory and modes.
 torch.fx.wrap("conv_act")
 
 

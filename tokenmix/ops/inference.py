@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ def plain_inference(x: Tensor) -> bool:
         and not torch._C._is_tracing()
         and not torch.is_autocast_enabled("cpu")
         and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._are_functorch_transforms_active()
         and _HAS_ONEDNN
     )
 
@@ -61,11 +63,15 @@ def kept(build: Callable[..., Any], weight: Tensor, *settings: Any) -> Any:
     key, stamp = id(weight), (weight.data_ptr(), weight._version)
     entry = _kept.get(key)
     if entry is None or entry[0]() is not weight or entry[1] != stamp:
-        _kept[key] = entry = (weakref.ref(weight, lambda _: _kept.pop(key, None)), stamp, {})
+        _kept[key] = entry = (weakref.ref(weight, partial(_forget, key)), stamp, {})
     values = entry[2]
     if (build, settings) not in values:
         values[build, settings] = build(weight.detach(), *settings)
     return values[build, settings]
+
+
+def _forget(key: int, reference: object) -> None:
+    _kept.pop(key, None)
 
 
 @torch.fx.wrap
