@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tokenmix.ops.inference import conv_act, is_channels_last
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -21,30 +23,8 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return result + divisor if result < 0.9 * value else result
 
 
-# From this many pixels on, or for several images, oneDNN's convolution beats torch's own product for 1x1 kernels.
-_ONEDNN_PIXELS = 2048
-# Activations that oneDNN computes together with a convolution: its name and its algorithm.
-_ONEDNN_ACTS = {"silu": ("swish", ""), "gelu": ("gelu", "none"), "relu": ("relu", "")}
-
-
-def plain_inference(x: Tensor) -> bool:
-    """Whether ``x`` is an ordinary float32 tensor on a CPU and nobody traces, differentiates or counts what happens."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and type(x) is Tensor
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and not torch.is_autocast_enabled("cpu")
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch.backends.mkldnn.is_available()
-    )
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether a map's memory is NHWC and not also NCHW."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+# A leaf for torch.fx: it looks at devices, memory and modes.
+torch.fx.wrap("conv_act")
 
 
 @torch.fx.wrap
@@ -57,49 +37,12 @@ def in_layout_of(x: Tensor, like: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-@torch.fx.wrap
-def activate(x: Tensor, act: str) -> Tensor:
-    """Any shape to itself: ``"gelu"`` (exact), ``"silu"`` or ``"relu"``."""
-    if act == "relu":
-        return F.relu(x)
-    if act == "silu":
-        return F.silu(x)
-    if torch.jit.is_scripting():
-        return F.gelu(x)
-    if x.device.type == "cpu" and x.ndim == 4 and not torch.compiler.is_compiling() and is_channels_last(x):
-        return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # torch has a fast GELU for plain layouts only
-    return F.gelu(x)
-
-
-@torch.fx.wrap
-def conv_act(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    act: str,
-) -> Tensor:
-    """``act(conv2d(x))``, in inference on a CPU in one pass over memory."""
-    if torch.jit.is_scripting():
-        return activate(F.conv2d(x, weight, bias, stride, padding, dilation, groups), act)
-    large = weight.size(2) * weight.size(3) > 1 or x.size(0) > 1 or x.size(2) * x.size(3) >= _ONEDNN_PIXELS
-    if not (plain_inference(x) and large):
-        return activate(F.conv2d(x, weight, bias, stride, padding, dilation, groups), act)
-    name, algorithm = _ONEDNN_ACTS[act]
-    return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, padding, stride, dilation, groups, name, [], algorithm
-    )
-
-
 class ConvAct(nn.Conv2d):
     """``(B, C, H, W) -> (B, out_chans, H', W')``: a convolution and its activation at once, for inference.
 
     Args:
         conv: Whose parameters are taken over.
-        act: ``"gelu"``, ``"silu"`` or ``"relu"``.
+        act: ``"gelu"``, ``"silu"``, ``"relu"`` or ``""`` (none).
     """
 
     def __init__(self, conv: nn.Conv2d, act: str) -> None:
@@ -121,7 +64,7 @@ _KINDS: dict[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU: "relu", nn.GELU:
 def merged_act(conv: nn.Module, act: nn.Module) -> str | None:
     """What follows a convolution: ``"gelu"`` (exact), ``"silu"``, ``"relu"``, ``""`` (nothing), None (other)."""
     kind = None if getattr(act, "approximate", "none") != "none" else _KINDS.get(type(act))
-    if not isinstance(conv, ConvAct):
+    if not isinstance(conv, ConvAct) or conv.act == "":
         return kind
     return conv.act if kind == "" else None
 
@@ -129,9 +72,13 @@ def merged_act(conv: nn.Module, act: nn.Module) -> str | None:
 def with_act(conv: nn.Module, act: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Two modules equal to both one after the other: the convolution with the activation in it where that is known."""
     kind = merged_act(conv, act)
-    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str) or not kind:
-        return conv, act
-    return ConvAct(conv, kind), nn.Identity()
+    return (ConvAct(conv, kind), nn.Identity()) if kind and is_plain_conv(conv) else (conv, act)
+
+
+def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether the module is a convolution that `ConvAct` can take over."""
+    plain = type(module) is nn.Conv2d or (isinstance(module, ConvAct) and module.act == "")
+    return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 class DropPath(nn.Module):
@@ -367,7 +314,7 @@ def last_conv(module: nn.Module) -> nn.Conv2d | None:
     A module that ends with a layer says so by an attribute ``output_layer``, the layer's name.
     """
     if isinstance(module, nn.Conv2d):
-        return None if isinstance(module, ConvAct) else module
+        return None if isinstance(module, ConvAct) and module.act else module
     if isinstance(module, nn.Sequential):
         return last_conv(module[-1]) if len(module) else None
     name = getattr(module, "output_layer", None)

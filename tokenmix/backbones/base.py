@@ -9,13 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tokenmix.layers import is_silent
 from tokenmix.names import unknown
+from tokenmix.ops.inference import plain_inference
 
 POOLINGS = ("avg", "max", "avgmax", "")
 
 
+# Numbers that enter a stage at once in inference on a CPU: larger maps leave the caches, and fresh memory of many
+# megabytes costs more than the arithmetic on it.
+AT_ONCE = 1 << 20
+
+
 class Stage(nn.Module):
     """``(B, C, H, W) -> (B, dim, H / stride, W / stride)``: a downsampling, then blocks.
+
+    A large batch passes in parts in inference on a CPU, unless a hook would see it.
 
     Args:
         downsample: What changes the size or width, or None.
@@ -32,10 +41,22 @@ class Stage(nn.Module):
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            split = self._is_split(x)
+            if split:
+                images = max(1, AT_ONCE // x[0].numel())
+                return torch.cat([self.blocks(self.downsample(part)) for part in x.split(images)])
         x = self.downsample(x)
         if self.grad_checkpointing and not torch.jit.is_scripting():
             return self._checkpointed(x)
         return self.blocks(x)
+
+    @torch.jit.unused
+    def _is_split(self, x: Tensor) -> bool:
+        """Whether the batch passes in parts."""
+        if self.training or not plain_inference(x) or x.size(0) == 1 or x.numel() <= AT_ONCE:
+            return False
+        return all(map(is_silent, self.modules()))
 
     @torch.jit.unused
     def _checkpointed(self, x: Tensor) -> Tensor:

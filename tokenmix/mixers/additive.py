@@ -13,10 +13,10 @@ from tokenmix.layers import (
     depthwise_weights,
     fold_norm_after,
     fold_norm_before,
-    is_channels_last,
     is_silent,
     with_act,
 )
+from tokenmix.ops.inference import is_channels_last, kept, plain_inference
 from tokenmix.ops.kernels.additive import gate_convolve
 from tokenmix.ops.kernels.rule import takes
 
@@ -41,6 +41,10 @@ def _gated_sum_maps(query_key: Tensor, hidden: Tensor, pixel_weight: Tensor, cha
     gated = query_key.unflatten(1, (2, dim)) * score.unsqueeze(2)  # (B, 2, C, H, W)
     mean = gated.mean([3, 4], keepdim=True).flatten(1, 2)  # (B, 2C, 1, 1)
     gate = torch.sigmoid(F.conv2d(mean, channel_weight, groups=2)).unflatten(1, (2, dim))
+    if torch.jit.is_scripting():
+        return (gated * gate).sum(1)
+    if torch.compiler.is_exporting():  # a sum over an axis of two is slow in other runtimes
+        return gated[:, 0] * gate[:, 0] + gated[:, 1] * gate[:, 1]
     return (gated * gate).sum(1)
 
 
@@ -56,6 +60,25 @@ def _gated_sum_rows(query_key: Tensor, hidden: Tensor, pixel_weight: Tensor, cha
     gate = torch.sigmoid(torch.einsum("bgi,goi->bgo", mean, channel_weight.view(2, dim, dim))).unsqueeze(1)
     similarity = torch.addcmul(gated[:, :, 0] * gate[:, :, 0], gated[:, :, 1], gate[:, :, 1])
     return similarity.view(batch, height, width, dim).permute(0, 3, 1, 2)
+
+
+def _gated_sum_(query_key: Tensor, hidden: Tensor, pixel_weight: Tensor, channel_weight: Tensor) -> Tensor:
+    """`gated_sum` of rows, ``(B, H, W, 2C)`` twice to ``(B, H, W, C)``, in few calls; overwrites ``query_key``."""
+    batch, height, width, both = query_key.shape
+    dim = both // 2
+    # From the left: a product with two columns is slow.
+    score = (kept(_both_scores, pixel_weight) @ hidden.reshape(-1, both).t()).sigmoid_()  # (2, B H W)
+    query_key.view(-1, 2, dim).mul_(score.t().unsqueeze(2))
+    query, key = query_key.view(batch, height * width, 2, dim).unbind(2)
+    mean = query_key.mean((1, 2)).view(batch, 2, dim).transpose(0, 1)
+    gate = torch.bmm(mean, channel_weight.view(2, dim, dim).transpose(1, 2)).sigmoid_()  # (2, B, C)
+    query_gate, key_gate = gate.unsqueeze(2)
+    return (query * query_gate).addcmul_(key, key_gate).view(batch, height, width, dim)
+
+
+def _both_scores(pixel_weight: Tensor) -> Tensor:
+    """``(2, C, 1, 1) -> (2, 2C)``: both scores as one product."""
+    return torch.block_diag(pixel_weight[0, :, 0, 0], pixel_weight[1, :, 0, 0])
 
 
 class AdditiveAttention(nn.Module):
@@ -98,6 +121,8 @@ class AdditiveAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
+            if plain_inference(x) and is_channels_last(x) and is_silent(self.spatial):
+                return self.rows(x)
             fast = self.kernel(x) if takes(x) else None
             if fast is not None:
                 return fast
@@ -117,6 +142,17 @@ class AdditiveAttention(nn.Module):
         qkv = self.qkv(x)
         score = torch.sigmoid(self.pixel_score(self.act(self.norm(self.spatial(qkv[:, : 2 * self.dim])))))
         return self.proj(gate_convolve(qkv, score, self.channel_score.weight, *dwc))
+
+    def rows(self, x: Tensor) -> Tensor:
+        """``forward`` in inference on a map in channels_last memory, as a matrix with one row per pixel."""
+        both, weight, bias = 2 * self.dim, self.qkv.weight.flatten(1), self.qkv.bias
+        pixels = x.permute(0, 2, 3, 1)
+        query_key = F.linear(pixels, weight[:both], None if bias is None else bias[:both])
+        hidden = self.act(self.norm(self.spatial(query_key.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
+        similarity = _gated_sum_(query_key, hidden, self.pixel_score.weight, self.channel_score.weight)
+        value = F.linear(pixels, weight[both:], None if bias is None else bias[both:])
+        value *= self.dwc(similarity.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.proj(value.permute(0, 3, 1, 2))
 
     @torch.no_grad()
     def fuse(self) -> AdditiveAttention:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from tokenmix.layers import ACTIVATIONS, in_layout_of, is_silent
 from tokenmix.names import unknown
 from tokenmix.ops.fourier import filter_planes, irfft2, rfft2, rfft2_macs, rfft2_planes, under_autocast
+from tokenmix.ops.inference import is_channels_last, kept, plain_inference
 from tokenmix.ops.kernels.frequency import MOST_CHANNELS, filter_spectrum
 from tokenmix.ops.kernels.rule import takes
+from tokenmix.ops.rows import MOST_ROWS, filter_rows, row_bias, row_form
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")
@@ -112,10 +114,18 @@ class _Filter(nn.Module):
         """The second complex linear map."""
         raise NotImplementedError
 
-    def is_fusable(self) -> bool:
-        """Whether `filter_spectrum` is what this filter does with a spectrum, and nobody asked for another form."""
+    def is_usual(self) -> bool:
+        """Whether both activations are SiLU, as in the released networks, and nobody asked for another form."""
         silu = type(self.act) is type(self.act2) is nn.SiLU and is_silent(self.act) and is_silent(self.act2)
-        return silu and self.form == "auto" and self.dim // self.groups <= MOST_CHANNELS
+        return silu and self.form == "auto"
+
+    def is_fusable(self) -> bool:
+        """Whether `filter_spectrum` is what this filter does with a spectrum."""
+        return self.is_usual() and self.dim // self.groups <= MOST_CHANNELS
+
+    def on_rows(self, x: Tensor) -> Tensor | None:
+        """``forward`` by `filter_rows` where that applies; this form does not have it."""
+        return None
 
     def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weights and biases of both maps, as `filter_spectrum` takes them."""
@@ -127,6 +137,9 @@ class _Filter(nn.Module):
             if fusable:
                 spectrum = filter_spectrum(rfft2(x), *self.maps(), self.threshold)
                 return irfft2(spectrum, (x.size(-2), x.size(-1))).to(x.dtype)
+            rows = self.on_rows(x)
+            if rows is not None:
+                return rows
         planes = rfft2_planes(x, self.form)  # (B, C, 2, H, W//2+1)
         out = filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
         return in_layout_of(out, x)
@@ -252,6 +265,15 @@ class FusedFrequencyFilter(_Filter):
             weight = conv.weight.view(self.groups, -1, 2, self.dim // self.groups, 2)  # (G, out, part, in, part)
             found += [weight.permute(2, 4, 0, 3, 1), conv.bias.view(self.groups, -1, 2).permute(2, 0, 1)]
         return found[0], found[1], found[2], found[3]
+
+    def on_rows(self, x: Tensor) -> Tensor | None:
+        if not (plain_inference(x) and is_channels_last(x) and max(x.shape[2:]) <= MOST_ROWS and self.is_usual()):
+            return None
+        maps = []
+        for conv in (self.conv1, self.conv2):
+            assert conv.bias is not None
+            maps.append((kept(row_form, conv.weight, self.groups), kept(row_bias, conv.bias, self.groups)))
+        return filter_rows(x, maps[0], maps[1], self.threshold)
 
     def first(self, planes: Tensor) -> Tensor:
         return grouped_pointwise(planes, self.conv1.weight, self.conv1.bias, self.groups)

@@ -193,10 +193,10 @@ def constant(build: Callable[..., Tensor], like: Tensor, *key: Any) -> Tensor:
 def _build(kind: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     if kind == "rfft2" or kind == "irfft2":
         return _single_matrix(kind, height, width, dtype, device)
-    return _axis_matrix(kind, height, width, dtype, device)
+    return axis_matrix(kind, height, width, dtype, device)
 
 
-def _axis_matrix(kind: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def axis_matrix(kind: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrices for one axis; the unused size is 0.
 
     ``rfft`` (W, 2V), ``irfft`` (2V, W), ``fft`` (2H, 2H, orthogonal), V = W//2+1.
@@ -217,11 +217,11 @@ def _axis_matrix(kind: str, height: int, width: int, dtype: torch.dtype, device:
 def _single_matrix(kind: str, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Both axes at once: ``rfft2`` (HW, 2HV) and ``irfft2`` (2HV, HW), V = W//2+1."""
     columns = width // 2 + 1
-    rows = _axis_matrix("fft", height, 0, dtype, device).view(2, height, 2, height, 1, 1)  # (p, u, q, h, 1, 1)
+    rows = axis_matrix("fft", height, 0, dtype, device).view(2, height, 2, height, 1, 1)  # (p, u, q, h, 1, 1)
     if kind == "rfft2":
-        half = _axis_matrix("rfft", 0, width, dtype, device).view(width, 2, columns).permute(1, 2, 0)  # (q, v, w)
+        half = axis_matrix("rfft", 0, width, dtype, device).view(width, 2, columns).permute(1, 2, 0)  # (q, v, w)
     else:
-        half = _axis_matrix("irfft", 0, width, dtype, device).view(2, columns, width)
+        half = axis_matrix("irfft", 0, width, dtype, device).view(2, columns, width)
     both = (rows * half[:, None]).sum(2)  # (p, u, h, v, w)
     if kind == "rfft2":
         return both.permute(2, 4, 0, 1, 3).flatten(2).flatten(0, 1)
