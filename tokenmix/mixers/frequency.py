@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenmix.chains import recomputes
 from tokenmix.layers import ACTIVATIONS, in_layout_of, is_silent
 from tokenmix.names import unknown
-from tokenmix.ops.fourier import filter_planes, irfft2, rfft2, rfft2_macs, rfft2_planes, under_autocast
+from tokenmix.ops.fourier import filter_planes, irfft2, irfft2_planes, rfft2, rfft2_macs, rfft2_planes, under_autocast
 from tokenmix.ops.kernels.frequency import MOST_CHANNELS, filter_spectrum
 from tokenmix.ops.kernels.rule import takes
+from tokenmix.ops.masks import mask_planes
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")
@@ -114,8 +116,11 @@ class _Filter(nn.Module):
 
     def is_fusable(self) -> bool:
         """Whether `filter_spectrum` is what this filter does with a spectrum, and nobody asked for another form."""
-        silu = type(self.act) is type(self.act2) is nn.SiLU and is_silent(self.act) and is_silent(self.act2)
-        return silu and self.form == "auto" and self.dim // self.groups <= MOST_CHANNELS
+        return self.has_silu() and self.form == "auto" and self.dim // self.groups <= MOST_CHANNELS
+
+    def has_silu(self) -> bool:
+        """Whether both activations are SiLU and nobody listens to them."""
+        return type(self.act) is type(self.act2) is nn.SiLU and is_silent(self.act) and is_silent(self.act2)
 
     def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weights and biases of both maps, as `filter_spectrum` takes them."""
@@ -128,8 +133,22 @@ class _Filter(nn.Module):
                 spectrum = filter_spectrum(rfft2(x), *self.maps(), self.threshold)
                 return irfft2(spectrum, (x.size(-2), x.size(-1))).to(x.dtype)
         planes = rfft2_planes(x, self.form)  # (B, C, 2, H, W//2+1)
+        if not torch.jit.is_scripting():
+            if recomputes(x) and self.has_silu():
+                filtered = mask_planes(planes, *self.products(planes), self.threshold)
+                out = irfft2_planes(filtered, x.size(-2), x.size(-1), self.form).to(x.dtype)
+                return in_layout_of(out, x)
         out = filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
         return in_layout_of(out, x)
+
+    def products(self, planes: Tensor) -> list[Tensor]:
+        """Kernels and shifts of both maps as `tokenmix.ops.masks.mask_planes` takes them."""
+        w1, b1, w2, b2 = self.maps()
+        found: list[Tensor] = []
+        for weight, bias in ((w1, b1), (w2, b2)):
+            kernel, shift = real_form(weight.to(planes.dtype), bias.to(planes.dtype))
+            found += [kernel[:, :, 0, 0].unflatten(0, (self.groups, -1)), shift.view(self.groups, -1, 1)]
+        return found
 
     def mask_planes(self, planes: Tensor) -> Tensor:
         """``(B, C, 2, H, W//2+1) -> (B, C, 2, H, W//2+1)``: the mask of a spectrum, both as real planes."""
