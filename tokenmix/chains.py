@@ -109,7 +109,7 @@ class _Pending:
 
     def settle(self, x: Tensor) -> Tensor:
         """Compute what is pending."""
-        if self.norm is not None and self.act is not None:
+        if self.act is not None and (self.norm is not None or act_kind(self.act) != "relu"):  # a ReLU keeps its output
             return self.compute(x, [])[0]
         for module in (self.norm, self.act):
             if module is not None:
@@ -119,12 +119,14 @@ class _Pending:
 
     def compute(self, x: Tensor, convs: Sequence[Conv]) -> tuple[Tensor, ...]:
         """What is pending and these convolutions of it."""
-        norm, act = self.norm and _norm(self.norm), self.act and act_kind(self.act)
+        norm = None if self.norm is None else _norm(self.norm)
+        act = "" if self.act is None else act_kind(self.act) or ""
         self.norm = self.act = None
-        return convolve_activated(x, norm, act or "", convs)
+        return convolve_activated(x, norm, act, convs)
 
 
 def _leaves(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    module: Any
     for module in modules:
         kind = type(module)
         if kind is nn.Identity and is_silent(module):
@@ -132,7 +134,7 @@ def _leaves(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
         if kind is nn.Sequential and is_silent(module):
             yield from _leaves(module)
         elif "links" in vars(kind) and is_silent(module):
-            yield from _leaves(module.links())  # type: ignore[operator]
+            yield from _leaves(module.links())
         else:
             yield module
 

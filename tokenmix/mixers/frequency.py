@@ -134,8 +134,9 @@ class _Filter(nn.Module):
                 return irfft2(spectrum, (x.size(-2), x.size(-1))).to(x.dtype)
         planes = rfft2_planes(x, self.form)  # (B, C, 2, H, W//2+1)
         if not torch.jit.is_scripting():
-            if recomputes(x) and self.has_silu():
-                filtered = mask_planes(planes, *self.products(planes), self.threshold)
+            remade = recomputes(x) and self.has_silu()
+            if remade:
+                filtered = mask_planes(planes, self.products(planes), self.threshold)
                 out = irfft2_planes(filtered, x.size(-2), x.size(-1), self.form).to(x.dtype)
                 return in_layout_of(out, x)
         out = filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)

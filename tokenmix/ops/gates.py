@@ -1,4 +1,4 @@
-"""The two gates of convolutional additive attention (arXiv:2408.03703) for training: they keep only what they are given.
+"""The two gates of additive attention (arXiv:2408.03703) for training: they keep only what they are given.
 
 PyTorch keeps the gated map too, of twice the channels, and passes over it several times. Here means and gradients of
 scores and gates are products with thin matrices, which read a map once.

@@ -5,6 +5,7 @@ PyTorch keeps six maps of its size: input and output of both complex maps, of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,24 +16,22 @@ from tokenmix.ops.fourier import multiply_planes
 from tokenmix.ops.recompute import differentiated, full_precision
 
 
-def mask_planes(
-    planes: Tensor, kernel1: Tensor, shift1: Tensor, kernel2: Tensor, shift2: Tensor, threshold: float
-) -> Tensor:
+def mask_planes(planes: Tensor, maps: Sequence[Tensor], threshold: float) -> Tensor:
     """``(B, C, 2, H, V)`` to the same: ``X * softshrink(map2(silu(map1(X))))``, the product of complex numbers.
 
     Args:
         planes: A spectrum as real planes.
-        kernel1: (G, 2b, 2b), for each group of b = C / G channels a product with its real and imaginary parts.
-        shift1: (G, 2b, 1).
-        kernel2: As ``kernel1``.
-        shift2: As ``shift1``.
+        maps: Kernel (G, 2b, 2b) and shift (G, 2b, 1) of the first map, of the second: for each group of b = C / G
+            channels a linear map of their real and imaginary parts.
         threshold: Of the soft-shrink.
     """
     with torch.autocast(planes.device.type, enabled=False):
-        return _Mask.apply(planes.contiguous(), kernel1, shift1, kernel2, shift2, threshold)
+        return _Mask.apply(planes.contiguous(), *maps, threshold)
 
 
-def _reference(planes: Tensor, kernel1: Tensor, shift1: Tensor, kernel2: Tensor, shift2: Tensor, threshold: float) -> Tensor:
+def _reference(
+    planes: Tensor, kernel1: Tensor, shift1: Tensor, kernel2: Tensor, shift2: Tensor, threshold: float
+) -> Tensor:
     hidden = F.silu(kernel1 @ _groups(planes, kernel1) + shift1)
     return multiply_planes(planes, F.softshrink(kernel2 @ hidden + shift2, threshold).view_as(planes))
 
@@ -56,7 +55,7 @@ class _Mask(torch.autograd.Function):
     def backward(ctx, *grads: Any):
         planes, kernel1, shift1, kernel2, shift2 = inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return tuple(differentiated(_reference, (*inputs, ctx.threshold), ctx.needs_input_grad, grads))
+            return differentiated(_reference, (*inputs, ctx.threshold), ctx.needs_input_grad, grads)
         (grad,) = grads
         x = _groups(planes, kernel1)
         before = _affine(kernel1, shift1, x)

@@ -18,7 +18,6 @@ from torch import Tensor
 from tokenmix.ops.fourier import under_autocast
 from tokenmix.ops.layout import as_stored, is_channels_last
 
-
 # Of a map that are made anew at a time: they stay in the processor's cache, and their memory is used again and again.
 _PIECE_BYTES = 4 << 20
 
@@ -92,7 +91,9 @@ def full_precision(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 class _Chain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, settings: _Settings, x, weight, bias, running_mean, running_var, *parameters) -> tuple[Tensor, ...]:
+    def forward(
+        ctx, settings: _Settings, x, weight, bias, running_mean, running_var, *parameters
+    ) -> tuple[Tensor, ...]:
         mean = invstd = None
         inner = x
         if settings.norm is not None:
@@ -153,8 +154,8 @@ def _convs_backward(
     sums: list[Tensor | None] = [None] * len(parameters)
     result = torch.empty_like(x) if any(needs[:3]) else None
     images = len(x)
-    if x.device.type == "cpu":
-        images = max(1, _PIECE_BYTES * len(x) // (x.numel() * x.element_size()))
+    if x.device.type == "cpu" and (settings.norm or settings.act):
+        images = max(1, _PIECE_BYTES * images // (x.numel() * x.element_size()))
     for begin in range(0, len(x), images):
         piece = slice(begin, begin + images)
         before = normed(x[piece])
@@ -254,9 +255,10 @@ def _plain(settings: _Settings, mean: Any, invstd: Any, x: Tensor, *others: Any)
     weight, bias, _, _, *parameters = others
     if settings.norm is not None:
         training, _, eps = settings.norm
-        statistics = (None, None) if training else (mean, invstd.pow(-2))
-        x = F.batch_norm(x, *statistics, weight, bias, training, 0.0, eps if training else 0.0)
-    x = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu, "": lambda x: x}[settings.act](x)
+        running = (None, None) if training else (mean, invstd.pow(-2))
+        x = F.batch_norm(x, running[0], running[1], weight, bias, training, 0.0, eps if training else 0.0)
+    if settings.act:
+        x = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}[settings.act](x)
     if not settings.shapes:
         return (x,)
     x = x if settings.dtype is None else x.to(settings.dtype)
@@ -265,7 +267,7 @@ def _plain(settings: _Settings, mean: Any, invstd: Any, x: Tensor, *others: Any)
 
 def differentiated(
     function: Callable[..., Any], inputs: Sequence[Any], needs: Sequence[bool], grads: Sequence[Tensor]
-) -> list[Tensor | None]:
+) -> tuple[Tensor | None, ...]:
     """What the backward pass of a function returns where its gradients shall have gradients: PyTorch differentiates.
 
     Args:
@@ -276,4 +278,4 @@ def differentiated(
     """
     wanted = [tensor for tensor, need in zip(inputs, needs, strict=True) if need]
     found = iter(torch.autograd.grad(function(*inputs), wanted, grads, create_graph=True))
-    return [next(found) if need else None for need in needs]
+    return tuple(next(found) if need else None for need in needs)
