@@ -151,7 +151,7 @@ def _convs_backward(
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """The gradients of the norm's output and of the convolutions' parameters, some images at a time."""
     convs = _convs(settings, parameters)
-    sums: list[Tensor | None] = [None] * len(parameters)
+    sums: list[Any] = [None] * len(parameters)
     result = torch.empty_like(x) if any(needs[:3]) else None
     images = len(x)
     if x.device.type == "cpu" and (settings.norm or settings.act):
@@ -162,7 +162,7 @@ def _convs_backward(
         inner = _activated(before, settings.act, inplace=False)
         if settings.dtype is not None:
             inner = inner.to(settings.dtype)
-        to_inner = None
+        to_inner: Any = None
         for i, conv in enumerate(convs):
             mask = [result is not None, needs[5 + 2 * i], needs[6 + 2 * i]]
             part, *found = _convolve_backward(grads[i][piece], inner, conv, mask)
@@ -257,8 +257,8 @@ def _plain(settings: _Settings, mean: Any, invstd: Any, x: Tensor, *others: Any)
         training, _, eps = settings.norm
         running = (None, None) if training else (mean, invstd.pow(-2))
         x = F.batch_norm(x, running[0], running[1], weight, bias, training, 0.0, eps if training else 0.0)
-    if settings.act:
-        x = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}[settings.act](x)
+    act: Any = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu, "": lambda x: x}[settings.act]
+    x = act(x)
     if not settings.shapes:
         return (x,)
     x = x if settings.dtype is None else x.to(settings.dtype)
