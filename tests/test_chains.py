@@ -217,6 +217,9 @@ def test_hooks_and_subclasses_are_called() -> None:
     inner.expand.norm.register_forward_hook(lambda *given: seen.append("norm"))
     learn(module, x)
     assert seen == ["norm", "block"]
+    inner.reduce.forward = lambda x: seen.append("replaced") or x.mean(1, keepdim=True)
+    module(x)
+    assert seen[-1] == "replaced"
 
     class Doubled(ConvNorm):
         def forward(self, x: Tensor) -> Tensor:
@@ -245,3 +248,14 @@ def test_programs_see_the_modules_themselves(name: str) -> None:
     assert "_Chain" not in str(traced.inlined_graph)
     gradient = torch.func.grad(lambda x: torch.func.functional_call(module, dict(module.named_parameters()), x).sum())
     torch.testing.assert_close(gradient(x), torch.autograd.grad(module(y := x.clone().requires_grad_()).sum(), y)[0])
+
+
+@pytest.mark.parametrize("name", ["inverted", "mlp", "additive", "aff"])
+def test_models_in_half_precision_learn_too(name: str) -> None:
+    module, x = module_and_input(name, "channels_last", torch.bfloat16)
+    found = learn(module, x)
+    assert all(value.isfinite().all() for value in found)
+    with keep_all():
+        expected = learn(module_and_input(name, "channels_last", torch.bfloat16)[0], x)
+    assert [value.dtype for value in found] == [value.dtype for value in expected]
+    torch.testing.assert_close(found[0], expected[0], rtol=0.05, atol=0.05)

@@ -46,10 +46,9 @@ def recomputes(x: Tensor) -> bool:
 
 
 def is_silent(module: nn.Module) -> bool:
-    """Whether a call of ``module`` runs its ``forward`` and nothing else: no hooks."""
-    return not (
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    """Whether a call of ``module`` runs its class's ``forward`` and nothing else: no hooks."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return not hooks and "forward" not in vars(module)
 
 
 def run(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
