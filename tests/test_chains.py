@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from tests.scramble import scramble
 from tokenmix.blocks import InvertedResidual, Mlp, Residual
 from tokenmix.chains import keep_all, run
-from tokenmix.layers import ConvNorm
+from tokenmix.layers import ConvNorm, fused
 from tokenmix.mixers import make_mixer
 from tokenmix.ops import gates, masks, recompute
 from tokenmix.ops.recompute import Conv, Norm, convolve_activated
@@ -43,7 +43,8 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "mlp_front": lambda: residual(Mlp(8, 16, conv=ConvNorm(8, 8, 3, groups=8))),
     "local": lambda: residual(local()),
     "additive": lambda: residual(make_mixer("additive", 8)),
-    "aff": lambda: residual(make_mixer("aff", 8)),
+    "aff": lambda: residual(make_mixer("aff(groups=2)", 8)),
+    "aff_fused": lambda: residual(fused(make_mixer("aff(groups=2)", 8))),
     "ffnified": lambda: residual(make_mixer("ffnified(key_size=3, value_size=3)", 8)),
 }
 

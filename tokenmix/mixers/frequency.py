@@ -136,20 +136,22 @@ class _Filter(nn.Module):
         if not torch.jit.is_scripting():
             remade = recomputes(x) and self.has_silu()
             if remade:
-                filtered = mask_planes(planes, self.products(planes), self.threshold)
+                filtered = mask_planes(planes, self.products(planes.dtype), self.threshold)
                 out = irfft2_planes(filtered, x.size(-2), x.size(-1), self.form).to(x.dtype)
                 return in_layout_of(out, x)
         out = filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
         return in_layout_of(out, x)
 
-    def products(self, planes: Tensor) -> list[Tensor]:
+    def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights and biases of both maps as grouped 1x1 convolutions of real planes, see `real_form`."""
+        raise NotImplementedError
+
+    def products(self, dtype: torch.dtype) -> list[Tensor]:
         """Kernels and shifts of both maps as `tokenmix.ops.masks.mask_planes` takes them."""
-        w1, b1, w2, b2 = self.maps()
-        found: list[Tensor] = []
-        for weight, bias in ((w1, b1), (w2, b2)):
-            kernel, shift = real_form(weight.to(planes.dtype), bias.to(planes.dtype))
-            found += [kernel[:, :, 0, 0].unflatten(0, (self.groups, -1)), shift.view(self.groups, -1, 1)]
-        return found
+        kernel1, shift1, kernel2, shift2 = (tensor.to(dtype) for tensor in self.real_maps())
+        kernels = [kernel[:, :, 0, 0].unflatten(0, (self.groups, -1)) for kernel in (kernel1, kernel2)]
+        shifts = [shift.view(self.groups, -1, 1) for shift in (shift1, shift2)]
+        return [kernels[0], shifts[0], kernels[1], shifts[1]]
 
     def mask_planes(self, planes: Tensor) -> Tensor:
         """``(B, C, 2, H, W//2+1) -> (B, C, 2, H, W//2+1)``: the mask of a spectrum, both as real planes."""
@@ -232,6 +234,9 @@ class FrequencyFilter(_Filter):
     def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.w1, self.b1, self.w2, self.b2
 
+    def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return *real_form(self.w1, self.b1), *real_form(self.w2, self.b2)
+
     def fuse(self) -> FusedFrequencyFilter:
         """The same function with both maps as prebuilt grouped 1x1 convolutions of real planes."""
         return FusedFrequencyFilter(self)
@@ -272,6 +277,11 @@ class FusedFrequencyFilter(_Filter):
             weight = conv.weight.view(self.groups, -1, 2, self.dim // self.groups, 2)  # (G, out, part, in, part)
             found += [weight.permute(2, 4, 0, 3, 1), conv.bias.view(self.groups, -1, 2).permute(2, 0, 1)]
         return found[0], found[1], found[2], found[3]
+
+    def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        assert self.conv1.bias is not None
+        assert self.conv2.bias is not None
+        return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
 
     def first(self, planes: Tensor) -> Tensor:
         return grouped_pointwise(planes, self.conv1.weight, self.conv1.bias, self.groups)
