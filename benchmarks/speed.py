@@ -3,9 +3,9 @@
 The same weights and images in both forms of `reference_forms`, interleaved in one process, one thread, float32:
 every mixer at its paper's sizes, whole models in inference (PyTorch eager, batch 1 and 8), through ONNX Runtime (our
 exported file against the papers' form exported as it stands), and a training step with the bytes it keeps for the
-backward pass. Ratios above 1 mean that ours is faster. ``share`` is the part of the machine's limit that a form reaches
-in inference, before and after: the same least work, that of the fused model, over the time of each. Writes
-``results/speed-cpu.json``.
+backward pass and, each form in a process of its own, the peak of its memory. Ratios above 1 mean that ours is faster.
+``share`` is the part of the machine's limit that a form reaches in inference, before and after: the same least work,
+that of the fused model, over the time of each. Writes ``results/speed-cpu.json``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -32,8 +34,10 @@ from benchmarks.reference_forms import reference_form  # noqa: E402
 from tokenmix.bench.inference import limits  # noqa: E402
 from tokenmix.bench.layers import Work, count_layers  # noqa: E402
 from tokenmix.bench.machine import describe  # noqa: E402
+from tokenmix.bench.memory import resident_peak, start_peak  # noqa: E402
 from tokenmix.bench.roofline import Roofline, measure_roofline  # noqa: E402
 from tokenmix.bench.speed import interleave  # noqa: E402
+from tokenmix.chains import keep_all  # noqa: E402
 from tokenmix.checkpoints import convert  # noqa: E402
 from tokenmix.export import export  # noqa: E402
 from tokenmix.export.onnx_file import onnx_session  # noqa: E402
@@ -135,8 +139,8 @@ def inference(name: str, seconds: float, roofline: Roofline) -> list[dict[str, A
     return rows
 
 
-def kept_bytes(model: nn.Module, x: Tensor) -> int:
-    """Bytes that a forward pass keeps for the backward pass, the parameters left out."""
+def kept_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
+    """Bytes that a forward pass of the model keeps for the backward pass, the parameters left out."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -147,35 +151,72 @@ def kept_bytes(model: nn.Module, x: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = model(x)  # alive until all are counted
+        output = forward()  # alive until all are counted
     del output
     return sum(kept.values())
 
 
-def training(name: str, seconds: float, batch: int = 8) -> dict[str, Any]:
-    """A step: forward, backward, AdamW; ours in channels_last memory, as the recipe key of that name has it."""
+def trained(name: str, form: str, batch: int) -> tuple[nn.Module, Callable[[], Any], Callable[[], None]]:
+    """A model in one of the forms, its forward pass, and a step: forward, backward, AdamW.
+
+    Ours lies in channels_last memory, as the recipe key of that name has it. The papers' keeps what PyTorch keeps.
+    """
+    torch.manual_seed(0)
     model = timm.create_model(name, num_classes=10)
-    forms = {"reference": reference_form(model), "ours": model.to(memory_format=torch.channels_last)}
     x = torch.randn(batch, *model.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
-    inputs = {"reference": x, "ours": x.contiguous(memory_format=torch.channels_last)}
+    if form == "reference":
+        model = reference_form(model)
+    else:
+        model, x = (each.to(memory_format=torch.channels_last) for each in (model, x))
+    model.train()
     labels = torch.arange(batch) % 10
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def forward() -> Any:
+        with keep_all() if form == "reference" else contextlib.nullcontext():
+            return model(x)
+
+    def step() -> None:
+        output = forward()
+        nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return model, forward, step
+
+
+def peak_mb(name: str, form: str, batch: int) -> float:
+    """Peak resident memory of a step after the first one, in a process of its own: weights, moments, activations."""
+    program = f"from benchmarks.speed import print_peak; print_peak({name!r}, {form!r}, {batch})"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.splitlines()[-1])
+
+
+def print_peak(name: str, form: str, batch: int) -> None:
+    """What the process of `peak_mb` does."""
+    torch.set_num_threads(1)
+    trained("affnet_et", form, 1)[2]()  # loads the libraries, which are not the model's
+    idle = start_peak()
+    step = trained(name, form, batch)[2]
+    step()
+    start_peak()
+    step()
+    print(round((resident_peak() - idle) / 1e6, 1))
+
+
+def training(name: str, seconds: float, batch: int = 8) -> dict[str, Any]:
+    """Time, kept bytes and peak memory of a step."""
     calls, kept = {}, {}
-    for key, form in forms.items():
-        form.train()
-        optimizer = torch.optim.AdamW(form.parameters())
-
-        def step(form=form, optimizer=optimizer, x=inputs[key]) -> None:
-            output = form(x)
-            nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        calls[key] = step
-        kept[key] = kept_bytes(form, inputs[key])
+    for form in ("reference", "ours"):
+        model, forward, calls[form] = trained(name, form, batch)
+        kept[form] = kept_bytes(model, forward)
     row = {"model": name, "batch": batch, **ratio(calls, seconds)}
     row["kept_mb"] = {key: round(value / 1e6, 1) for key, value in kept.items()}
     row["kept_share"] = round(kept["ours"] / kept["reference"], 3)
-    print(name, "training", row["ratio"], "kept", row["kept_share"], flush=True)
+    row["peak_mb"] = {form: peak_mb(name, form, batch) for form in calls}
+    row["peak_share"] = round(row["peak_mb"]["ours"] / row["peak_mb"]["reference"], 3)
+    print(name, "training", row["ratio"], "kept", row["kept_share"], "peak", row["peak_share"], flush=True)
     return row
 
 

@@ -18,6 +18,7 @@ ROOMS = (
     "names",
     "files",
     "ops",
+    "chains",
     "layers",
     "mixers",
     "blocks",

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.ops.inference import conv_act, is_channels_last
+from tokenmix.chains import is_silent as is_silent
+from tokenmix.chains import run
+from tokenmix.ops.inference import conv_act
+from tokenmix.ops.layout import is_channels_last as is_channels_last
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -142,7 +145,13 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(out_chans, **dd)
         self.act = nn.Identity() if act is None else act()
 
+    def links(self) -> tuple[nn.Module, ...]:
+        """What it runs, for `tokenmix.chains.run`."""
+        return self.conv, self.norm, self.act
+
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            return run(self.links(), x)
         return self.act(self.norm(self.conv(x)))
 
     def fuse(self) -> nn.Module:
@@ -299,13 +308,6 @@ def depthwise_weights(module: nn.Module) -> tuple[Tensor, Tensor] | None:
         and (size % 2, conv.stride, conv.dilation, conv.padding_mode) == (1, (1, 1), (1, 1), "zeros")
     )
     return (conv.weight, conv.bias) if fits else None
-
-
-def is_silent(module: nn.Module) -> bool:
-    """Whether a call of ``module`` runs its ``forward`` and nothing else: no hooks."""
-    return not (
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
 
 
 def last_conv(module: nn.Module) -> nn.Conv2d | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenmix.chains import recomputes, then_convolve
 from tokenmix.layers import (
     depthwise_weights,
     fold_norm_after,
@@ -16,9 +18,12 @@ from tokenmix.layers import (
     is_silent,
     with_act,
 )
-from tokenmix.ops.inference import is_channels_last, kept, plain_inference
+from tokenmix.ops.gates import gate_sum
+from tokenmix.ops.inference import kept, plain_inference
 from tokenmix.ops.kernels.additive import gate_convolve
 from tokenmix.ops.kernels.rule import takes
+from tokenmix.ops.layout import is_channels_last
+from tokenmix.ops.recompute import Conv
 
 
 @torch.fx.wrap
@@ -126,6 +131,8 @@ class AdditiveAttention(nn.Module):
             fast = self.kernel(x) if takes(x) else None
             if fast is not None:
                 return fast
+            if recomputes(x) and is_channels_last(x) and is_silent(self.pixel_score):
+                return self.trained((), x)
         # Two convolutions, so that neither result is a strided part of a larger one.
         both, weight, bias = 2 * self.dim, self.qkv.weight, self.qkv.bias
         query_key = F.conv2d(x, weight[:both], None if bias is None else bias[:both])
@@ -153,6 +160,24 @@ class AdditiveAttention(nn.Module):
         value = F.linear(pixels, weight[both:], None if bias is None else bias[both:])
         value *= self.dwc(similarity.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.proj(value.permute(0, 3, 1, 2))
+
+    def after_norm(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """``self(norm(x))`` for `tokenmix.chains.run`."""
+        if is_channels_last(x) and is_silent(self.pixel_score) and not takes(x):
+            return self.trained((norm,), x)
+        return self(norm(x))
+
+    def trained(self, before: Sequence[nn.Module], x: Tensor) -> Tensor:
+        """The mixer after other modules, for training in channels_last memory: keeps half of what PyTorch keeps."""
+        both, weight, bias = 2 * self.dim, self.qkv.weight, self.qkv.bias
+        halves = (slice(None, both), slice(both, None))
+        convs = [Conv(weight[half], None if bias is None else bias[half]) for half in halves]
+        query_key, value = then_convolve(before, x, convs)
+        pixel = self.pixel_score.weight[:, :, 0, 0]
+        scorer = Conv(torch.block_diag(pixel[:1], pixel[1:])[:, :, None, None], None)
+        (score,) = then_convolve((self.norm, self.act), self.spatial(query_key), [scorer])
+        similarity = gate_sum(query_key, torch.sigmoid(score), self.channel_score.weight)
+        return self.proj(self.dwc(similarity) * value)
 
     @torch.no_grad()
     def fuse(self) -> AdditiveAttention:

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenmix.chains import recomputes
 from tokenmix.layers import ACTIVATIONS, in_layout_of, is_silent
 from tokenmix.names import unknown
-from tokenmix.ops.fourier import filter_planes, irfft2, rfft2, rfft2_macs, rfft2_planes, under_autocast
-from tokenmix.ops.inference import is_channels_last, kept, plain_inference
+from tokenmix.ops.fourier import filter_planes, irfft2, irfft2_planes, rfft2, rfft2_macs, rfft2_planes, under_autocast
+from tokenmix.ops.inference import kept, plain_inference
 from tokenmix.ops.kernels.frequency import MOST_CHANNELS, filter_spectrum
 from tokenmix.ops.kernels.rule import takes
+from tokenmix.ops.layout import is_channels_last
+from tokenmix.ops.masks import mask_planes
 from tokenmix.ops.rows import MOST_ROWS, filter_rows, row_bias, row_form
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
@@ -114,14 +117,13 @@ class _Filter(nn.Module):
         """The second complex linear map."""
         raise NotImplementedError
 
-    def is_usual(self) -> bool:
-        """Whether both activations are SiLU, as in the released networks, and nobody asked for another form."""
-        silu = type(self.act) is type(self.act2) is nn.SiLU and is_silent(self.act) and is_silent(self.act2)
-        return silu and self.form == "auto"
+    def has_silu(self) -> bool:
+        """Whether both activations are SiLU, as in the released networks, and nobody listens to them."""
+        return type(self.act) is type(self.act2) is nn.SiLU and is_silent(self.act) and is_silent(self.act2)
 
     def is_fusable(self) -> bool:
-        """Whether `filter_spectrum` is what this filter does with a spectrum."""
-        return self.is_usual() and self.dim // self.groups <= MOST_CHANNELS
+        """Whether `filter_spectrum` is what this filter does with a spectrum, and nobody asked for another form."""
+        return self.has_silu() and self.form == "auto" and self.dim // self.groups <= MOST_CHANNELS
 
     def on_rows(self, x: Tensor) -> Tensor | None:
         """``forward`` by `filter_rows` where that applies; this form does not have it."""
@@ -141,8 +143,25 @@ class _Filter(nn.Module):
             if rows is not None:
                 return rows
         planes = rfft2_planes(x, self.form)  # (B, C, 2, H, W//2+1)
+        if not torch.jit.is_scripting():
+            remade = recomputes(x) and self.has_silu()
+            if remade:
+                filtered = mask_planes(planes, self.products(planes.dtype), self.threshold)
+                out = irfft2_planes(filtered, x.size(-2), x.size(-1), self.form).to(x.dtype)
+                return in_layout_of(out, x)
         out = filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
         return in_layout_of(out, x)
+
+    def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights and biases of both maps as grouped 1x1 convolutions of real planes, see `real_form`."""
+        raise NotImplementedError
+
+    def products(self, dtype: torch.dtype) -> list[Tensor]:
+        """Kernels and shifts of both maps as `tokenmix.ops.masks.mask_planes` takes them."""
+        kernel1, shift1, kernel2, shift2 = (tensor.to(dtype) for tensor in self.real_maps())
+        kernels = [kernel[:, :, 0, 0].unflatten(0, (self.groups, -1)) for kernel in (kernel1, kernel2)]
+        shifts = [shift.view(self.groups, -1, 1) for shift in (shift1, shift2)]
+        return [kernels[0], shifts[0], kernels[1], shifts[1]]
 
     def mask_planes(self, planes: Tensor) -> Tensor:
         """``(B, C, 2, H, W//2+1) -> (B, C, 2, H, W//2+1)``: the mask of a spectrum, both as real planes."""
@@ -225,6 +244,9 @@ class FrequencyFilter(_Filter):
     def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.w1, self.b1, self.w2, self.b2
 
+    def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return *real_form(self.w1, self.b1), *real_form(self.w2, self.b2)
+
     def fuse(self) -> FusedFrequencyFilter:
         """The same function with both maps as prebuilt grouped 1x1 convolutions of real planes."""
         return FusedFrequencyFilter(self)
@@ -267,13 +289,19 @@ class FusedFrequencyFilter(_Filter):
         return found[0], found[1], found[2], found[3]
 
     def on_rows(self, x: Tensor) -> Tensor | None:
-        if not (plain_inference(x) and is_channels_last(x) and max(x.shape[2:]) <= MOST_ROWS and self.is_usual()):
+        usual = self.has_silu() and self.form == "auto"
+        if not (usual and plain_inference(x) and is_channels_last(x) and max(x.shape[2:]) <= MOST_ROWS):
             return None
         maps = []
         for conv in (self.conv1, self.conv2):
             assert conv.bias is not None
             maps.append((kept(row_form, conv.weight, self.groups), kept(row_bias, conv.bias, self.groups)))
         return filter_rows(x, maps[0], maps[1], self.threshold)
+
+    def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        assert self.conv1.bias is not None
+        assert self.conv2.bias is not None
+        return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
 
     def first(self, planes: Tensor) -> Tensor:
         return grouped_pointwise(planes, self.conv1.weight, self.conv1.bias, self.groups)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenmix.chains import recomputes, run
 from tokenmix.layers import (
     depthwise_weights,
     fold_norm_before,
@@ -66,6 +67,10 @@ class MetaMixer(nn.Module):
             chain = self.depthwise_chain() if takes(query) else None
             if chain is not None:
                 return depthwise_gelu_depthwise(query, *chain)
+            key: Any = self.key
+            value: Any = self.value
+            if recomputes(x) and all(type(part) is Static and is_silent(part) for part in (key, value)):
+                return run((key.op, self.act, value.op), query)
         return self.value(self.act(self.key(query, x)), x)
 
     def depthwise_chain(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:

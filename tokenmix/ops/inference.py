@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenmix.ops.layout import is_channels_last
+
 # From this many pixels on, or for several images, oneDNN's convolution beats torch's own product for 1x1 kernels.
 ONEDNN_PIXELS = 2048
 # From this many rows on, oneDNN's product with the activation in it beats MKL's followed by the activation in place.
@@ -46,11 +48,6 @@ def plain_inference(x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and _HAS_ONEDNN
     )
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether a map's memory is NHWC and not also NCHW."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def kept(build: Callable[..., Any], weight: Tensor, *settings: Any) -> Any:

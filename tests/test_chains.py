@@ -1,0 +1,262 @@
+"""What training makes anew instead of keeping it: the same numbers as PyTorch's own operations, from fewer bytes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.checkpoint import checkpoint
+
+from tests.scramble import scramble
+from tokenmix.blocks import InvertedResidual, Mlp, Residual
+from tokenmix.chains import keep_all, run
+from tokenmix.layers import ConvNorm, fused
+from tokenmix.mixers import make_mixer
+from tokenmix.ops import gates, masks, recompute
+from tokenmix.ops.recompute import Conv, Norm, convolve_activated
+
+LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+ACTS = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu, "": lambda x: x}
+
+
+def residual(op: nn.Module) -> nn.Module:
+    return Residual(8, op, norm=nn.BatchNorm2d(8))
+
+
+def local() -> nn.Module:
+    return nn.Sequential(
+        ConvNorm(8, 8, bias=True), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.GELU(), nn.Conv2d(8, 8, 1)
+    )
+
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "conv_norm": lambda: ConvNorm(8, 8, 3, act=nn.SiLU),
+    "inverted": lambda: InvertedResidual(8, 8),
+    "inverted_prelu": lambda: InvertedResidual(8, 8, act=nn.PReLU),
+    "mlp": lambda: residual(Mlp(8, 16)),
+    "mlp_front": lambda: residual(Mlp(8, 16, conv=ConvNorm(8, 8, 3, groups=8))),
+    "local": lambda: residual(local()),
+    "additive": lambda: residual(make_mixer("additive", 8)),
+    "aff": lambda: residual(make_mixer("aff(groups=2)", 8)),
+    "aff_fused": lambda: residual(fused(make_mixer("aff(groups=2)", 8))),
+    "ffnified": lambda: residual(make_mixer("ffnified(key_size=3, value_size=3)", 8)),
+}
+
+
+def module_and_input(name: str, layout: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor]:
+    module = scramble(MODULES[name]()).to(dtype=dtype, memory_format=LAYOUTS[layout])
+    x = torch.randn(3, 8, 6, 5, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return module, x.contiguous(memory_format=LAYOUTS[layout])
+
+
+def learn(module: nn.Module, x: Tensor) -> list[Tensor]:
+    """Output, gradients and running statistics after one backward pass."""
+    x = x.detach().requires_grad_()
+    y = module(x)
+    (y.double() * torch.arange(y.numel()).view(y.shape).cos()).sum().backward()
+    assert x.grad is not None
+    return [y.detach(), x.grad, *(p.grad for p in module.parameters() if p.grad is not None), *module.buffers()]
+
+
+def kept(module: nn.Module, x: Tensor) -> int:
+    """Bytes that the forward pass keeps, the parameters' left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        alive = module(x.detach().requires_grad_())
+    assert alive.requires_grad
+    return sum(found.values())
+
+
+@pytest.fixture(params=["whole", "pieces"])
+def pieces(request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backward pass with all images at once, and one by one."""
+    if request.param == "pieces":
+        monkeypatch.setattr(recompute, "_PIECE_BYTES", 1)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_learn_as_in_pytorch(name: str, training: bool, layout: str) -> None:
+    module, x = module_and_input(name, layout)
+    other = copy.deepcopy(module.train(training))
+    found = learn(module, x)
+    with keep_all():
+        expected = learn(other, x)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert {key: value.shape for key, value in module.state_dict().items()} == {
+        key: value.shape for key, value in other.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("name", ["conv_norm", "inverted", "mlp", "local", "additive", "aff", "ffnified"])
+def test_modules_keep_less(name: str) -> None:
+    module, x = module_and_input(name, "channels_last", torch.float32)
+    less = kept(module, x)
+    with keep_all():
+        assert less < 0.9 * kept(module, x)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("norm", ["batch", "running", "none"])
+@pytest.mark.parametrize("act", ACTS)
+def test_gradients_of_first_and_second_order(act: str, norm: str, layout: str) -> None:
+    torch.manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, dtype=torch.float64)  # noqa: E731
+    x = draw(2, 2, 3, 2).contiguous(memory_format=LAYOUTS[layout])
+    leaves = [x, draw(2), draw(2), draw(3, 2, 1, 1), draw(3), draw(2, 1, 3, 3)]
+    mean, var = draw(2), draw(2).exp()
+
+    def chain(x: Tensor, weight: Tensor, bias: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> tuple[Tensor, ...]:
+        before = None if norm == "none" else Norm(weight, bias, mean.clone(), var.clone(), norm == "batch", 0.1, 1e-5)
+        return convolve_activated(x, before, act, [Conv(w1, b1), Conv(w2, None, (2, 2), (1, 1), (1, 1), 2)])
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> tuple[Tensor, ...]:
+        if norm == "batch":
+            x = F.batch_norm(x, None, None, weight, bias, True)
+        elif norm == "running":
+            x = F.batch_norm(x, mean, var, weight, bias)
+        x = ACTS[act](x)
+        return F.conv2d(x, w1, b1), F.conv2d(x, w2, None, 2, 1, 1, 2)
+
+    used = leaves if norm != "none" else [leaves[0], *leaves[3:]]
+    for leaf in used:
+        leaf.requires_grad_()
+    torch.testing.assert_close(chain(*leaves), plain(*leaves))
+    assert gradcheck(chain, leaves)
+    if act != "relu":  # whose second derivative is 0 everywhere, but not across 0, where differences may look
+        assert gradgradcheck(chain, leaves)
+
+
+def test_gates_and_masks_have_exact_gradients() -> None:
+    torch.manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, dtype=torch.float64, requires_grad=True)  # noqa: E731
+    rows = (draw(2, 4, 2, 3), draw(2, 4, 2), draw(2, 3, 3))
+    planes = (draw(2, 4, 2, 2, 2), draw(2, 4, 4), draw(2, 4, 1), draw(2, 4, 4), draw(2, 4, 1), 0.01)
+    for given, function, plain in (
+        (rows, gates._GateSum.apply, gates._reference),
+        (planes, masks._Mask.apply, masks._reference),
+    ):
+        torch.testing.assert_close(function(*given), plain(*given))
+        assert gradcheck(function, given)
+        assert gradgradcheck(function, given)
+
+
+@pytest.mark.parametrize("name", ["inverted", "mlp_front", "local", "additive", "aff"])
+def test_autocast_changes_the_same_types(name: str) -> None:
+    module, x = module_and_input(name, "channels_last", torch.float32)
+    other = copy.deepcopy(module)
+    exact = learn(copy.deepcopy(module).double(), x.double())
+    with torch.autocast("cpu", torch.bfloat16):  # the backward pass too, which must not change its types
+        found = learn(module, x)
+        with keep_all():
+            expected = learn(other, x)
+    assert [value.dtype for value in found] == [value.dtype for value in expected]
+    for ours, theirs, truth in zip(found, expected, exact, strict=True):
+        error, allowed = ((value.double() - truth).abs().max() for value in (ours, theirs))
+        assert error <= 2 * allowed + 1e-2 * truth.abs().max() + 1e-3
+
+
+@pytest.mark.parametrize("name", ["inverted", "local", "additive", "aff"])
+def test_checkpointing_still_keeps_the_input_alone(name: str) -> None:
+    module, x = module_and_input(name, "channels_last", torch.float32)
+    other = copy.deepcopy(module)
+
+    class Checkpointed(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.inner, x, use_reentrant=False)
+
+    assert kept(Checkpointed(copy.deepcopy(module)), x) <= x.numel() * x.element_size()
+    found = learn(Checkpointed(module), x)
+    with keep_all():
+        expected = learn(Checkpointed(other), x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_seed_gives_the_same_bits_twice() -> None:
+    results = [learn(*module_and_input("local", "channels_last", torch.float32)) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_frozen_parameters_get_no_gradient() -> None:
+    module, x = module_and_input("inverted", "channels_last")
+    other = copy.deepcopy(module)
+    for network in (module, other):
+        for parameter in [*network.expand.norm.parameters(), network.depthwise.conv.weight]:  # type: ignore[union-attr]
+            parameter.requires_grad_(False)
+    found = learn(module, x)
+    with keep_all():
+        expected = learn(other, x)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_hooks_and_subclasses_are_called() -> None:
+    module, x = module_and_input("inverted", "nchw")
+    inner: Any = module
+    seen = []
+    inner.depthwise.register_forward_hook(lambda *given: seen.append("block"))
+    inner.expand.norm.register_forward_hook(lambda *given: seen.append("norm"))
+    learn(module, x)
+    assert seen == ["norm", "block"]
+    inner.reduce.forward = lambda x: seen.append("replaced") or x.mean(1, keepdim=True)
+    module(x)
+    assert seen[-1] == "replaced"
+
+    class Doubled(ConvNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    torch.manual_seed(0)
+    doubled = Doubled(8, 8).double()
+    torch.testing.assert_close(run([doubled], x), 2 * doubled.norm(doubled.conv(x)))
+
+
+def test_one_value_per_channel_is_the_norms_own_error() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        ConvNorm(3, 4, act=nn.ReLU)(torch.randn(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize("name", ["inverted", "additive", "aff"])
+def test_programs_see_the_modules_themselves(name: str) -> None:
+    module, x = module_and_input(name, "channels_last", torch.float32)
+    module.eval()
+    expected = module(x)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    traced = torch.jit.trace(module, (x,))
+    scripted = torch.jit.script(module)
+    for form in (compiled, traced, scripted):
+        torch.testing.assert_close(form(x), expected, rtol=1e-4, atol=1e-5)
+    assert "_Chain" not in str(traced.inlined_graph)
+    gradient = torch.func.grad(lambda x: torch.func.functional_call(module, dict(module.named_parameters()), x).sum())
+    torch.testing.assert_close(gradient(x), torch.autograd.grad(module(y := x.clone().requires_grad_()).sum(), y)[0])
+
+
+@pytest.mark.parametrize("name", ["inverted", "mlp", "additive", "aff"])
+def test_models_in_half_precision_learn_too(name: str) -> None:
+    module, x = module_and_input(name, "channels_last", torch.bfloat16)
+    found = learn(module, x)
+    assert all(value.isfinite().all() for value in found)
+    with keep_all():
+        expected = learn(module_and_input(name, "channels_last", torch.bfloat16)[0], x)
+    assert [value.dtype for value in found] == [value.dtype for value in expected]
+    torch.testing.assert_close(found[0], expected[0], rtol=0.05, atol=0.05)
