@@ -104,7 +104,8 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
     assert losses[-1] < losses[0] - 0.3  # it has learnt: the weights are far from where they began
     torch.testing.assert_close(losses, expected, rtol=0, atol=tolerance)
     for row, epoch in zip(result.history, epochs, strict=True):
-        assert row["val_top1"] == pytest.approx(epoch["val_top1"], abs=1e-9)
+        tie = 1e-9 if dtype == torch.float64 else 100 / len(val[1])  # rounding may decide one image
+        assert row["val_top1"] == pytest.approx(epoch["val_top1"], abs=tie + 1e-9)
         near = 1e-6 if dtype == torch.float64 else 1e-4  # the metric is float32, and so are the weights that differ
         assert row["val_loss"] == pytest.approx(epoch["val_loss"], abs=near)
     kept, _ = load_run(out, model=make(recipe, dtype))

@@ -68,7 +68,7 @@ def convolve_activated(x: Tensor, norm: Norm | None, act: str, convs: Sequence[C
     given = (None,) * 4 if norm is None else norm[:4]
     parameters = [tensor for conv in convs for tensor in conv[:2]]
     with torch.autocast(x.device.type, enabled=False):  # the settings say what it would do
-        return _Chain.apply(settings, x, *given, *parameters)
+        return _Convolve.apply(settings, x, *given, *parameters)
 
 
 class _Settings(NamedTuple):
@@ -89,7 +89,7 @@ def full_precision(backward: Callable[..., Any]) -> Callable[..., Any]:
     return outside
 
 
-class _Chain(torch.autograd.Function):
+class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx, settings: _Settings, x, weight, bias, running_mean, running_var, *parameters
