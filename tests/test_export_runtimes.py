@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.export_cases import MEAN, STD, conv_net, opened, small_net
+from tests.export_cases import MEAN, STD, conv_net, opened, opened_dense, small_net
 from tokenmix.checkpoints import open_model, weights_bytes
 from tokenmix.cli import main
 from tokenmix.data import open_image, preprocess
@@ -120,6 +120,28 @@ def test_coreml_of_another_model_is_found_out(tmp_path: Path) -> None:
     write_coreml(prepared(conv_net(), 16), tmp_path / "net.mlpackage", "fp32")
     with pytest.raises(ExportError, match="instead of"):
         inspect_coreml(tmp_path / "net.mlpackage", prepared(conv_net(), 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [pytest.param("executorch", marks=needs("executorch")), "torch"])
+@pytest.mark.parametrize("head", ["mask_rcnn", "cascade_mask_rcnn"])
+@quietly
+def test_two_stages_run_elsewhere(head: str, form: str, tmp_path: Path) -> None:
+    manifest = export(opened_dense(head, "mixernet_pico", (75, 93)), [form], tmp_path / "net")
+    errors = manifest["files"][form]["errors"]
+    assert errors["verified"]
+    assert errors["detections"] == 20
+    assert manifest["postprocess"]["max_detections"] == 5
+
+
+@needs("coremltools")
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["mask_rcnn", "cascade_mask_rcnn", "ffnet_seg", "semantic_fpn"])
+@quietly
+def test_dense_coreml_is_inspected(head: str, tmp_path: Path) -> None:
+    backbone = "ffnet_1" if head == "ffnet_seg" else "mixernet_pico"
+    manifest = export(opened_dense(head, backbone, (64, 96)), ["coreml"], tmp_path / "net", precision="fp16")
+    assert manifest["files"]["coreml"]["errors"]["verified"] is False
 
 
 @pytest.mark.parametrize("name", ["openvino", "executorch", "coremltools"])
