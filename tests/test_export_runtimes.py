@@ -97,6 +97,30 @@ def test_executorch(precision: str, tmp_path: Path) -> None:
     assert facts["errors"]["relative_error"] < (1e-5 if precision == "fp32" else 0.2)
 
 
+@needs("executorch")
+@quietly
+def test_every_chosen_layer_becomes_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions with and without a ReLU; the simulation promises the noise that the program has."""
+    from tokenmix.export import quantize_program
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(1152, 5))
+    case, images = prepared(net, 16), torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    promised = []
+
+    def noted(*args, **kwargs):
+        chosen, noise = choose(*args, **kwargs)
+        promised.append(decibels(noise))
+        return chosen, noise
+
+    monkeypatch.setattr(quantize_program, "choose", noted)
+    program, facts = quantize_program.quantize_program(trace(case), case, [images])
+    layers = [node for node in program.graph.nodes if node.target in quantize_program.LAYERS]
+    rounded = [node for node in layers if all("dequantize" in str(one.target) for one in node.all_input_nodes[:2])]
+    assert (len(layers), len(rounded)) == (3, facts["quantized_parts"])
+    assert len(rounded) >= 2
+    assert facts["signal_to_noise_db"] == pytest.approx(promised[0], abs=3)
+
+
 @needs("coremltools")
 @quietly
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
