@@ -67,7 +67,7 @@ def many_regions(head: str) -> Any:
     return model
 
 
-@pytest.mark.parametrize("head", ["mask_rcnn", "cascade_mask_rcnn"])
+@pytest.mark.parametrize("head", ["mask_rcnn", pytest.param("cascade_mask_rcnn", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_fixed_shapes_hold_the_same_detections(head: str) -> None:
     model, x = many_regions(head), images(*ODD, batch=1, dtype=torch.float64)
