@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import nms
 
 from tests.backbone_cases import SMALLEST, images
 from tests.dense_cases import DETECTORS, SEGMENTERS, SIZES
 from tests.export_cases import opened_dense
 from tokenmix.export import export, prepare
-from tokenmix.export.detect import DETECT
+from tokenmix.export.detect import DETECT, DetectInstances
+from tokenmix.export.fixed import FixedInstances, suppress
 from tokenmix.export.onnx_file import run_onnx
 from tokenmix.export.wrap import wrap
 from tokenmix.heads import HEADS
@@ -52,6 +56,60 @@ def test_detections_are_the_models_own(head: str) -> None:
         torch.testing.assert_close(one, expected[name], rtol=0, atol=1e-6)
     if head in ("mask_rcnn", "cascade_mask_rcnn"):
         torch.testing.assert_close(paste_masks_in_image(found[3], found[0], ODD), expected["masks"])
+
+
+def many_regions(head: str) -> Any:
+    """More regions than `opened_dense` leaves, fewer detections of the needed score than there is room for."""
+    model: Any = opened_dense(head, SMALL[head], ODD).model.double()
+    model.rpn._pre_nms_top_n = model.rpn._post_nms_top_n = {"testing": 150}
+    for stage in getattr(model.roi_heads, "stages", [model.roi_heads]):
+        stage.score_thresh, stage.detections_per_img = 0.3, 60
+    return model
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", pytest.param("cascade_mask_rcnn", marks=pytest.mark.slow)])
+@torch.no_grad()
+def test_fixed_shapes_hold_the_same_detections(head: str) -> None:
+    model, x = many_regions(head), images(*ODD, batch=1, dtype=torch.float64)
+    expected, found = DETECT[head](model)(x), FixedInstances(model)(x)
+    count = len(expected[1])
+    assert 5 <= count < 60
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) == 60
+        torch.testing.assert_close(one[:count], other, rtol=0, atol=1e-9)
+    assert not any(one[count:].any() for one in found[:3])
+
+
+@torch.no_grad()
+def test_one_sampling_is_roi_align() -> None:
+    """Boxes of all sizes, on the borders, and without area; in torchvision samples outside of a map are zero."""
+    model = many_regions("mask_rcnn")
+    generator = torch.Generator().manual_seed(0)
+    height, width = ODD
+    maps = DetectInstances(model).pyramid(images(*ODD, batch=1, dtype=torch.float64))[:4]
+    corner = torch.rand(200, 2, generator=generator, dtype=torch.float64) * torch.tensor([width, height])
+    side = torch.rand(200, 1, generator=generator, dtype=torch.float64) ** 4 * 150
+    corners = torch.cat([corner, corner + side], 1)
+    corners[:20, 2:] = corners[:20, :2]
+    multiple = model.transform.size_divisible
+    padded = [-(-side // multiple) * multiple for side in ODD]
+    corners[20:40] += torch.tensor([padded[1], padded[0]]).repeat(2) - corners[20:40, 2:].repeat(1, 2)
+    for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+        expected = DetectInstances(model).regions(maps, corners, pool)
+        assert (expected == 0).any()
+        torch.testing.assert_close(FixedInstances(model).regions(maps, corners, pool), expected, rtol=0, atol=1e-9)
+
+
+@given(st.integers(1, 120), st.sampled_from([0.3, 0.5, 0.7]), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_suppression_by_products_is_greedy(count: int, threshold: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * 60
+    boxes = torch.cat([corner, corner + 10 + 40 * torch.rand(count, 2, generator=generator)], 1)
+    alive = torch.rand(count, generator=generator) < 0.8
+    (rows,) = torch.where(alive)
+    expected = rows[nms(boxes[rows], -rows.float(), threshold)].sort().values
+    assert torch.equal(torch.where(suppress(boxes, alive, threshold) > 0)[0], expected)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6])

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.export_cases import MEAN, STD, conv_net, opened, small_net
+from tests.export_cases import MEAN, STD, conv_net, opened, opened_dense, small_net
 from tokenmix.checkpoints import open_model, weights_bytes
 from tokenmix.cli import main
 from tokenmix.data import open_image, preprocess
@@ -97,6 +97,30 @@ def test_executorch(precision: str, tmp_path: Path) -> None:
     assert facts["errors"]["relative_error"] < (1e-5 if precision == "fp32" else 0.2)
 
 
+@needs("executorch")
+@quietly
+def test_every_chosen_layer_becomes_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions with and without a ReLU; the simulation promises the noise that the program has."""
+    from tokenmix.export import quantize_program
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(1152, 5))
+    case, images = prepared(net, 16), torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    promised = []
+
+    def noted(*args, **kwargs):
+        chosen, noise = choose(*args, **kwargs)
+        promised.append(decibels(noise))
+        return chosen, noise
+
+    monkeypatch.setattr(quantize_program, "choose", noted)
+    program, facts = quantize_program.quantize_program(trace(case), case, [images])
+    layers = [node for node in program.graph.nodes if node.target in quantize_program.LAYERS]
+    rounded = [node for node in layers if all("dequantize" in str(one.target) for one in node.all_input_nodes[:2])]
+    assert (len(layers), len(rounded)) == (3, facts["quantized_parts"])
+    assert len(rounded) >= 2
+    assert facts["signal_to_noise_db"] == pytest.approx(promised[0], abs=3)
+
+
 @needs("coremltools")
 @quietly
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -120,6 +144,28 @@ def test_coreml_of_another_model_is_found_out(tmp_path: Path) -> None:
     write_coreml(prepared(conv_net(), 16), tmp_path / "net.mlpackage", "fp32")
     with pytest.raises(ExportError, match="instead of"):
         inspect_coreml(tmp_path / "net.mlpackage", prepared(conv_net(), 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [pytest.param("executorch", marks=needs("executorch")), "torch"])
+@pytest.mark.parametrize("head", ["mask_rcnn", "cascade_mask_rcnn"])
+@quietly
+def test_two_stages_run_elsewhere(head: str, form: str, tmp_path: Path) -> None:
+    manifest = export(opened_dense(head, "mixernet_pico", (75, 93)), [form], tmp_path / "net")
+    errors = manifest["files"][form]["errors"]
+    assert errors["verified"]
+    assert errors["detections"] == 20
+    assert manifest["postprocess"]["max_detections"] == 5
+
+
+@needs("coremltools")
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["mask_rcnn", "cascade_mask_rcnn", "ffnet_seg", "semantic_fpn"])
+@quietly
+def test_dense_coreml_is_inspected(head: str, tmp_path: Path) -> None:
+    backbone = "ffnet_1" if head == "ffnet_seg" else "mixernet_pico"
+    manifest = export(opened_dense(head, backbone, (64, 96)), ["coreml"], tmp_path / "net", precision="fp16")
+    assert manifest["files"]["coreml"]["errors"]["verified"] is False
 
 
 @pytest.mark.parametrize("name", ["openvino", "executorch", "coremltools"])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._decomp import get_decompositions
 
 from tokenmix.export.extras import matching, quiet
 from tokenmix.export.onnx import ExportError
@@ -49,7 +50,7 @@ def write_coreml(prepared: Prepared, path: Path, precision: str, calibration: Se
     try:
         with quiet():
             model = tools.convert(
-                program.run_decompositions({}),
+                program.run_decompositions(get_decompositions([torch.ops.aten.upsample_bicubic2d.vec])),
                 convert_to="mlprogram",
                 minimum_deployment_target=tools.target.iOS17,
                 compute_precision=precisions[precision],

@@ -145,26 +145,29 @@ class DetectInstances(_Anchored):
     def proposals(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         """``(N, 4)``: the boxes that may hold an object, of the first stage."""
         rpn = self.model.rpn
+        boxes, scores, counts = self.candidates(maps, size)
+        levels = torch.cat([torch.full((count,), level) for level, count in enumerate(counts)])
+        (kept,) = torch.where(at_least(boxes, rpn.min_size) & (scores >= rpn.score_thresh))
+        boxes, scores, levels = boxes[kept], scores[kept], levels[kept]
+        return boxes[_suppress(boxes, scores, levels, rpn.nms_thresh, rpn.post_nms_top_n(), max(size))]
+
+    def candidates(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor, list[int]]:
+        """Boxes ``(N, 4)`` and scores ``(N,)`` of the best anchors, best first in each map; how many are each map's."""
+        rpn = self.model.rpn
         found = []
         for level, (y, objectness, deltas) in enumerate(zip(maps, *rpn.head(maps), strict=True)):
             objectness = objectness[0].permute(1, 2, 0).flatten()
             deltas = deltas[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4)
             best, rows = objectness.topk(min(len(objectness), rpn.pre_nms_top_n()))
-            anchors = self.anchors(y, level, rpn.anchor_generator)[rows]
-            found.append((rpn.box_coder.decode_single(deltas[rows], anchors), best, torch.full_like(rows, level)))
-        boxes, scores, levels = (torch.cat(parts) for parts in zip(*found, strict=True))
-        boxes, scores = clip_boxes_to_image(boxes, size), scores.sigmoid()
-        (kept,) = torch.where(_at_least(boxes, rpn.min_size) & (scores >= rpn.score_thresh))
-        boxes, scores, levels = boxes[kept], scores[kept], levels[kept]
-        return boxes[_suppress(boxes, scores, levels, rpn.nms_thresh, rpn.post_nms_top_n(), max(size))]
+            found.append((deltas[rows], self.anchors(y, level, rpn.anchor_generator)[rows], best))
+        deltas, anchors, best = (torch.cat(parts) for parts in zip(*found, strict=True))
+        boxes = clip_boxes_to_image(rpn.box_coder.decode_single(deltas, anchors), size)
+        return boxes, best.sigmoid(), [len(part[2]) for part in found]
 
     def regions(self, maps: list[Tensor], boxes: Tensor, pool: Any) -> Tensor:
         """``(N, C, h, w)``: what the maps hold in the boxes, each from the map that fits its size."""
         rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
-        side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
-        level = torch.floor(pool.canonical_level + torch.log2(side / pool.canonical_scale) + 1e-6)
-        finest = int(math.log2(self.strides[0]))
-        level = level.clamp(finest, finest + len(maps) - 1).long() - finest
+        level = self.levels(boxes, pool, len(maps))
         pooled = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], *pool.output_size)
         for i, (y, stride) in enumerate(zip(maps, self.strides, strict=False)):
             (rows,) = torch.where(level == i)
@@ -172,12 +175,19 @@ class DetectInstances(_Anchored):
             pooled = pooled.index_put((rows,), part)
         return pooled
 
+    def levels(self, boxes: Tensor, pool: Any, maps: int) -> Tensor:
+        """``(N,)``: the number of the map that fits the size of a box, among so many."""
+        side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+        level = torch.floor(pool.canonical_level + torch.log2(side / pool.canonical_scale) + 1e-6)
+        finest = int(math.log2(self.strides[0]))
+        return level.clamp(finest, finest + maps - 1).long() - finest
+
     def detections(self, logits: Tensor, boxes: Tensor, stage: Any, size: tuple[int, int]) -> Found:
         """Suppression among the boxes ``(N, classes, 4)`` of all classes but the background."""
         scores = logits.softmax(-1)[:, 1:]
         labels = (torch.arange(scores.shape[1]) + 1).expand_as(scores).flatten()
         boxes, scores = boxes[:, 1:].flatten(0, 1), scores.flatten()
-        (kept,) = torch.where((scores > stage.score_thresh) & _at_least(boxes, 1e-2))
+        (kept,) = torch.where((scores > stage.score_thresh) & at_least(boxes, 1e-2))
         boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         order = _suppress(boxes, scores, labels, stage.nms_thresh, stage.detections_per_img, max(size))
         return boxes[order], scores[order], labels[order]
@@ -209,9 +219,9 @@ def map_sizes(model: Any, size: Sequence[int]) -> list[list[int]]:
         return [list(y.shape[-2:]) for y in maps]
 
 
-def _at_least(boxes: Tensor, side: float) -> Tensor:
+def at_least(boxes: Tensor, side: float) -> Tensor:
     """Which boxes have at least that height and width."""
-    return (boxes[:, 2] - boxes[:, 0] >= side) & (boxes[:, 3] - boxes[:, 1] >= side)
+    return torch.logical_and(boxes[:, 2] - boxes[:, 0] >= side, boxes[:, 3] - boxes[:, 1] >= side)
 
 
 def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, most: int, span: float) -> Tensor:

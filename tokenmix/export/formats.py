@@ -38,6 +38,7 @@ class Format:
         fixed_by_default: Yet files are better without it.
         dynamic_size: The format can hold dynamic heights and widths.
         folder: It is a folder, not a file.
+        fixed_shapes: It holds no shapes that depend on the picture; see `tokenmix.export.fixed`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Format:
     fixed_by_default: bool = False
     dynamic_size: bool = False
     folder: bool = False
+    fixed_shapes: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -78,6 +80,7 @@ FORMATS: dict[str, Format] = {
         embed=coreml.embed_coreml,
         dynamic_batch=False,
         folder=True,
+        fixed_shapes=True,
     ),
     "executorch": Format(
         "executorch",
@@ -88,6 +91,7 @@ FORMATS: dict[str, Format] = {
         executorch.run_executorch,
         packages=("executorch",),
         fixed_by_default=True,  # XNNPACK takes more of the model in one piece
+        fixed_shapes=True,
     ),
     "openvino": Format(
         "openvino",

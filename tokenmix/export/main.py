@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tokenmix.checkpoints import Opened, open_model
 from tokenmix.export.extras import matching
+from tokenmix.export.fixed import with_fixed_shapes
 from tokenmix.export.formats import FORMATS, PRECISIONS, Format
 from tokenmix.export.intermediate import first_difference
 from tokenmix.export.manifest import add_file, describe
@@ -127,11 +128,12 @@ def export(
         target = stem.with_name(stem.name + kind.suffix)
         with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", suffix=".tmp", dir=stem.parent) as folder:
             path = Path(folder) / target.name
+            given = with_fixed_shapes(prepared) if kind.fixed_shapes else prepared
             try:
-                facts = kind.write(prepared, path, precision, ranges)
+                facts = kind.write(given, path, precision, ranges)
                 if kind.embed is not None:
                     kind.embed(path, manifest)
-                numbers = _verify(kind, path, target, prepared, batches, expected, limit, labels)
+                numbers = _verify(kind, path, target, given, batches, expected, limit, labels)
                 facts["errors"] = {"images": len(examples), "source": what, **numbers}
             except ValueError as error:
                 failures.append(error)

@@ -29,7 +29,8 @@ def postprocess_of(model: nn.Module, head: str | None = None) -> dict[str, Any]:
       at most ``max_log_size``, against ``anchors``, corners in pixels around the upper left corner of their cell. The
       candidates are the best of a level, whatever their class.
     * ``rcnn``: boxes (M, 4) in pixels, scores (M,), labels (M,) from 1 on, and masks (M, 1, 28, 28), probabilities
-      inside the box.
+      inside the box; M is at most ``max_detections``. ExecuTorch and Core ML files always have as many rows: drop those
+      at the end whose score is 0.
 
     Args:
         model: In any mode.
@@ -47,7 +48,8 @@ def postprocess_of(model: nn.Module, head: str | None = None) -> dict[str, Any]:
         return {"kind": "argmax", "multiple": 1, "align_corners": m.align_corners}
     multiple = m.transform.size_divisible
     if HEADS[head].task == "instances":
-        return {"kind": "rcnn", "multiple": multiple}
+        last = m.roi_heads.stages[-1] if head == "cascade_mask_rcnn" else m.roi_heads
+        return {"kind": "rcnn", "multiple": multiple, "max_detections": last.detections_per_img}
     if head == "ssdlite":
         strides = [*m.backbone.reductions, *(m.backbone.reductions[-1] * 2**i for i in (1, 2, 3)), None]
         shapes = ssd_boxes.anchors([(1, 1)] * len(RATIOS), RATIOS)[:, 2:]

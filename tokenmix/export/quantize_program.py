@@ -18,6 +18,7 @@ from tokenmix.export.program import LARGEST_BATCH, export_program
 from tokenmix.export.quantize import MEASURED_IMAGES, PARTS, TARGET_DB, choose, decibels, relative_noise
 
 LAYERS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
+_RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 
 @torch.no_grad()
@@ -61,9 +62,13 @@ def quantize_program(
     chosen = {name for part in choose(parts, noise, target_db=target_db)[0] for name in part}
     quantizer = quantizers.XNNPACKQuantizer()
     quantizer.set_global(quantizers.get_symmetric_quantization_config(is_per_channel=True))
-    quantizer.set_filter_function(lambda node: node.name in chosen)
+    module = program.module(check_guards=False)
+    # A layer is taken if its weight, its bias and the ReLU behind it are allowed too.
+    taken = [node for node in module.graph.nodes if node.name in chosen]
+    allowed = {other.name for node in taken for other in (node, *node.all_input_nodes[1:], *_relu_behind(node))}
+    quantizer.set_filter_function(lambda node: node.name in allowed)
     with quiet():
-        observed = pt2e.prepare_pt2e(program.module(check_guards=False), quantizer)
+        observed = pt2e.prepare_pt2e(module, quantizer)
         for batch in batches:
             observed(batch)
         quantized = export_program(pt2e.convert_pt2e(observed), prepared, largest_batch=LARGEST_BATCH)
@@ -79,17 +84,23 @@ def quantize_program(
     }
 
 
+def _relu_behind(layer: fx.Node) -> list[fx.Node]:
+    """The ReLU that XNNPACK computes with a layer, if its result goes there alone."""
+    users = list(layer.users)
+    return users if len(users) == 1 and users[0].target in _RELUS else []
+
+
 class _Simulated(fx.Interpreter):
-    """Runs a program with the inputs and weights of some layers rounded to int8."""
+    """Runs a program with the inputs, weights and outputs of some layers rounded to int8."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.ranges: dict[str, tuple[float, float]] = {}
+        self.ranges: dict[tuple[str, str], tuple[float, float]] = {}
         self.chosen: set[str] = set()
         self.observing = False
 
     def observe(self, image: Tensor) -> None:
-        """Widen every layer's range of inputs to what this image makes it see."""
+        """Widen every layer's ranges to what this image makes it see."""
         self.chosen, self.observing = set(), True
         self.run(image)
         self.observing = False
@@ -105,16 +116,23 @@ class _Simulated(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         x, weight, *rest = args
         if self.observing:
-            low, high = self.ranges.get(n.name, (0.0, 0.0))  # zero stays exact
-            self.ranges[n.name] = min(low, x.min().item()), max(high, x.max().item())
-            return n.target(*args, **kwargs)
-        low, high = self.ranges[n.name]
-        step = max((high - low) / 255.0, 1e-12)
-        x = torch.fake_quantize_per_tensor_affine(x, step, round(-128 - low / step), -128, 127)
+            y = n.target(*args, **kwargs)
+            self._widen((n.name, "in"), x)
+            self._widen((n.name, "out"), y.relu() if _relu_behind(n) else y)
+            return y
         steps = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / 127.0
         zeros = torch.zeros_like(steps, dtype=torch.int32)
         weight = torch.fake_quantize_per_channel_affine(weight, steps, zeros, 0, -127, 127)
-        return n.target(x, weight, *rest, **kwargs)
+        return self._rounded((n.name, "out"), n.target(self._rounded((n.name, "in"), x), weight, *rest, **kwargs))
+
+    def _widen(self, key: tuple[str, str], x: Tensor) -> None:
+        low, high = self.ranges.get(key, (0.0, 0.0))  # zero stays exact
+        self.ranges[key] = min(low, x.min().item()), max(high, x.max().item())
+
+    def _rounded(self, key: tuple[str, str], x: Tensor) -> Tensor:
+        low, high = self.ranges[key]
+        step = max((high - low) / 255.0, 1e-12)
+        return torch.fake_quantize_per_tensor_affine(x, step, round(-128 - low / step), -128, 127)
 
 
 def _arrays(outputs: Tensor | Sequence[Tensor]) -> list[np.ndarray]:

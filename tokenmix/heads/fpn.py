@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -79,11 +81,12 @@ class SemanticFPN(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         pyramid = self.neck(OrderedDict((str(i), y) for i, y in enumerate(maps))).values()
-        x = maps[0].new_zeros(())
-        for branch, y in zip(self.branches, pyramid, strict=True):
-            # The doubled size of an odd map is one too large.
-            x = x + F.interpolate(branch(y), maps[0].shape[-2:], mode="bilinear", align_corners=False)
-        return self.classifier(self.drop(x))
+        # The doubled size of an odd map is one too large.
+        parts = (
+            F.interpolate(branch(y), maps[0].shape[-2:], mode="bilinear", align_corners=False)
+            for branch, y in zip(self.branches, pyramid, strict=True)
+        )
+        return self.classifier(self.drop(functools.reduce(operator.add, parts)))
 
 
 def semantic_fpn(
