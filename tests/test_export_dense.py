@@ -100,6 +100,14 @@ def test_one_sampling_is_roi_align() -> None:
         torch.testing.assert_close(FixedInstances(model).regions(maps, corners, pool), expected, rtol=0, atol=1e-9)
 
 
+@torch.no_grad()
+def test_what_is_no_number_stays_harmless() -> None:
+    """Maps that overflow make boxes of NaN, and these no index out of range."""
+    model = many_regions("mask_rcnn")
+    found = FixedInstances(model)(torch.full((1, 3, *ODD), torch.nan, dtype=torch.float64))
+    assert len(found[0]) == 60
+
+
 @given(st.integers(1, 120), st.sampled_from([0.3, 0.5, 0.7]), st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
 def test_suppression_by_products_is_greedy(count: int, threshold: float, seed: int) -> None:

@@ -180,6 +180,7 @@ class DetectInstances(_Anchored):
         side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
         level = torch.floor(pool.canonical_level + torch.log2(side / pool.canonical_scale) + 1e-6)
         finest = int(math.log2(self.strides[0]))
+        level = torch.where(side > 0, level, torch.full_like(level, finest))  # NaN would point beyond all maps
         return level.clamp(finest, finest + maps - 1).long() - finest
 
     def detections(self, logits: Tensor, boxes: Tensor, stage: Any, size: tuple[int, int]) -> Found:
