@@ -54,6 +54,7 @@ def main() -> None:
         rounds=args.rounds,
         seconds=args.seconds,
         layers=False,
+        memory=False,
         log=lambda line: print(line, flush=True),
     )
     write_json(args.out, result)
