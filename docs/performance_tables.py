@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,7 +32,12 @@ def circumstances(machine: Row, threads: int, limits: Row) -> str:
 
 def pair(row: Row) -> tuple[str, str]:
     """Both medians in milliseconds."""
-    return f"{row['reference']['median_ms']:.3g}", f"{row['ours']['median_ms']:.3g}"
+    return milliseconds(row["reference"]["median_ms"]), milliseconds(row["ours"]["median_ms"])
+
+
+def milliseconds(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def forms(found: Row) -> str:
@@ -69,7 +75,8 @@ def forms(found: Row) -> str:
             *pair(row),
             f"**{row['ratio']:.2f}**",
             f"{row['kept_mb']['reference']:.0f} → {row['kept_mb']['ours']:.0f}",
-            f"**{row['kept_share']:.2f}**",
+            f"{row['peak_mb']['reference']:.0f} → {row['peak_mb']['ours']:.0f}",
+            f"**{row['peak_share']:.2f}**",
         )
         for row in found["training"]
     )
@@ -82,7 +89,7 @@ def forms(found: Row) -> str:
         table(["model", "runtime, batch", *titles, "limit, ms (by)", "of the limit"], models),
         *failed,
         "### A training step, batch 8",
-        table(["model", *titles, "kept for the backward pass, MB", "share"], steps),
+        table(["model", *titles, "kept for the backward pass, MB", "peak, MB", "share"], steps),
     ]
     return "\n\n".join(parts)
 
@@ -148,18 +155,20 @@ def growth(found: Row) -> str:
     """Exponents of growth, from ``growth-cpu.json``."""
     lines = []
     for row in found["growth"]:
-        points = row["points"]
-        ends = [min(points, key=lambda point: point["tokens"]), max(points, key=lambda point: point["tokens"])]
+        points = sorted(row["points"], key=lambda point: point["tokens"])
+        before, last = points[-2:]
+        step = math.log(last["median_ms"] / before["median_ms"]) / math.log(last["tokens"] / before["tokens"])
         lines.append(
             (
                 f"`{row['name']}`",
                 row["variable"],
                 f"**{row['exponent']:.2f}**",
                 f"{row['low']:.2f} to {row['high']:.2f}",
-                ", ".join(f"{point['tokens']}: {point['median_ms']:.3g}" for point in ends),
+                f"{step:.2f}",
+                ", ".join(f"{point['tokens']:,}: {point['median_ms']:.3g}" for point in points),
             )
         )
-    return table(["name", "grows with the", "exponent", "95 % interval", "ms at the ends"], lines)
+    return table(["name", "grows with the", "exponent", "95 % interval", "last step", "tokens: ms"], lines)
 
 
 def ours(name: str) -> bool:
