@@ -35,7 +35,11 @@ IMAGENET = 1_281_167  # training images
 PEAK_MACS, PEAK_REACHED = 989e12 / 2, 0.4  # multiply-accumulates per second in bfloat16
 MEMORY_BYTES_PER_S, MEMORY_REACHED = 3.35e12, 0.6
 LAUNCH_S = 8e-6  # between two operators
-SPEEDS = {"forms": "speed-cpu.json", "peers": "peers-cpu.json", "growth": "growth-cpu.json"}
+SPEEDS = {
+    "forms": (forms, "speed-cpu.json"),
+    "peers": (peers, "peers-cpu.json"),
+    "growth": (growth, "growth-cpu.json"),
+}
 FILLED = 128  # images per GPU that fill it
 
 
@@ -297,14 +301,20 @@ def demo(folder: Path) -> None:
     write_text(ROOT / "docs" / "images" / "demo.svg", pareto_svg(results))
 
 
+def measured(name: str) -> str:
+    """A part of ``docs/performance.md``: forms, peers or growth."""
+    make, file = SPEEDS[name]
+    return make(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+
+
 def performance() -> None:
     """The measured parts and the pictures of ``docs/performance.md``."""
     page = ROOT / "docs" / "performance.md"
     text = page.read_text(encoding="utf-8")
-    for name, tables in (("forms", forms), ("peers", peers), ("growth", growth)):
-        text = between(text, name, tables(json.loads((RESULTS / SPEEDS[name]).read_text(encoding="utf-8"))))
+    for name in SPEEDS:
+        text = between(text, name, measured(name))
     write_text(page, text)
-    found = json.loads((RESULTS / SPEEDS["peers"]).read_text(encoding="utf-8"))
+    found = json.loads((RESULTS / "peers-cpu.json").read_text(encoding="utf-8"))
     for runtime in ("pytorch", "onnxruntime"):
         write_text(ROOT / "docs" / "images" / f"peers-{runtime}.svg", bench_svg(found, runtime))
 

@@ -81,6 +81,13 @@ def test_tables_are_not_stale(page, name):
     assert generate.between(text, f"{name}s", table) == text, "run `make docs`"
 
 
+@pytest.mark.parametrize("name", ["forms", "peers", "growth"])
+def test_measurements_are_not_stale(name):
+    generate = generator()
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert generate.between(text, name, generate.measured(name)) == text, "run `make docs`"
+
+
 def test_export_table_shows_sizes_errors_and_reasons():
     empty = {"max_error": None, "relative_error": None, "megabytes": None, "reason": None}
     rows = [
