@@ -255,8 +255,9 @@ def _plain(settings: _Settings, mean: Any, invstd: Any, x: Tensor, *others: Any)
     weight, bias, _, _, *parameters = others
     if settings.norm is not None:
         training, _, eps = settings.norm
-        running = (None, None) if training else (mean, invstd.pow(-2))
-        x = F.batch_norm(x, running[0], running[1], weight, bias, training, 0.0, eps if training else 0.0)
+        known = (None, None) if training else (mean, invstd.pow(-2))
+        # Not torch.nn.functional's, which in torch 2.11 wants an eps above zero.
+        x = torch.batch_norm(x, weight, bias, known[0], known[1], training, 0.0, eps if training else 0.0, False)
     act: Any = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu, "": lambda x: x}[settings.act]
     x = act(x)
     if not settings.shapes:
