@@ -3,8 +3,8 @@
     python benchmarks/peers.py [--only casvit repvit] [--threads 1] [--rounds 20]
 
 The models stand in `MODELS`: ours and those of timm with about their size. All take turns in one process, at batch 1.
-Writes ``results/peers-cpu.json`` and the page ``results/peers-cpu.html``; ``make docs`` draws the pictures of
-docs/performance.md from it.
+Writes ``results/peers-cpu.json``, from which ``make docs`` draws the pictures of docs/performance.md, and beside it the
+page ``results/peers-cpu.html``, which is not kept in the repository.
 """
 
 from __future__ import annotations
