@@ -30,6 +30,11 @@ LIMITS: Mapping[str, float] = {
     "text": 1_000,  # characters of one of them
     "side": 8_192,  # pixels of an image
     "pixels": 1 << 26,  # of an image before it is cropped
+    "batch": 1_048_576,  # images of an optimiser step
+    "epochs": 1_000_000,
+    "steps": 1_000_000_000_000,  # of a run, or whatever else is counted over it
+    "factor": 1e38,  # learning rates, decays and the like: of float32
+    "seed": (1 << 63) - 1,
     "norm": 1_000.0,  # mean and standard deviation of values in 0..1, as absolute numbers
 }
 LEAST_STD = 1e-6
@@ -45,6 +50,7 @@ _KINDS = {
 _trusted: ContextVar[bool] = ContextVar("_trusted", default=False)
 _origin: ContextVar[str | None] = ContextVar("_origin", default=None)
 _named: set[str] = set()  # code that the person has named in this process
+_anew: ContextVar[bool] = ContextVar("_anew", default=False)
 
 
 def regular_file(path: str | os.PathLike[str]) -> Path:
@@ -129,7 +135,10 @@ def _deeper(value: Any, levels: int) -> bool:
 
 def shown(value: object, most: int = 100) -> str:
     """A value from a file in a message: quoted, its control characters escaped, and not long."""
-    text = ascii(value) if isinstance(value, str) else repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested deeply, or a number of thousands of digits
+        text = f"a {type(value).__name__} beyond all measure"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -177,7 +186,22 @@ def trusting(trust: bool = True) -> Iterator[None]:
 
 def is_trusted() -> bool:
     """Whether this thread is inside of `trusting`."""
-    return _trusted.get()
+    return _trusted.get() and not _anew.get()
+
+
+@contextlib.contextmanager
+def judging_anew() -> Iterator[None]:
+    """Inside, this thread judges as a process would to which the person has said nothing yet."""
+    token = _anew.set(True)
+    try:
+        yield
+    finally:
+        _anew.reset(token)
+
+
+def named_code() -> list[str]:
+    """The Python objects that the person has named in this process, for one that it starts: see `permit_code`."""
+    return sorted(_named)
 
 
 @contextlib.contextmanager
@@ -206,7 +230,7 @@ def permit_code(name: str) -> None:
     origin = _origin.get()
     if origin is None or is_trusted():
         _named.add(name)
-    elif name not in _named:
+    elif name not in _named or _anew.get():
         raise refusal(origin, "Python code", name)
 
 
