@@ -18,13 +18,27 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.backbones import affnet, casvit, ffnet
+from tokenmix.backbones.arguments import FOREIGN, check_arguments, check_parameters, permit_given
 from tokenmix.backbones.keymap import Official
 from tokenmix.backbones.official import CheckpointError, backbone_of, read, unwrap
 from tokenmix.files import atomic_path
-from tokenmix.heads import HEADS, make_dense
+from tokenmix.heads import HEADS, make_dense, own_options
 from tokenmix.heads.levels import Levels
 from tokenmix.heads.official import DENSE
 from tokenmix.names import unknown
+from tokenmix.safety import (
+    LIMITS,
+    image_problem,
+    is_trusted,
+    norm_problem,
+    parse_json,
+    read_json,
+    refusal,
+    regular_file,
+    shown,
+    speaking,
+    trusting,
+)
 from tokenmix.tasks import TASKS
 
 __all__ = ["CheckpointError", "Opened", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
@@ -33,8 +47,6 @@ FAMILIES: dict[str, Any] = {"affnet": affnet, "casvit": casvit, "ffnet": ffnet}
 FORMATS = ("tokenmix", "official")
 WEIGHTS = "best.safetensors"  # what a training run leaves in its folder
 _METADATA = "tokenmix"
-# Arguments of `timm.create_model` that are not the model's own.
-_FOREIGN = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only"}
 
 
 def load_checkpoint(
@@ -43,6 +55,7 @@ def load_checkpoint(
     ema: bool = True,
     num_classes: int | None = None,
     in_chans: int | None = None,
+    trust: bool = False,
     **model_args: Any,
 ) -> nn.Module:
     """The model that a checkpoint holds, in eval mode.
@@ -61,6 +74,7 @@ def load_checkpoint(
         ema: Take the averaged weights where there are some; False takes the raw ones.
         num_classes: Another number of classes than the file's: the classifiers are then new and untrained.
         in_chans: Another number of input channels: the first convolution is adapted as timm does it.
+        trust: The file is the caller's own, and may name Python code and models on a hub, see `tokenmix.safety`.
         **model_args: Arguments of the model's builder or of its head, for example ``norm="layer"``,
             ``drop_path_rate=0.1`` or ``head_act="relu"``.
 
@@ -68,7 +82,8 @@ def load_checkpoint(
         CheckpointError: If the file is missing, truncated, unsafe or of no known architecture.
         TypeError: For an argument that the model does not have.
     """
-    return _load(source, ema, {**model_args, "num_classes": num_classes, "in_chans": in_chans}).model
+    with trusting(trust):
+        return _load(source, ema, {**model_args, "num_classes": num_classes, "in_chans": in_chans}).model
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,9 @@ class Opened:
         return {name: getattr(self, name) for name in names}
 
 
-def open_model(source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(TASKS), **model_args: Any) -> Opened:
+def open_model(
+    source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(TASKS), trust: bool = False, **model_args: Any
+) -> Opened:
     """A trained model: all files that `load_checkpoint` takes, or a model's name in timm's registry or on a hub.
 
     A name gets the published weights where its configuration has an address, else random ones with a warning.
@@ -121,15 +138,21 @@ def open_model(source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(T
     Args:
         source: The file, run folder or name.
         tasks: Those that the caller can deal with.
+        trust: See `load_checkpoint`.
         **model_args: See `load_checkpoint`.
 
     Raises:
         CheckpointError: If there is neither such a file nor such a model, it cannot be loaded, or has another task.
     """
-    name = os.fspath(source)
+    with trusting(trust):
+        return _open(os.fspath(source), tasks, model_args)
+
+
+def _open(name: str, tasks: Sequence[str], model_args: Mapping[str, Any]) -> Opened:
+    """What `open_model` returns."""
     hub = name.startswith(("hf-hub:", "local-dir:"))  # timm's way to name a repository or a folder in its format
     if os.path.exists(name):
-        loaded = _load(source, True, model_args)
+        loaded = _load(name, True, model_args)
         if isinstance(loaded.model, Levels):
             raise CheckpointError(f"{name}: holds a backbone for dense tasks without a head; use load_checkpoint")
         head = loaded.what.head
@@ -144,9 +167,11 @@ def open_model(source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(T
             raise CheckpointError(f"{name}: no such file or folder, and {unknown('model', name, our_models())}")
         pretrained = hub or timm.models.is_model_pretrained(name)
         if not pretrained:
-            warnings.warn(f"{name} has no published weights to download: its weights are random", stacklevel=2)
+            warnings.warn(f"{name} has no published weights to download: its weights are random", stacklevel=3)
+        if name.startswith("local-dir:"):
+            check_local(name.removeprefix("local-dir:"))
         with downloading(name):
-            loaded = _build(Official(name, model_args), {}, pretrained=pretrained)
+            loaded = _build(Official(name, dict(model_args)), {}, pretrained=pretrained)
         loaded.model.eval()
         published = pretrained
     info, cfg, head = loaded.info, loaded.cfg, loaded.what.head
@@ -183,6 +208,7 @@ def convert(
     *,
     to: str = "tokenmix",
     ema: bool = True,
+    trust: bool = False,
     **model_args: Any,
 ) -> nn.Module:
     """Rewrite a checkpoint under our key names, or back under the official ones; returns the model it holds.
@@ -192,6 +218,7 @@ def convert(
         target: ``.safetensors``; for ``to="official"`` also a ``.pth`` file, which then holds ``{"state_dict": ...}``.
         to: ``"tokenmix"`` or ``"official"``.
         ema: See `load_checkpoint`.
+        trust: See `load_checkpoint`.
         **model_args: See `load_checkpoint`; our file remembers them.
 
     Raises:
@@ -203,7 +230,8 @@ def convert(
     endings = (".safetensors",) if to == "tokenmix" else (".safetensors", ".pth", ".pt", ".tar")
     if Path(target).suffix not in endings:
         raise CheckpointError(f"{target}: to={to!r} writes a file that ends in {' or '.join(endings)}")
-    loaded = _load(source, ema, model_args)
+    with trusting(trust):
+        loaded = _load(source, ema, model_args)
     what = loaded.what
     if to == "tokenmix":
         args = {key: value for key, value in what.model_args.items() if key not in ("device", "dtype")}
@@ -265,13 +293,24 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         CheckpointError: If it is no whole safetensors file.
     """
     try:
+        regular_file(path)
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{os.fspath(path)} is no safetensors file or is damaged ({error}); copy or download it again"
         ) from None
-    return json.loads(metadata[_METADATA]) if _METADATA in metadata else None
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    if _METADATA not in metadata:
+        return None
+    try:
+        info = parse_json(metadata[_METADATA])
+        if not isinstance(info, dict):
+            raise ValueError("it is no mapping")
+    except ValueError as error:
+        raise CheckpointError(f"{os.fspath(path)}: the metadata {_METADATA!r} is damaged ({error})") from None
+    return info
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
@@ -282,12 +321,32 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
     """
     file = Path(path)
     if file.is_dir():
-        if not (file / WEIGHTS).is_file():
+        file /= WEIGHTS
+        if not file.exists():
             raise CheckpointError(f"{path}: there are no weights {WEIGHTS} in this folder; name a file, or train first")
-        return file / WEIGHTS
-    if not file.is_file():
+    if not file.exists():
         raise CheckpointError(f"{path}: no such file")
-    return file
+    try:
+        return regular_file(file)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def check_local(folder: str | os.PathLike[str]) -> None:
+    """Raise unless what timm reads in a folder of its format are regular files, and the configuration is JSON.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    try:
+        read_json(Path(folder) / "config.json")
+        for file in Path(folder).iterdir():
+            if file.suffix in (".safetensors", ".bin", ".pth", ".tar"):
+                regular_file(file)
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: there is no config.json, so it is no folder in timm's format") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -305,7 +364,7 @@ def _name(source: str | os.PathLike[str] | Mapping[str, Any]) -> str:
 def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: Mapping[str, Any]) -> _Loaded:
     """What `load_checkpoint`, `open_model` and `convert` share; ``given`` are arguments, None for those left open."""
     given = {key: value for key, value in given.items() if value is not None}
-    if foreign := sorted(_FOREIGN & given.keys()):
+    if foreign := sorted((FOREIGN - {"device", "dtype"}) & given.keys()):
         raise TypeError(f"{foreign[0]!r} is no argument of a model; load_checkpoint takes those of its builder")
     name = _name(source)
     content, info = (source, None) if isinstance(source, Mapping) else _read(weights_file(source))
@@ -337,7 +396,11 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
             f"Pass {'them' if len(open_args) > 1 else 'it'} if the model was trained otherwise",
             stacklevel=3,
         )
-    loaded = _build(replace(what, model_args={**what.model_args, **given}), info or {})
+    permit_given(given.get("mixers"))
+    with speaking(None if info is None else name):
+        if info is not None and not is_trusted():
+            _check_size(what, given, state_dict, name)
+        loaded = _build(replace(what, model_args={**what.model_args, **given}), info or {})
     family = _family(what)
     if family is not None:
         try:
@@ -376,15 +439,75 @@ def _build(what: Official, info: Mapping[str, Any], **kwargs: Any) -> _Loaded:
 
 
 def _stored(info: Mapping[str, Any], name: str) -> Official:
-    """The model that our own file names."""
-    variant, args, levels, head = info["model"], dict(info["model_args"]), info.get("levels"), info.get("head")
-    if not timm.is_model(variant) and ":" not in variant:  # "hf-hub:owner/name" is timm's way to name one on the hub
-        raise CheckpointError(f"{name}: {unknown('model', variant, our_models())}")
+    """The model that our own file names.
+
+    Raises:
+        CheckpointError: It lacks something, or says what no file may say.
+    """
+    variant, args, levels, head = info.get("model"), info.get("model_args"), info.get("levels"), info.get("head")
+    if not isinstance(variant, str) or not isinstance(args, dict):
+        raise CheckpointError(f"{name}: its metadata lacks 'model' or 'model_args'; copy or write the file again")
+    hub = variant.startswith(("hf-hub:", "hf_hub:", "local-dir:"))  # timm's ways to name one elsewhere
+    if not timm.is_model(variant) and not hub:
+        raise CheckpointError(f"{name}: {unknown('model', variant[:100], our_models())}")
     if head is not None and head not in HEADS:
-        raise CheckpointError(f"{name}: {unknown('head', head, HEADS)}")
+        raise CheckpointError(f"{name}: {unknown('head', str(head)[:100], HEADS)}")
+    try:
+        if hub and not is_trusted():
+            raise refusal(name, "an address or a path", variant)
+        if not is_trusted():
+            check_arguments(name, variant, args, () if head is None else (*own_options(head), "level_norm"))
+        _check_info(info)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
+    args = dict(args)
     if "classes" in info:
-        args.setdefault("num_classes", len(info["classes"]))
+        args.setdefault("num_classes", len(info["classes"] or ()))
     return Official(variant, args, info.get("level_norm"), tuple(levels) if levels else None, head=head)
+
+
+def _check_info(info: Mapping[str, Any]) -> None:
+    """Raise unless what stands beside the model in our own file is of the kinds and sizes that it has.
+
+    Raises:
+        ValueError: It is not.
+        TypeError: Likewise.
+    """
+    classes = info.get("classes")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
+        raise ValueError("its classes are no list of names")
+    levels = info.get("levels")
+    if levels and not (isinstance(levels, list) and all(type(one) is int and abs(one) < 100 for one in levels)):
+        raise ValueError(f"its levels are {shown(levels)}, and no list of whole numbers")
+    if not isinstance(info.get("task_args") or {}, dict):
+        raise ValueError(f"its task_args are {shown(info['task_args'])}, and no mapping")
+    mean, std = info.get("mean") or [0.5], info.get("std") or [0.5]
+    size, crop = info.get("image_size") or [1, 1], info.get("crop_pct") or 1.0
+    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)):
+        raise ValueError(f"its image_size is {shown(size)}, and not [height, width]")
+    if not (isinstance(mean, list) and isinstance(std, list)) or isinstance(crop, bool | str):
+        raise ValueError("its mean, std or crop_pct are no numbers")
+    if problem := image_problem(size, crop) or norm_problem(mean, std):
+        raise ValueError(problem)
+
+
+def _check_size(what: Official, given: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str) -> None:
+    """Raise if the model that a file describes is larger than the weights in it, but for what the caller changes.
+
+    Raises:
+        CheckpointError: It is.
+    """
+    args = {key: value for key, value in {**what.model_args, **given}.items() if key not in ("device", "dtype")}
+    most = LIMITS["parameters"] if given else sum(tensor.numel() for tensor in state_dict.values())
+    try:
+        check_parameters(name, lambda: _build(replace(what, model_args=args), {}).model, most)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError) as error:
+        if given:  # whose the mistake is, is not known: the caller hears of it as it is
+            return
+        told = str(error) if str(error).startswith(name) else f"{name}: no such {what.variant} can be built: {error}"
+        raise CheckpointError(told) from None
 
 
 def _recognise(state_dict: Mapping[str, Tensor], families: Mapping[str, Any]) -> Official | None:

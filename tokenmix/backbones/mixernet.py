@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
+from tokenmix.backbones.arguments import build_checked
 from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.blocks import Mlp, Residual
 from tokenmix.layers import ConvNorm
@@ -112,7 +113,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool, **kwargs) -> Backbone:
-    return build_model_with_cfg(
+    return build_checked(
         mixernet, variant, pretrained, feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True}, **kwargs
     )
 

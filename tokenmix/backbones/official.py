@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.models import build_model_with_cfg
 from torch import Tensor, nn
+
+from tokenmix.backbones.arguments import build_checked
+from tokenmix.safety import regular_file
 
 EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
 RAW_KEYS = ("state_dict", "model", "model_state_dict")
@@ -74,6 +76,12 @@ def read(path: Path) -> Any:
     Raises:
         CheckpointError: If it is broken, no such file, or holds more than data.
     """
+    try:
+        regular_file(path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         # Old formats make torch warn before it fails; the message here says it all.
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
@@ -146,7 +154,7 @@ def build(
     filter_fn: Callable[[Mapping[str, Any], nn.Module], dict[str, Tensor]],
     **kwargs: Any,
 ) -> Any:
-    """`timm.models.build_model_with_cfg` for a family with official checkpoints: they load by any of timm's ways.
+    """`build_checked` for a family with official checkpoints: they load by any of timm's ways.
 
     Args:
         builder: Makes the model.
@@ -157,7 +165,7 @@ def build(
         **kwargs: For the builder, and timm's own.
     """
     with torch.serialization.safe_globals(ALLOWED):
-        model = build_model_with_cfg(builder, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+        model = build_checked(builder, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
     if not kwargs.get("features_only"):
         model.register_load_state_dict_pre_hook(partial(_translate, filter_fn))
     return model

@@ -24,6 +24,7 @@ from tokenmix.checkpoints import open_model
 from tokenmix.export.extras import require
 from tokenmix.export.onnx_file import onnx_session
 from tokenmix.heads import Raw
+from tokenmix.safety import is_trusted, named_code, permit_code, trusting
 
 
 def peak_memory_mb(
@@ -76,6 +77,8 @@ def peak_memory_mb(
         "threads": threads or torch.get_num_threads(),
         "runs": runs,
         "training": training,
+        "trust": is_trusted(),
+        "named": named_code(),
     }
     # The process finds what this one finds, a user's own mixers included.
     environment = os.environ | {
@@ -143,6 +146,13 @@ def _image(job: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _build(job: Mapping[str, Any]) -> torch.nn.Module:
+    for name in job["named"]:
+        permit_code(name)
+    with trusting(job["trust"]):
+        return _built(job)
+
+
+def _built(job: Mapping[str, Any]) -> torch.nn.Module:
     if os.path.exists(job["model"]):
         opened = open_model(job["model"], **job["model_args"])
         net = opened.model if opened.head is None else Raw(opened.model)

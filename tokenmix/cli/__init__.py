@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from tokenmix.files import DiskFull
 from tokenmix.names import unknown
+from tokenmix.safety import trusting
 from tokenmix.version import __version__
 
 COMMANDS = {
@@ -40,6 +41,7 @@ COMMANDS = {
     "demo": "train a detector or a segmenter on embedded pictures, in minutes",
     "data": "check a data set before training, or pack it into tar shards",
 }
+TRUSTING = ("compare", "train", "sweep", "job", "eval", "predict", "export", "bench", "convert", "recipes")
 RESUMABLE = ("compare", "train", "sweep", "job", "demo")
 
 
@@ -82,6 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
         parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
         parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
+        if name in TRUSTING:
+            parser.add_argument(
+                "--trust",
+                action="store_true",
+                help="the files named here are your own: what they name may be run and opened (see docs/security.md)",
+            )
         command.add_arguments(parser)
         try:
             args = parser.parse(rest)
@@ -90,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
-        code = command.run(args)
+        with trusting(name in TRUSTING and args.trust):
+            code = command.run(args)
         sys.stdout.flush()
         return code or 0
     except KeyboardInterrupt:

@@ -18,6 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train."""
-    outcome = perform(args.folder)
+    outcome = perform(args.folder)  # which main lets trust the folder where --trust was given
     if isinstance(outcome, Exception):
         raise outcome

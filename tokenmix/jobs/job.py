@@ -17,9 +17,12 @@ from tokenmix.data import DataSet, load_data
 from tokenmix.evaluate import find_device
 from tokenmix.files import write_json
 from tokenmix.recipes import Recipe, differences
+from tokenmix.recipes.stored import check_recipe
+from tokenmix.safety import judging_anew, read_json, shown, trusting
 from tokenmix.train import FitResult, fit
 
 SCHEMA = "tokenmix.job/1"
+KINDS = {"data_seed": int, "device": str, "workers": int, "download": bool, "threads": int}  # beside the recipe
 MISTAKES = (ValueError, TypeError, OSError, ImportError)  # what a user can mend; anything else is a bug
 
 Log = Callable[[str], None]
@@ -65,7 +68,7 @@ class Job:
 
     def write(self) -> None:
         """Write the description."""
-        plain = {name: getattr(self, name) for name in ("data_seed", "device", "workers", "download", "threads")}
+        plain = {name: getattr(self, name) for name in KINDS}
         write_json(self.file, {"schema": SCHEMA, "recipe": json.loads(self.recipe.to_json()), **plain})
 
     @classmethod
@@ -78,10 +81,13 @@ class Job:
         file = Path(folder) / "job.json"
         if not file.is_file():
             raise ValueError(f"{folder} holds no job: there is no {file.name} in it")
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if values.pop("schema", None) != SCHEMA:
+        values = read_json(file)
+        if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
             raise ValueError(f"{file} is not of the schema {SCHEMA}")
-        return cls(Path(folder), Recipe.from_json(json.dumps(values.pop("recipe"))), **values)
+        recipe = Recipe.from_values(values.pop("recipe", None), f"the recipe in {file}")
+        if {name: type(value) for name, value in values.items()} != KINDS:
+            raise ValueError(f"{file} must hold {', '.join(KINDS)}, and holds {shown(values)}")
+        return cls(Path(folder), recipe, **values)
 
 
 Outcome = FitResult | Exception  # what came of a job, or why it failed
@@ -142,15 +148,36 @@ def attempt(job: Job, log: Log) -> Outcome:
     return outcome
 
 
-def perform(folder: str | Path, log: Log = print) -> Outcome:
+def perform(folder: str | Path, log: Log = print, *, trust: bool = False) -> Outcome:
     """Do the job that a folder describes, as `attempt` does it.
 
+    Args:
+        folder: Holds ``job.json``.
+        log: Takes plain lines.
+        trust: The job was described by the caller, and may name Python code, addresses and paths, see
+            `tokenmix.safety`. `needs_trust` tells whoever hands it over.
+
     Raises:
-        ValueError: The folder holds no job.
+        ValueError: The folder holds no job, or one that says what no file may say.
     """
-    job = Job.read(folder)
-    torch.set_num_threads(job.threads)
-    return attempt(job, log)
+    with trusting(trust):
+        job = Job.read(folder)
+        check_recipe(job.recipe, str(job.file))
+        torch.set_num_threads(job.threads)
+        return attempt(job, log)
+
+
+def needs_trust(job: Job) -> bool:
+    """Whether a job, which the person has described here, is done elsewhere only if that is said to its process.
+
+    The saying goes with what starts the process, never in the job's file, where a stranger could write it too.
+    """
+    try:
+        with judging_anew():
+            check_recipe(job.recipe, str(job.file))
+    except ValueError:
+        return True
+    return False
 
 
 def pack(outcome: Outcome) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.export.extras import require
-from tokenmix.jobs.job import Job, Log, Outcome, Outcomes, outcome_of, pack, perform, unpack
+from tokenmix.jobs.job import Job, Log, Outcome, Outcomes, needs_trust, outcome_of, pack, perform, unpack
 from tokenmix.jobs.shared import Token, send
 from tokenmix.train import FitResult
 
@@ -47,7 +47,9 @@ class Ray:
             logs = [_Tail(job, out.resolve()) for job in jobs]
             start = self._starter(ray, jobs[0], log)
             tasks = {
-                start.remote(str(job.folder), token, os.getcwd()): n for n, job in enumerate(jobs) if n not in outcomes
+                start.remote(str(job.folder), token, os.getcwd(), needs_trust(job)): n
+                for n, job in enumerate(jobs)
+                if n not in outcomes
             }
             running = list(tasks)
             try:
@@ -102,7 +104,7 @@ class Ray:
         )
 
 
-def _work(folder: str, token: Token, home: str) -> dict[str, Any]:
+def _work(folder: str, token: Token, home: str, trust: bool) -> dict[str, Any]:
     """What a worker does."""
     if not token.seen():
         return pack(
@@ -119,7 +121,7 @@ def _work(folder: str, token: Token, home: str) -> dict[str, Any]:
             file.write(line + "\n")
 
     log(f"process {os.getpid()} on {socket.gethostname()}")
-    return pack(perform(folder, log))
+    return pack(perform(folder, log, trust=trust))
 
 
 def _log(folder: str | Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenmix.files import write_json, write_text
-from tokenmix.jobs.job import Job, Log, Outcomes, Queued, outcome_of
+from tokenmix.jobs.job import Job, Log, Outcomes, Queued, needs_trust, outcome_of
 from tokenmix.jobs.shared import send
+from tokenmix.safety import read_json
 from tokenmix.train import FitResult
 
 SAVE_S = 120  # how long before the time limit a job is told to save
@@ -23,7 +23,7 @@ OURS = ("array", "signal")  # sbatch options that the script itself decides
 # USR1 comes from Slurm before the time limit, TERM from `scancel`: both let the job save, the first runs it again.
 # A trap ends a `wait` early, hence the repeated ones.
 BODY = """
-{python} -m tokenmix job "${{folders[$SLURM_ARRAY_TASK_ID]}}" &
+{python} -m tokenmix job{trust} "${{folders[$SLURM_ARRAY_TASK_ID]}}" &
 job=$! again=
 trap 'again=yes; kill -TERM $job' USR1
 trap 'kill -TERM $job' TERM
@@ -64,7 +64,7 @@ class Slurm:
         folder = out.resolve() / "jobs"
         stamp = folder / "submitted.json"
         if stamp.is_file():
-            id = json.loads(stamp.read_text(encoding="utf-8"))["id"]
+            id = read_json(stamp)["id"]
             left = [job for job in jobs if outcome_of(job) is None]
             if left and id is not None and _in_queue(id):
                 raise _queued(f"the array job {id} is not done", id, left, len(jobs), folder)
@@ -118,8 +118,9 @@ class Slurm:
             *self.sbatch,
         ]
         head = "".join(f"#SBATCH {shlex.quote(f'--{word}')}\n" for word in words)
+        trust = " --trust" if any(map(needs_trust, jobs)) else ""
         folders = "".join(f"  {shlex.quote(str(job.folder))}\n" for job in jobs)
-        return f"#!/bin/bash\n{head}folders=(\n{folders}){BODY.format(python=shlex.quote(sys.executable))}"
+        return f"#!/bin/bash\n{head}folders=(\n{folders}){BODY.format(python=shlex.quote(sys.executable), trust=trust)}"
 
 
 def _in_queue(id: str) -> bool:

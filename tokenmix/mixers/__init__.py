@@ -8,6 +8,8 @@ A mixer specification (`MixerSpec`) is one of
   current directory included (after everything installed, and only during the import);
 * any callable ``(dim, *, device, dtype) -> nn.Module``; device and dtype may be missing from its signature.
 
+A module is imported for the person who names it, never because a file does, see `tokenmix.safety`.
+
 A string with commas between specifications is one for each stage: ``"ffnified,ffnified,attention,attention"``.
 """
 
@@ -40,6 +42,7 @@ from tokenmix.mixers.frequency import FrequencyFilter
 from tokenmix.mixers.metamixer import MetaMixer, Static
 from tokenmix.mixers.spectrum import SpectrumMixer
 from tokenmix.names import unknown
+from tokenmix.safety import LIMITS, permit_code, shown
 
 __all__ = [
     "MIXERS",
@@ -57,6 +60,7 @@ __all__ = [
     "SpectrumMixer",
     "Static",
     "SwiftAttention",
+    "check_mixers",
     "ffnified_attention",
     "list_mixers",
     "make_mixer",
@@ -258,8 +262,8 @@ def per_stage(spec: MixerSpec | Sequence[MixerSpec], stages: int) -> list[MixerS
 
 def split_specs(text: str) -> list[str]:
     """``"a(x=1,y=2),b"`` to ``["a(x=1,y=2)", "b"]``: split at the commas outside of brackets and quotes."""
-    parts, depth, quote = [""], 0, ""
-    for character in text:
+    parts, start, depth, quote = [], 0, 0, ""
+    for place, character in enumerate(text):
         if quote:
             quote = "" if character == quote else quote
         elif character in "'\"":
@@ -269,10 +273,33 @@ def split_specs(text: str) -> list[str]:
         elif character in ")]}":
             depth -= 1
         elif character == "," and depth == 0:
-            parts.append("")
-            continue
-        parts[-1] += character
-    return [part.strip() for part in parts]
+            parts.append(text[start:place].strip())
+            start = place + 1
+    return [*parts, text[start:].strip()]
+
+
+def check_mixers(spec: Any) -> None:
+    """Raise unless these are mixers that may be built now; nothing is imported or built.
+
+    Args:
+        spec: What a file has in the place of ``MixerSpec | Sequence[MixerSpec]``.
+
+    Raises:
+        ValueError: It is of another kind, longer than any, cannot be read, names no built-in mixer, or Python code that
+            only a file names (see `tokenmix.safety.permit_code`).
+    """
+    listed = spec if isinstance(spec, list | tuple) else [spec]
+    for text in listed:
+        if not isinstance(text, str):
+            raise ValueError(f"a mixer in a file is text, not {shown(text)}")
+        if len(listed) > LIMITS["entries"] or len(text) > LIMITS["text"]:
+            raise ValueError(f"{shown(text)}: longer than any text that names a mixer for each stage")
+        for part in split_specs(text):
+            module, name, _ = _read(part)
+            if module is not None:
+                permit_code(f"{module}:{name}")
+            elif name not in MIXERS:
+                raise ValueError(unknown("mixer", name, MIXERS))
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -281,15 +308,22 @@ _EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 def _parse(text: str) -> tuple[str, Callable[..., nn.Module], dict[str, Any]]:
     """Name, builder and options of a specification."""
+    module, name, options = _read(text)
+    if module is not None:
+        permit_code(f"{module}:{name}")
+        return f"{module}:{name}", _find(module, name), options
+    if name not in MIXERS:
+        raise ValueError(unknown("mixer", name, MIXERS))
+    return name, MIXERS[name].build, options
+
+
+def _read(text: str) -> tuple[str | None, str, dict[str, Any]]:
+    """Module, if any, name and options of a specification."""
     match = re.fullmatch(r"\s*(?:([\w.]+)\s*:)?\s*([\w.-]+)\s*(\(.*\))?\s*", text, re.DOTALL)
     if match is None:
         raise ValueError(f"cannot read the mixer {text!r}; write name, name(option=value) or module:name(option=value)")
     module, name, arguments = match.groups()
-    if module is not None:
-        return f"{module}:{name}", _find(module, name), _options(text, arguments)
-    if name not in MIXERS:
-        raise ValueError(unknown("mixer", name, MIXERS))
-    return name, MIXERS[name].build, _options(text, arguments)
+    return module, name, _options(text, arguments)
 
 
 def _options(text: str, arguments: str | None) -> dict[str, Any]:
@@ -297,7 +331,7 @@ def _options(text: str, arguments: str | None) -> dict[str, Any]:
         return {}
     try:
         call = ast.parse(f"mixer{arguments}", mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a null byte, brackets without end
         call = None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise ValueError(f"cannot read the options of the mixer {text!r}; write name(option=value, ...)")
@@ -307,7 +341,7 @@ def _options(text: str, arguments: str | None) -> dict[str, Any]:
     for keyword in call.keywords:
         try:
             options[str(keyword.arg)] = ast.literal_eval(keyword.value)
-        except ValueError:
+        except (ValueError, RecursionError, TypeError):
             raise ValueError(
                 f"option {keyword.arg!r} of the mixer {text!r} must be a number, a quoted string, True, False, None, "
                 "or a list or tuple of these"

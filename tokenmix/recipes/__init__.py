@@ -14,6 +14,8 @@ from tokenmix.recipes.basic import basic, digits
 from tokenmix.recipes.demo import scenes_detect, scenes_segment
 from tokenmix.recipes.finetune import finetune
 from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs
+from tokenmix.recipes.stored import read_recipe
+from tokenmix.safety import trusting
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
@@ -93,7 +95,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 __all__ = ["RECIPES", "Recipe", "differences", "make_recipe", "override", "with_epochs"]
 
 
-def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None = None) -> Recipe:
+def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None = None, trust: bool = False) -> Recipe:
     """The recipe that ``name`` means, with ``key=value`` settings applied.
 
     Args:
@@ -101,18 +103,20 @@ def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None 
             model, which gets its own recipe, or ``basic`` where it has none.
         overrides: See ``override``.
         images: How many images there are to learn from, if that is known; the recipe ``finetune`` depends on it.
+        trust: A file of that name is the caller's own, and may name Python code, addresses and paths, see
+            `tokenmix.safety`.
 
     Raises:
-        ValueError: Nothing has that name, or a setting is wrong.
+        ValueError: Nothing has that name, a setting is wrong, or a file says what only the caller may say.
     """
+    overrides = list(overrides)
     if name == "finetune" and images is not None:
         recipe = finetune(images)
     elif name in RECIPES:
         recipe = RECIPES[name]()
-    elif (Path(name) / "recipe.json").is_file():
-        recipe = Recipe.from_json((Path(name) / "recipe.json").read_text(encoding="utf-8"))
-    elif Path(name).is_file():
-        recipe = Recipe.from_json(Path(name).read_text(encoding="utf-8"))
+    elif (Path(name) / "recipe.json").exists() or (Path(name).exists() and not Path(name).is_dir()):
+        with trusting(trust):
+            return read_recipe(name, overrides)
     elif timm.is_model(name):
         recipe = override(RECIPES.get(name.split(".")[0], basic)(), [f"model={name}"])
     else:

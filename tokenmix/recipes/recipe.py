@@ -14,16 +14,17 @@ from tokenmix.data.transforms import AUGMENTS, CROP_INTERPOLATIONS, is_rand_augm
 from tokenmix.heads import HEADS
 from tokenmix.names import unknown
 from tokenmix.recipes.values import (
-    NOT_NEGATIVE,
-    POSITIVE,
     RATE,
     SHARE,
     checked,
     choice,
     literal,
+    not_negative,
+    positive,
     rule,
     set_part,
 )
+from tokenmix.safety import LEAST_CROP, LIMITS, image_problem, parse_json, shown
 from tokenmix.tasks import DISTILLS, TASKS
 
 SCHEMA = "tokenmix.recipe/1"
@@ -42,6 +43,16 @@ CLASSIFICATION_ONLY = (
     *("color_jitter", "erase_rate", "mixup", "cutmix", "teacher"),
 )
 DENSE_ONLY = ("layer_decay_layers", "head_lr", "freeze_norms")
+
+
+def _too_large(size: tuple[int, int]) -> str | None:
+    return (
+        f"of at most {LIMITS['side']:,} pixels a side, {LIMITS['pixels']:,} together" if image_problem(size) else None
+    )
+
+
+def _too_small(share: float) -> str | None:
+    return f"at least {LEAST_CROP}" if share < LEAST_CROP else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,38 +162,43 @@ class Recipe:
     task_args: dict[str, Any] = field(default_factory=dict)
     data: str = "digits"
     image_size: tuple[int, int] | None = field(
-        default=None, metadata=rule("both 1 or more", lambda value: min(value) >= 1)
+        default=None,
+        metadata=rule("both 1 or more", lambda value: min(value) >= 1) | {"problem": _too_large},
     )
     multi_scale: tuple[int, ...] = field(
-        default=(), metadata=rule("all 1 or more", lambda value: all(side >= 1 for side in value))
+        default=(),
+        metadata=rule("all 1 or more", lambda value: all(side >= 1 for side in value))
+        | {"problem": lambda value: _too_large((max(value, default=1), 1))},
     )
     preprocess: str = field(default="data", metadata=choice(PREPROCESSES))
-    crop_pct: float | None = field(default=None, metadata=rule("above 0 and at most 1", lambda value: 0 < value <= 1))
-    batch_size: int = field(default=64, metadata=POSITIVE)
-    accumulate: int = field(default=1, metadata=POSITIVE)
-    epochs: float = field(default=50.0, metadata=POSITIVE)
-    steps: int | None = field(default=None, metadata=POSITIVE)
-    warmup_epochs: float = field(default=0.0, metadata=NOT_NEGATIVE)
-    warmup_steps: int = field(default=0, metadata=NOT_NEGATIVE)
-    warmup_lr: float = field(default=0.0, metadata=NOT_NEGATIVE)
-    cooldown_epochs: float = field(default=0.0, metadata=NOT_NEGATIVE)
-    freeze_epochs: int = field(default=0, metadata=NOT_NEGATIVE)
+    crop_pct: float | None = field(
+        default=None, metadata=rule("above 0 and at most 1", lambda value: 0 < value <= 1) | {"problem": _too_small}
+    )
+    batch_size: int = field(default=64, metadata=positive("batch"))
+    accumulate: int = field(default=1, metadata=positive("batch"))
+    epochs: float = field(default=50.0, metadata=positive("epochs"))
+    steps: int | None = field(default=None, metadata=positive("steps"))
+    warmup_epochs: float = field(default=0.0, metadata=not_negative("epochs"))
+    warmup_steps: int = field(default=0, metadata=not_negative("steps"))
+    warmup_lr: float = field(default=0.0, metadata=not_negative("factor"))
+    cooldown_epochs: float = field(default=0.0, metadata=not_negative("epochs"))
+    freeze_epochs: int = field(default=0, metadata=not_negative("epochs"))
     optimizer: str = field(default="adamw", metadata=choice(OPTIMIZERS))
-    lr: float = field(default=1e-3, metadata=POSITIVE)
-    min_lr: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    lr: float = field(default=1e-3, metadata=positive("factor"))
+    min_lr: float = field(default=0.0, metadata=not_negative("factor"))
     schedule: str = field(default="cosine", metadata=choice(SCHEDULES))
-    power: float = field(default=1.0, metadata=POSITIVE)
+    power: float = field(default=1.0, metadata=positive("factor"))
     milestones: tuple[float, ...] = field(
         default=(), metadata=rule("ascending and above 0", lambda value: all(a < b for a, b in pairwise((0, *value))))
     )
-    milestone_factor: float = field(default=0.1, metadata=POSITIVE)
+    milestone_factor: float = field(default=0.1, metadata=positive("factor"))
     layer_decay: float | None = field(
         default=None, metadata=rule("above 0 and at most 1", lambda value: 0 < value <= 1)
     )
-    layer_decay_layers: int | None = field(default=None, metadata=POSITIVE)
-    head_lr: float = field(default=1.0, metadata=POSITIVE)
+    layer_decay_layers: int | None = field(default=None, metadata=positive("depth"))
+    head_lr: float = field(default=1.0, metadata=positive("factor"))
     freeze_norms: bool = False
-    weight_decay: float = field(default=0.05, metadata=NOT_NEGATIVE)
+    weight_decay: float = field(default=0.05, metadata=not_negative("factor"))
     betas: tuple[float, float] = field(
         default=(0.9, 0.999),
         metadata=rule("both at least 0 and below 1", lambda value: all(0 <= beta < 1 for beta in value)),
@@ -191,7 +207,7 @@ class Recipe:
     label_smoothing: float = field(default=0.0, metadata=RATE)
     drop_rate: float | None = field(default=None, metadata=RATE)
     drop_path_rate: float | None = field(default=None, metadata=RATE)
-    clip_grad: float | None = field(default=None, metadata=POSITIVE)
+    clip_grad: float | None = field(default=None, metadata=positive("steps"))
     ema_decay: float | None = field(default=None, metadata=RATE)
     augment: str = field(default="light", metadata=choice(dict.fromkeys((*AUGMENTS, *DENSE_AUGMENTS))))
     augment_args: dict[str, Any] = field(default_factory=dict)
@@ -205,21 +221,21 @@ class Recipe:
     )
     color_jitter: float | None = field(default=None, metadata=SHARE)
     erase_rate: float = field(default=0.0, metadata=SHARE)
-    mixup: float = field(default=0.0, metadata=NOT_NEGATIVE)
-    cutmix: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    mixup: float = field(default=0.0, metadata=not_negative("factor"))
+    cutmix: float = field(default=0.0, metadata=not_negative("factor"))
     mix_switch: float = field(default=0.5, metadata=SHARE)
     teacher: str | None = None
     teacher_weights: str | None = None
     distill: str = field(default="hard", metadata=choice(DISTILLS))
     distill_weight: float = field(default=0.5, metadata=SHARE)
-    distill_temperature: float = field(default=1.0, metadata=POSITIVE)
+    distill_temperature: float = field(default=1.0, metadata=positive("factor"))
     precision: str = field(default="float32", metadata=choice(PRECISIONS))
     channels_last: bool = False
     grad_checkpointing: bool = False
     sync_batchnorm: bool = False
     compile: bool = False
-    max_bad_steps: int = field(default=10, metadata=POSITIVE)
-    seed: int = field(default=0, metadata=NOT_NEGATIVE)
+    max_bad_steps: int = field(default=10, metadata=positive("steps"))
+    seed: int = field(default=0, metadata=not_negative("seed"))
 
     def __post_init__(self) -> None:
         kinds = _kinds()
@@ -302,14 +318,28 @@ class Recipe:
             ValueError: No JSON object, another schema, an unknown or missing key, or a bad value.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"the recipe is not JSON: {error}") from None
+            values = parse_json(text)
+        except ValueError as error:
+            raise ValueError(f"the recipe: {error}") from None
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: Any, name: str = "the recipe") -> Recipe:
+        """The recipe of what its JSON says; see `from_json`.
+
+        Args:
+            values: A mapping of keys to values.
+            name: For messages.
+
+        Raises:
+            ValueError: See `from_json`.
+        """
         if not isinstance(values, dict):
-            raise ValueError("the recipe must be a JSON object of keys and values")
+            raise ValueError(f"{name} must be a JSON object of keys and values")
+        values = dict(values)
         schema = values.pop("schema", SCHEMA)
         if schema != SCHEMA:
-            raise ValueError(f"the recipe has the schema {schema!r}; this version reads {SCHEMA!r}")
+            raise ValueError(f"{name} has the schema {shown(schema)}; this version reads {SCHEMA!r}")
         for key in values:
             _field(key)
         missing = [
@@ -320,7 +350,7 @@ class Recipe:
             and entry.name not in values
         ]
         if missing:
-            raise ValueError(f"the recipe lacks {', '.join(missing)}")
+            raise ValueError(f"{name} lacks {', '.join(missing)}")
         return cls(**values)
 
 

@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 from tokenmix.names import unknown
+from tokenmix.safety import LIMITS, parse_json, shown
 
 NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
 
@@ -23,8 +24,23 @@ def choice(names: Iterable[str]) -> dict[str, Any]:
     return {"choices": tuple(names)}
 
 
-POSITIVE = rule("above 0", lambda value: value > 0)
-NOT_NEGATIVE = rule("0 or more", lambda value: value >= 0)
+def at_most(limit: str) -> dict[str, Any]:
+    """No larger than that one of `tokenmix.safety.LIMITS`."""
+    most = LIMITS[limit]
+    words = f"at most {most:,.0f}" if most < 1e15 else f"at most {most:g}"
+    return {"problem": lambda value: words if value > most else None}
+
+
+def positive(limit: str) -> dict[str, Any]:
+    """Above 0, and at most that one of `tokenmix.safety.LIMITS`."""
+    return rule("above 0", lambda value: value > 0) | at_most(limit)
+
+
+def not_negative(limit: str) -> dict[str, Any]:
+    """0 or more, and at most that one of `tokenmix.safety.LIMITS`."""
+    return rule("0 or more", lambda value: value >= 0) | at_most(limit)
+
+
 RATE = rule("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARE = rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
 
@@ -64,15 +80,19 @@ def checked(entry: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
     choices, words = entry.metadata.get("choices"), entry.metadata.get("words", "")
     try:
         value = _converted(value, kind)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError, RecursionError):
         kinds = f"one of {', '.join(choices)}" if choices else f"{_describe(kind)}{words and ', ' + words}"
         raise ValueError(
-            f"recipe key {entry.name!r} must be {kinds}{' or None' if optional else ''}, got {value!r}"
+            f"recipe key {entry.name!r} must be {kinds}{' or None' if optional else ''}, got {shown(value)}"
         ) from None
     if choices and value not in choices:
-        raise ValueError(unknown(f"value of recipe key {entry.name!r}:", value, choices))
+        raise ValueError(unknown(f"value of recipe key {entry.name!r}:", value[:100], choices))
     if words and not entry.metadata["holds"](value):
-        raise ValueError(f"recipe key {entry.name!r} must be {words}{' or None' if optional else ''}, got {value!r}")
+        raise ValueError(
+            f"recipe key {entry.name!r} must be {words}{' or None' if optional else ''}, got {shown(value)}"
+        )
+    if "problem" in entry.metadata and (problem := entry.metadata["problem"](value)):
+        raise ValueError(f"recipe key {entry.name!r} must be {problem}, got {shown(value)}")
     return value
 
 
@@ -90,7 +110,7 @@ def _converted(value: Any, kind: Any) -> Any:
     if get_origin(kind) is dict:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise TypeError
-        return json.loads(json.dumps(dict(value), allow_nan=False))  # raises for what JSON has not
+        return parse_json(json.dumps(dict(value), allow_nan=False))  # raises for what JSON has not
     if isinstance(value, bool) and kind is not bool:
         raise TypeError
     if kind is float and isinstance(value, int | float) and math.isfinite(value):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from tokenmix.names import unknown
 from tokenmix.runtime.preprocess import CROP_MODES, INTERPOLATIONS
+from tokenmix.safety import LIMITS, image_problem, norm_problem, parse_json, read_json, shown
 
 FAMILY, NEWEST = "tokenmix.model/", 2
 TASKS = ("classification", "detection", "instances", "segmentation")
@@ -85,9 +85,9 @@ def read_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> 
     if "schema" not in metadata:
         raise ModelError(f"{name} has no manifest of tokenmix inside: write the file with tokenmix export")
     try:
-        content = {key: json.loads(value) for key, value in metadata.items()}
-    except ValueError:
-        content = {"schema": None}
+        content = {key: parse_json(value) for key, value in metadata.items()}
+    except ValueError as error:
+        raise ModelError(f"the manifest inside {name} is damaged ({error}): export the model again") from None
     version = _version(content["schema"])
     if version is None:
         raise ModelError(f"the manifest inside {name} is damaged, or is not tokenmix's: export the model again")
@@ -104,16 +104,16 @@ def read_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> 
 
 def _version(schema: Any) -> int | None:
     number = schema.removeprefix(FAMILY) if isinstance(schema, str) and schema.startswith(FAMILY) else ""
-    return int(number) if number.isdecimal() else None
+    return int(number) if number.isdecimal() and len(number) < 10 else None
 
 
 def _compare_neighbour(path: Path, content: Mapping[str, Any]) -> None:
     """Raise unless ``STEM.json``, if it is a manifest of ours and names the file, describes just this one."""
     neighbour = path.with_suffix(".json")
-    if not neighbour.is_file():
+    if not neighbour.exists():
         return
     try:
-        beside = json.loads(neighbour.read_text(encoding="utf-8"))
+        beside = read_json(neighbour)
     except (OSError, ValueError) as error:
         raise ModelError(f"{neighbour}, the manifest beside {path.name}, cannot be read ({error}): remove it") from None
     if not isinstance(beside, dict) or _version(beside.get("schema")) is None:
@@ -157,7 +157,9 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
     height, width = (int(side) for side in before["image_size"])
     shape = tuple(side if isinstance(side, int) else None for side in source["shape"])
     if len(shape) != 4 or shape[1] != 3:
-        raise ValueError(f"an input of shape {source['shape']}, and only RGB images, (B, 3, H, W), can be prepared")
+        raise ValueError(
+            f"an input of shape {shown(source['shape'])}, and only RGB images, (B, 3, H, W), can be prepared"
+        )
     taken = [None, None] if "resize" in before["inside"] else [height, width]
     if shape[2:] != (None, None) and list(shape[2:]) != taken and before["crop_mode"] != "fit":
         raise ValueError(
@@ -168,20 +170,28 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
         ("task", task, task in TASKS),
         ("postprocess.kind", kind, kind in KINDS and task in KINDS[kind]),
         ("postprocess.inside", after["inside"], isinstance(after["inside"], bool)),
-        ("postprocess.multiple", after["multiple"], after["multiple"] >= 1),
-        ("image_size", [height, width], height > 0 and width > 0),
+        ("postprocess.multiple", after["multiple"], 1 <= after["multiple"] <= LIMITS["side"]),
         ("mean", before["mean"], len(before["mean"]) == 3),
-        ("std", before["std"], len(before["std"]) == 3 and min(before["std"]) > 0),
-        ("crop_pct", before["crop_pct"], 0 < before["crop_pct"] <= 1),
+        ("std", before["std"], len(before["std"]) == 3),
         ("crop_mode", before["crop_mode"], before["crop_mode"] in (*CROP_MODES, "fit")),
         ("interpolation", before["interpolation"], before["interpolation"] in INTERPOLATIONS),
         ("preprocess.inside", inside, list(inside) in INSIDE),
         ("input.dtype", source["dtype"], source["dtype"] in (("float32", "uint8") if inside else ("float32",))),
-        ("labels", labels, labels is None or all(isinstance(label, str) for label in labels)),
+        (
+            "labels",
+            labels,
+            labels is None
+            or (
+                (isinstance(labels, list) and all(isinstance(label, str) for label in labels))
+                and len(labels) <= LIMITS["classes"]
+            ),
+        ),
     ]
     for name, value, holds in rules:
         if not holds:
-            raise ValueError(f"{name} is {value!r}")
+            raise ValueError(f"{name} is {shown(value)}")
+    if problem := image_problem([height, width], before["crop_pct"]) or norm_problem(before["mean"], before["std"]):
+        raise ValueError(problem)
     return Manifest(
         task=task,
         model=str(content["model"]),

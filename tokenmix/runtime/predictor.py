@@ -16,6 +16,7 @@ from tokenmix.runtime.images import MAX_PIXELS, ImageError, open_image, to_rgb
 from tokenmix.runtime.manifest import Manifest, ModelError, check_task, read_manifest
 from tokenmix.runtime.preprocess import enough, fit, normalised, resize_and_crop
 from tokenmix.runtime.results import Classification, Detections, Result, SegmentMap
+from tokenmix.safety import regular_file
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Array = NDArray[Any]
@@ -199,8 +200,12 @@ def _session(path: str, threads: int | None) -> Any:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise ImportError("this needs onnxruntime, which is not installed: pip install onnxruntime") from error
-    if not Path(path).is_file():
+    if not Path(path).exists() or Path(path).is_dir():
         raise ModelError(f"no such file: {path}")
+    try:
+        regular_file(path)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be 1 or more, not {threads}")
     options = onnxruntime.SessionOptions()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -15,6 +14,7 @@ from tokenmix.checkpoints import open_model, our_models
 from tokenmix.data import DataSet
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe
+from tokenmix.safety import regular_file
 from tokenmix.train.checkpoint import load_weights
 
 
@@ -69,7 +69,7 @@ def _open(
         if not timm.is_model(name):
             raise ValueError(unknown("teacher", name, our_models()))
         model = timm.create_model(name, num_classes=num_classes)
-        file = Path(weights)
+        file = regular_file(weights)
         state = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else unwrap(read(file))
         load_weights(model, state, file)
         statistics = tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])

@@ -7,7 +7,6 @@ of every file.
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard, zeros
 
 from tokenmix.files import is_full, sha256, sync, write_json
+from tokenmix.safety import read_json, shown
 from tokenmix.train.distributed import Group
 
 REST, FILES = "rest.pt", "files.json"
@@ -74,7 +74,9 @@ def check(folder: Path) -> None:
         ValueError: One is not as it was written.
         OSError: One is missing.
     """
-    for name, digest in json.loads((folder / FILES).read_text(encoding="utf-8")).items():
+    for name, digest in read_json(folder / FILES).items():
+        if Path(name).name != name:
+            raise ValueError(f"{FILES} names {shown(name)}, which is no file of this folder")
         if sha256(folder / name) != digest:
             raise ValueError(f"{name} does not match its checksum")
 
