@@ -17,6 +17,7 @@ from tokenmix.data import DataSet, load_data
 from tokenmix.evaluate import find_device
 from tokenmix.files import write_json
 from tokenmix.recipes import Recipe, differences
+from tokenmix.terminal import say
 from tokenmix.train import FitResult, fit
 
 SCHEMA = "tokenmix.job/1"
@@ -142,7 +143,7 @@ def attempt(job: Job, log: Log) -> Outcome:
     return outcome
 
 
-def perform(folder: str | Path, log: Log = print) -> Outcome:
+def perform(folder: str | Path, log: Log = say) -> Outcome:
     """Do the job that a folder describes, as `attempt` does it.
 
     Raises:
