@@ -101,8 +101,12 @@ def test_predict_names_a_broken_picture_and_answers_the_others(run_folder, tmp_p
     words = [str(tmp_path / "bad.png"), str(tmp_path / "good.png")]
     assert main(["predict", *words, "--model", str(run_folder), "--json"]) == 2
     captured = capsys.readouterr()
-    assert [answer["image"] for answer in json.loads(captured.out)] == [words[1]]
-    assert "bad.png" in captured.err
+    bad, good = json.loads(captured.out)
+    assert [bad["image"], good["image"]] == words
+    assert set(bad) == {"image", "error"}
+    assert bad["error"] in captured.err
+    assert "bad.png: not a picture" in bad["error"]
+    assert set(good) == {"image", "top"}
 
 
 def test_eval_refuses_other_classes(run_folder, tmp_path, capsys):

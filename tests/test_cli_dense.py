@@ -212,6 +212,7 @@ def test_predict_draws(place, tmp_path, capsys, monkeypatch, task, ending) -> No
     captured = capsys.readouterr()
     assert "bad.png" in captured.err
     answers = json.loads(captured.out)
+    assert answers.pop(1)["error"] in captured.err
     assert [answer["drawing"] for answer in answers] == [
         f"predictions/photo-{ending}.png",
         f"predictions/photo-{ending}-2.png",

@@ -175,7 +175,7 @@ def test_unusable_samples_are_named_and_looked_for_once(tmp_path, monkeypatch):
     data = load_data(tmp_path / "x.tar", log=lines.append)
     assert [(skipped.name, skipped.reason) for skipped in data.skipped] == [
         ("x.tar/unlabelled", "no label: neither .cls nor .json"),
-        ("x.tar/broken.jpg", "not a picture that Pillow can read"),
+        ("x.tar/broken.jpg", "not a picture of a known format (JPEG, PNG, WebP, TIFF, ...)"),
     ]
     assert lines[0] == "skipped 2 of 14 images that cannot be read:"
     assert all_numbers(data) == list(range(12))

@@ -120,7 +120,8 @@ BAD_MASKS = {
     "mask of another size: left out": {"size": [HEIGHT, WIDTH + 1], "counts": [HEIGHT * (WIDTH + 1)]},
     "polygon of fewer than 3 points: left out": [[1, 1, 2, 2]],
     "mask of zero area: left out": [[3, 3, 3, 3, 3, 3]],
-    "mask that cannot be read: left out": {"size": [HEIGHT, WIDTH], "counts": [5, 100000]},
+    "mask that does not fill its size: left out": {"size": [HEIGHT, WIDTH], "counts": [5, 100000]},
+    "mask that cannot be read: left out": {"size": [HEIGHT, WIDTH], "counts": "a name"},
 }
 
 

@@ -12,11 +12,12 @@ import pytest
 import tokenmix
 
 PACKAGE = Path(tokenmix.__file__).parent
-# From top to bottom. The first four belong to no room and may be imported by all of them.
+# From top to bottom. The first five belong to no room and may be imported by all of them.
 ROOMS = (
     "version",
     "names",
     "safety",
+    "terminal",
     "files",
     "ops",
     "chains",
@@ -43,7 +44,7 @@ ROOMS = (
     "web",
     "cli",
 )
-ALONE = "runtime"
+ALONE, WITH = "runtime", ("names", "safety", "terminal")
 FILES = sorted(
     path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem not in ("__init__", "__main__")
 )
@@ -76,7 +77,7 @@ def imports(path: Path) -> Iterator[str]:
 def test_imports_look_up_only(path: Path) -> None:
     here = room(module_name(path))
     if here == ALONE:  # it is installed without the libraries that the others need
-        outside = [name for name in imports(path) if name == "tokenmix" or room(name) not in (ALONE, "names", "safety")]
+        outside = [name for name in imports(path) if name == "tokenmix" or room(name) not in (ALONE, *WITH)]
         assert outside == [], f"the run-time part stands alone, but {path.name} imports {outside}"
         return
     assert here in ROOMS, f"{here} is no room of the house: give it a place in ROOMS"

@@ -222,7 +222,9 @@ def test_bad_pictures_are_named_and_the_others_answered(good, picture, tmp_path,
             Predictor(good)(tmp_path / name)
     assert main([str(good), *(str(tmp_path / name) for name in names), str(picture), "--json"]) == 2
     out, err = capsys.readouterr()
-    assert [entry["image"] for entry in json.loads(out)] == [str(picture)]
+    answers = json.loads(out)
+    assert [entry["image"] for entry in answers if "error" not in entry] == [str(picture)]
+    assert [entry["image"] for entry in answers if "error" in entry] == [str(tmp_path / name) for name in names]
     assert len(err.splitlines()) == len(names)
     assert "bomb.png: over the limit of 179 megapixels" in err
 

@@ -16,10 +16,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tokenmix.terminal import shown
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+_NUMBER = re.compile(r"[+-](?:inf|nan|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
+_LONGEST = 200  # bytes of a file's name, of the 255 that file systems take: a temporary name beside it is longer
 
 
 class DiskFull(OSError):
@@ -75,12 +81,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_csv(path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table with its header as CSV, atomically; None makes an empty cell."""
+    """Write a table with its header as CSV, atomically; None makes an empty cell. Texts are as `csv_cell` has them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    for row in (header, *rows):
+        writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in row])
     write_text(path, text.getvalue())
+
+
+def csv_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula and no terminal for a command.
+
+    One that begins with ``=``, ``+``, ``-`` or ``@`` and is no number gets an apostrophe before it.
+    """
+    text = shown(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not _NUMBER.fullmatch(text) else text
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -136,3 +151,12 @@ def slug(name: str) -> str:
     """A file or folder name for any text: readable, and different for different texts."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
     return plain if plain == name else f"{plain[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def short_name(stem: str, ending: str) -> str:
+    """``stem`` + ``ending`` as a name that file systems take: a very long stem is cut, and gets a hash of it all."""
+    if len(os.fsencode(stem + ending)) <= _LONGEST:
+        return stem + ending
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    room = _LONGEST - len(os.fsencode(ending)) - len(digest) - 1
+    return f"{os.fsencode(stem)[:room].decode('utf-8', 'ignore')}-{digest}{ending}"

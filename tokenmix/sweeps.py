@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
-import io
 import itertools
 import json
 import os
@@ -19,11 +17,12 @@ import torch
 
 from tokenmix.data import DataSet, load_data
 from tokenmix.evaluate import find_device
-from tokenmix.files import locked, slug, write_json, write_text
+from tokenmix.files import locked, slug, write_csv, write_json
 from tokenmix.jobs import Job, Local, Outcome, Runner, make_runner
 from tokenmix.mixers import split_specs
 from tokenmix.recipes import Recipe, make_recipe
 from tokenmix.tasks import TASKS
+from tokenmix.terminal import say
 from tokenmix.train.model import build_model
 
 SCHEMA = "tokenmix.sweep/1"
@@ -42,7 +41,7 @@ def sweep(
     download: bool = False,
     fresh: bool = False,
     on: str | Runner = "local",
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
 ) -> dict[str, Any]:
     """Train a recipe once for every combination of values, and say what came of each.
 
@@ -117,7 +116,7 @@ def sweep(
             "table": _table(runs, metric, smaller=headline.startswith("-")),
         }
         write_json(folder / "sweep.json", results)
-        write_text(folder / "sweep.csv", _csv(results))
+        _write_table(folder / "sweep.csv", results)
     return json.loads(json.dumps(results))  # what is returned is what the file holds
 
 
@@ -198,14 +197,9 @@ def _table(runs: Sequence[Mapping[str, Any]], metric: str, *, smaller: bool) -> 
     return table
 
 
-def _csv(results: Mapping[str, Any]) -> str:
+def _write_table(path: Path, results: Mapping[str, Any]) -> None:
     """The table as comma-separated values."""
-    text = io.StringIO()
     keys = [key for key in results["over"] if key != "seed"]
-    rows = [row["values"] | {key: value for key, value in row.items() if key != "values"} for row in results["table"]]
-    writer = csv.DictWriter(
-        text, [*keys, *(key for key in results["table"][0] if key != "values")], lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    columns = [key for key in results["table"][0] if key != "values"]
+    rows = ([row["values"].get(key) for key in keys] + [row[key] for key in columns] for row in results["table"])
+    write_csv(path, [*keys, *columns], rows)

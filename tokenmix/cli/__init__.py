@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from tokenmix.files import DiskFull
 from tokenmix.names import unknown
 from tokenmix.safety import trusting
+from tokenmix.terminal import say, shown
 from tokenmix.version import __version__
 
 COMMANDS = {
@@ -49,7 +50,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with suggestions for mistyped options."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, shown(f"{self.prog}: error: {message}\n", lines=True))
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse all of ``argv``; an unknown option is an error with a suggestion."""
@@ -68,17 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
-        print("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
-        print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
+        say("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
+        say("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
         codes = "0 done, 1 bug, 2 mistake, 3 wrong data, 75 try again later, 130/143 interrupted"
-        print(f"\n`tokenmix COMMAND --help` explains each. Exit codes: {codes}.")
+        say(f"\n`tokenmix COMMAND --help` explains each. Exit codes: {codes}.")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        print(f"tokenmix {__version__}")
+        say(f"tokenmix {__version__}")
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        print(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
+        say(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2
     try:
         command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code or 0
     except KeyboardInterrupt:
         told = "interrupted; the same command continues where it stopped" if name in RESUMABLE else "stopped"
-        print(f"\n{told}", file=sys.stderr)
+        say(f"\n{told}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes the pipe
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         if "--traceback" in rest:
             raise
-        print(f"tokenmix {name}: error: {error}", file=sys.stderr)
+        say(f"tokenmix {name}: error: {error}", file=sys.stderr)
         return 75 if isinstance(error, ChildProcessError | ConnectionError | DiskFull) else 2
 
 
@@ -122,4 +123,4 @@ def _terminate(*_: Any) -> NoReturn:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if category is UserWarning:
-        print(f"warning: {message}", file=sys.stderr)
+        say(f"warning: {message}", file=sys.stderr)

@@ -20,6 +20,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.files import write_json, write_text
 from tokenmix.mixers import split_specs
 from tokenmix.report.bench import bench_page
+from tokenmix.terminal import say
 
 INFERENCE = ("runtimes", "batch", "layers")
 GROWTH = ("mixers", "maps", "channels", "sizes", "batches")
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
             where = f"{kind} takes no" if kind else "without --scale there is no"
             raise ValueError(f"{where} --{name}")
     plain = args.json == "-"
-    log = (lambda line: None) if plain else (lambda line: print(line, file=sys.stderr, flush=True))
+    log = (lambda line: None) if plain else (lambda line: say(line, file=sys.stderr, flush=True))
     given: dict[str, Any] = {"device": args.device, "seed": args.seed, "log": log}
     given |= {name: getattr(args, name) for name in ("rounds", "seconds") if getattr(args, name) is not None}
     if args.scale:
@@ -94,10 +95,10 @@ def run(args: argparse.Namespace) -> None:
         print_json(result)
         return
     tables = growth_tables(result) if args.scale else timing_tables(result)
-    print("\n\n".join(tables + (layer_tables(result) if args.layers else [])))
-    print("\n" + "\n".join(notes(result)))
+    say("\n\n".join(tables + (layer_tables(result) if args.layers else [])))
+    say("\n" + "\n".join(notes(result)))
     for path in filter(None, (args.json, args.html)):
-        print(f"written: {path}")
+        say(f"written: {path}")
 
 
 def _inference(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
 from tokenmix.jobs import Queued
 from tokenmix.report.findings import headline
 from tokenmix.report.table import text_table
+from tokenmix.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             download=args.download,
             fresh=args.fresh,
             on=chosen_runner(args),
-            log=(lambda line: None) if args.json else print,
+            log=(lambda line: None) if args.json else say,
         )
     except Queued as queued:
         return say_queued(queued, args.json)
@@ -82,6 +83,6 @@ def run(args: argparse.Namespace) -> int:
         print_json(results)
         return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(f"\n{text_table(results, width=width)}\n{headline(results)}")
-    print(f"\nreport: {Path(args.out) / 'report.html'}\nagain:  {results['command']}")
+    say(f"\n{text_table(results, width=width)}\n{headline(results)}")
+    say(f"\nreport: {Path(args.out) / 'report.html'}\nagain:  {results['command']}")
     return 0

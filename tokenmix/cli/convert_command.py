@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tokenmix.checkpoints import FORMATS, convert
+from tokenmix.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,4 +29,4 @@ def run(args: argparse.Namespace) -> None:
     options = {key: getattr(args, key) for key in names if getattr(args, key) is not None}
     model = convert(args.source, args.target, to=args.to, ema=not args.raw, **options)
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{args.target}: {count:,} parameters")
+    say(f"{args.target}: {count:,} parameters")

@@ -18,6 +18,7 @@ from tokenmix.data import load_data
 from tokenmix.data.check import check_data
 from tokenmix.data.pack import pack_data
 from tokenmix.names import unknown
+from tokenmix.terminal import say
 
 ACTIONS = ("check", "pack")
 FOUND = 3  # the exit code
@@ -46,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
         shards = pack_data(
             load_data(args.path, seed=args.seed, download=args.download), args.out, shard_size=args.shard_size
         )
-        print(f"wrote {sum(shards.values()):,} shards to {Path(args.out)}")
+        say(f"wrote {sum(shards.values()):,} shards to {Path(args.out)}")
         return 0
     if args.out is not None:
         raise ValueError(f"unexpected argument {args.out!r}: check takes one data set")
-    log = (lambda line: None) if args.json else print
+    log = (lambda line: None) if args.json else say
     report = check_data(args.path, seed=args.seed, download=args.download, log=log)
     if args.json:
         print_json(report)
@@ -66,21 +67,21 @@ def _print(report: dict[str, Any]) -> None:
         counts = np.array(numbers["per_class"])
         per_class = f"{counts.min():,}-{counts.max():,}, median {np.median(counts):,.0f}"
         rows.append([split, f"{numbers['images']:,}", f"{np.count_nonzero(counts):,}", per_class])
-    print("\n" + table(["split", "images", "classes", "images per class"], rows) + "\n")
+    say("\n" + table(["split", "images", "classes", "images per class"], rows) + "\n")
     width, height = report["sizes"]["width"], report["sizes"]["height"]
-    print(
+    say(
         f"pixels: {width['min']} to {width['max']} wide (median {width['median']:.0f}), "
         f"{height['min']} to {height['max']} high (median {height['median']:.0f})"
     )
     for what in ("formats", "modes"):
-        print(f"{what}: " + ", ".join(f"{name} {count:,}" for name, count in report[what].items()))
+        say(f"{what}: " + ", ".join(f"{name} {count:,}" for name, count in report[what].items()))
     balance = report["imbalance"]
     (largest, most), (smallest, fewest) = balance["largest"], balance["smallest"][0]
-    print(
+    say(
         f"balance: largest class {largest!r} ({most:,} training images), smallest {smallest!r} ({fewest:,}); "
         f"as even as {balance['effective']:.1f} of {len(report['classes']):,} classes"
     )
     for finding in report["findings"]:
-        print(f"{finding['level']}: {finding['message']}")
+        say(f"{finding['level']}: {finding['message']}")
     if not report["findings"]:
-        print("nothing wrong was found")
+        say("nothing wrong was found")

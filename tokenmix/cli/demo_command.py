@@ -11,6 +11,7 @@ import argparse
 
 from tokenmix.cli.judging import class_table, numbers_line
 from tokenmix.cli.output import print_json
+from tokenmix.terminal import say
 from tokenmix.train.demo import DEMOS, train_demo
 
 
@@ -37,12 +38,12 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         workers=args.workers,
         fresh=args.fresh,
-        log=(lambda line: None) if args.json else print,
+        log=(lambda line: None) if args.json else say,
         progress=not args.json,
     )
     if args.json:
         print_json(outcome)
         return
-    print(f"\n{class_table(outcome['classes'])}\n")
-    print(f"{outcome['images']} test pictures: {numbers_line(outcome['metrics'])}")
-    print(f"weights: {outcome['weights']}\nreport: {outcome['report']}")
+    say(f"\n{class_table(outcome['classes'])}\n")
+    say(f"{outcome['images']} test pictures: {numbers_line(outcome['metrics'])}")
+    say(f"weights: {outcome['weights']}\nreport: {outcome['report']}")

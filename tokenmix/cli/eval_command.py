@@ -23,6 +23,7 @@ from tokenmix.metrics import CocoAP
 from tokenmix.names import unknown
 from tokenmix.report.dense_results import LabelMaps, write_detections
 from tokenmix.report.results import add_result, read_results, write_predictions
+from tokenmix.terminal import say
 from tokenmix.train.distributed import processes, speaks
 from tokenmix.train.log import Shown
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         _check_predictions(args.predictions, opened.task)
     if args.batch_size is None:
         args.batch_size = BATCH_SIZE if opened.task == "classification" else DENSE_BATCH_SIZE
-    log = (lambda line: None) if args.json or not speaks() else print
+    log = (lambda line: None) if args.json or not speaks() else say
     with named_deaths(), processes(device) as group:
         data = load_data(args.data, task=opened.task, seed=args.seed, download=args.download, log=log)
         if opened.classes is not None and opened.classes != data.classes:
@@ -106,10 +107,10 @@ def run(args: argparse.Namespace) -> None:
         told = {"model": opened.name, "task": opened.task, "data": data.name, "split": args.split}
         print_json({**told, "images": len(images), **judged.numbers, "classes": judged.by_class})
         return
-    print(f"{opened.name} on {len(images):,} {args.split} images of {data.name}")
-    print(numbers_line(judged.numbers))
-    print()
-    print(class_table(judged.by_class))
+    say(f"{opened.name} on {len(images):,} {args.split} images of {data.name}")
+    say(numbers_line(judged.numbers))
+    say()
+    say(class_table(judged.by_class))
 
 
 def _difference(classes: Sequence[str], known: Sequence[str]) -> str:

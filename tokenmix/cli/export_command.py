@@ -12,6 +12,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.export.formats import FORMATS, PRECISIONS
 from tokenmix.export.main import export
 from tokenmix.export.wrap import PARTS
+from tokenmix.terminal import say
 
 DYNAMIC = ("batch", "size", "none")
 
@@ -69,10 +70,10 @@ def run(args: argparse.Namespace) -> None:
         return
     for name in dict.fromkeys(formats):
         file = manifest["files"][name]
-        print(f"{file['file']}: {manifest['model']}, {file['bytes'] / 1e6:.2f} MB, input {told(file['input_shape'])}")
-        print(f"  {errors(file['errors'])}")
+        say(f"{file['file']}: {manifest['model']}, {file['bytes'] / 1e6:.2f} MB, input {told(file['input_shape'])}")
+        say(f"  {errors(file['errors'])}")
         if "quantized_parts" in file:
-            print(f"  {eight_bits(file)}")
+            say(f"  {eight_bits(file)}")
 
 
 def words(given: list[str]) -> list[str]:

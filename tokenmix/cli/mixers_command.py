@@ -7,6 +7,7 @@ import dataclasses
 
 from tokenmix.cli.output import print_json, table
 from tokenmix.mixers import MIXERS
+from tokenmix.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,4 +22,4 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(rows)
         return
-    print(table(["name", *columns], [[name, *row.values()] for name, row in rows.items()]))
+    say(table(["name", *columns], [[name, *row.values()] for name, row in rows.items()]))

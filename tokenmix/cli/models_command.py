@@ -7,6 +7,7 @@ import argparse
 from tokenmix.bench.zoo import TITLES, cells, zoo
 from tokenmix.cli.output import print_json, table
 from tokenmix.names import unknown
+from tokenmix.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,4 +26,4 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(rows)
         return
-    print(table(TITLES, [cells(row) for row in rows]))
+    say(table(TITLES, [cells(row) for row in rows]))

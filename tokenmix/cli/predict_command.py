@@ -1,7 +1,7 @@
 """Say and draw what is on pictures.
 
 Of a classifier the most likely classes with bars; of a detector the objects, of a segmenter the share of each class,
-and both are drawn: NAME-boxes.png, NAME-masks.png or NAME-segments.png.
+and both are drawn: NAME-boxes.png, NAME-masks.png or NAME-segments.png; of a very long name the begin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from tokenmix.cli.options import refuse_others
 from tokenmix.cli.output import bar, print_json, table
 from tokenmix.data import open_image, preprocess
 from tokenmix.evaluate import find_device, look_at
-from tokenmix.files import atomic_path
+from tokenmix.files import atomic_path, is_full, short_name
+from tokenmix.runtime.images import ImageError
+from tokenmix.terminal import say
 
 DENSE = ("detection", "instances", "segmentation")
 FOR_TASKS = {"top": ("classification",), "threshold": ("detection", "instances"), "out": DENSE}
@@ -39,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict every picture; a broken one is named, the others are still answered."""
+    """Predict every picture; one that cannot be answered is named, the others are still answered.
+
+    In JSON it has an ``error`` in the place of its answer. The exit code is then 2.
+    """
     if args.top is not None and args.top < 1:
         raise ValueError(f"--top must be 1 or more, got {args.top}")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
@@ -52,13 +57,15 @@ def run(args: argparse.Namespace) -> None:
     answers, broken = [], []
     for path in args.images:
         try:
-            picture = open_image(path)
-        except (ValueError, OSError) as error:
-            broken.append(str(error))
+            answers.append({"image": path, **answer(path, open_image(path))})
+        except (ValueError, OSError, MemoryError) as error:
+            if isinstance(error, OSError) and is_full(error):
+                raise
+            broken.append(str(error) if isinstance(error, ImageError) else f"{path}: {error or 'not enough memory'}")
+            answers.append({"image": path, "error": broken[-1]})
             continue
-        answers.append({"image": path, **answer(path, picture)})
         if not args.json:
-            print("\n".join(_lines(answers[-1])))
+            say("\n".join(_lines(answers[-1])))
     if args.json:
         print_json(answers)
     if broken:
@@ -91,8 +98,8 @@ def _drawer(args: argparse.Namespace, opened: Opened, device: torch.device) -> A
 
     def answer(path: str, picture: Image.Image) -> dict[str, Any]:
         found = look_at(opened, picture, threshold=threshold, device=device)
-        stem, number = f"{Path(path).stem}-{found.kind}", 1
-        while (target := folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")) in written:
+        number = 1
+        while (target := folder / short_name(Path(path).stem, _ending(found.kind, number))) in written:
             number += 1
         written.add(target)
         with atomic_path(target) as temporary:
@@ -100,6 +107,10 @@ def _drawer(args: argparse.Namespace, opened: Opened, device: torch.device) -> A
         return {"size": [picture.height, picture.width], "drawing": str(target), **found.told()}
 
     return answer
+
+
+def _ending(kind: str, number: int) -> str:
+    return f"-{kind}.png" if number == 1 else f"-{kind}-{number}.png"
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:

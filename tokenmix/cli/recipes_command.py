@@ -7,6 +7,7 @@ import json
 
 from tokenmix.cli.output import print_json, table
 from tokenmix.recipes import RECIPES, make_recipe
+from tokenmix.terminal import say
 
 TITLES = ("recipe", "model", "px", "length", "images per step", "expected", "cost")
 
@@ -39,4 +40,4 @@ def run(args: argparse.Namespace) -> None:
         ]
         for name, recipe in recipes.items()
     ]
-    print(table(TITLES, rows))
+    say(table(TITLES, rows))

@@ -7,6 +7,7 @@ import sys
 
 from tokenmix.cli.output import print_json
 from tokenmix.jobs import RUNNERS, Queued, Runner, make_runner
+from tokenmix.terminal import say
 
 OPTIONS = ("address", "cpus", "gpus", "at_once", "sbatch", "wait")
 QUEUED = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -40,5 +41,5 @@ def say_queued(queued: Queued, json: bool) -> int:
     if json:
         print_json({"queued": queued.id, "unfinished": [str(folder) for folder in queued.unfinished]})
     else:
-        print(queued, file=sys.stderr)
+        say(queued, file=sys.stderr)
     return QUEUED

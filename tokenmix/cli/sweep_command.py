@@ -14,6 +14,7 @@ from tokenmix.cli.output import print_json, table
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.jobs import Queued
 from tokenmix.sweeps import sweep
+from tokenmix.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             download=args.download,
             fresh=args.fresh,
             on=chosen_runner(args),
-            log=(lambda line: None) if args.json else print,
+            log=(lambda line: None) if args.json else say,
         )
     except Queued as queued:
         return say_queued(queued, args.json)
@@ -65,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
         [*row["values"].values(), str(row["runs"]), str(row["failed"]), _number(row["mean"]), _number(row["spread"])]
         for row in results["table"]
     ]
-    print()
-    print(table([*results["table"][0]["values"], "runs", "failed", results["metric"], "spread"], rows))
+    say()
+    say(table([*results["table"][0]["values"], "runs", "failed", results["metric"], "spread"], rows))
     for row in failed:
-        print(f"\n{row['folder']} failed: {row['error']}")
-    print(f"\ntable: {Path(args.out) / 'sweep.csv'}")
+        say(f"\n{row['folder']} failed: {row['error']}")
+    say(f"\ntable: {Path(args.out) / 'sweep.csv'}")
     return 2 if failed else 0
 
 

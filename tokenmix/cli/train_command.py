@@ -15,6 +15,7 @@ from tokenmix.data import load_data
 from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
 from tokenmix.tasks import TASKS
+from tokenmix.terminal import say
 from tokenmix.train.distributed import TIMEOUT_S, speaks
 from tokenmix.train.loop import fit
 from tokenmix.train.trackers import TRACKERS, check_trackers
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, then print what came of it."""
-    log = (lambda line: None) if args.json or not speaks() else print
+    log = (lambda line: None) if args.json or not speaks() else say
     trackers = [name.strip() for name in args.track.split(",") if name.strip()]
     check_trackers(trackers)
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
@@ -77,11 +78,11 @@ def run(args: argparse.Namespace) -> None:
         return
     epoch = f"after epoch {result.best['epoch']}"
     if recipe.task == "classification":
-        print(f"best: {result.best['val_top1']:.2f} % of the validation images {epoch}")
+        say(f"best: {result.best['val_top1']:.2f} % of the validation images {epoch}")
     else:
         headline = TASKS[recipe.task].headline
         value = result.best[f"val_{headline}"]  # None where there was nothing to be found
         shown = "undefined" if value is None else f"{value:.2f} %"
-        print(f"best: {headline} {shown} on the validation images {epoch}")
-    print(f"weights: {result.best_weights}")
-    print(f"report: {Path(args.out) / 'report.html'}")
+        say(f"best: {headline} {shown} on the validation images {epoch}")
+    say(f"weights: {result.best_weights}")
+    say(f"report: {Path(args.out) / 'report.html'}")

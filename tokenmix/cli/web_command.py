@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
+from tokenmix.terminal import say
 from tokenmix.web import PageServer, page_files, write_page
 
 
@@ -26,10 +27,10 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None:
         write_page(files, args.out)
         size = sum(map(len, files.values())) / 1e6
-        print(f"{args.out}: {len(files)} files, {size:.1f} MB, for any static web server (the camera needs https)")
+        say(f"{args.out}: {len(files)} files, {size:.1f} MB, for any static web server (the camera needs https)")
         return
     with PageServer(files, args.host, args.port) as server:
-        print(f"{server.url}  (Ctrl-C ends it)", flush=True)
+        say(f"{server.url}  (Ctrl-C ends it)", flush=True)
         if args.open:
             webbrowser.open(server.url)
         server.serve_forever()

@@ -35,6 +35,7 @@ from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.names import unknown
 from tokenmix.report.comparison import write_comparison
 from tokenmix.runtime.preprocess import height_width
+from tokenmix.terminal import say
 from tokenmix.train import FitResult
 
 SCHEMA = "tokenmix.compare/1"
@@ -58,7 +59,7 @@ def compare(
     download: bool = False,
     fresh: bool = False,
     on: str | Runner = "local",
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
 ) -> dict[str, Any]:
     """Train each mixer in the same skeleton under one budget, judge it on held-out images, export and measure it.
 

@@ -13,6 +13,7 @@ import numpy as np
 from tokenmix.data.dataset import DataSet, ImageSet, unreadable
 from tokenmix.data.sources import load_data
 from tokenmix.runtime.images import decode, stored_as
+from tokenmix.terminal import say
 
 SPLITS = ("train", "val", "test")
 TINY_PX = 32  # a shorter side below this is named
@@ -35,7 +36,7 @@ class _Place(NamedTuple):
 
 
 def check_data(
-    spec: str | os.PathLike[str], *, seed: int = 0, download: bool = False, log: Callable[[str], None] = print
+    spec: str | os.PathLike[str], *, seed: int = 0, download: bool = False, log: Callable[[str], None] = say
 ) -> dict[str, Any]:
     """Decode every picture of a data set and report what is there and what is wrong.
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tokenmix.data.chance import permutation
 from tokenmix.runtime.images import ImageError, decode, open_image, read_file, to_rgb
+from tokenmix.terminal import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -157,8 +158,8 @@ class TableImages(ImageSet):
 
 
 def printable(name: str) -> str:
-    """A file's name that can be written as UTF-8; one in another encoding gets question marks."""
-    return name.encode("utf-8", "replace").decode()
+    """A file's or class's name that can be written anywhere: escapes for what acts on a terminal, ``?`` for bytes."""
+    return shown(name)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tokenmix.data.chance import stratified
 from tokenmix.data.dataset import DataSet, FileImages, ImageSet, Probe, Skipped, printable, unreadable
 from tokenmix.data.memory import checked
 from tokenmix.runtime.images import EXTENSIONS
+from tokenmix.terminal import say
 
 VAL_SHARE = 0.15
 TEST_SHARE = 0.15
@@ -18,7 +19,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 
 def load_folder(
-    path: Path, *, seed: int = 0, image_size: int = 224, check: bool | Probe = True, log: Callable[[str], None] = print
+    path: Path, *, seed: int = 0, image_size: int = 224, check: bool | Probe = True, log: Callable[[str], None] = say
 ) -> DataSet:
     """The pictures below ``path``, one folder per class, nested as deep as they like.
 
@@ -148,7 +149,8 @@ def _find(path: Path) -> dict[str, dict[str, list[str]]]:
         raise ValueError(f"{path}: has {' and '.join(map(repr, splits.values()))} but no folder 'train'")
     for split, folder in (splits or {"train": "."}).items():
         for label in subfolders(path / folder):
-            found[split][label] = _files(path / folder / label, path)
+            place = Path(folder) / label
+            found[split][label] = [(place / name).as_posix() for name in visible_pictures(path / place)]
     if not found["train"]:
         where = path / splits.get("train", ".")
         raise ValueError(f"{where}: no class folders; expected {where / 'class' / 'image.jpg'}")
@@ -161,12 +163,13 @@ def subfolders(path: Path) -> list[str]:
         return sorted((entry.name for entry in entries if entry.is_dir() and _visible(entry.name)), key=natural)
 
 
-def _files(folder: Path, root: Path) -> list[str]:
+def visible_pictures(folder: Path) -> list[str]:
+    """The picture files below a folder, paths relative to it in their natural order, without hidden ones."""
     names = []
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if _visible(name)]
         names += [
-            (Path(where) / name).relative_to(root).as_posix()
+            (Path(where) / name).relative_to(folder).as_posix()
             for name in files
             if _visible(name) and os.path.splitext(name)[1].lower() in EXTENSIONS
         ]

@@ -11,6 +11,7 @@ import torch
 from tokenmix.data.dataset import ArrayImages, DataSet, ImageSet, Probe, Skipped, TableImages, decodes, unreadable
 from tokenmix.data.folder import split_off
 from tokenmix.data.memory import data_root
+from tokenmix.terminal import say
 
 # class in torchvision.datasets, keywords of (train, val, test), default image size
 _TRAIN_TEST: tuple[dict[str, Any], ...] = ({"train": True}, {}, {"train": False})
@@ -30,7 +31,7 @@ def load_torchvision(
     seed: int = 0,
     download: bool = False,
     image_size: int | None = None,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
 ) -> DataSet:
     """One of torchvision's data sets, from `data_root`.
 
@@ -86,7 +87,7 @@ def _subset(images: ImageSet, rows: list[int]) -> ImageSet:
 
 
 def load_hub(
-    name: str, *, seed: int = 0, image_size: int = 224, check: bool | Probe = True, log: Callable[[str], None] = print
+    name: str, *, seed: int = 0, image_size: int = 224, check: bool | Probe = True, log: Callable[[str], None] = say
 ) -> DataSet:
     """The data set ``owner/name`` of the Hugging Face hub, which its library ``datasets`` downloads into its own cache.
 

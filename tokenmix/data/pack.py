@@ -15,12 +15,13 @@ from tokenmix.data.chance import permutation
 from tokenmix.data.dataset import DataSet, ImageSet
 from tokenmix.files import write_json
 from tokenmix.runtime.images import EXTENSIONS, stored_as
+from tokenmix.terminal import say
 
 _SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "jpeg2000": "jp2", "tiff": "tif"}  # where Pillow's name is not the extension
 
 
 def pack_data(
-    data: DataSet, out: str | os.PathLike[str], *, shard_size: int = 1000, log: Callable[[str], None] = print
+    data: DataSet, out: str | os.PathLike[str], *, shard_size: int = 1000, log: Callable[[str], None] = say
 ) -> dict[str, int]:
     """Write ``train-000000.tar``, ..., ``val-``, ``test-`` and ``classes.json`` into the new folder ``out``.
 

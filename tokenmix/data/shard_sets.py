@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -19,6 +18,8 @@ from tokenmix.data.folder import SPLITS, natural, split_off, subfolders
 from tokenmix.data.shards import LANES, Shard, ShardImages
 from tokenmix.data.streams import is_stream, limit_bytes
 from tokenmix.data.tars import Contents
+from tokenmix.data.text_files import read_json, read_text
+from tokenmix.terminal import say
 
 _THREADS = 8  # shards that are fetched and read at a time
 _MOST_CLASSES = 1_000_000
@@ -38,7 +39,7 @@ def is_shard_spec(spec: str) -> bool:
 
 
 def load_shards(
-    spec: str, *, seed: int = 0, image_size: int = 224, check: bool = True, log: Callable[[str], None] = print
+    spec: str, *, seed: int = 0, image_size: int = 224, check: bool = True, log: Callable[[str], None] = say
 ) -> DataSet:
     """The labelled pictures in tar shards, as WebDataset writes them.
 
@@ -235,9 +236,9 @@ def _class_list(shards: Sequence[Shard]) -> list[str]:
     for folder in sorted(folders) + sorted({folder.parent for folder in folders}):
         text, table = folder / "classes.txt", folder / "classes.json"
         if text.is_file():
-            return text.read_text(encoding="utf-8-sig").splitlines()
+            return read_text(text).splitlines()
         if table.is_file():
-            names = json.loads(table.read_text(encoding="utf-8-sig"))
+            names = read_json(table)
             if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
                 names = [names[str(number)] for number in range(len(names))]
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -14,6 +14,7 @@ from tokenmix.data.memory import data_root
 from tokenmix.data.named import TORCHVISION, load_hub, load_torchvision
 from tokenmix.data.shard_sets import is_shard_spec, load_shards
 from tokenmix.names import unknown
+from tokenmix.terminal import say
 
 KNOWN = {
     "digits": "scikit-learn's 1,797 handwritten digits, 10 classes; embedded, needs no download",
@@ -32,7 +33,7 @@ def load_data(
     task: str = "classification",
     seed: int = 0,
     download: bool = False,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
     image_size: int | None = None,
     check: bool | Probe = True,
 ) -> DataSet:

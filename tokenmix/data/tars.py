@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from tokenmix.runtime.images import EXTENSIONS
+from tokenmix.safety import regular_file
 
 _BLOCK = 512  # bytes; all that a tar holds is padded to it
 _LONGEST_LABEL = 2**20  # bytes
@@ -49,11 +50,15 @@ class _Member(NamedTuple):
 
 
 def read_contents(path: Path) -> Contents:
-    """The contents of the tar at ``path``. A damaged one raises nothing: it is described."""
+    """The contents of the tar at ``path``. A damaged one raises nothing: it is described.
+
+    Raises:
+        ValueError: It is no file.
+    """
     samples: list[Sample] = []
     skipped: list[tuple[str, str]] = []
     damage: list[str] = []
-    with path.open("rb") as file:
+    with regular_file(path).open("rb") as file:
         # A damage is noted after the last whole member, so that the sample it falls in may have lost its end.
         for key, group in groupby(_members(file, path.stat().st_size, damage), key=lambda member: member.key):
             try:

@@ -19,7 +19,7 @@ from tokenmix.export.formats import FORMATS, PRECISIONS, Format
 from tokenmix.export.intermediate import first_difference
 from tokenmix.export.manifest import add_file, describe
 from tokenmix.export.onnx import ExportError
-from tokenmix.export.pictures import inputs, labels_of
+from tokenmix.export.pictures import inputs, labels_of, readable
 from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
 from tokenmix.export.verify import TOLERANCES, VerificationError, check, compare
 from tokenmix.export.wrap import check_inside, wrap
@@ -63,7 +63,8 @@ def export(
             of 0..255; ``"softmax"``, ``"argmax"`` or ``"nms"`` (boxes, decoded and suppressed).
         images: To verify with: files, a folder, or inputs (N, 3, H, W) ready for the file; default: photographs that
             scikit-image or scikit-learn bring along, else noise. For a classifier's pictures in folders named after
-            its classes the manifest has the accuracy in PyTorch and in the file too.
+            its classes the manifest has the accuracy in PyTorch and in the file too. Files that cannot be read are left
+            out with a warning.
         calibration: To choose the ranges of int8 with, likewise; needed for it.
         tolerance: Largest relative error to accept; default: `TOLERANCES` of the precision.
 
@@ -98,6 +99,7 @@ def export(
                 raise ValueError(f"{kind.name} files have a fixed {what}: leave the dynamic {what} out, or the format")
 
     size = height_width(opened.image_size if image_size is None else image_size)
+    images, calibration = readable(images), readable(calibration)
     examples, what = inputs(images, opened, size, parts)
     labels = labels_of(images, opened.classes) if opened.task == "classification" else None
     ranges = inputs(calibration, opened, size, parts)[0] if calibration is not None else examples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from tokenmix.checkpoints import Opened
 from tokenmix.data import open_image, resize_and_crop
+from tokenmix.data.folder import visible_pictures
 from tokenmix.data.transforms import normalise
-from tokenmix.runtime.images import EXTENSIONS
+from tokenmix.runtime.images import EXTENSIONS, ImageError
 from tokenmix.runtime.preprocess import CROP_MODES
 
+Source = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 _MOST = 128  # pictures of a calibration folder
 
 
@@ -38,6 +41,8 @@ def bundled_pictures() -> list[Image.Image]:
 def pictures_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The picture files in a folder and below it, at most 128 of them, evenly taken; files in a list as they are.
 
+    Names that begin with a dot are ignored in a folder, as in training.
+
     Raises:
         ValueError: There are none.
     """
@@ -46,10 +51,33 @@ def pictures_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of pictures")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    found = sorted(folder / name for name in visible_pictures(folder))
     if not found:
         raise ValueError(f"{folder}: no pictures in it (extensions: {' '.join(EXTENSIONS)})")
     return [found[i * len(found) // min(_MOST, len(found))] for i in range(min(_MOST, len(found)))]
+
+
+def readable(source: Source) -> Source:
+    """The same without the picture files that cannot be read, each of which is named in a warning.
+
+    Raises:
+        ValueError: There are no pictures, or none can be read.
+    """
+    if source is None or isinstance(source, Tensor) or not source:
+        return source
+    files, kept, reasons = pictures_of(source), [], []
+    for path in files:
+        try:
+            open_image(path, at_least=1)
+        except ImageError as error:
+            reasons.append(str(error))
+        else:
+            kept.append(path)
+    if not kept:
+        raise ValueError(f"none of the {len(files):,} pictures can be used; the first: {reasons[0]}")
+    for reason in reasons:
+        warnings.warn(f"{reason}: left out", stacklevel=3)
+    return kept
 
 
 def prepared_picture(image: Image.Image, opened: Opened, size: tuple[int, int], inside: Sequence[str]) -> Tensor:
@@ -63,9 +91,7 @@ def prepared_picture(image: Image.Image, opened: Opened, size: tuple[int, int], 
     return pixels.float() if "normalize" in inside else normalise(pixels, opened.mean, opened.std)
 
 
-def labels_of(
-    source: Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None, classes: Sequence[str] | None
-) -> list[int] | None:
+def labels_of(source: Source, classes: Sequence[str] | None) -> list[int] | None:
     """The classes of picture files that lie in folders named after them; None where one does not, or for no files."""
     if source is None or isinstance(source, Tensor) or not classes:
         return None
@@ -74,7 +100,7 @@ def labels_of(
 
 
 def inputs(
-    source: Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+    source: Source,
     opened: Opened,
     size: tuple[int, int],
     inside: Sequence[str],

@@ -19,6 +19,7 @@ from tokenmix.files import write_json
 from tokenmix.recipes import Recipe, differences
 from tokenmix.recipes.stored import check_recipe
 from tokenmix.safety import judging_anew, read_json, shown, trusting
+from tokenmix.terminal import say
 from tokenmix.train import FitResult, fit
 
 SCHEMA = "tokenmix.job/1"
@@ -148,7 +149,7 @@ def attempt(job: Job, log: Log) -> Outcome:
     return outcome
 
 
-def perform(folder: str | Path, log: Log = print, *, trust: bool = False) -> Outcome:
+def perform(folder: str | Path, log: Log = say, *, trust: bool = False) -> Outcome:
     """Do the job that a folder describes, as `attempt` does it.
 
     Args:

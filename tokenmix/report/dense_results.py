@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tokenmix.data import ImageSet
-from tokenmix.files import atomic_path, write_json
+from tokenmix.files import atomic_path, short_name, write_json
 from tokenmix.report.colours import palette
 
 
@@ -70,5 +70,6 @@ class LabelMaps:
         """Write the maps (H, W) of a batch; those whose ``mask`` is False are left out."""
         for label, index, counts in zip(prediction, batch["index"].tolist(), batch["mask"].tolist(), strict=True):
             if counts:
-                with atomic_path(self.folder / f"{self.paths[index]}.png") as temporary:
+                path = self.folder / self.paths[index]
+                with atomic_path(path.with_name(short_name(path.name, ".png"))) as temporary:
                     label_picture(label.cpu().numpy()).save(temporary, "PNG", optimize=True)

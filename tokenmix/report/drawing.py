@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from tokenmix.report.colours import class_colour, palette
 SMALLEST_PX = 640  # the long side to which a smaller picture is enlarged
 BACKGROUND = "background"  # a class of this name is left as the picture is
 _FILL = 0.45  # how much of a mask's colour covers the picture
+_MOST_PIXELS = 16_000_000  # of a drawing, which takes a hundred bytes for each
+_LONGEST = 16  # times the short side: lines and letters of longer pictures are no larger
 _MOST = 40  # letters of a name
 _Box = tuple[float, float, float, float]
 
@@ -37,7 +40,7 @@ def draw_objects(
         classes: The names; a label beyond them is a number.
         scores: (N,) of 0..1; objects with a higher one are drawn above others.
         masks: (N, H, W) booleans.
-        long_side: Of the result in pixels; None: that of the picture, at least 640.
+        long_side: Of the result in pixels; None: that of the picture, at least 640. At most 16 megapixels are drawn.
     """
     canvas = _scaled(picture, long_side)
     factors = np.array([canvas.width / picture.width, canvas.height / picture.height] * 2)
@@ -75,7 +78,7 @@ def draw_labels(
         label: (H, W) or of another size, the class of each pixel from 0 on.
         classes: The names.
         legend: Whether to add the names and the share of the pixels that each has.
-        long_side: Of the picture in the result in pixels; None: its own, at least 640.
+        long_side: Of the picture in the result in pixels; None: its own, at least 640. At most 16 megapixels.
     """
     canvas = _scaled(picture, long_side)
     values = np.asarray(label, np.uint8)
@@ -108,13 +111,15 @@ def _scaled(picture: Image.Image, long_side: int | None) -> Image.Image:
     """A copy as RGB, its long side as wanted."""
     longest = max(picture.size)
     factor = (long_side or max(SMALLEST_PX, longest)) / longest
+    factor = min(factor, math.sqrt(_MOST_PIXELS / (picture.width * picture.height)))
     sides = [max(1, round(side * factor)) for side in picture.size]
     return picture.convert("RGB").resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
 
 
 def _strokes(canvas: Image.Image) -> tuple[int, Any]:
     """The width of lines in pixels and the font, for a picture of that size."""
-    return max(2, round(max(canvas.size) / 300)), ImageFont.load_default(max(14, round(max(canvas.size) / 45)))
+    side = min(max(canvas.size), _LONGEST * min(canvas.size))
+    return max(2, round(side / 300)), ImageFont.load_default(max(14, round(side / 45)))
 
 
 def _with_masks(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmix.files import write_csv
+from tokenmix.files import csv_cell, write_csv
 from tokenmix.metrics import Answered
 
 COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "param_count", "img_size", "crop_pct", "interpolation")
@@ -53,7 +53,7 @@ def add_result(
     Raises:
         ValueError: The file holds another table.
     """
-    rows: list[dict[str, Any]] = [row for row in read_results(path) if row["model"] != model]
+    rows: list[dict[str, Any]] = [row for row in read_results(path) if row["model"] != csv_cell(model)]
     height, width = image_size
     row: dict[str, Any] = {"model": model, "param_count": f"{parameters / 1e6:.2f}"}
     row |= {"img_size": height if height == width else f"{height}x{width}"}

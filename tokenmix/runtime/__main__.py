@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from tokenmix.runtime.images import ImageError
-from tokenmix.runtime.manifest import TASKS
+from tokenmix.runtime.manifest import TASKS, ModelError
 from tokenmix.runtime.predictor import Predictor
 from tokenmix.runtime.results import Classification, Detections, Result
+from tokenmix.terminal import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def fail(error: Exception) -> None:
         nonlocal failed
         failed = True
-        print(f"tokenmix.runtime: error: {error}", file=sys.stderr)
+        say(f"tokenmix.runtime: error: {error}", file=sys.stderr)
 
     answers = []
     try:
@@ -39,14 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in args.images:
             try:
                 answer = predict(path)
-            except ImageError as error:
+            except (ImageError, ModelError) as error:
                 fail(error)
+                answers.append({"image": path, "error": str(error)})
                 continue
             if args.json:
                 more = answer.as_dict(args.top) if isinstance(answer, Classification) else answer.as_dict()
                 answers.append({"image": path, **more})
             else:
-                print("\n".join([path, *(f"  {line}" for line in _lines(answer, args.top, args.score))]))
+                say("\n".join([path, *(f"  {line}" for line in _lines(answer, args.top, args.score))]))
     except (ValueError, OSError, ImportError) as error:
         fail(error)
     if args.json and answers:

@@ -1,4 +1,4 @@
-"""Reading pictures: any file that Pillow knows becomes a correct 8-bit RGB image, or one clear error.
+"""Reading pictures: a file in one of the formats of photographs becomes a correct 8-bit RGB image, or one clear error.
 
 What is decided here, once for training, evaluation and prediction:
 
@@ -8,21 +8,32 @@ What is decided here, once for training, evaluation and prediction:
   within 0..1 are scaled by 255, values within 0..255 are kept, within 0..65535 scaled by 1/257, anything else is
   stretched from its minimum and maximum.
 * A picture of more than ``MAX_PIXELS`` is not decoded, except a JPEG, which is decoded at 1/2, 1/4 or 1/8 of its size.
+* Files of more than ``MAX_BYTES`` are not read.
+* Only the formats in ``FORMATS`` are opened, whatever the file's name says: Pillow's others run programs
+  (EPS), read what is no picture, or are hardly used, and so hardly tested. What is no file is not read at all.
 * Pillow's warnings about single files are not shown: the picture decodes completely, or it is an `ImageError`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
+from tokenmix.safety import regular_file
+from tokenmix.terminal import shown
+
 MAX_PIXELS = 178_956_970  # Pillow's own limit for "this must be an attack": half a gigabyte as RGB
+MAX_BYTES = 2**31  # of a file: such a picture with 16 bits per channel, not compressed, and its notes
+# Pillow's words; JPEG reads MPO too. TGA has no mark at its begin, so it is tried last.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA")
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".ico"),
@@ -41,18 +52,15 @@ def open_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> 
     """Decode the file at ``path`` completely, as RGB.
 
     Args:
-        path: A file in any format that Pillow reads.
+        path: A file in one of `FORMATS`.
         at_least: Allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size (much faster), as long as neither side
             falls below this many pixels. The default decodes at full size.
 
     Raises:
-        ImageError: The file is missing, empty, broken, truncated, too large or no picture.
+        ImageError: The file is missing, no file, empty, broken, truncated, too large or no picture.
     """
-    try:
-        with open(path, "rb") as file:
-            return decode(file, os.fspath(path), at_least=at_least)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with _binary(path) as file:
+        return decode(file, os.fspath(path), at_least=at_least)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -61,17 +69,24 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     Raises:
         ImageError: It cannot be read.
     """
+    with _binary(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """The opened file; an `ImageError` for what the system does not let us read, and for what is no file."""
+    name = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str | os.PathLike[str], error: OSError) -> ImageError:
-    """The error for a file that the system does not let us read."""
-    reason = error.strerror or str(error)
-    return ImageError(f"cannot read {os.fspath(path)}: {reason}", reason)
+        with open(regular_file(path), "rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                raise ValueError(f"{name} is of {size / 1e9:.1f} GB, more than any picture that would be decoded")
+            yield file
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no file, or a null byte in its name
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).removeprefix(f"{name} is ")
+        raise ImageError(f"cannot read {shown(name)}: {shown(reason)}", shown(reason)) from error
 
 
 def decode(file: BinaryIO | bytes, name: str, *, at_least: int | None = None) -> Image.Image:
@@ -88,32 +103,53 @@ def decode(file: BinaryIO | bytes, name: str, *, at_least: int | None = None) ->
             if not file.read(1):
                 raise ImageError("the file is empty")
             file.seek(0)
-            with _open(file) as image:
+            with _open_any_size(file) as image:
                 _limit(image, at_least)
                 image.load()
                 return to_rgb(image)
         except Image.DecompressionBombError:
             reason = f"over the limit of {MAX_PIXELS / 1e6:.0f} megapixels"
         except UnidentifiedImageError:
-            reason = "not a picture that Pillow can read"
+            reason = "not a picture of a known format (JPEG, PNG, WebP, TIFF, ...)"
         except MemoryError:
             reason = "not enough memory to decode it"
         except Exception as error:  # Pillow's format plugins raise nearly every type on broken files
-            reason = str(error) or type(error).__name__
-    raise ImageError(f"cannot read {name}: {reason}", reason)
+            reason = shown(str(error) or type(error).__name__)
+    raise ImageError(f"cannot read {shown(name)}: {reason}", reason)
+
+
+@functools.cache
+def formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow can read."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def open_known(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+    """Pillow's ``Image.open``, which reads the header alone, of a file in one of `FORMATS`.
+
+    Raises:
+        ValueError: It is no file.
+        OSError: It cannot be read, or is no picture.
+        Image.DecompressionBombError: It has more than ``MAX_PIXELS``.
+    """
+    if isinstance(file, str | os.PathLike):
+        file = regular_file(file)
+    return Image.open(file, formats=formats())
 
 
 def stored_as(content: bytes) -> tuple[str, str]:
     """Format and mode in Pillow's words, such as ``("JPEG", "L")``, of a picture that `decode` can decode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with _open(io.BytesIO(content)) as image:
+        with _open_any_size(io.BytesIO(content)) as image:
             return image.format or "", image.mode
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def _open_any_size(file: BinaryIO) -> Image.Image:
+    """The opened picture; a JPEG's size is not limited yet."""
     try:
-        return Image.open(file)
+        return open_known(file)
     except Image.DecompressionBombError:
         file.seek(0)
         if file.read(3) != b"\xff\xd8\xff":

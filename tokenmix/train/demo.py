@@ -11,6 +11,7 @@ from tokenmix.data import load_data
 from tokenmix.evaluate import judge
 from tokenmix.names import unknown
 from tokenmix.recipes import make_recipe
+from tokenmix.terminal import say
 from tokenmix.train.loop import fit
 
 DEMOS = {"detect": "scenes_detect", "segment": "scenes_segment"}  # and their recipes
@@ -25,7 +26,7 @@ def train_demo(
     seed: int = 0,
     workers: int = 0,
     fresh: bool = False,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train a demo's recipe on the CPU, then judge its best weights on the test pictures.

@@ -23,6 +23,7 @@ from tokenmix.data.dense import DenseSet
 from tokenmix.metrics import Answers, CocoAP, Metric, SegmentationOverlap
 from tokenmix.report.dense_results import label_picture
 from tokenmix.report.drawing import draw_labels, draw_objects
+from tokenmix.runtime.images import open_known
 from tokenmix.tasks import Classification, Detection, Segmentation, Task
 
 MISTAKES = 16  # that are kept, the worst
@@ -153,7 +154,7 @@ class LabelEvidence:
 
     def picture(self, entry: Mapping[str, Any]) -> tuple[bytes, bytes]:
         picture, truth = self.images.load(entry["index"]), self.images.target(entry["index"])["label"]
-        with Image.open(io.BytesIO(base64.b64decode(entry["found"]))) as stored:
+        with open_known(io.BytesIO(base64.b64decode(entry["found"]))) as stored:
             found = np.asarray(stored)
         options: dict[str, Any] = {"classes": self.classes, "long_side": DRAWN_PX, "legend": False}
         there, told = (draw_labels(picture, label, **options) for label in (truth, found))

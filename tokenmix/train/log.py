@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenmix.data.loader import BaseLoader
 from tokenmix.tasks import Batch
+from tokenmix.terminal import shown
 
 REDRAW_S = 0.2  # between two updates of the moving line
 REPEAT_S = 30.0  # between two plain lines within an epoch
@@ -99,6 +100,7 @@ class Progress:
         if not self.live:
             self.log(line)
             return
+        line = shown(line)
         sys.stderr.write("\r" + line.ljust(self.width))
         sys.stderr.flush()
         self.width = len(line)

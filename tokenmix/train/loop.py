@@ -32,6 +32,7 @@ from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_j
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.tasks import Batch
+from tokenmix.terminal import say
 from tokenmix.train import shards
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.dense import dense_loaders
@@ -97,7 +98,7 @@ def fit(
     model: Callable[[], nn.Module] | None = None,
     device: torch.device | str = "cpu",
     workers: int = 0,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
     progress: bool = True,
     label: str = "",
     fresh: bool = False,

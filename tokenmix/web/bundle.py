@@ -14,6 +14,7 @@ from typing import Any
 from tokenmix.export.extras import require
 from tokenmix.files import atomic_path
 from tokenmix.runtime.manifest import read_manifest
+from tokenmix.safety import regular_file
 from tokenmix.version import __version__
 from tokenmix.web.masks import add_masks
 from tokenmix.web.samples import sample_pictures
@@ -98,9 +99,10 @@ def _manifest(proto: Any, path: Path) -> dict[str, Any]:
 def _errors(path: Path) -> dict[str, Any]:
     """What the manifest beside the file, which `read_manifest` found to be the file's, says of how exact it is."""
     try:
-        entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["files"]["onnx"]
+        text = regular_file(path.with_suffix(".json")).read_text(encoding="utf-8")
+        entry = json.loads(text)["files"]["onnx"]
         return {"errors": entry["errors"], "precision": entry["precision"]} if entry["file"] == path.name else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}  # there is none, or it is about something else
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from tokenmix.data.dataset import Skipped
-from tokenmix.data.dense.layout import Item, Layout, RawObject
+from tokenmix.data.dataset import Skipped, printable
+from tokenmix.data.dense.layout import LEADS_OUT, Item, Layout, RawObject, leads_out
 from tokenmix.data.dense.problems import Problems
-from tokenmix.data.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, read_labels
-from tokenmix.runtime.images import ImageError, open_image
+from tokenmix.data.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, mask_problem, read_labels
+from tokenmix.data.text_files import is_file
+from tokenmix.runtime.images import open_image, open_known
 
 _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a mistake and not as rounding
 
@@ -42,11 +43,19 @@ def usable(
     skipped: list[Skipped] = []
     sizes: list[tuple[int, int]] = []
     objects: list[Objects] = []
-    looks = _in_threads(lambda item: item.problem or look(root, item, layout, check), items, log)
+
+    def seen(item: Item) -> Look:
+        if item.problem:
+            return item.problem
+        if leads_out(root, root / item.file) or (item.label_file and leads_out(root, root / item.label_file)):
+            return LEADS_OUT
+        return look(root, item, layout, check)
+
+    looks = _in_threads(seen, items, log)
     for item, found in zip(items, looks, strict=True):
         if isinstance(found, str):
             problems.add(found, item.file)
-            skipped.append(Skipped(item.file, found))
+            skipped.append(Skipped(printable(item.file), found))
             continue
         size, notes = found
         for note in notes:
@@ -65,19 +74,26 @@ def usable(
 
 def picture_size(path: Path, check: bool) -> tuple[int, int] | str:
     """(height, width) of a picture as it is shown, or what is wrong with it."""
-    if not path.is_file():
+    if not _exists(path):
         return "picture missing: left out"
     try:
         if check:
             open_image(path, at_least=1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with open_known(path) as image:
                 asked = image.format != "PNG" or "exif" in image.info  # else Pillow decodes all of it to find out
                 turned = asked and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
                 return (image.width, image.height) if turned else (image.height, image.width)
-    except (ImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow's format plugins raise nearly every type on broken files
         return "picture that cannot be read: left out"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 Look = str | tuple[tuple[int, int], list[str]]  # why it cannot be used, or its size and what is noteworthy
@@ -97,14 +113,14 @@ def _look_at_labels(root: Path, item: Item, layout: Layout, check: bool) -> Look
     if isinstance(size, str):
         return size
     path = root / item.label_file
-    if not path.is_file():
+    if not is_file(path):
         return "picture without a mask: left out"
     try:
         if not check:
-            with Image.open(path) as image:
+            with open_known(path) as image:
                 return (size, []) if (image.height, image.width) == size else "mask of another size: left out"
         values = read_labels(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # see above
         colour = "colour" in str(error)
         return f"mask that {'is a colour picture, not one number per pixel' if colour else 'cannot be read'}: left out"
     if values.shape != size:
@@ -183,7 +199,7 @@ def _wrong(entry: RawObject, box: Any, size: tuple[int, int]) -> str:
         return "object of an unknown class: left out"
     try:
         left, top, right, bottom = (float(value) for value in box)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return "object without a box: left out"
     if not all(math.isfinite(value) for value in (left, top, right, bottom)):
         return "box that is not finite: left out"
@@ -205,6 +221,8 @@ def _wrong_mask(shape: Any, size: tuple[int, int], check: bool) -> str:
             return "mask that cannot be read: left out"
     elif not _are_polygons(shape):
         return "polygon of fewer than 3 points: left out"
+    if problem := mask_problem(shape, *size):
+        return problem
     try:  # a polygon needs no drawing to be known as good
         there = sum(map(_shoelace, shape)) if isinstance(shape, list) else not check or draw(shape, *size).any()
     except (ValueError, TypeError, OverflowError):
@@ -219,7 +237,7 @@ def _are_polygons(shape: Any) -> bool:
 def _is_polygon(line: Any) -> bool:
     if not isinstance(line, list) or len(line) < 6 or len(line) % 2:
         return False
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in line)
+    return all(isinstance(value, int | float) and -1e150 < value < 1e150 for value in line)  # so that areas are finite
 
 
 def _shoelace(line: Sequence[float]) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmix.data.dense.layout import SPLITS, Item, Layout, RawObject, split_word
+from tokenmix.data.dense.layout import SPLITS, Item, Layout, RawObject, leads_out, split_word
+from tokenmix.data.text_files import is_file, read_json
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -54,10 +53,7 @@ def read_coco(root: Path) -> Layout:
 
 
 def _parse(path: Path) -> dict[str, list[dict[str, Any]]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
         raise ValueError(f"{path} is not COCO's: it needs the lists {', '.join(_LISTS)}")
     needed = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
@@ -88,17 +84,28 @@ def _read_split(root: Path, path: Path, content: dict, labels: dict[Any, int], l
 
 def _object(entry: dict[str, Any], labels: dict[Any, int]) -> RawObject:
     box: Any = entry.get("bbox")
-    if isinstance(box, Sequence) and len(box) == 4 and all(isinstance(value, int | float) for value in box):
-        box = (box[0], box[1], box[0] + box[2], box[1] + box[3])
+    if box is not None:  # without one it is that of the polygons; one that cannot be read is a mistake
+        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
+        left, top, width, height = map(_number, box) if numbers else (math.nan,) * 4
+        box = (left, top, left + width, top + height) if numbers else ()
     area = entry.get("area")
+    area = _number(area) if isinstance(area, int | float) else math.nan
     return RawObject(
         labels.get(entry["category_id"]),
         box,
         crowd=bool(entry.get("iscrowd", 0)),
-        area=float(area) if isinstance(area, int | float) and math.isfinite(area) else None,
+        area=area if 0 <= area < math.inf else None,
         shape=entry.get("segmentation") or None,
         name=f"annotation {entry.get('id')}",
     )
+
+
+def _number(value: float) -> float:
+    """As a float; an integer beyond all floats is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _folder(root: Path, path: Path, split: str, names: list[str]) -> Path:
@@ -107,7 +114,7 @@ def _folder(root: Path, path: Path, split: str, names: list[str]) -> Path:
     places = [path.parent / ".", root / year, root / "images" / year, root / split, root / "images" / split]
     places += [root / "images", root / "JPEGImages", root]
     for place in places:
-        if any((place / name).is_file() for name in names[:50]):
+        if any(is_file(place / name) and not leads_out(root, place / name) for name in names[:50]):
             return place.relative_to(root)
     looked = ", ".join(str(place) for place in places[1:])
     raise ValueError(f"{path}: none of its first pictures ({', '.join(names[:3])}) is in {path.parent}, {looked}")

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from tokenmix.runtime.images import open_known
+
 T = TypeVar("T")
 CLASSES = ("coin", "face", "digit", "cup", "motorcycle")
 SHARES = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}  # of the coins, faces, digits and backgrounds
@@ -78,7 +80,7 @@ def _folder() -> Path:
 
 
 def _photo(name: str) -> Image.Image:
-    with Image.open(_folder() / name) as image:
+    with open_known(_folder() / name) as image:
         return image.convert("RGB")
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokenmix.data.text_files import read_text
 from tokenmix.runtime.images import EXTENSIONS
 
 SPLITS = ("train", "val", "test")
+LEADS_OUT = "path that leads out of the data set's folder: left out"
+MOST_CLASSES = 100_000  # four times as many as any public set has: more are a mistake, and a model of that size
 _WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -89,6 +93,11 @@ def pictures(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[str]:
     return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
+def leads_out(root: Path, path: Path) -> bool:
+    """Whether a path, of which an annotation names a part, is not below the data set's folder."""
+    return not os.path.abspath(path).startswith(os.path.join(os.path.abspath(root), ""))
+
+
 def split_folders(parent: Path) -> dict[str, str]:
     """The folders in ``parent`` whose whole name is a split's, by split.
 
@@ -107,7 +116,4 @@ def split_folders(parent: Path) -> dict[str, str]:
 
 def read_classes(path: Path) -> list[str]:
     """The lines of a file of class names."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the class names in {path}: {error}") from error
+    return [line.strip() for line in read_text(path, "the class names in ").splitlines() if line.strip()]

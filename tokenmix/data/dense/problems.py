@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tokenmix.data.dataset import printable
+
 
 class Problems:
     """Names by kind of problem; a kind says what was done about it, such as ``"zero area: left out"``."""
@@ -13,7 +15,7 @@ class Problems:
 
     def add(self, kind: str, name: str) -> None:
         """Note one; ``name`` says where: the picture's file, and which of its objects."""
-        self.found.setdefault(kind, []).append(name)
+        self.found.setdefault(kind, []).append(printable(name))
 
     def __len__(self) -> int:
         return sum(len(names) for names in self.found.values())

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from tokenmix.data.dataset import DataSet, ImageSet, printable
 from tokenmix.data.dense.problems import Problems
-from tokenmix.runtime.images import open_image
+from tokenmix.runtime.images import MAX_PIXELS, open_image, open_known
 
 DENSE_TASKS = ("detection", "instances", "segmentation")
 IGNORED = 255  # the label of pixels that count for nothing
+_FARTHEST_PX = 10_000_000  # of a polygon's points: five times as much fits into 32 bits
+_LONGEST_OUTLINE_PX = 5_000_000  # of an object's polygons: drawing it takes half a gigabyte
 
 
 class DenseSet(ImageSet):
@@ -126,14 +128,67 @@ def draw(shape: Any, height: int, width: int) -> NDArray[np.uint8]:
     """A mask as COCO writes it, of that size -> (height, width) of 0 and 1, drawn by COCO's own tools.
 
     Raises:
-        ValueError: A run-length code that does not fill the size.
+        ValueError: What `mask_problem` says.
     """
+    if problem := mask_problem(shape, height, width):
+        raise ValueError(problem)
     tools = coco_tools()
     if isinstance(shape, list):
         code = tools.merge(tools.frPyObjects([list(polygon) for polygon in shape], height, width))
     else:
         code = tools.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
     return tools.decode(code)
+
+
+def mask_problem(shape: Any, height: int, width: int) -> str:
+    """Why a mask must not reach COCO's tools, which trust what they are given, or nothing.
+
+    They draw polygons five times as large and keep every point of the outline, in numbers of 32 bits: coordinates far
+    outside end in a crash or take all memory. Of a run-length code they fill as much as it says.
+    """
+    if isinstance(shape, list):
+        outline = 0.0
+        for polygon in shape:
+            points = np.asarray(polygon, np.float64).reshape(-1, 2)
+            if not (np.abs(points) <= _FARTHEST_PX).all():  # NaN is not either
+                return "polygon far outside the picture: left out"
+            outline += float(np.abs(points - np.roll(points, 1, 0)).max(1).sum())
+        return "polygon with an outline beyond any picture: left out" if outline > _LONGEST_OUTLINE_PX else ""
+    if shape["size"] != [height, width] or any(type(side) is not int for side in shape["size"]):
+        return "mask of another size: left out"
+    try:
+        counts = shape["counts"] if isinstance(shape["counts"], list) else _run_lengths(shape["counts"])
+    except (TypeError, ValueError):
+        return "mask that cannot be read: left out"
+    fills = all(type(count) is int and count >= 0 for count in counts) and sum(counts) == height * width
+    return "" if fills else "mask that does not fill its size: left out"
+
+
+def _run_lengths(text: str | bytes) -> list[int]:
+    """The numbers in COCO's compressed code: groups of five bits, a sixth says that one more follows.
+
+    From the fourth number on each is the difference to the last but one.
+
+    Raises:
+        ValueError: Another letter, or a number beyond all pictures.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text.encode("ascii") if isinstance(text, str) else text:
+        code = letter - 48
+        if not 0 <= code < 64 or shift > 30:
+            raise ValueError("no run-length code")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("the code ends within a number")
+    return counts
 
 
 class LabelSet(DenseSet):
@@ -172,10 +227,12 @@ def read_labels(path: Path) -> NDArray[np.uint16]:
         ValueError: It cannot be read, or has several channels.
     """
     try:
-        with Image.open(path) as image:
+        with open_known(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"over the limit of {MAX_PIXELS / 1e6:.0f} megapixels")
             image.load()
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's format plugins raise nearly every type on broken files
         raise ValueError(f"label file cannot be read ({error})") from error
     if (
         values.ndim != 2

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tokenmix.data.chance import permutation
+from tokenmix.data.dataset import printable
 from tokenmix.data.dense.checks import usable
 from tokenmix.data.dense.coco import find_coco, read_coco
 from tokenmix.data.dense.labels import read_ade, read_cityscapes, read_plain
-from tokenmix.data.dense.layout import SPLITS, Layout
+from tokenmix.data.dense.layout import MOST_CLASSES, SPLITS, Layout
 from tokenmix.data.dense.problems import Problems
 from tokenmix.data.dense.scenes import load_scenes
 from tokenmix.data.dense.sets import DENSE_TASKS, DenseData, coco_tools
@@ -21,6 +22,7 @@ from tokenmix.data.dense.voc import find_voc, read_voc_boxes, read_voc_instances
 from tokenmix.data.dense.yolo import find_yolo, read_yolo
 from tokenmix.data.memory import data_root
 from tokenmix.names import unknown
+from tokenmix.terminal import say
 
 VAL_SHARE = TEST_SHARE = 0.15
 NAMED = ("ade20k", "cityscapes", "coco", "voc")  # what recipes train on; none of them may be downloaded for you
@@ -42,7 +44,7 @@ def load_dense(
     seed: int = 0,
     image_size: int | None = None,
     check: bool = True,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
 ) -> DenseData:
     """Pictures with boxes, masks or a label for each pixel: the embedded ``scenes``, or a folder, whatever its layout.
 
@@ -89,6 +91,8 @@ def load_dense(
     if task == "instances":
         coco_tools()
     layout = _read(root, task)
+    if len(layout.classes) > MOST_CLASSES:
+        raise ValueError(f"{root}: {len(layout.classes):,} classes; at most {MOST_CLASSES:,} can be told apart")
     if task == "segmentation" and len(layout.classes) > 255:
         raise ValueError(f"{root}: {len(layout.classes)} classes; at most 255 can be told apart from ignored pixels")
     problems = Problems()
@@ -107,7 +111,7 @@ def load_dense(
     _complete(sets, root, seed, log)
     data = DenseData(
         root.resolve().name,
-        layout.classes,
+        [printable(name) for name in layout.classes],
         sets["train"],
         sets["val"],
         sets["test"],

@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tokenmix.data.dense.layout import SPLITS, Item, Layout, RawObject, pictures, read_classes
+from tokenmix.data.dense.layout import LEADS_OUT, SPLITS, Item, Layout, RawObject, leads_out, pictures, read_classes
 from tokenmix.data.dense.sets import IGNORED, coco_tools, read_labels
+from tokenmix.data.text_files import is_file, read_bytes
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -61,7 +62,7 @@ def _with_masks(root: Path, item: Item) -> tuple[Item, bool]:
     if item.problem:
         return item, False
     path = root / item.label_file
-    if not path.is_file():
+    if not is_file(path) or leads_out(root, path):
         return replace(item, problem="picture without a mask: left out"), False
     try:
         values = read_labels(path)
@@ -86,7 +87,7 @@ def _read_objects(root: Path, lists: str, inside: str, *, masks: bool) -> Layout
     files = _by_stem(found)
     stems = sorted(path.stem for path in (found / inside).iterdir() if path.suffix == (".png" if masks else ".xml"))
     splits = _splits(found, lists) or {"train": stems}
-    parsed = {stem: _parse(found / "Annotations" / f"{stem}.xml") for stems in splits.values() for stem in stems}
+    parsed = {stem: _parse(root, found / "Annotations" / f"{stem}.xml") for stems in splits.values() for stem in stems}
     names = {entry[0] for stem in splits["train"] if isinstance(tree := parsed[stem], list) for entry in tree}
     labels = {name: number for number, name in enumerate(sorted(names), 1)}
     layout = Layout("VOC", sorted(names), {split: [] for split in SPLITS})
@@ -130,9 +131,9 @@ def read_voc_masks(root: Path) -> Layout:
 
 
 def identity(count: int) -> np.ndarray:
-    """The table of labels 0 .. ``count`` - 1, where any other value is ignored."""
+    """The table of labels 0 .. ``count`` - 1, at most 255, where any other value is ignored."""
     table = np.full(65536, IGNORED, np.uint8)
-    table[:count] = np.arange(count)
+    table[: min(count, IGNORED)] = np.arange(min(count, IGNORED))
     return table
 
 
@@ -155,11 +156,26 @@ def _splits(found: Path, kind: str) -> dict[str, list[str]]:
     return read
 
 
-def _parse(path: Path) -> list[tuple[str, list[float] | None, bool]] | str:
+class _Doctype(ValueError):
+    """The file defines entities of its own."""
+
+
+class _Plain(ElementTree.TreeBuilder):
+    """Refuses a document type before its entities are read, which could multiply or name other files."""
+
+    def doctype(self, name: str, public: str | None, system: str | None) -> None:
+        raise _Doctype(name)
+
+
+def _parse(root: Path, path: Path) -> list[tuple[str, list[float] | None, bool]] | str:
     """The objects in a file: name, box, whether difficult; or what is wrong with the file."""
+    if leads_out(root, path):
+        return LEADS_OUT
     try:
-        tree = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError):
+        tree = ElementTree.fromstring(read_bytes(path), ElementTree.XMLParser(target=_Plain()))
+    except _Doctype:
+        return "annotation file with a DOCTYPE, which is not read: picture left out"
+    except (OSError, ValueError, LookupError, ElementTree.ParseError):  # the second ones: no file, odd encodings
         return "annotation file missing or not XML: picture left out"
     objects = []
     for entry in tree.iter("object"):

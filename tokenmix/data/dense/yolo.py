@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from tokenmix.data.dense.layout import (
     split_folders,
     split_word,
 )
+from tokenmix.data.text_files import read_bytes, read_text
 
 _LISTS = ("data.yaml", "data.yml", "dataset.yaml")
+_MOST_YAML, _MOST_ALIASES, _DEEPEST = 2**18, 20, 20  # bytes; 20 aliases make at most 1,500 copies
 
 
 def find_yolo(root: Path) -> dict[str, str] | None:
@@ -58,7 +61,9 @@ def read_yolo(root: Path) -> Layout:
         labels = Path(f"{head}labels{tail}")
         for name in pictures(root / folder):
             file = root / labels / Path(name).with_suffix(".txt")
-            layout.splits[split].append(Item(f"{folder}/{name}", _objects(file, len(classes), layout)))
+            objects = _objects(file, len(classes), layout)
+            problem = objects if isinstance(objects, str) else ""
+            layout.splits[split].append(Item(f"{folder}/{name}", () if problem else objects, problem=problem))
     return layout
 
 
@@ -66,13 +71,30 @@ def _yaml(root: Path) -> dict[str, Any]:
     import yaml  # comes with timm
 
     path = next(root / name for name in _LISTS if (root / name).is_file())
+    text = read_text(path, most=_MOST_YAML)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+        _refuse_growth(yaml.parse(text, Loader=loader))
+        content = yaml.load(text, Loader=loader)
+    except Exception as error:  # YAML's constructors raise nearly every type on odd values
+        raise ValueError(f"{path} cannot be read as YAML: {error or type(error).__name__}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold the keys train, val and names")
     return content
+
+
+def _refuse_growth(events: Iterable[Any]) -> None:
+    """Refuse a text whose aliases could multiply what it says, and one nested beyond any use, before it is built."""
+    import yaml
+
+    aliases = depth = 0
+    for event in events:
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if aliases > _MOST_ALIASES:
+            raise ValueError(f"it has more than {_MOST_ALIASES} aliases (*name): write the values out")
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
 
 
 def _folder(root: Path, stated: dict[str, Any], place: Any) -> str:
@@ -94,8 +116,12 @@ def _classes(root: Path) -> list[str]:
     if any((root / name).is_file() for name in _LISTS):
         names = _yaml(root).get("names")
         if isinstance(names, dict):
+            if not all(isinstance(key, int) for key in names):
+                raise ValueError(f"{root}: the names in data.yaml must be a list, or numbered 0, 1, 2, ...")
             names = [names[key] for key in sorted(names)]
         if isinstance(names, list) and names:
+            if any(isinstance(name, list | dict | tuple | set) for name in names):
+                raise ValueError(f"{root}: a name in data.yaml is a list of its own: give a word for each class")
             return [str(name) for name in names]
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
         if file.is_file():
@@ -103,11 +129,16 @@ def _classes(root: Path) -> list[str]:
     raise ValueError(f"{root}: no names of the classes: write them into classes.txt, one a line, or data.yaml, 'names'")
 
 
-def _objects(file: Path, count: int, layout: Layout) -> list[RawObject]:
-    if not file.is_file():
+def _objects(file: Path, count: int, layout: Layout) -> list[RawObject] | str:
+    """The objects in a file, or what is wrong with it."""
+    try:
+        lines = read_bytes(file).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError):
+        return "label file that cannot be read: left out"
     objects = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
