@@ -12,12 +12,13 @@ import pytest
 import tokenmix
 
 PACKAGE = Path(tokenmix.__file__).parent
-# From top to bottom. The first five belong to no room and may be imported by all of them.
+# From top to bottom. The first six belong to no room and may be imported by all of them.
 ROOMS = (
     "version",
     "names",
     "safety",
     "terminal",
+    "cores",
     "files",
     "ops",
     "chains",
@@ -44,7 +45,7 @@ ROOMS = (
     "web",
     "cli",
 )
-ALONE, WITH = "runtime", ("names", "safety", "terminal")
+ALONE, WITH = "runtime", ("names", "safety", "terminal", "cores")
 FILES = sorted(
     path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem not in ("__init__", "__main__")
 )

@@ -162,7 +162,7 @@ def test_a_slow_loader_is_named_once_with_the_remedy(tmp_path, monkeypatch, work
         Loader, "batches", lambda self, *where: slow(inner(self, *where)) if self.train else inner(self, *where)
     )
     monkeypatch.setattr(watching, "PATIENCE_S", 0.05)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(5)))
+    monkeypatch.setattr(watching, "usable_cores", lambda: 5)
     inner_init = Loader.__init__
     monkeypatch.setattr(
         Loader, "__init__", lambda self, *words, **options: inner_init(self, *words, **(options | {"workers": 0}))

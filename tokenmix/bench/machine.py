@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from tokenmix.cores import usable_cores
+
 PACKAGES = (
     "tokenmix",
     "torch",
@@ -28,12 +30,13 @@ PACKAGES = (
 def describe() -> dict[str, Any]:
     """CPU, memory, system, versions, threads, GPU and load, as plain values for JSON; what is unknown is None.
 
-    No host name, user or path is in it. ``cores`` are the logical ones that this process may use, ``memory_gb`` is in
-    1e9 bytes, ``load_average`` is over 1, 5 and 15 minutes, ``threads`` is what PyTorch uses within an operator.
+    No host name, user or path is in it. ``cores`` are those that this process may use, see `usable_cores`,
+    ``memory_gb`` is in 1e9 bytes, ``load_average`` is over 1, 5 and 15 minutes, ``threads`` is what PyTorch uses within
+    an operator.
     """
     return {
         "cpu": _cpu(),
-        "cores": cores(),
+        "cores": usable_cores(),
         "memory_gb": _memory_gb(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()}",
@@ -43,11 +46,6 @@ def describe() -> dict[str, Any]:
         "load_average": load_average(),
         "versions": versions(),
     }
-
-
-def cores() -> int:
-    """Logical cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_average() -> list[float] | None:

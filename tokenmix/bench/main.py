@@ -14,7 +14,7 @@ import torch
 
 from tokenmix.bench.drift import LIMIT, Pacer, drift
 from tokenmix.bench.inference import LARGEST, Bench
-from tokenmix.bench.machine import cores, describe, load_average
+from tokenmix.bench.machine import describe, load_average
 from tokenmix.bench.memory import peak_memory_mb
 from tokenmix.bench.ranking import rank
 from tokenmix.bench.rounds import interleave
@@ -22,6 +22,7 @@ from tokenmix.bench.runtimes import choose, use_threads, waiting
 from tokenmix.bench.subjects import Subject, open_subjects
 from tokenmix.bench.sweep import sweep_mixers, sweep_models
 from tokenmix.bench.training import training_step
+from tokenmix.cores import usable_cores
 from tokenmix.evaluate import find_device
 
 SCHEMA = "tokenmix.bench/1"
@@ -241,7 +242,7 @@ def _place(device: str) -> torch.device:
 def _counts(threads: Sequence[int] | None, device: str) -> list[int]:
     """Numbers of threads; 0 stands for all cores. On a GPU they do not matter, so one number is enough."""
     given = (1, 0) if threads is None and device == "cpu" else threads or (1,)
-    counts = list(dict.fromkeys(count or cores() for count in given))
+    counts = list(dict.fromkeys(count or usable_cores() for count in given))
     if min(counts) < 1:
         raise ValueError(f"threads must be positive, or all, not {min(counts)}")
     return counts

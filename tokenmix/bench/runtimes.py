@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.bench.machine import cores
 from tokenmix.bench.rounds import OwnClock
+from tokenmix.cores import usable_cores
 from tokenmix.export.executorch import load_executorch
 from tokenmix.export.formats import FORMATS
 from tokenmix.export.onnx_file import onnx_session
@@ -148,8 +148,8 @@ def missing(name: str, device: torch.device) -> str | None:
 
 def fits_threads(name: str, threads: int) -> str | None:
     """Why a runtime cannot be held to that number of threads, or None."""
-    if name == "executorch" and threads != cores():
-        return f"ExecuTorch's Python package always takes all {cores()} cores"
+    if name == "executorch" and threads != usable_cores():
+        return f"ExecuTorch's Python package always takes all {usable_cores()} cores"
     return None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from tokenmix.cores import cpu_quota, usable_cores
 from tokenmix.files import DiskFull
 from tokenmix.names import unknown
 from tokenmix.safety import trusting
@@ -81,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         say(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2
+    _limit_threads()
     try:
         command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
         parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
@@ -115,6 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         say(f"tokenmix {name}: error: {error}", file=sys.stderr)
         return 75 if isinstance(error, ChildProcessError | ConnectionError | DiskFull) else 2
+
+
+def _limit_threads() -> None:
+    """Let PyTorch and its children take no more threads than a container's CPU quota pays for, if nobody chose."""
+    if math.isfinite(cpu_quota()) and "torch" not in sys.modules:
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def _terminate(*_: Any) -> NoReturn:

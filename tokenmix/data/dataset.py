@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tokenmix.cores import usable_cores
 from tokenmix.data.chance import permutation
 from tokenmix.runtime.images import ImageError, decode, open_image, read_file, to_rgb
 from tokenmix.terminal import shown
@@ -235,7 +235,7 @@ def unreadable(images: ImageSet, log: Callable[[str], None], probe: Probe = deco
     failed: dict[int, Skipped] = {}
     said = time.monotonic()
     # Decoding switches warnings off, which is not safe in threads: the outer block puts the filters back as they were.
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, usable_cores())) as pool:
         for begin in range(0, len(images), 256):
             block = range(begin, min(begin + 256, len(images)))
             failed |= {index: skipped for index, skipped in zip(block, pool.map(check, block), strict=True) if skipped}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torchvision.transforms.v2 import functional as VF
 
 from tokenmix.data.chance import hashes, kept_generators, seed_generators, uniforms
 from tokenmix.data.dataset import ArrayImages, ImageSet
+from tokenmix.data.packing import Parcel, is_shortage, shortage
 from tokenmix.data.transforms import (
     Augment,
     eraser,
@@ -27,6 +29,8 @@ from tokenmix.runtime.images import ImageError
 from tokenmix.runtime.preprocess import enough, height_width, resize_and_crop
 
 Batch = dict[str, Any]
+STALL_S = 600.0  # without a batch from any process that loads: long enough to fetch a shard from afar
+_SLICE_S = 20.0  # after which it is looked whether these processes live
 _SIZES, _ERASING = 1, 2  # keys of draws beside the ones for order and augmentation
 
 
@@ -101,6 +105,7 @@ class BaseLoader:
         self._maker = maker
         self._plan = _Plan()
         self._ahead: DataLoader | None = None
+        self._idle = True  # whether its processes have nothing to do any more
         self._turn = 0
 
     def __len__(self) -> int:
@@ -137,6 +142,8 @@ class BaseLoader:
             ValueError: ``start`` is outside 0 .. the number of batches.
             ImageError: A picture cannot be read.
             ChildProcessError: A worker has died.
+            OSError: A worker could not send a batch, for want of open files, shared memory or threads.
+            TimeoutError: The workers have not sent anything for ten minutes.
             RuntimeError: With workers, when a newer call of `batches` has taken them over.
         """
         steps = self.steps(epoch)
@@ -155,18 +162,22 @@ class BaseLoader:
         self._turn += 1
         turn = self._turn
         self._plan.keys = plan
-        if self._ahead is None:
+        if self._ahead is None or not self._idle:  # who still works for an iteration that was given up is let go
             self._ahead = DataLoader(
                 _Ahead(self._maker),
                 batch_size=None,
                 sampler=self._plan,
                 num_workers=self.workers,
                 persistent_workers=True,
+                timeout=_SLICE_S,
+                worker_init_fn=_leave_interrupts,
                 generator=torch.Generator(),  # else it would draw from the global one
             )
-        for batch in _alive(self._ahead):
-            if isinstance(batch, ImageError):
+        self._idle = not plan
+        for count, batch in enumerate(_fed(self._ahead), start=1):
+            if isinstance(batch, Exception):
                 raise batch
+            self._idle = count == len(plan)
             yield batch
             if turn != self._turn:
                 raise RuntimeError("with workers, only one iteration over a Loader can be under way")
@@ -286,20 +297,45 @@ def named_deaths() -> Iterator[None]:
         ) from error
 
 
-def _alive(loader: DataLoader) -> Iterator[Any]:
-    """What the workers make, or a clear error when one of them dies."""
+def _fed(loader: DataLoader) -> Iterator[Any]:
+    """What the workers make, or a clear error when one of them dies, or none of them sends anything for long."""
+    batches, waited = None, 0.0
     with named_deaths():
-        try:
-            yield from loader
-        except (ConnectionError, EOFError) as error:
-            if str(error).startswith("Caught "):  # raised in a worker that lives
-                raise
-            time.sleep(0.2)  # the signal comes now, if it has not come yet
-            raise RuntimeError("a DataLoader worker left its batch half sent") from error
+        while True:
+            try:
+                batches = iter(loader) if batches is None else batches
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError) as error:
+                if str(error).startswith("Caught "):  # raised in a worker that lives
+                    raise
+                time.sleep(0.2)  # the signal comes now, if it has not come yet
+                raise RuntimeError("a DataLoader worker left its batch half sent") from error
+            except (OSError, RuntimeError) as error:
+                if str(error).startswith("DataLoader timed out"):
+                    waited += _SLICE_S
+                    if batches is not None and waited < STALL_S:
+                        continue
+                    raise TimeoutError(
+                        f"no images have come for {waited:.0f} seconds, though the {loader.num_workers} processes that "
+                        "load them live: the disk or the network of the images does not answer, or they lack memory; "
+                        "the same command continues, perhaps with fewer workers (--workers)"
+                    ) from error
+                if str(error).startswith("Caught ") or not is_shortage(error):
+                    raise
+                raise shortage(error, "start or answer") from error
+            waited = 0.0
+            yield batch
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; what follows from it is decided by the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Ahead(Dataset):
-    """The batches, made in a worker; a picture that cannot be read comes back as the error it is.
+    """The batches, made and packed in a worker; what a user can mend comes back as the error it is.
 
     Raised in a worker, its message would become a traceback.
     """
@@ -307,10 +343,14 @@ class _Ahead(Dataset):
     def __init__(self, maker: Dataset) -> None:
         self.maker = maker
 
-    def __getitem__(self, key: Key) -> Batch | ImageError:
+    def __getitem__(self, key: Key) -> Parcel | Exception:
         try:
-            return self.maker[key]
+            batch = self.maker[key]
         except ImageError as error:
+            return error
+        try:
+            return Parcel(batch)
+        except OSError as error:
             return error
 
 

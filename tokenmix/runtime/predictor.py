@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tokenmix.cores import cpu_quota, usable_cores
 from tokenmix.runtime import boxes, maps
 from tokenmix.runtime.images import MAX_PIXELS, ImageError, open_image, to_rgb
 from tokenmix.runtime.manifest import Manifest, ModelError, check_task, read_manifest
@@ -34,7 +36,7 @@ class Predictor:
         path: The file.
         task: What the model must be for (``"classification"``, ``"detection"``, ``"instances"`` or
             ``"segmentation"``); None: anything.
-        threads: Of ONNX Runtime; None: as many as there are cores.
+        threads: Of ONNX Runtime; None: as many as there are cores, or as a container's CPU quota allows.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -210,6 +212,8 @@ def _session(path: str, threads: int | None) -> Any:
         raise ValueError(f"threads must be 1 or more, not {threads}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
+    if threads is None and math.isfinite(cpu_quota()):  # which ONNX Runtime does not ask for
+        threads = usable_cores()
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

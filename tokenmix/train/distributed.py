@@ -43,12 +43,14 @@ class Group:
         world: How many there are.
         device: Where this one trains.
         mesh: The processes as FSDP2 wants them, if each holds only its share of the weights.
+        obeyed: Makes a context in which a signal may end a wait.
     """
 
     rank: int
     world: int
     device: torch.device
     mesh: DeviceMesh | None = None
+    obeyed: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def first(self) -> bool:
@@ -56,9 +58,14 @@ class Group:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all have come here."""
-        if self.world > 1:
-            dist.barrier()
+        """Until all have come here, or a signal ends the wait."""
+        if self.world == 1:
+            return
+        with self.obeyed():
+            work = dist.barrier(async_op=True)
+            while not work.is_completed():
+                time.sleep(0.002)  # in PyTorch's own wait, Python sees no signal
+            work.wait()
 
     def sum(self, values: Tensor) -> Tensor:
         """The values of all processes, added."""
@@ -83,6 +90,7 @@ class Group:
                 outcome[0] = work()
             except Exception as error:
                 outcome[1] = error
+        self.wait()  # it may take long
         dist.broadcast_object_list(outcome, 0)
         if outcome[1] is not None:
             raise outcome[1]

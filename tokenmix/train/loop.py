@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data import DataSet, Loader
 from tokenmix.data.loader import BaseLoader, named_deaths
-from tokenmix.evaluate import Batches, evaluate, find_device
+from tokenmix.evaluate import evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.runtime.preprocess import height_width
@@ -49,6 +49,7 @@ from tokenmix.train.watch import Watch
 
 __all__ = ["DiskFull", "Diverged", "FitResult", "Terminated", "fit"]
 
+GRACE_S = 10.0  # after a signal, of several processes: for what this one waits for to come, and all to save
 LOCK_S = 30.0  # how long the first of several processes waits for the one before it to let go of the folder
 
 
@@ -116,7 +117,9 @@ def fit(
     tie the lower loss) and ``best.json``. The global random state is left as it was.
 
     SIGINT and SIGTERM, in the main thread, wait for the step to end and a checkpoint to be written; then they raise
-    ``KeyboardInterrupt`` and ``Terminated``.
+    ``KeyboardInterrupt`` and ``Terminated``. They do not wait for images: what was reached is written at once. Of
+    several processes, one that still waits for images or another process after ten seconds ends without, and the run
+    continues from the last checkpoint.
 
     Started by ``torchrun`` or ``srun``, the processes train together, see ``tokenmix.train.distributed``; ``out`` must
     be a folder that all of them see. If one of them is lost, the others end; started again, in any number, they
@@ -155,6 +158,9 @@ def fit(
         if not group.first:
             log, progress = _silent, False
         with ExitStack() as stack, named_deaths(), torch.random.fork_rng(devices=generators), held_signals() as signals:
+            if group.world > 1:
+                signals.patience = GRACE_S
+                group = replace(group, obeyed=signals.obeyed)
             wait_s = LOCK_S if group.world > 1 else 0.0
             group.once(lambda: stack.enter_context(locked(out, wait_s=wait_s)) and None)
             checkpoints = Checkpoints(out, keep)
@@ -215,7 +221,7 @@ class _Run:
         self.learner = Learner(recipe, data, model, group)
         self.train_loader, self.val_loader = self.loaders(workers)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
-        self.checkpoints, self.versions, self.writer = checkpoints, versions(), Writer(group)
+        self.checkpoints, self.versions, self.writer = checkpoints, versions(), Writer(group, log)
         self.watch = Watch(data, group, self.calendar, self.learner.task, workers, log)
         facts = {"versions": self.versions, "device": str(group.device), "processes": group.world, "made": bool(model)}
         self.publisher = Publisher(recipe, data, out, self.watch, self.learner.task.headline, facts, log)
@@ -283,7 +289,17 @@ class _Run:
         self.write_recipe()
         self.write(lambda: self.publish(self.told, weights=True), _bytes(self.best_weights))
         if not self.state.finished:
+            self.name_threads(content.get("threads"))
             self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
+
+    def name_threads(self, before: int | None) -> None:
+        """Say that a CPU's results depend on the number of threads, if it is not the one of the last session."""
+        now = torch.get_num_threads()
+        if self.group.device.type == "cpu" and before not in (None, now):
+            self.log(
+                f"{self.out}: computed with {before} threads until now and with {now} from here on, so the last digits "
+                f"may differ; OMP_NUM_THREADS={before} keeps them"
+            )
 
     def save(self, then: Callable[[], None] = lambda: None, needed: int = 0) -> None:
         """Write a checkpoint of this very moment, and ``then`` what follows from it, while the training goes on.
@@ -301,6 +317,7 @@ class _Run:
             "recipe": self.recipe.to_json(),
             "data": self.facts,
             "versions": self.versions,
+            "threads": torch.get_num_threads(),
             "state": asdict(self.state),
             "watch": self.watch.state(),
             **self.learner.state(),
@@ -375,6 +392,22 @@ class _Run:
             self.signals.came.clear()
             raise stop
 
+    def arriving(self, loader: BaseLoader, epoch: int, start: int) -> Iterator[Batch]:
+        """The loader's batches; a signal that comes while one is awaited is obeyed."""
+        batches = loader.batches(epoch, start)
+        while True:
+            try:
+                with self.signals.obeyed():
+                    batch = next(batches, None)
+            except (Terminated, KeyboardInterrupt):
+                if self.group.world == 1:
+                    self.pause()
+                self.progress.say("stopped while waiting for images; the same command continues at the last checkpoint")
+                raise
+            if batch is None:
+                return
+            yield batch
+
     # ---------------------------------------------------------------------------------------------------- the work
 
     def train_epoch(self) -> None:
@@ -385,7 +418,7 @@ class _Run:
         if state.step == steps:
             return  # it was stopped in the validation
         images = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
-        for batch in self.watch.waiting(self.train_loader.batches(state.epoch, state.step)):
+        for batch in self.watch.waiting(self.arriving(self.train_loader, state.epoch, state.step)):
             self.step(batch, images[state.step])
             state.step += 1
             self.progress.step(state.steps, self.describe)
@@ -431,7 +464,7 @@ class _Run:
         self.writer.wait()  # it reads what changes here, and the loader's processes are forked from one thread
         judged = self.learner.judged
         self.group.share_buffers(judged)
-        loader = _Watched(self.val_loader, self.pause)
+        loader = _Watched(self)
         metric = judged.metric()
         metrics = evaluate(judged, loader, self.group.device, self.watch.witnesses, metric)
         self.tick()
@@ -478,12 +511,12 @@ class _Run:
 
 
 class _Watched:
-    """A loader that lets a signal through between two batches."""
+    """The validation's batches, with signals let through between two of them and while one is awaited."""
 
-    def __init__(self, loader: Batches, pause: Callable[[], None]) -> None:
-        self.loader, self.pause = loader, pause
+    def __init__(self, run: _Run) -> None:
+        self.run = run
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        for batch in self.loader.batches(epoch, start):
-            self.pause()
+        for batch in self.run.arriving(self.run.val_loader, epoch, start):
+            self.run.pause()
             yield batch

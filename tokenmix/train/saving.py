@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,16 +17,17 @@ from tokenmix.train.distributed import Group
 class Writer:
     """A thread of the first process that does one piece of work at a time; a context, which ends when that is done.
 
-    All processes call all methods.
+    All processes call all methods. Where the system has no thread left, the work is done at once, and it is said.
 
     Args:
         group: The processes of the run.
+        log: Takes plain lines.
     """
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self._thread = ThreadPoolExecutor(1, "tokenmix-writer")
+    def __init__(self, group: Group, log: Callable[[str], None] = print) -> None:
+        self.group, self.log = group, log
         self._work: Future[None] | None = None
+        self._said = False
 
     def __enter__(self) -> Self:
         return self
@@ -33,13 +35,22 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown()
+        self.settle()
 
     def start(self, work: Callable[[], None]) -> None:
         """Begin ``work``; what was begun before must have been waited for."""
         assert self._work is None
-        if self.group.first:
-            self._work = self._thread.submit(work)
+        if not self.group.first:
+            return
+        self._work = Future()
+        thread = Thread(target=_do, args=(work, self._work), name="tokenmix-writer")
+        try:
+            thread.start()
+        except RuntimeError as error:  # can't start new thread
+            if not self._said:
+                self.log(f"checkpoints are written while the training waits: {error} (see ulimit -u)")
+            self._said = True
+            _do(work, self._work)
 
     def wait(self) -> None:
         """Until the work is done; raises what it raised, in all processes."""
@@ -56,6 +67,13 @@ class Writer:
         self.settle()
         if work is not None:
             work.result()
+
+
+def _do(work: Callable[[], None], outcome: Future[None]) -> None:
+    try:
+        outcome.set_result(work())
+    except BaseException as error:
+        outcome.set_exception(error)
 
 
 def snapshot(value: Any, device: torch.device) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tokenmix.cores import usable_cores
 from tokenmix.data import DataSet
 from tokenmix.evaluate import Witness
 from tokenmix.metrics import Metric
@@ -23,10 +24,12 @@ from tokenmix.tasks import Batch, Task
 from tokenmix.train.distributed import Group
 from tokenmix.train.evidence import make_evidence
 from tokenmix.train.schedule import Calendar
+from tokenmix.train.threads import crowded
 
 POINTS = 1000  # of the loss curve, about
 WAITING = 0.2  # the share of the time from which on waiting for images is worth a word
 PATIENCE_S = 10.0  # of training before it is said
+PROBING_S = 300.0  # from one look at the threads to the next
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Watch:
         self.silent = False  # whether a slow loader needs no word any more
         self.session = [0.0, 0.0]  # seconds waited and worked, without the start of the loader
         self.batches = 0  # since the loader's start
+        self.probed = -PROBING_S  # after how many seconds of this session
         self.waited = self.got = 0.0
 
     # ------------------------------------------------------------------------------------------------ while it trains
@@ -104,6 +108,12 @@ class Watch:
             seen.curve.append([step, seen.loss_sum / seen.good if seen.good else None])
             seen.loss_sum, seen.good = 0.0, 0
         self._complain(*self.session)
+        total = sum(self.session)
+        if self.group.device.type == "cpu" and total >= PATIENCE_S and total - self.probed >= PROBING_S:
+            remedy = crowded()
+            self.probed = float("inf") if remedy else total  # said once
+            if remedy:
+                self.say(remedy)
 
     def _complain(self, waited: float, worked: float) -> None:
         """Say once that the loader is the bottleneck, if it is, and what helps."""
@@ -111,8 +121,7 @@ class Watch:
         if self.silent or total < PATIENCE_S or waited < WAITING * total:
             return
         self.silent = True
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        cores = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         remedy = f"give --workers {cores} (workers={cores})"
         if self.workers >= cores:
             remedy = f"all {cores} cores load already: store smaller images, or put them on a faster disk"

@@ -7,13 +7,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags
 
+from tokenmix.cores import usable_cores
 from tokenmix.data.dataset import Skipped, printable
 from tokenmix.data.dense.layout import LEADS_OUT, Item, Layout, RawObject, leads_out
 from tokenmix.data.dense.problems import Problems
@@ -134,7 +134,7 @@ def _in_threads(look: Callable[[Item], Look], items: Sequence[Item], log: Log) -
     said = time.monotonic()
     found: list[Look] = []
     # Decoding switches warnings off, which is not safe in threads: the outer block puts the filters back as they were.
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, usable_cores())) as pool:
         for begin in range(0, len(items), 256):
             found += pool.map(look, items[begin : begin + 256])
             if time.monotonic() - said >= 5:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from os import cpu_count
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
+from tokenmix.cores import usable_cores
 from tokenmix.data.dense.layout import LEADS_OUT, SPLITS, Item, Layout, RawObject, leads_out, pictures, read_classes
 from tokenmix.data.dense.sets import IGNORED, coco_tools, read_labels
 from tokenmix.data.text_files import is_file, read_bytes
@@ -47,7 +47,7 @@ def read_voc_instances(root: Path) -> Layout:
     There the pixels of the file's first object are 1, of its second 2 and so on; 0 and the borders, 255, are none's.
     """
     layout = _read_objects(root, "Segmentation", "SegmentationObject", masks=True)
-    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         for split, items in layout.splits.items():
             layout.splits[split] = []
             for item, left in pool.map(partial(_with_masks, root), items):
