@@ -17,10 +17,12 @@ from tokenmix.data import DataSet, load_data
 from tokenmix.evaluate import find_device
 from tokenmix.files import write_json
 from tokenmix.recipes import Recipe, differences
+from tokenmix.shortage import OutOfMemory
 from tokenmix.train import FitResult, fit
+from tokenmix.train.loop import in_parts
 
 SCHEMA = "tokenmix.job/1"
-MISTAKES = (ValueError, TypeError, OSError, ImportError)  # what a user can mend; anything else is a bug
+MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug
 
 Log = Callable[[str], None]
 
@@ -112,7 +114,7 @@ def claim(jobs: Sequence[Job]) -> None:
         if not job.file.is_file():
             continue
         found = Job.read(job.folder)
-        changed = differences(found.recipe, job.recipe)
+        changed = differences(in_parts(found.recipe, job.recipe), job.recipe)
         if found.data_seed != job.data_seed:
             changed.append(f"seed of the split ({found.data_seed} -> {job.data_seed})")
         if changed:
