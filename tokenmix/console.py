@@ -88,10 +88,20 @@ class _Raw(io.RawIOBase):
         return length
 
 
+class _Nowhere(io.BufferedIOBase):
+    """Takes everything."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
 def _steady(stream: Any, output: Output, needed: bool) -> Any:
     """The stream, or one in its place."""
     if stream is None or getattr(stream, "closed", False):
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115: it lives as long as the block
+        return io.TextIOWrapper(_Nowhere(), "utf-8", ERRORS, write_through=True)
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.RawIOBase):

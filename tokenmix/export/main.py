@@ -24,6 +24,7 @@ from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
 from tokenmix.export.verify import TOLERANCES, VerificationError, check, compare
 from tokenmix.export.wrap import check_inside, wrap
 from tokenmix.files import new_folders, sha256, sync
+from tokenmix.limits import check_number
 from tokenmix.names import unknown
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.shortage import shortage
@@ -77,6 +78,10 @@ def export(
     kinds, stem = _formats(formats, out, precision)
     if precision == "int8" and calibration is None:
         raise ValueError("int8 needs pictures to choose its ranges with: give a folder of them (--calibration DIR)")
+    if image_size is not None:
+        image_size = height_width(image_size)
+    if tolerance is not None:
+        check_number("tolerance", tolerance)
     for kind in kinds:
         for package in kind.packages:
             matching(package, kind.extra)
