@@ -2,6 +2,9 @@
 
 import sys
 
-from tokenmix.cli import main
+try:
+    from tokenmix.cli import program
 
-sys.exit(main())
+    program()
+except KeyboardInterrupt:  # before the command has begun
+    sys.exit(130)

@@ -45,16 +45,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     is killed leaves it, for ``sweep``. Missing folders are made.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.touch(exist_ok=False)
+    with new_folders(target.parent):
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary.touch(exist_ok=False)
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, target)
+            sync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folders(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make a folder and those above it; on an exception the ones that were made and are empty go again."""
+    path = Path(folder)
+    made = [part for part in (path, *path.parents) if not part.exists()]
+    path.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, target)
-        sync(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it
+            for part in made:
+                part.rmdir()
+        raise
 
 
 def sync(path: str | os.PathLike[str]) -> None:
@@ -107,7 +122,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def locked(folder: str | os.PathLike[str], *, wait_s: float = 0.0) -> Iterator[None]:
     """Keep other processes out of ``folder`` (made if missing); the system lets go when this one ends, however it ends.
 
-    Does nothing on systems and file systems without POSIX locks.
+    On an exception a folder in which nothing else was written is left as it was found, or not at all. Does nothing on
+    systems and file systems without POSIX locks.
 
     Args:
         folder: Which.
@@ -119,26 +135,39 @@ def locked(folder: str | os.PathLike[str], *, wait_s: float = 0.0) -> Iterator[N
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, and a folder is needed: choose another one with --out")
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("a") as file:
+    with new_folders(path), contextlib.ExitStack() as stack:
         deadline = time.monotonic() + wait_s
-        while not _lock(file) and time.monotonic() < deadline:
+        while (file := _lock(path / ".lock")) is None and time.monotonic() < deadline:
             time.sleep(0.1)
-        if not _lock(file):
+        if file is None:
             raise ValueError(f"another process is at work in {path}: wait for it, or choose another folder with --out")
-        yield
-
-
-def _lock(file: IO[str]) -> bool:
-    """Whether this process has the lock now; a file system without locks gives it to everyone."""
-    if fcntl is not None:
+        stack.enter_context(file)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError:
-            pass
-    return True
+            yield
+        except BaseException:
+            if os.listdir(path) == [".lock"]:
+                if fcntl is None:
+                    file.close()  # Windows removes no open files
+                (path / ".lock").unlink(missing_ok=True)
+            raise
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """The file, open and locked, or None: another process has it. A file system without locks gives it to everyone."""
+    file = path.open("a")
+    if fcntl is None:
+        return file
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.path.samestat(os.fstat(file.fileno()), path.stat())  # else its owner has just taken it away
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        mine = False
+    except OSError:
+        mine = True
+    if not mine:
+        file.close()
+        return None
+    return file
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -19,6 +19,7 @@ from tokenmix.data import DataSet, load_data
 from tokenmix.evaluate import find_device
 from tokenmix.files import locked, slug, write_csv, write_json
 from tokenmix.jobs import Job, Local, Outcome, Runner, make_runner
+from tokenmix.limits import check_number
 from tokenmix.mixers import split_specs
 from tokenmix.recipes import Recipe, make_recipe
 from tokenmix.tasks import TASKS
@@ -74,6 +75,7 @@ def sweep(
         ValueError: A name, key or value is wrong, or a folder holds another run.
         tokenmix.jobs.Queued: Slurm has the training; the same call collects it later.
     """
+    check_number("workers", workers)
     runner = make_runner(on)
     if isinstance(runner, Local):
         find_device(device)

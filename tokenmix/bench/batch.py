@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenmix.bench.memory import resident_peak, start_peak
+from tokenmix.shortage import shortage
 
 GAIN = 0.03
 """Share by which a larger batch must speed a model up to be worth it."""
@@ -39,7 +40,7 @@ def best_batch(
     """Double the batch until two sizes running bring no more images per second, or the next might not fit into memory.
 
     Args:
-        rate: ``(batch) -> images per second``; a ``RuntimeError`` of torch's that says "out of memory" ends the search.
+        rate: ``(batch) -> images per second``; an error that says that there is no memory for it ends the search.
         largest: Batch to try at most.
         memory: ``(call) -> (its result, bytes that it took)``; only tests need another one.
         free: Bytes that are available; only tests need another one.
@@ -50,8 +51,8 @@ def best_batch(
     while size <= largest:
         try:
             tried[size], taken = memory(functools.partial(rate, size))
-        except RuntimeError as error:
-            if not tried or "out of memory" not in str(error).lower():
+        except (RuntimeError, MemoryError) as error:
+            if not tried or not shortage(error):
                 raise
             ended = "memory"
             break

@@ -24,6 +24,7 @@ from tokenmix.bench.sweep import sweep_mixers, sweep_models
 from tokenmix.bench.training import training_step
 from tokenmix.cores import usable_cores
 from tokenmix.evaluate import find_device
+from tokenmix.limits import check_number
 
 SCHEMA = "tokenmix.bench/1"
 MIXERS = ("aff", "dsm", "attention")
@@ -78,6 +79,7 @@ def bench_inference(
     place, counts = _place(device), _counts(threads, device)
     if min(batches, default=-1) < 0 or min(rounds, largest_batch) < 1 or seconds <= 0:
         raise ValueError("batches, rounds and seconds must be positive")
+    _check_numbers({"batch_size": [count for count in batches if count], "rounds": [rounds], "seconds": [seconds]})
     chosen, reasons = choose(runtimes, place)
     subjects = open_subjects(models, image_size, seed=seed)
     load = load_average()
@@ -139,6 +141,7 @@ def bench_training(
     place, counts = _place(device), _counts(threads, device)
     if min(batch, rounds) < 1 or seconds <= 0:
         raise ValueError("batch, rounds and seconds must be positive")
+    _check_numbers({"batch_size": [batch], "rounds": [rounds], "seconds": [seconds]})
     subjects = open_subjects(models, image_size, seed=seed)
     for one in subjects:
         if one.opened is None or one.opened.head is not None:
@@ -214,6 +217,8 @@ def bench_growth(
         raise ValueError("name at least one model, or one mixer with --mixers")
     if min(*sides, *sizes, *batches, chans, threads, rounds) < 1 or seconds <= 0:
         raise ValueError("sizes, batches, channels, threads, rounds and seconds must be positive")
+    numbers = {"image_size": [*sides, *sizes], "batch_size": batches, "channels": [chans], "threads": [threads]}
+    _check_numbers({**numbers, "rounds": [rounds], "seconds": [seconds]})
     for what, values in (("map sizes", sides), ("image sizes", sizes), ("batches", batches)):
         if len(set(values)) < 2:
             raise ValueError(f"growth needs at least two different {what}, not {sorted(set(values))}")
@@ -245,7 +250,15 @@ def _counts(threads: Sequence[int] | None, device: str) -> list[int]:
     counts = list(dict.fromkeys(count or usable_cores() for count in given))
     if min(counts) < 1:
         raise ValueError(f"threads must be positive, or all, not {min(counts)}")
+    _check_numbers({"threads": counts})
     return counts
+
+
+def _check_numbers(numbers: Mapping[str, Sequence[float]]) -> None:
+    """Refuse what is out of the range that `tokenmix.limits` has under its name."""
+    for name, values in numbers.items():
+        for value in values:
+            check_number(name, value)
 
 
 def _facts(one: Subject) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """The command line: a command parses its arguments, calls one public function and prints.
 
 Exit codes: 0 done; 1 an unexpected failure (a bug: please report it); 2 a mistake in the command, the names or the
-files it was given, or failed runs of a sweep; 3 `data check` found something wrong; 75 the training goes on later (the
-disk is full, another process of the run was lost, or Slurm has it in a queue) with the same command; 130 interrupted
-(Ctrl-C) and 143 terminated, in both cases after saving what training had reached; 141 when whoever read the output has
-gone.
+files it was given, too little memory, or failed runs of a sweep; 3 `data check` found something wrong; 75 the training
+goes on later (the disk is full, another process of the run was lost, or Slurm has it in a queue) with the same command;
+130 interrupted (Ctrl-C) and 143 terminated, in both cases after saving what training had reached; 141 when whoever read
+the output has gone. What trains goes on without a reader: its results are in its folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import math
 import os
@@ -20,10 +21,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from tokenmix.console import Output, steady_streams
 from tokenmix.cores import cpu_quota, usable_cores
-from tokenmix.files import DiskFull
+from tokenmix.files import DiskFull, is_full
 from tokenmix.names import unknown
 from tokenmix.safety import trusting
+from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.terminal import say, shown
 from tokenmix.version import __version__
 
@@ -45,7 +48,10 @@ COMMANDS = {
     "data": "check a data set before training, or pack it into tar shards",
 }
 TRUSTING = ("compare", "train", "sweep", "job", "eval", "predict", "export", "bench", "convert", "recipes")
-RESUMABLE = ("compare", "train", "sweep", "job", "demo")
+RESUMABLE = ("compare", "train", "sweep", "job", "demo")  # what they do is in their folder, whoever reads what they say
+TELLING = ("predict", "models", "mixers", "recipes")  # nothing is left to do for them when nobody reads it
+MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug
+SIZES = ("batch_size", "batch_sizes", "batch", "batches", "image_size", "sizes", "maps", "workers")  # cost memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,24 +72,68 @@ class Parser(argparse.ArgumentParser):
         return args
 
 
+def program() -> NoReturn:
+    """The command ``tokenmix`` as the system starts it: `main`, where Ctrl-C never shows more than a line."""
+    came = False
+
+    def note(*_: Any) -> NoReturn:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    try:
+        code = main()
+    except KeyboardInterrupt:  # the second one
+        code = 130
+    except Exception:
+        if not came:  # else some library made another error of it
+            raise
+        code = 130
+    code = 130 if came else code
+    if came:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # what is left to do is Python's own
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
+    name = words[0] if words else ""
+    with steady_streams(needed=name in TELLING) as output:
+        code = _run(name, words[1:], output)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        if output.error is None:
+            return code
+        if isinstance(output.error, BrokenPipeError):
+            return code if name in RESUMABLE else 141
+        told = f"standard output: {output.error.strerror}; what was printed from then on is lost"
+        if name in RESUMABLE:
+            print(f"warning: {told}", file=sys.stderr)
+            return code
+        print(f"tokenmix {name}: error: {told}", file=sys.stderr)
+        return 75 if is_full(output.error) else 2
+
+
+def _run(name: str, words: Sequence[str], output: Output) -> int:
+    """Run the command of that name; returns the exit code, also where standard output broke."""
+    if name in ("", "-h", "--help"):
         width = max(map(len, COMMANDS))
         say("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
         say("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
         codes = "0 done, 1 bug, 2 mistake, 3 wrong data, 75 try again later, 130/143 interrupted"
         say(f"\n`tokenmix COMMAND --help` explains each. Exit codes: {codes}.")
-        return 0 if words else 2
-    if words[0] in ("-V", "--version"):
+        return 0 if name else 2
+    if name in ("-V", "--version"):
         say(f"tokenmix {__version__}")
         return 0
-    name, *rest = words
     if name not in COMMANDS:
         say(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2
     _limit_threads()
+    args = argparse.Namespace()
     try:
         command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
         parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
@@ -96,27 +146,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         command.add_arguments(parser)
         try:
-            args = parser.parse(rest)
+            args = parser.parse(words)
         except SystemExit as stop:
             return int(stop.code or 0)
         warnings.showwarning = _show_warning
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
         with trusting(name in TRUSTING and args.trust):
-            code = command.run(args)
-        sys.stdout.flush()
-        return code or 0
+            return command.run(args) or 0
     except KeyboardInterrupt:
         told = "interrupted; the same command continues where it stopped" if name in RESUMABLE else "stopped"
         say(f"\n{told}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes the pipe
-        return 141
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        if "--traceback" in rest:
+    except Exception as error:
+        if error is output.error:
+            return 0
+        lack = None if isinstance(error, OutOfMemory) else shortage(error)
+        if "--traceback" in words or not (lack or isinstance(error, MISTAKES)):
             raise
-        say(f"tokenmix {name}: error: {error}", file=sys.stderr)
+        told = f"{lack}; {_smaller(args)}" if lack else str(error)
+        say(f"tokenmix {name}: error: {told}", file=sys.stderr)
         return 75 if isinstance(error, ChildProcessError | ConnectionError | DiskFull) else 2
 
 
@@ -124,6 +173,19 @@ def _limit_threads() -> None:
     """Let PyTorch and its children take no more threads than a container's CPU quota pays for, if nobody chose."""
     if math.isfinite(cpu_quota()) and "torch" not in sys.modules:
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+
+
+def _smaller(args: argparse.Namespace) -> str:
+    """Which of the options that a command was given need less memory when they are smaller."""
+    given = {name: value for name in SIZES if (value := getattr(args, name, None))}
+    told = [
+        f"--{name.replace('_', '-')} (now {' '.join(map(str, value)) if isinstance(value, list | tuple) else value})"
+        for name, value in given.items()
+    ]
+    options = [f"--{name.replace('_', '-')}" for name in SIZES if hasattr(args, name)]
+    if told or options:
+        return f"smaller values of {', '.join(told or options)} need less, and so does a smaller model"
+    return "a smaller model needs less, and other programs may be closed"
 
 
 def _terminate(*_: Any) -> NoReturn:

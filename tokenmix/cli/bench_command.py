@@ -15,9 +15,10 @@ import torch
 from tokenmix.bench.main import BATCHES, MIXERS, SIDES, SIZES, bench_growth, bench_inference, bench_training
 from tokenmix.bench.runtimes import RUNTIMES, missing
 from tokenmix.cli.bench_tables import growth_tables, layer_tables, notes, timing_tables
-from tokenmix.cli.options import size
+from tokenmix.cli.options import number, size, whole
 from tokenmix.cli.output import print_json
 from tokenmix.files import write_json, write_text
+from tokenmix.limits import check_number
 from tokenmix.mixers import split_specs
 from tokenmix.report.bench import bench_page
 from tokenmix.terminal import say
@@ -36,10 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", nargs="+", metavar="N", help="numbers, or all (default: 1 and all)")
     add("--image-size", type=size, metavar="PX|H,W", help="for all models (default: each its own)")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    add("--rounds", type=int, metavar="N", help="default: 30, growth 15, quick fewer")
-    add("--seconds", type=float, metavar="S", help="at most, for each model, runtime and batch (default: 2)")
+    add("--rounds", type=whole("rounds"), metavar="N", help="default: 30, growth 15, quick fewer")
+    add(
+        "--seconds", type=number("seconds"), metavar="S", help="at most, for each model, runtime and batch (default: 2)"
+    )
     add("--no-memory", action="store_true", help="leave the peak memory out, which takes a process per model")
-    add("--seed", type=int, default=0)
+    add("--seed", type=whole("seed"), default=0)
     add("--json", metavar="FILE", help="write everything that was measured; - prints it and nothing else")
     add("--html", metavar="FILE", help="write a page: accuracy against latency, tables, the machine")
     add = parser.add_argument_group("inference (what is measured by default)").add_argument
@@ -61,10 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("growth with the number of tokens").add_argument
     add("--scale", action="store_true", help="time several sizes, and fit exponents to them")
     add("--mixers", nargs="+", metavar="MIXER", help=f"default: {' '.join(MIXERS)}, where no model is named")
-    add("--maps", nargs="+", type=int, metavar="SIDE", help=f"of the mixers (default: {_told(SIDES)})")
-    add("--channels", type=int, metavar="N", help="of the maps (default: 64)")
-    add("--sizes", nargs="+", type=int, metavar="PX", help=f"of the models' images (default: {_told(SIZES)})")
-    add("--batches", nargs="+", type=int, metavar="N", help=f"of the models (default: {_told(BATCHES)})")
+    add("--maps", nargs="+", type=whole("image_size"), metavar="SIDE", help=f"of the mixers (default: {_told(SIDES)})")
+    add("--channels", type=whole("channels"), metavar="N", help="of the maps (default: 64)")
+    add(
+        "--sizes",
+        nargs="+",
+        type=whole("image_size"),
+        metavar="PX",
+        help=f"of the models' images (default: {_told(SIZES)})",
+    )
+    add(
+        "--batches", nargs="+", type=whole("batch_size"), metavar="N", help=f"of the models (default: {_told(BATCHES)})"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -163,6 +174,7 @@ def _numbers(option: str, words: list[str] | None, zero: str | None) -> tuple[in
         if not word.isdecimal() or int(word) < 1:
             more = f", or {zero}" if zero else ""
             raise ValueError(f"--{option} takes positive numbers{more}, not {word!r}")
+        check_number("threads" if option == "threads" else "batch_size", int(word), f"--{option}")
         numbers.append(int(word))
     return tuple(numbers)
 

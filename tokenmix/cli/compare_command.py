@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tokenmix.bench.match import BUDGETS
+from tokenmix.cli.options import number, whole
 from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
@@ -40,13 +41,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--recipe", metavar="NAME", help="a recipe's name or JSON file (default: digits for the digits, else basic)")
     add("--epochs", type=float, metavar="N", help="short for --set epochs=N")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe; repeatable")
-    add("--seeds", type=int, default=1, metavar="N", help="train each N times and report mean and spread")
+    add("--seeds", type=whole("seeds"), default=1, metavar="N", help="train each N times and report mean and spread")
     add("--match", choices=BUDGETS, help="change widths so that all have the first mixer's budget")
-    add("--batch-sizes", type=int, nargs="+", default=[1, 32], metavar="N", help="of the latency measurement")
+    add(
+        "--batch-sizes",
+        type=whole("batch_size"),
+        nargs="+",
+        default=[1, 32],
+        metavar="N",
+        help="of the latency measurement",
+    )
     add("--compile", action="store_true", help="measure torch.compile too (a minute of compilation per mixer)")
-    add("--measure-seconds", type=float, default=60.0, metavar="S", help="time for all latency measurements together")
+    add(
+        "--measure-seconds",
+        type=number("measure_seconds"),
+        default=60.0,
+        metavar="S",
+        help="time for all latency measurements together",
+    )
     add("--device", default="cpu", help="cpu or cuda")
-    add("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add("--fresh", action="store_true", help="start again, whatever the folder holds")
     add("--json", action="store_true", help="print the results as JSON and nothing else")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenmix.cli.options import whole
 from tokenmix.cli.output import print_json, table
 from tokenmix.data import load_data
 from tokenmix.data.check import check_data
@@ -30,11 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("action", help="check or pack")
     add("path", help="digits, an image folder, tar shards, cifar10, ..., or hf:owner/name")
     add("out", nargs="?", help="pack: the new folder for the shards")
-    add("--seed", type=int, default=0, help="of the split of a set that has none; the training run's")
+    add("--seed", type=whole("seed"), default=0, help="of the split of a set that has none; the training run's")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add("--strict", action="store_true", help="check: warnings give exit code 3 too")
     add("--json", action="store_true", help="check: print the report as JSON and nothing else")
-    add("--shard-size", type=int, default=1000, metavar="N", help="pack: pictures per shard (default: %(default)s)")
+    add(
+        "--shard-size",
+        type=whole("shard_size"),
+        default=1000,
+        metavar="N",
+        help="pack: pictures per shard (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from tokenmix.cli.judging import class_table, numbers_line
+from tokenmix.cli.options import whole
 from tokenmix.cli.output import print_json
 from tokenmix.terminal import say
 from tokenmix.train.demo import DEMOS, train_demo
@@ -22,8 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mixers", metavar="MIXER", help="a token mixer, or one per stage with commas between (default: the recipe's)")
     add("--out", metavar="DIR", help="the run's folder (default: runs/demo-detect or runs/demo-segment)")
     add("--epochs", type=float, metavar="N", help="default: the recipe's")
-    add("--seed", type=int, default=0, help="of the weights, the order and the augmentation (default: %(default)s)")
-    add("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add(
+        "--seed",
+        type=whole("seed"),
+        default=0,
+        help="of the weights, the order and the augmentation (default: %(default)s)",
+    )
+    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
     add("--fresh", action="store_true", help="start again, whatever the folder holds")
     add("--json", action="store_true", help="print the outcome as JSON and nothing else")
 

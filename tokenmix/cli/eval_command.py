@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenmix.checkpoints import Opened, open_model
 from tokenmix.cli.judging import class_table, numbers_line
-from tokenmix.cli.options import refuse_others, size
+from tokenmix.cli.options import refuse_others, size, whole
 from tokenmix.cli.output import print_json
 from tokenmix.data import ImageSet, load_data
 from tokenmix.data.loader import named_deaths
@@ -43,11 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="digits, an image folder, cifar10, ..., hf:owner/name, or scenes, a COCO folder, ...",
     )
     add("--split", choices=SPLITS, default="test", help="default: %(default)s")
-    add("--seed", type=int, default=0, help="of the split of a folder that has none; the training run's")
+    add("--seed", type=whole("seed"), default=0, help="of the split of a folder that has none; the training run's")
     add("--image-size", type=size, metavar="H[,W]", help="pixels (default: the model's)")
-    add("--batch-size", type=int, metavar="N", help="default: 64, of dense tasks 4")
+    add("--batch-size", type=whole("batch_size"), metavar="N", help="default: 64, of dense tasks 4")
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
-    add("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add("--results", metavar="FILE.csv", help="classification: put a row into a table like timm's results-imagenet.csv")
     add(

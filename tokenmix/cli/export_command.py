@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tokenmix.cli.options import number
 from tokenmix.cli.output import print_json
 from tokenmix.export.formats import FORMATS, PRECISIONS
 from tokenmix.export.main import export
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures, or a folder, to verify with (default: bundled photographs)",
     )
     add("--calibration", metavar="DIR", help="pictures to choose the ranges of int8 with")
-    add("--tolerance", type=float, metavar="X", help="largest relative error (default: by precision)")
+    add("--tolerance", type=number("tolerance"), metavar="X", help="largest relative error (default: by precision)")
     add("--json", action="store_true", help="print the manifest as JSON")
 
 

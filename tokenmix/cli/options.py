@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from tokenmix.limits import check_number
 
 
 def size(text: str) -> tuple[int, int]:
@@ -12,9 +14,40 @@ def size(text: str) -> tuple[int, int]:
         sides = [int(part) for part in text.split(",")]
     except ValueError:
         sides = []
-    if len(sides) not in (1, 2) or min(sides) < 1:
+    if len(sides) not in (1, 2):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: give pixels, such as 512, or height,width")
+    for side in sides:
+        _check("image_size", side, "pixels")
     return sides[0], sides[-1]
+
+
+def whole(name: str) -> Callable[[str], int]:
+    """What reads a whole number in the range that `tokenmix.limits` has under ``name``."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        _check(name, value, "the number")
+        return value
+
+    return integer
+
+
+def number(name: str) -> Callable[[str], float]:
+    """What reads a number in the range that `tokenmix.limits` has under ``name``."""
+
+    def real(text: str) -> float:
+        value = float(text)
+        _check(name, value, "the number")
+        return value
+
+    return real
+
+
+def _check(name: str, value: float, label: str) -> None:
+    try:
+        check_number(name, value, label)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def refuse_others(args: argparse.Namespace, task: str, options: Mapping[str, Sequence[str]]) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tokenmix.checkpoints import Opened, open_model
-from tokenmix.cli.options import refuse_others
+from tokenmix.cli.options import refuse_others, whole
 from tokenmix.cli.output import bar, print_json, table
 from tokenmix.data import open_image, preprocess
 from tokenmix.evaluate import find_device, look_at
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="picture files")
     add("--model", required=True, help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
-    add("--top", type=int, metavar="K", help=f"classification: how many classes to show (default: {TOP})")
+    add("--top", type=whole("top"), metavar="K", help=f"classification: how many classes to show (default: {TOP})")
     add("--threshold", type=float, metavar="S", help=f"detection: the least score, 0 to 1 (default: {THRESHOLD})")
     add("--out", metavar="DIR", help=f"detection, segmentation: where the drawings go (default: {OUT}/)")
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tokenmix.cli.options import number, whole
 from tokenmix.cli.output import print_json
 from tokenmix.jobs import RUNNERS, Queued, Runner, make_runner
 from tokenmix.terminal import say
@@ -18,9 +19,14 @@ def add_runner(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where to train").add_argument
     add("--on", default="local", choices=RUNNERS, help="this process, a Ray cluster, or Slurm (default: %(default)s)")
     add("--address", metavar="HOST:PORT", help="ray: the cluster (default: RAY_ADDRESS, else this machine's)")
-    add("--cpus", type=int, metavar="N", help="ray, slurm: processor cores for each run (default: as many as here)")
-    add("--gpus", type=float, metavar="N", help="ray: GPUs for each run (default: 1 with --device cuda)")
-    add("--at-once", type=int, metavar="N", help="slurm: runs at the same time (default: Slurm decides)")
+    add(
+        "--cpus",
+        type=whole("cpus"),
+        metavar="N",
+        help="ray, slurm: processor cores for each run (default: as many as here)",
+    )
+    add("--gpus", type=number("gpus"), metavar="N", help="ray: GPUs for each run (default: 1 with --device cuda)")
+    add("--at-once", type=whole("at_once"), metavar="N", help="slurm: runs at the same time (default: Slurm decides)")
     add(
         "--sbatch",
         nargs="+",

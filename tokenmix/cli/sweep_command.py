@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tokenmix.cli.options import whole
 from tokenmix.cli.output import print_json, table
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.jobs import Queued
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", help="digits, an image folder, cifar10, ..., or hf:owner/name (default: the recipe's)")
     add("--out", default="runs/sweep", metavar="DIR", help="folder for the runs (default: %(default)s)")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add("--fresh", action="store_true", help="start again, whatever the runs' folders hold")
     add("--json", action="store_true", help="print the outcome as JSON and nothing else")

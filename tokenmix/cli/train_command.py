@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tokenmix.cli.options import number, whole
 from tokenmix.cli.output import print_json
 from tokenmix.data import load_data
 from tokenmix.evaluate import find_device
@@ -29,18 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", help="digits, an image folder, cifar10, ..., or hf:owner/name (default: the recipe's)")
     add("--out", default="runs/train", metavar="DIR", help="the run's folder (default: %(default)s)")
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
-    add("--workers", type=int, default=0, metavar="N", help="processes that load images")
+    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add(
         "--checkpoint-seconds",
-        type=float,
+        type=number("checkpoint_seconds"),
         default=60.0,
         metavar="S",
         help="between two checkpoints at most (default: 60)",
     )
-    add("--keep", type=int, default=2, metavar="N", help="checkpoints that stay (default: %(default)s)")
+    add("--keep", type=whole("keep"), default=2, metavar="N", help="checkpoints that stay (default: %(default)s)")
     add("--parallel", default="ddp", help="ddp: each process holds all weights; fsdp: its share (default: %(default)s)")
-    add("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="until a silent process is lost (default: 300)")
+    add(
+        "--timeout",
+        type=number("timeout"),
+        default=TIMEOUT_S,
+        metavar="S",
+        help="until a silent process is lost (default: 300)",
+    )
     add("--fresh", action="store_true", help="start again, whatever the folder holds")
     add("--track", default="", metavar="NAMES", help=f"who else follows the run, with commas: {', '.join(TRACKERS)}")
     add("--json", action="store_true", help="print the outcome as JSON and nothing else")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
+from tokenmix.cli.options import whole
 from tokenmix.terminal import say
 from tokenmix.web import PageServer, page_files, write_page
 
@@ -13,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix web``."""
     add = parser.add_argument
     add("model", metavar="MODEL.onnx", help="an ONNX file that `tokenmix export` wrote")
-    add("--port", type=int, default=8710, help="0 takes a free one (default: %(default)s)")
+    add("--port", type=whole("port"), default=8710, help="0 takes a free one (default: %(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)")
     add("--out", metavar="DIR", help="write the page as static files instead of serving it")
     add("--open", action="store_true", help="open the page in the default browser")

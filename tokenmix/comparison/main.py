@@ -32,6 +32,7 @@ from tokenmix.evaluate import find_device
 from tokenmix.export.extras import require
 from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
+from tokenmix.limits import check_number
 from tokenmix.names import unknown
 from tokenmix.report.comparison import write_comparison
 from tokenmix.runtime.preprocess import height_width
@@ -104,6 +105,11 @@ def compare(
         raise ValueError(f"seeds must be 1 or more, got {seeds}")
     if not batch_sizes or min(batch_sizes) < 1 or measure_seconds <= 0:
         raise ValueError("batch sizes and the seconds to measure must be positive")
+    check_number("seeds", seeds)
+    check_number("workers", workers)
+    check_number("measure_seconds", measure_seconds)
+    for size in batch_sizes:
+        check_number("batch_size", size, "a batch size")
     if isinstance(runner, Local):
         find_device(device)
     base = base_recipe(recipe, settings, data, skeleton)

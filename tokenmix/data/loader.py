@@ -25,6 +25,7 @@ from tokenmix.data.transforms import (
     normalise,
     picture_augment,
 )
+from tokenmix.limits import check_number
 from tokenmix.runtime.images import ImageError
 from tokenmix.runtime.preprocess import enough, height_width, resize_and_crop
 
@@ -88,6 +89,7 @@ class BaseLoader:
             raise ValueError("the set of images is empty")
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size must be 1 or more and workers 0 or more, not {batch_size} and {workers}")
+        check_number("workers", workers)
         if not 0 <= rank < world:
             raise ValueError(f"rank must be within 0 and {world - 1} for a world of {world}, not {rank}")
         if train and min(batch_size, len(image_set)) < world:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from tokenmix.data.chance import permutation
 from tokenmix.data.dataset import DataSet, ImageSet
-from tokenmix.files import write_json
+from tokenmix.files import new_folders, write_json
+from tokenmix.limits import check_number
 from tokenmix.runtime.images import EXTENSIONS, stored_as
 from tokenmix.terminal import say
 
@@ -43,13 +45,14 @@ def pack_data(
     """
     if shard_size < 1:
         raise ValueError(f"shard_size must be 1 or more, not {shard_size}")
+    check_number("shard_size", shard_size)
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is not an empty folder: choose another one")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     shards = {}
-    try:
+    with new_folders(target.parent), contextlib.ExitStack() as stack:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
         for split in ("train", "val", "test"):
             images: ImageSet = getattr(data, split)
             order = permutation(len(images), 0).tolist() if split == "train" else list(range(len(images)))
@@ -62,8 +65,6 @@ def pack_data(
         write_json(temporary / "classes.json", data.classes)
         temporary.chmod(0o755)
         os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return shards
 
 

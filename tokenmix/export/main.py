@@ -23,9 +23,11 @@ from tokenmix.export.pictures import inputs, labels_of, readable
 from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
 from tokenmix.export.verify import TOLERANCES, VerificationError, check, compare
 from tokenmix.export.wrap import check_inside, wrap
-from tokenmix.files import sha256, sync
+from tokenmix.files import new_folders, sha256, sync
+from tokenmix.limits import check_number
 from tokenmix.names import unknown
 from tokenmix.runtime.preprocess import height_width
+from tokenmix.shortage import shortage
 
 Pictures = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -77,6 +79,10 @@ def export(
     kinds, stem = _formats(formats, out, precision)
     if precision == "int8" and calibration is None:
         raise ValueError("int8 needs pictures to choose its ranges with: give a folder of them (--calibration DIR)")
+    if image_size is not None:
+        image_size = height_width(image_size)
+    if tolerance is not None:
+        check_number("tolerance", tolerance)
     for kind in kinds:
         for package in kind.packages:
             matching(package, kind.extra)
@@ -120,34 +126,36 @@ def export(
         with evaluation_mode(whole):
             expected = [_outputs(whole, batch) for batch, _ in batches]
     except (RuntimeError, AssertionError) as error:
+        if shortage(error):
+            raise
         raise ValueError(f"{prepared.name} cannot take images of {size[0]} x {size[1]} pixels: {error}") from error
     manifest = describe(opened, prepared, outputs, size, parts) | {"precision": precision}
     limit = TOLERANCES[precision] if tolerance is None else tolerance
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    failures: list[ValueError] = []
-    for kind in kinds:
-        target = stem.with_name(stem.name + kind.suffix)
-        with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", suffix=".tmp", dir=stem.parent) as folder:
-            path = Path(folder) / target.name
-            given = with_fixed_shapes(prepared) if kind.fixed_shapes else prepared
-            try:
-                facts = kind.write(given, path, precision, ranges)
-                if kind.embed is not None:
-                    kind.embed(path, manifest)
-                numbers = _verify(kind, path, target, given, batches, expected, limit, labels)
-                facts["errors"] = {"images": len(examples), "source": what, **numbers}
-            except ValueError as error:
-                failures.append(error)
-                continue
-            _move(Path(folder), stem.parent)
-        facts = {"file": target.name, **_size(target), "precision": precision, **facts}
-        facts["input_shape"] = manifest["input"]["shape"]
-        written = add_file(stem.with_name(stem.name + ".json"), manifest, kind.name, facts)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise ExportError("\n".join(map(str, failures)))
+    with new_folders(stem.parent):
+        failures: list[ValueError] = []
+        for kind in kinds:
+            target = stem.with_name(stem.name + kind.suffix)
+            with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", suffix=".tmp", dir=stem.parent) as folder:
+                path = Path(folder) / target.name
+                given = with_fixed_shapes(prepared) if kind.fixed_shapes else prepared
+                try:
+                    facts = kind.write(given, path, precision, ranges)
+                    if kind.embed is not None:
+                        kind.embed(path, manifest)
+                    numbers = _verify(kind, path, target, given, batches, expected, limit, labels)
+                    facts["errors"] = {"images": len(examples), "source": what, **numbers}
+                except ValueError as error:
+                    failures.append(error)
+                    continue
+                _move(Path(folder), stem.parent)
+            facts = {"file": target.name, **_size(target), "precision": precision, **facts}
+            facts["input_shape"] = manifest["input"]["shape"]
+            written = add_file(stem.with_name(stem.name + ".json"), manifest, kind.name, facts)
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ExportError("\n".join(map(str, failures)))
     return written
 
 

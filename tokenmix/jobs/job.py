@@ -19,12 +19,14 @@ from tokenmix.files import write_json
 from tokenmix.recipes import Recipe, differences
 from tokenmix.recipes.stored import check_recipe
 from tokenmix.safety import judging_anew, read_json, shown, trusting
+from tokenmix.shortage import OutOfMemory
 from tokenmix.terminal import say
 from tokenmix.train import FitResult, fit
+from tokenmix.train.loop import in_parts
 
 SCHEMA = "tokenmix.job/1"
 KINDS = {"data_seed": int, "device": str, "workers": int, "download": bool, "threads": int}  # beside the recipe
-MISTAKES = (ValueError, TypeError, OSError, ImportError)  # what a user can mend; anything else is a bug
+MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug
 
 Log = Callable[[str], None]
 
@@ -119,7 +121,7 @@ def claim(jobs: Sequence[Job]) -> None:
         if not job.file.is_file():
             continue
         found = Job.read(job.folder)
-        changed = differences(found.recipe, job.recipe)
+        changed = differences(in_parts(found.recipe, job.recipe), job.recipe)
         if found.data_seed != job.data_seed:
             changed.append(f"seed of the split ({found.data_seed} -> {job.data_seed})")
         if changed:

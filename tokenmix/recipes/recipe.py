@@ -86,7 +86,8 @@ class Recipe:
             ``model``'s timm configuration, with which its published weights were trained.
         crop_pct: Share of the shorter side that evaluation keeps, instead of what ``preprocess`` says.
         batch_size: Images per optimiser step, over all processes; never rescaled silently.
-        accumulate: Parts in which a process works through its share of a step, to need less memory.
+        accumulate: Parts in which a process works through its share of a step, to need less memory; validation takes
+            batches of that size too.
         epochs: Passes over the training images; a fraction stops within one.
         steps: Optimiser steps of the run, which then ends after them whatever ``epochs`` says; there is a validation
             after each pass over the training images and at the end.

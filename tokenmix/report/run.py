@@ -60,6 +60,15 @@ def write_run(run: Mapping[str, Any], path: str | os.PathLike[str], pictures: Ma
     write_text(path, run_page(run, pictures))
 
 
+def write_failed(run: Mapping[str, Any], path: str | os.PathLike[str], failure: BaseException) -> None:
+    """Write how a run stands, and why no more can be drawn: a page that stays from before would tell old news."""
+    text = f"<p>The rest of this page could not be drawn: {escape(str(failure) or type(failure).__name__)}</p>"
+    sections = [Section("failure", "Why this is all", text, "Failure")]
+    intro = _intro({**run, "history": []})
+    title, styles = f"Training run {run['name']}", ["charts.css", "comparison.css", "run.css"]
+    write_text(path, page(title, intro, sections, styles=styles, scripts=["run.js"], data={}))
+
+
 def _evidence(run: Mapping[str, Any], pictures: Mapping[int, Any]) -> list[Section]:
     """What the kept weights get wrong, by the kind of task."""
     if run["evidence"] and "kind" in run["evidence"]:
@@ -83,8 +92,11 @@ def _intro(run: Mapping[str, Any]) -> str:
     unit = _unit(headline)
     best = _best(run)
     if best:
-        value = f"{best[f'val_{headline}']:.4g}{unit and ' ' + unit}"
-        cells.append((f"Best validation {headline}", value, f"after epoch {best['epoch']}; these weights are kept"))
+        number, note = best[f"val_{headline}"], f"after epoch {best['epoch']}; these weights are kept"
+        value = "undefined" if number is None else f"{number:.4g}{unit and ' ' + unit}"
+        if number is None:
+            note = f"no objects: the validation pictures hold nothing that {headline} could count; {note}"
+        cells.append((f"Best validation {headline}", value, note))
     if history:
         row = history[-1]
         if row["loss"] is not None:
@@ -289,6 +301,7 @@ def _recipe(run: Mapping[str, Any]) -> str:
             f'<div class="command"><pre id="command">{escape(command)}</pre>'
             '<button type="button" class="copy" data-copy="command">Copy</button></div>'
         )
+    parts += [f"<p>{escape(change)}</p>" for change in run.get("changes", ())]
     shown = {
         key: value for key, value in recipe.items() if key not in ("source", "expect") and value not in (None, [], ())
     }

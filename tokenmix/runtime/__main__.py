@@ -7,15 +7,41 @@ import json
 import sys
 from collections.abc import Sequence
 
+from tokenmix.console import Output, steady_streams
+from tokenmix.limits import check_number
 from tokenmix.runtime.images import ImageError
 from tokenmix.runtime.manifest import TASKS, ModelError
 from tokenmix.runtime.predictor import Predictor
 from tokenmix.runtime.results import Classification, Detections, Result
+from tokenmix.shortage import shortage
 from tokenmix.terminal import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Answer every picture; a broken one is named, the others are still answered. Returns the exit code, 0 or 2."""
+    """Answer every picture; a broken one is named, the others are still answered.
+
+    Returns:
+        The exit code: 0, or 2 where an answer is missing, 130 after Ctrl-C, and 141 when nobody reads the answers.
+    """
+    with steady_streams(needed=True) as output:
+        try:
+            code = _answer(argv, output)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and error is output.error:
+                return 141
+            told = f"standard output: {error}" if error is output.error else shortage(error)
+            if told is None:
+                raise
+            print(f"tokenmix.runtime: error: {told}", file=sys.stderr)
+            return 2
+        return code
+
+
+def _answer(argv: Sequence[str] | None, output: Output) -> int:
     parser = argparse.ArgumentParser(prog="tokenmix.runtime", description=__doc__)
     add = parser.add_argument
     add("model", help="an ONNX file that tokenmix export wrote")
@@ -36,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.top < 1:
             raise ValueError(f"--top must be 1 or more, got {args.top}")
+        check_number("top", args.top, "--top")
         predict = Predictor(args.model, task=args.task)
         for path in args.images:
             try:
@@ -50,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 say("\n".join([path, *(f"  {line}" for line in _lines(answer, args.top, args.score))]))
     except (ValueError, OSError, ImportError) as error:
+        if error is output.error:
+            raise
         fail(error)
     if args.json and answers:
         print(json.dumps(answers, indent=1))

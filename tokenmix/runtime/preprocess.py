@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tokenmix.limits import check_number
 from tokenmix.names import unknown
 
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -20,11 +21,13 @@ def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """An image size, one number or (height, width), as (height, width) in pixels.
 
     Raises:
-        ValueError: It is not one or two positive numbers.
+        ValueError: It is not one or two positive numbers of a possible size.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"image_size must be a positive number of pixels or (height, width), not {image_size!r}")
+    for side in size:
+        check_number("image_size", side)
     return int(size[0]), int(size[1])
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tokenmix.checkpoints import load_checkpoint, read_info, weights_file
 from tokenmix.files import DiskFull, atomic_path, is_full, sync
+from tokenmix.limits import check_number
 from tokenmix.train import shards
 from tokenmix.train.distributed import Group, laid_out, local
 from tokenmix.version import __version__
@@ -45,6 +46,7 @@ class Checkpoints:
     def __init__(self, out: str | os.PathLike[str], keep: int = 2) -> None:
         if keep < 1:
             raise ValueError(f"keep must be 1 checkpoint or more, got {keep}")
+        check_number("keep", keep)
         self.folder = Path(out) / "checkpoints"
         self.keep = keep
 

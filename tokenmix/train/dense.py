@@ -36,4 +36,5 @@ def dense_loaders(
         "rank": group.rank,
         "world": group.world,
     }
-    return DenseLoader(data.train, train=True, **options), DenseLoader(data.val, train=False, **options)
+    judged = options | {"batch_size": -(-recipe.batch_size // recipe.accumulate)}
+    return DenseLoader(data.train, train=True, **options), DenseLoader(data.val, train=False, **judged)

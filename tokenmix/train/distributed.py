@@ -24,6 +24,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from tokenmix.limits import check_number
 from tokenmix.names import unknown
 from tokenmix.tasks import Task
 from tokenmix.train.model import layers_of
@@ -233,6 +234,7 @@ def processes(device: torch.device | str, *, parallel: str = "ddp", timeout: flo
         raise ValueError(unknown("value of parallel:", parallel, PARALLEL))
     if timeout <= 0:
         raise ValueError(f"timeout must be above 0 seconds, got {timeout:g}")
+    check_number("timeout", timeout)
     device, here = torch.device(device), place()
     connected = dist.is_available() and dist.is_initialized()
     world = dist.get_world_size() if connected else here.world

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tokenmix.data import DataSet
 from tokenmix.heads.levels import levels_of
 from tokenmix.recipes.recipe import Recipe
+from tokenmix.shortage import shortage
 from tokenmix.tasks import Batch, Task, to_device
 from tokenmix.train.checkpoint import load_weights
 from tokenmix.train.distill import Teacher
@@ -167,7 +168,7 @@ class Learner:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        loss = self._gradients(batch, images, step)
+        loss = self._gradients(batch, images, step, recipe.accumulate)
         numbers = [*self.group.sum(torch.stack([loss, *(torch.full_like(loss, wish) for wish in wishes)]))]
         self.scaler.unscale_(self.optimizer)
         if recipe.clip_grad or self.scaler.is_enabled():
@@ -191,8 +192,37 @@ class Learner:
         """Whether float16's scale, which begins too high on purpose, may still be why gradients overflow."""
         return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
 
-    def _gradients(self, batch: Batch, images: int, step: int) -> Tensor:
-        """Leave the step's gradients in the parameters; returns this process's share of the loss."""
+    def fitting(self, batch: Batch) -> int | None:
+        """How many images of a batch that was too large do fit into memory at once; 0: not one, None: it is not known.
+
+        The part that failed is halved again and again, and its gradients computed. What is learnt is spoilt: the run
+        has to end, and continues from its checkpoint.
+        """
+        if self.group.world > 1:
+            return None  # the others would have to try too
+        size = -(-len(batch["image"]) // self.recipe.accumulate)
+        while size > 1:
+            size //= 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            try:
+                self._gradients({key: value[:size] for key, value in batch.items()}, size, 0, 1)
+            except Exception as error:
+                if not shortage(error):
+                    return None
+            else:
+                return size
+        return 0
+
+    def _gradients(self, batch: Batch, images: int, step: int, count: int) -> Tensor:
+        """Leave the step's gradients in the parameters; returns this process's share of the loss.
+
+        Args:
+            batch: This process's part.
+            images: How many all processes have together.
+            step: The step's number in the run.
+            count: Parts that are worked through one after the other.
+        """
         recipe, world = self.recipe, self.group.world
         seed = _step_seed(recipe.seed, step, self.group.rank)
         torch.manual_seed(seed)
@@ -200,7 +230,7 @@ class Learner:
         batch = to_device(batch, self.device, channels_last=recipe.channels_last)
         kind = torch.float16 if recipe.precision == "float16" else torch.bfloat16
         losses = []
-        parts = _parts(batch, recipe.accumulate)
+        parts = _parts(batch, count)
         for number, part in enumerate(parts):
             share = len(part["image"]) / images
             if self.mixing:

@@ -49,7 +49,7 @@ class Progress:
     ) -> None:
         self.total, self.first, self.batch_size = total, done, batch_size
         self.log, self.show, self.label = log, show, f"{label}  " if label else ""
-        self.live = show and sys.stderr.isatty()
+        self.live = show and sys.stderr is not None and sys.stderr.isatty()
         self.started = self.drawn = time.monotonic()
         self.width = 0
 

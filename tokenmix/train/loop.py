@@ -29,8 +29,10 @@ from tokenmix.data import DataSet, Loader
 from tokenmix.data.loader import BaseLoader, named_deaths
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
+from tokenmix.limits import check_number
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.runtime.preprocess import height_width
+from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.tasks import Batch
 from tokenmix.terminal import say
 from tokenmix.train import shards
@@ -87,6 +89,7 @@ class _State:
     bad: int = 0  # bad steps in a row, up to now
     seconds: float = 0.0
     finished: bool = False
+    changes: list[str] = field(default_factory=list)  # of the recipe on the way, in words
     best: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -148,9 +151,13 @@ def fit(
             process is at work in it; there are no images, no such model or no such device; an option out of range.
         Diverged: The loss stayed NaN or infinite.
         DiskFull: There is no room for a checkpoint or the results.
+        OutOfMemory: A step does not fit into memory; the message says which part of it would. The run goes on with a
+            larger ``accumulate``, the one key of a recipe that may change on the way.
         ConnectionError: Another process was lost.
     """
     check_trackers(trackers)
+    check_number("workers", workers)
+    check_number("checkpoint_seconds", checkpoint_seconds)
     recipe = replace(recipe, image_size=height_width(recipe.image_size or data.image_size))
     with processes(find_device(device), parallel=parallel, timeout=timeout) as group:
         cuda = group.device.type == "cuda"
@@ -166,19 +173,17 @@ def fit(
             checkpoints = Checkpoints(out, keep)
             run = _Run(recipe, data, Path(out), model, group, workers, log, checkpoint_seconds, checkpoints, signals)
             stack.enter_context(run.writer)
-            run.resume(fresh)
-            show = progress and not run.state.finished
-            total, done = run.calendar.total, run.state.steps
-            run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
-            run.publisher.open(trackers, run.progress.say, run.state.history)
             try:
-                while not run.state.finished:
-                    run.train_epoch()
-                    run.end_epoch()
-                run.writer.wait()
+                run.resume(fresh)
+                show = progress and not run.state.finished
+                total, done = run.calendar.total, run.state.steps
+                run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
+                run.publisher.open(trackers, run.progress.say, run.state.history)
+                run.work()
             except BaseException as error:
                 run.writer.settle()
-                run.publisher.report(run.told, error)
+                if run.publisher.published:
+                    run.publisher.report(run.told, error)
                 raise
             finally:
                 run.progress.clear()
@@ -197,8 +202,6 @@ def _silent(line: str) -> None:
 
 class _Run:
     """A run's parts, and the steps that change them."""
-
-    progress: Progress
 
     def __init__(
         self,
@@ -227,6 +230,8 @@ class _Run:
         self.publisher = Publisher(recipe, data, out, self.watch, self.learner.task.headline, facts, log)
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
+        self.batch: Batch | None = None  # of the step that is under way
+        self.progress = Progress(self.calendar.total, 0, recipe.batch_size, log, show=False, label="")
         self.clock = self.saved = time.monotonic()
         # whether one process got a signal, or the first one wants a checkpoint: all know
         self.stopping = self.due = False
@@ -247,7 +252,9 @@ class _Run:
         }
         augment = make_augment(recipe)
         train = Loader(data.train, train=True, augment=augment, multi_scale=recipe.multi_scale, **shape)
-        return train, Loader(data.val, train=False, **shape)
+        return train, Loader(
+            data.val, train=False, **shape | {"batch_size": -(-recipe.batch_size // recipe.accumulate)}
+        )
 
     # ------------------------------------------------------------------------------------------------ the checkpoint
 
@@ -278,7 +285,8 @@ class _Run:
         content = self.checkpoints.read(path, self.group)
         self.group.wait()  # all have read before anyone writes
         remedy = "give another output folder, or start again with --fresh (fresh=True)"
-        if changed := differences(Recipe.from_json(content["recipe"]), self.recipe):
+        before = Recipe.from_json(content["recipe"])
+        if changed := differences(in_parts(before, self.recipe), self.recipe):
             raise ValueError(f"{self.out} holds a run of another recipe: {', '.join(changed)}; {remedy}")
         if changed := [name for name, value in self.facts.items() if content["data"][name] != value]:
             raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
@@ -286,6 +294,9 @@ class _Run:
         self.state = _State(**content["state"])
         self.watch.load(content["watch"])
         self.best_weights = content["best_weights"]
+        if before.accumulate != self.recipe.accumulate:
+            self.take_parts(before)
+        self.publisher.changes = self.state.changes
         self.write_recipe()
         self.write(lambda: self.publish(self.told, weights=True), _bytes(self.best_weights))
         if not self.state.finished:
@@ -300,6 +311,21 @@ class _Run:
                 f"{self.out}: computed with {before} threads until now and with {now} from here on, so the last digits "
                 f"may differ; OMP_NUM_THREADS={before} keeps them"
             )
+
+    def take_parts(self, before: Recipe) -> None:
+        """Go on with another number of parts per step, and say what that changes; a finished run keeps its own."""
+        old, new, batch = before.accumulate, self.recipe.accumulate, before.batch_size
+        if self.state.finished:
+            self.recipe = self.publisher.recipe = before
+            self.log(f"{self.out}: the run has finished, with accumulate={old}, and stays as it is")
+            return
+        change = (
+            f"accumulate={new} instead of {old} from epoch {self.state.epoch + 1}, step {self.state.step + 1} on: the "
+            f"batches of {batch} images and the learning rate stay, but batch norm, mixup, cutmix and dropout now see "
+            f"parts of {-(-batch // new)} images instead of {-(-batch // old)}"
+        )
+        self.state.changes = [*self.state.changes, change]
+        self.log(f"{self.out}: {change}")
 
     def save(self, then: Callable[[], None] = lambda: None, needed: int = 0) -> None:
         """Write a checkpoint of this very moment, and ``then`` what follows from it, while the training goes on.
@@ -410,6 +436,45 @@ class _Run:
 
     # ---------------------------------------------------------------------------------------------------- the work
 
+    def work(self) -> None:
+        """Do all that is left.
+
+        Raises:
+            OutOfMemory: It does not fit; the message says what would.
+        """
+        try:
+            while not self.state.finished:
+                self.train_epoch()
+                self.end_epoch()
+            return self.writer.wait()
+        except Exception as error:
+            lack = None if isinstance(error, OutOfMemory) else shortage(error)
+            if lack is None:
+                raise
+        # Only here, where the error and what its frames held are gone, is the memory of the step free again.
+        raise OutOfMemory(f"{lack} at {self.needs()}")
+
+    def needs(self) -> str:
+        """What a step or a validation that did not fit had, and what would fit."""
+        recipe, state, batch = self.recipe, self.state, self.batch
+        height, width = height_width(recipe.image_size or self.data.image_size)
+        images = recipe.batch_size // self.group.world if batch is None else len(batch["image"])
+        part = -(-images // recipe.accumulate)
+        had = (
+            f"epoch {state.epoch + 1}, step {state.step + 1}: batch_size={recipe.batch_size} images of "
+            f"{height} x {width} pixels in parts of {part} (accumulate={recipe.accumulate})"
+        )
+        fits = self.learner.fitting(batch) if batch is not None else None
+        if fits == 0:
+            return f"{had}; not even one image fits: take a smaller image_size or model"
+        if batch is None or not fits:
+            return f"{had}; a larger accumulate, a smaller batch_size or image_size, or fewer --workers need less"
+        count = -(-images // fits)
+        return (
+            f"{had}; parts of {fits} fit: the same command with accumulate={count} goes on with the same batches "
+            "(a smaller batch_size or image_size needs less too, with other results)"
+        )
+
     def train_epoch(self) -> None:
         """Do the steps of this epoch that are left."""
         state = self.state
@@ -435,7 +500,9 @@ class _Run:
         late = self.group.first and time.monotonic() - self.saved >= self.checkpoint_seconds
         wishes = (self.signals.stop is not None, late)
         rate = self.calendar.lr(state.steps)
+        self.batch = batch
         loss, bad, (self.stopping, self.due) = self.learner.step(batch, images, state.steps, rate, wishes)
+        self.batch = None
         if not bad:
             state.loss_sum += loss
             state.good += 1
@@ -485,7 +552,9 @@ class _Run:
         state.finished = state.steps >= self.calendar.total
         self.save(partial(self.publish, self.told, weights=better), _bytes(self.best_weights))
         headline = self.learner.task.headline.lstrip("-")
-        shown = f"loss {loss:.3f}  val {headline} {metrics[headline]:.2f}  {pace(row)}"
+        value = row[f"val_{headline}"]
+        judgement = f"{headline} undefined" if value is None else f"{headline} {value:.2f}"
+        shown = f"loss {loss:.3f}  val {judgement}  {pace(row)}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
@@ -508,6 +577,11 @@ class _Run:
         best = json.loads((self.out / "best.json").read_text(encoding="utf-8"))
         best.pop("versions")
         return FitResult(best, self.state.history, self.state.seconds, self.out / WEIGHTS)
+
+
+def in_parts(recipe: Recipe, like: Recipe) -> Recipe:
+    """The recipe with the parts per step of another, in which a run may go on: they are a matter of memory."""
+    return replace(recipe, accumulate=like.accumulate)
 
 
 class _Watched:

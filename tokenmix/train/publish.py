@@ -15,7 +15,7 @@ from typing import Any
 from tokenmix.data import DataSet
 from tokenmix.files import write_csv, write_text
 from tokenmix.recipes.recipe import Recipe
-from tokenmix.report.run import write_run
+from tokenmix.report.run import write_failed, write_run
 from tokenmix.train.trackers import Tracking
 from tokenmix.train.watch import Seen, Watch
 
@@ -68,6 +68,8 @@ class Publisher:
         self.tracking: Tracking | None = None
         self.pictures: dict[int, Any] = {}
         self.pictured = 0  # the epoch whose evidence they show
+        self.changes: list[str] = []  # what was changed of the recipe on the way
+        self.published = False  # in this session
         self.broken = False  # whether a failing report needs no word any more
         self.shown = time.monotonic()
 
@@ -89,6 +91,7 @@ class Publisher:
         """Write all files from what the last checkpoint holds."""
         if not self.first:
             return
+        self.published = True
         self.shown, history = time.monotonic(), told.history
         write_text(self.out / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
         header = list({name: None for row in history for name in row})  # an epoch may lack what another one has
@@ -101,12 +104,18 @@ class Publisher:
         """Write the report; ``error`` is why the run stops before its end. A picture of a run is not worth the run."""
         if not self.first:
             return
+        path, run = self.out / "report.html", self._told(told, error)
         try:
-            write_run(self._told(told, error), self.out / "report.html", self._pictures(told.seen))
+            write_run(run, path, self._pictures(told.seen))
         except Exception as failure:
             if not self.broken:
-                self.say(f"{self.out / 'report.html'} could not be written: {failure}")
+                self.say(f"{path} could not be written: {failure}")
             self.broken = True
+            try:
+                write_failed(run, path, failure)
+            except OSError:
+                if run["status"] != "running":  # better no page than one that says it runs
+                    path.unlink(missing_ok=True)
 
     def close(self, failed: bool) -> None:
         """End the trackers' session; ``failed``: before the run's end."""
@@ -170,6 +179,7 @@ class Publisher:
             },
             "recipe": dataclasses.asdict(self.recipe),
             "workers": self.watch.workers,
+            "changes": self.changes,
             **self.facts,
         }
 

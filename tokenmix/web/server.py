@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import ipaddress
+import re
+import socket
 import sys
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from tokenmix.shortage import shortage
 
 # Not the system's table: some systems call scripts plain text, and browsers then refuse them.
 _TYPES = {
@@ -37,12 +43,22 @@ _HEADERS = {
 }
 
 
+REQUEST_S, ANSWER_S = 30.0, 300.0  # a request may take to come (the wait for the next one too), an answer to be read
+CONNECTIONS = 64  # at once; further ones are closed
+_PAUSE_S = 0.1  # before another connection is taken where there are no more descriptors or threads
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z.-]+)(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
+
+
 class PageServer(ThreadingHTTPServer):
     """Serves ``files`` by name, ``index.html`` at ``/``, and nothing else; it listens once it is made.
 
     A request must name this machine in its ``Host``: a page elsewhere whose name was pointed here (DNS rebinding) gets
     no answer. Bound to a loopback address that is ``localhost`` or a loopback address; otherwise any address, or the
     name that was given.
+
+    It stays of use to others whatever one asks: a request must have come after `REQUEST_S` and its answer be read after
+    `ANSWER_S`, however slowly bytes trickle, and no more than `CONNECTIONS` are open at once.
 
     Args:
         files: Name -> content. The disk is not read, so no path can lead elsewhere.
@@ -60,6 +76,7 @@ class PageServer(ThreadingHTTPServer):
         self.files["/"] = self.files["/index.html"]
         self.tags = {name: f'"{hashlib.sha256(content).hexdigest()[:32]}"' for name, content in self.files.items()}
         self.host = host
+        self.deadlines: dict[socket.socket, float] = {}  # of the open connections, by the monotonic clock
         if not 0 <= port < 65536:
             raise ValueError(f"port must be from 0 to 65535, not {port}")
         try:
@@ -78,22 +95,53 @@ class PageServer(ThreadingHTTPServer):
 
     def knows(self, host: str) -> bool:
         """Whether the value of a ``Host`` header means this server."""
-        try:
-            asked = urlsplit(f"//{host}")
-            name, port = asked.hostname or "", asked.port or 80
-        except ValueError:
+        asked = _HOST.fullmatch(host)
+        if asked is None or int(asked[2] or 80) != self.server_port:
             return False
-        if port != self.server_port or "@" in host:
-            return False
+        name = asked[1].lower().strip("[]")
         if name in ("localhost", self.host.lower()):
             return True
         address = ipaddress_or_none(name)
         local = ipaddress.ip_address(str(self.server_address[0])).is_loopback
         return address is not None and (address.is_loopback or not local)
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """The next connection; without descriptors it waits a little, or the ready socket would be asked at once."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _SCARCE:
+                time.sleep(_PAUSE_S)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, unless there are too many."""
+        if len(self.deadlines) >= CONNECTIONS:
+            self.shutdown_request(request)
+            return
+        self.deadlines[request] = time.monotonic() + REQUEST_S
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, however its request ended."""
+        self.deadlines.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called several times a second: end what takes too long; its thread then finds the connection closed."""
+        now = time.monotonic()
+        for connection, deadline in list(self.deadlines.items()):
+            if now > deadline:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that closes its connection early is no error."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+        """A browser that closes its connection early is no error; a thread that cannot be started is told in a line."""
+        error = sys.exception()
+        if error is not None and (lack := shortage(error)):
+            print(f"a request was not answered: {lack}", file=sys.stderr)
+            time.sleep(_PAUSE_S)
+        elif not isinstance(error, ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
@@ -109,7 +157,16 @@ class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "tokenmix", ""
-    timeout = 30  # seconds that a silent connection keeps its thread
+    timeout = REQUEST_S  # of silence
+
+    def handle_one_request(self) -> None:
+        """The clock starts anew for each."""
+        self._allow(REQUEST_S)
+        super().handle_one_request()
+
+    def _allow(self, seconds: float) -> None:
+        if self.connection in self.server.deadlines:
+            self.server.deadlines[self.connection] = time.monotonic() + seconds
 
     def do_GET(self) -> None:
         hosts = self.headers.get_all("Host", [])
@@ -135,6 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus(code), f"{int(code)} {HTTPStatus(code).phrase}\n".encode(), "text/plain; charset=utf-8")
 
     def _answer(self, status: HTTPStatus, content: bytes = b"", kind: str = "", tag: str = "") -> None:
+        self._allow(ANSWER_S)
         self.send_response(status)
         for name, value in _HEADERS.items():
             self.send_header(name, value)
