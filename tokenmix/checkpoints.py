@@ -366,6 +366,7 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
     given = {key: value for key, value in given.items() if value is not None}
     if foreign := sorted((FOREIGN - {"device", "dtype"}) & given.keys()):
         raise TypeError(f"{foreign[0]!r} is no argument of a model; load_checkpoint takes those of its builder")
+    permit_given(given.get("mixers"))
     name = _name(source)
     content, info = (source, None) if isinstance(source, Mapping) else _read(weights_file(source))
     if not isinstance(content, Mapping):
@@ -377,7 +378,7 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
     left_out: list[str] = []
-    what = _recognise(state_dict, DENSE) if info is None else _stored(info, name)
+    what = _recognise(state_dict, DENSE) if info is None else _stored(info, name, given)
     if what is None:
         state_dict, left_out = backbone_of(state_dict)
         what = _recognise(state_dict, FAMILIES)
@@ -396,7 +397,6 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
             f"Pass {'them' if len(open_args) > 1 else 'it'} if the model was trained otherwise",
             stacklevel=3,
         )
-    permit_given(given.get("mixers"))
     with speaking(None if info is None else name):
         if info is not None and not is_trusted():
             _check_size(what, given, state_dict, name)
@@ -438,8 +438,8 @@ def _build(what: Official, info: Mapping[str, Any], **kwargs: Any) -> _Loaded:
     return _Loaded(model, what, info, cfg)
 
 
-def _stored(info: Mapping[str, Any], name: str) -> Official:
-    """The model that our own file names.
+def _stored(info: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> Official:
+    """The model that our own file names, but for the arguments that the caller gives in place of the file's.
 
     Raises:
         CheckpointError: It lacks something, or says what no file may say.
@@ -456,7 +456,8 @@ def _stored(info: Mapping[str, Any], name: str) -> Official:
         if hub and not is_trusted():
             raise refusal(name, "an address or a path", variant)
         if not is_trusted():
-            check_arguments(name, variant, args, () if head is None else (*own_options(head), "level_norm"))
+            stored = {key: value for key, value in args.items() if key not in given}
+            check_arguments(name, variant, stored, () if head is None else (*own_options(head), "level_norm"))
         _check_info(info)
     except (ValueError, TypeError) as error:
         raise CheckpointError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
