@@ -332,7 +332,7 @@ def put(path: Path, kind: str) -> Path:
 
 
 @needs_pipes
-@pytest.mark.parametrize(("kind", "word"), [("pipe", "named pipe"), ("zero", "device")])
+@pytest.mark.parametrize(("kind", "word"), [("pipe", "fifo"), ("zero", "device")])
 def test_what_is_no_file_is_not_read(tmp_path, kind, word) -> None:
     path = put(tmp_path / "x.png", kind)
     for read in (regular_file, open_image, read_file, read_contents):
@@ -380,7 +380,7 @@ def test_what_is_no_file_in_a_folder_is_skipped(tmp_path) -> None:
     put(tmp_path / "dog" / "zero.png", "zero")
     data = load_data(tmp_path, log=silent)
     assert {skipped.name: skipped.reason for skipped in data.skipped} == {
-        "cat/pipe.png": "a named pipe, not a file",
+        "cat/pipe.png": "a fifo, not a file",
         "dog/zero.png": "a device, not a file",
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 _KINDS = {
     stat.S_IFDIR: "folder",
-    stat.S_IFIFO: "named pipe",
+    stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "device",
@@ -16,7 +16,7 @@ _KINDS = {
 
 
 def regular_file(path: str | os.PathLike[str]) -> Path:
-    """The path, if it leads to a file: a named pipe could be waited for without end, a device read without end.
+    """The path, if it leads to a file: a fifo could be waited for without end, a device read without end.
 
     Raises:
         ValueError: It leads to something else; the message says to what.
