@@ -6,11 +6,13 @@ import csv
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,7 +27,9 @@ from tokenmix.data.dense.sets import draw, mask_problem
 from tokenmix.data.tars import read_contents
 from tokenmix.export.pictures import labels_of, pictures_of, readable
 from tokenmix.files import csv_cell, short_name, write_csv
+from tokenmix.report.dense_results import LabelMaps
 from tokenmix.report.drawing import draw_labels, draw_objects
+from tokenmix.report.results import add_result, read_results
 from tokenmix.runtime.images import FORMATS, ImageError, formats, open_image, read_file
 from tokenmix.safety import regular_file
 from tokenmix.terminal import say, shown
@@ -328,7 +332,7 @@ def put(path: Path, kind: str) -> Path:
 
 
 @needs_pipes
-@pytest.mark.parametrize(("kind", "word"), [("pipe", "named pipe"), ("zero", "device")])
+@pytest.mark.parametrize(("kind", "word"), [("pipe", "fifo"), ("zero", "device")])
 def test_what_is_no_file_is_not_read(tmp_path, kind, word) -> None:
     path = put(tmp_path / "x.png", kind)
     for read in (regular_file, open_image, read_file, read_contents):
@@ -376,7 +380,7 @@ def test_what_is_no_file_in_a_folder_is_skipped(tmp_path) -> None:
     put(tmp_path / "dog" / "zero.png", "zero")
     data = load_data(tmp_path, log=silent)
     assert {skipped.name: skipped.reason for skipped in data.skipped} == {
-        "cat/pipe.png": "a named pipe, not a file",
+        "cat/pipe.png": "a fifo, not a file",
         "dog/zero.png": "a device, not a file",
     }
 
@@ -558,14 +562,17 @@ def test_broken_and_hidden_files_of_a_calibration_folder_are_left_out(tmp_path) 
         readable([tmp_path / "cat" / "cut.png"])
 
 
-def test_the_command_calibrates_with_the_others(weights, tmp_path) -> None:
+@pytest.mark.slow
+def test_the_command_calibrates_with_the_others(weights, tmp_path, capsys) -> None:
     pytest.importorskip("onnxruntime")
     photos(tmp_path / "in", 2)
     (tmp_path / "in" / "cat" / "cut.png").write_bytes((tmp_path / "in" / "cat" / "0.png").read_bytes()[:40])
     words = ["export", weights, "--image-size", "32", "--precision", "int8", "--tolerance", "10"]
     folder = str(tmp_path / "in")
-    with pytest.warns(UserWarning, match=r"cut.png: .*: left out"):  # which the command shows
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
         assert main([*words, "--calibration", folder, "--images", folder, "--out", str(tmp_path / "x.onnx")]) == 0
+    assert "cut.png: not a picture of a known format (JPEG, PNG, WebP, TIFF, ...): left out" in capsys.readouterr().err
     assert (tmp_path / "x.onnx").is_file()
 
 
@@ -587,6 +594,23 @@ def test_predict_answers_the_others_under_any_name(weights, tmp_path, capsys, mo
     answers = json.loads(capsys.readouterr().out)
     assert [answer["image"] for answer in answers] == words
     assert ["error" in answer for answer in answers] == [False, False, True]
+
+
+def test_maps_of_pictures_with_long_names_are_written(tmp_path) -> None:
+    names = ["photo.png", f"{'x' * 240}a.png", f"{'x' * 240}b.png"]
+    maps = LabelMaps(tmp_path, names)
+    batch = {"index": torch.arange(3), "mask": torch.ones(3, dtype=torch.bool)}
+    maps.update([torch.zeros(2, 3, dtype=torch.int64)] * 3, batch)
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert len(written) == 3
+    assert "photo.png" in written
+
+
+def test_a_table_of_results_replaces_a_row_whose_name_was_changed(tmp_path) -> None:
+    numbers, preparation = {"top1": 50.0, "top5": 90.0}, {"crop_pct": 0.9, "interpolation": "bicubic"}
+    for _ in range(2):
+        add_result(tmp_path / "r.csv", "=model", numbers, 10**6, (32, 32), preparation)
+    assert [row["model"] for row in read_results(tmp_path / "r.csv")] == ["'=model"]
 
 
 def test_long_names_are_shortened() -> None:

@@ -62,8 +62,10 @@ def read_yolo(root: Path) -> Layout:
         for name in pictures(root / folder):
             file = root / labels / Path(name).with_suffix(".txt")
             objects = _objects(file, len(classes), layout)
-            problem = objects if isinstance(objects, str) else ""
-            layout.splits[split].append(Item(f"{folder}/{name}", () if problem else objects, problem=problem))
+            if isinstance(objects, str):
+                layout.splits[split].append(Item(f"{folder}/{name}", problem=objects))
+            else:
+                layout.splits[split].append(Item(f"{folder}/{name}", objects))
     return layout
 
 
