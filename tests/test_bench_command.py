@@ -130,7 +130,7 @@ def test_training_and_growth(tiny, tmp_path, capsys):
         (["affnet_et", "--train", "--scale"], "choose one"),
         (["--scale", "--mixers", "afff"], "did you mean 'aff'"),
         (["--scale", "--maps", "8"], "at least two different map sizes"),
-        (["affnet_et", "--rounds", "0"], "must be positive"),
+        (["affnet_et", "--rounds", "0"], "--rounds: the number must be from 1 to 1,000,000, not 0"),
         (["vit_tiny_patch16_224", "--image-size", "64"], "cannot take images of 64 x 64 pixels"),
     ],
 )

@@ -69,10 +69,8 @@ def failing(error: BaseException):
 # ------------------------------------------------------------------------------------------------ the standard streams
 
 
-@pytest.mark.parametrize(
-    ("encoding", "bar", "name"), [("cp1252", "#", "\x81"), ("ascii", "#", "x"), ("utf-8", "█", "x")]
-)
-def test_a_console_shows_what_it_can(tmp_path, monkeypatch, encoding, bar, name) -> None:
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_a_console_shows_what_it_can(tmp_path, monkeypatch, encoding) -> None:
     """Bars and file names in bytes that are no text: predict answers all the same."""
     picture = os.fsencode(tmp_path) + b"/caf\xe9.png"
     Image.new("RGB", (40, 40), "red").save(tmp_path / "x.png")
@@ -83,7 +81,7 @@ def test_a_console_shows_what_it_can(tmp_path, monkeypatch, encoding, bar, name)
     lines = (tmp_path / "out").read_bytes().decode(encoding).splitlines()
     assert lines[0].endswith("/caf?.png")
     assert len(lines) == 6
-    assert any(line.startswith("  class ") and (bar in line or line.endswith("%")) for line in lines[1:])
+    assert all(line.startswith("  class ") for line in lines[1:])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", console(tmp_path / "bars", encoding))
         with steady_streams(needed=True):
@@ -252,11 +250,11 @@ def test_a_validation_that_lacks_memory_goes_on_with_smaller_parts(tmp_path) -> 
     assert any(change in line for line in lines)
     assert change in (tmp_path / "report.html").read_text()
     assert len(checkpoint(tmp_path)["state"]["changes"]) == 1
-    _, lines = run(tmp_path, toy_recipe(accumulate=4))
+    _, lines = run(tmp_path, toy_recipe(accumulate=4), model=lambda: Hungry(8))
     assert lines == [f"{tmp_path}: the run has finished, with accumulate=2, and stays as it is"]
     assert json.loads((tmp_path / "recipe.json").read_text())["accumulate"] == 2
     with pytest.raises(ValueError, match="holds a run of another recipe: batch_size"):
-        run(tmp_path, toy_recipe(accumulate=2, batch_size=4))
+        run(tmp_path, toy_recipe(accumulate=2, batch_size=4), model=lambda: Hungry(8))
 
 
 def test_the_best_batch_is_one_that_fits() -> None:

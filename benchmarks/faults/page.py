@@ -38,13 +38,15 @@ optimiser, history, best weights and their summary, the samples that each step s
 half-written file is left behind. A fault that has to stop the run must stop it with the documented code and words, and
 the run must end the same once the cause is gone. A trial whose accident did not happen as planned counts as lost.
 
-A run that ends says how by its exit code: 0 done; 2 a mistake or a file that is not as it should be; 75 the disk is
-full or another process died: the same command continues when that is over; 130 and 143 interrupted and terminated,
-after saving; 1 a bug.
+A run that ends says how by its exit code: 0 done; 2 a mistake, too little memory, or a file that is not as it should
+be; 75 the disk is full or another process died: the same command continues when that is over; 130 and 143 interrupted
+and terminated, after saving; 1 a bug.
 
 What is not tried: a power cut (files and their folder are synced before anything relies on them, but whether a disk
 keeps its word is the disk's matter), file systems without atomic renames, GPUs that fail, and clocks that jump.
 """
+
+CONDITIONS = Path(__file__).with_name("conditions.md")  # tried by the tests
 
 HOSTS = """## Two hosts
 
@@ -78,7 +80,9 @@ Measured on {date} with torch {torch} on {cpu}, {cores} cores, load {load:.0f}.
 
 def page(results: dict[str, Any], hosts: dict[str, Any] | None) -> str:
     """The whole page as Markdown; ``hosts`` is None where two hosts could not be tried."""
-    return "\n".join([HEAD, _faults(results), *([_hosts(hosts)] if hosts else [])])
+    return "\n".join(
+        [HEAD, CONDITIONS.read_text(encoding="utf-8"), _faults(results), *([_hosts(hosts)] if hosts else [])]
+    )
 
 
 def _faults(results: dict[str, Any]) -> str:

@@ -108,8 +108,8 @@ def compare(
     check_number("seeds", seeds)
     check_number("workers", workers)
     check_number("measure_seconds", measure_seconds)
-    for size in batch_sizes:
-        check_number("batch_size", size, "a batch size")
+    for count in batch_sizes:
+        check_number("batch_size", count, "a batch size")
     if isinstance(runner, Local):
         find_device(device)
     base = base_recipe(recipe, settings, data, skeleton)
