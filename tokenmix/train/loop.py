@@ -11,7 +11,6 @@ its share of them, decide by the same numbers, and the first one alone writes, b
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,7 @@ from tokenmix.evaluate import Batches, evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.runtime.preprocess import height_width
+from tokenmix.safety import read_json
 from tokenmix.tasks import Batch
 from tokenmix.train import shards
 from tokenmix.train.checkpoint import Checkpoints, versions
@@ -471,7 +471,7 @@ class _Run:
 
     def result(self) -> FitResult:
         """The finished run."""
-        best = json.loads((self.out / "best.json").read_text(encoding="utf-8"))
+        best = read_json(self.out / "best.json")
         best.pop("versions")
         return FitResult(best, self.state.history, self.state.seconds, self.out / WEIGHTS)
 
