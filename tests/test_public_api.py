@@ -53,7 +53,7 @@ def test_import_loads_nothing_until_it_is_used() -> None:
     }
     before, after = loaded_by("import torch, timm"), loaded_by("import tokenmix, timm")
     ours = {name.split(".")[1] for name in after if name.startswith("tokenmix.")}
-    assert ours == {"version", "names", "ops", "chains", "layers", "mixers", "blocks", "backbones"}
+    assert ours == {"version", "names", "safety", "ops", "chains", "layers", "mixers", "blocks", "backbones"}
     assert [name for name in HEAVY if name in after - before] == []
 
 

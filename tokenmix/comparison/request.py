@@ -20,6 +20,7 @@ from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
 from tokenmix.names import unknown
 from tokenmix.recipes import Recipe, make_recipe, override
+from tokenmix.safety import read_json
 
 DEFAULT_MIXERS = ("aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
 DEFAULT_SKELETON = "mixernet_pico"
@@ -104,11 +105,13 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
     Raises:
         ValueError: It or a setting is wrong, or a setting decides what the comparison itself decides.
     """
-    recipe = make_recipe(name or (data if data == "digits" else "basic"))
+    # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
+    decided = [f"model={skeleton}", "model_args={}", f"data={data}"]
+    recipe = make_recipe(name or (data if data == "digits" else "basic"), decided)
     for key in (setting.partition("=")[0].split(".")[0].strip() for setting in settings):
         if key in DECIDED:
             raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[key]}")
-    recipe = dataclasses.replace(override(recipe, settings), model=skeleton, model_args={}, data=data)
+    recipe = override(recipe, settings)
     if recipe.preprocess != "data" or recipe.crop_pct is not None:
         raise ValueError("compare prepares images as the data set says: set preprocess=data and crop_pct=None")
     return recipe
@@ -119,7 +122,7 @@ def check_owner(folder: Path, request: Request, fresh: bool) -> None:
     stamp = folder / "compare.json"
     if fresh or not stamp.is_file():
         return
-    found, wanted = json.loads(stamp.read_text(encoding="utf-8")), _identity(request)
+    found, wanted = read_json(stamp), _identity(request)
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if "recipe" in differing:
         differing.remove("recipe")

@@ -15,6 +15,7 @@ from tokenmix.checkpoints import Opened
 from tokenmix.export.postprocess import postprocess_of
 from tokenmix.export.prepare import Prepared
 from tokenmix.files import write_json
+from tokenmix.safety import read_json
 from tokenmix.version import __version__
 
 SCHEMA = "tokenmix.model/2"
@@ -101,7 +102,7 @@ def _shape(name: str, output: Tensor, prepared: Prepared, task: str, after: bool
 def read_manifest(path: Path) -> dict[str, Any]:
     """A manifest that lies beside a file; empty if there is none, or one of another kind."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and found.get("schema") == SCHEMA else {}

@@ -204,4 +204,4 @@ def unpack(found: dict[str, Any], job: Job) -> Outcome:
 def outcome_of(job: Job) -> Outcome | None:
     """What `attempt` left in the job's folder; None if the job has not ended."""
     file = job.outcome_file
-    return unpack(json.loads(file.read_text(encoding="utf-8")), job) if file.is_file() else None
+    return unpack(read_json(file), job) if file.is_file() else None

@@ -11,7 +11,6 @@ its share of them, decide by the same numbers, and the first one alone writes, b
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_j
 from tokenmix.limits import check_number
 from tokenmix.recipes.recipe import Recipe, differences
 from tokenmix.runtime.preprocess import height_width
+from tokenmix.safety import read_json
 from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.tasks import Batch
 from tokenmix.terminal import say
@@ -574,7 +574,7 @@ class _Run:
 
     def result(self) -> FitResult:
         """The finished run."""
-        best = json.loads((self.out / "best.json").read_text(encoding="utf-8"))
+        best = read_json(self.out / "best.json")
         best.pop("versions")
         return FitResult(best, self.state.history, self.state.seconds, self.out / WEIGHTS)
 

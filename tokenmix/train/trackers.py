@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import sys
 import uuid
@@ -19,6 +18,7 @@ from typing import Any
 
 from tokenmix.files import write_json
 from tokenmix.names import unknown
+from tokenmix.safety import read_json
 
 PROJECT = "tokenmix"  # at wandb, which has WANDB_PROJECT, and at trackio
 MARKS = "trackers.json"
@@ -149,7 +149,7 @@ class Tracking:
         self.path, self.say = out / MARKS, say
         self.marks: dict[str, dict[str, Any]] = {}
         if names and self.path.is_file():
-            self.marks = json.loads(self.path.read_text(encoding="utf-8"))
+            self.marks = read_json(self.path)
         self.trackers: dict[str, Tracker] = {}
         for name in dict.fromkeys(names):
             mark = self.marks.setdefault(name, {"id": uuid.uuid4().hex[:8], "step": 0})
