@@ -49,7 +49,8 @@ class Parcel:
         layout = _laid_out(batch, tensors)
         size = tensors[-1][1].end if tensors else 0
         try:
-            block = torch.empty(max(1, size), dtype=torch.uint8).share_memory_()
+            storage = torch.UntypedStorage._new_shared(max(1, size), device="cpu")  # share_memory_() would copy it
+            block = torch.empty(0, dtype=torch.uint8).set_(storage)
             self._content = bytes(ForkingPickler.dumps((block, layout)))
         except (OSError, RuntimeError) as error:
             raise shortage(error, f"send a batch of {size / 1e6:.1f} MB") from error
