@@ -621,13 +621,18 @@ def _ask(port: int, text: bytes, patience: float = 5.0) -> bytes:
             return b""
 
 
+def _page(port: int) -> bytes:
+    """A browser's request."""
+    return b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % port
+
+
 def _client(name: str, sentence: str, outcome: str, visit: Callable[[int, int], bool]) -> None:
     """Register: a client that behaves badly, and then one that asks for the page, which it must get."""
     port = _free_port()
 
     def disturb(pid: int, folder: Path) -> None:
         good = visit(port, pid)
-        again = _ask(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        again = _ask(port, _page(port))
         (folder / "good").write_text(str(good and again.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200"))))
         os.kill(pid, signal.SIGINT)
 
@@ -644,12 +649,12 @@ _client("host-rebound", "a `Host` header with a port of another site", "refused"
 
 def _slow(port: int, pid: int) -> bool:
     """Twenty connections that never finish their request."""
-    _ask(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    _ask(port, _page(port))
     slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     for own in slow:
         own.sendall(b"GET / HTTP/1.1\r\nX: ")
     time.sleep(1)
-    good = _ask(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").startswith(b"HTTP/")
+    good = _ask(port, _page(port)).startswith(b"HTTP/")
     for own in slow:
         own.close()
     return good
@@ -659,7 +664,7 @@ _client("slow-requests", "twenty requests that never end", "others are answered"
 
 
 def _above(port: int, pid: int) -> bool:
-    answer = _ask(port, b"GET /../../../../etc/hostname HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    answer = _ask(port, b"GET /../../../../etc/hostname HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port)
     return b" 4" in answer[:14] or b" 200" not in answer[:14]
 
 

@@ -88,7 +88,7 @@ def _weight_commands(file: Path, folder: Path, stock: Stock) -> dict[str, list[s
 
 
 def _in_weights(command: str, spec: str, what: str) -> None:
-    @hostile(CODE, f"{what}-{command}", f"`{command}` of weights whose mixer is {what}", "mixer", "--trust")
+    @hostile(CODE, f"{what}-{command}", f"`{command}` of weights whose mixer is {what}", "python code", "--trust")
     def make(folder: Path, stock: Stock) -> Words:
         file = stock.weights(folder / "model.safetensors", model_args={"mixers": spec})
         return _weight_commands(file, folder, stock)[command]
@@ -101,7 +101,7 @@ _in_weights("predict", f" {CANARY} : Mixer (x=1)", "a-module-with-spaces")
 _in_weights("predict", f"aff,{MODULE},aff,aff", "a-module-among-names")
 
 
-@hostile(CODE, "run-folder", "a run folder whose weights and recipe name a command", "mixer", "--trust")
+@hostile(CODE, "run-folder", "a run folder whose weights and recipe name a command", "python code", "--trust")
 def _(folder: Path, stock: Stock) -> Words:
     run = stock.copy_of_run(folder)
     stock.weights(run / "best.safetensors", model_args={"mixers": COMMAND})
@@ -190,7 +190,9 @@ def _(folder: Path, stock: Stock) -> Words:
     return call
 
 
-@hostile(CODE, "hub-folder-predict", "`predict` with a model folder in timm's format that names a command", "mixer")
+@hostile(
+    CODE, "hub-folder-predict", "`predict` with a model folder in timm's format that names a command", "python code"
+)
 def _(folder: Path, stock: Stock) -> Words:
     place = _local_dir(folder, stock, mixers=COMMAND)
     return ["predict", str(stock.picture()), "--model", f"local-dir:{place}", "--device", "cpu"]
@@ -341,7 +343,7 @@ _manifest(
     "manifest-size",
     "a manifest for 100,000 px",
     lambda m: m["preprocess"].update(image_size=[100_000] * 2),
-    "image_size",
+    "100000",
 )
 _manifest("manifest-crop", "a manifest with a tiny crop", lambda m: m["preprocess"].update(crop_pct=1e-9), "crop_pct")
 
@@ -532,8 +534,8 @@ def _voc(folder: Path, xml: str) -> Path:
     return root
 
 
-def _xml(name: str, sentence: str, xml: str) -> None:
-    @hostile(SETS, name, sentence, "xml", codes=(2, 3), outcome=REFUSED_EARLY)
+def _xml(name: str, sentence: str, xml: str, says: str = "doctype") -> None:
+    @hostile(SETS, name, sentence, says, codes=(2, 3), outcome=REFUSED_EARLY)
     def make(folder: Path, stock: Stock) -> Words:
         return [*DETECT, "--data", str(_voc(folder, xml)), "--out", str(folder / "out")]
 
@@ -552,7 +554,12 @@ _xml(
     "an XML with an external entity",
     f'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/hostname">]><annotation><filename>&e;</filename>{_BOX}</annotation>',
 )
-_xml("voc-deep", "an XML nested 100,000 deep", "<annotation>" + "<a>" * 100_000 + "</a>" * 100_000 + "</annotation>")
+_xml(
+    "voc-deep",
+    "an XML nested 100,000 deep",
+    "<annotation>" + "<a>" * 100_000 + "</a>" * 100_000 + "</annotation>",
+    "no usable object",
+)
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures

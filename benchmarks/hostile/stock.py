@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import safetensors.torch
 from PIL import Image
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 import tokenmix
 from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
+from tokenmix.files import sha256
 
 MODEL = "mixernet_pico"
 CLASSES = ("dark", "light")
@@ -47,7 +49,9 @@ class Stock:
 
     def weights(self, path: Path, **info: Any) -> Path:
         """A weight file of ours whose metadata says this."""
-        path.write_bytes(weights_bytes(self.state, {"model": MODEL, "classes": list(CLASSES), **info}))
+        path.write_bytes(
+            weights_bytes(self.state, {"model": MODEL, "model_args": {}, "classes": list(CLASSES), **info})
+        )
         return path
 
     def raw_weights(self, path: Path, metadata: str) -> Path:
@@ -68,9 +72,15 @@ class Stock:
 
     def exported(self, folder: Path, change: Any) -> Path:
         """The exported model with another manifest."""
-        file = Path(shutil.copy(self.onnx, folder / "model.onnx"))
         manifest = json.loads(self.onnx.with_suffix(".json").read_text(encoding="utf-8"))
         change(manifest)
+        model = onnx.load(self.onnx)  # the manifest inside says the same
+        for entry in model.metadata_props:
+            if entry.key in manifest:
+                entry.value = json.dumps(manifest[entry.key])
+        file = folder / "model.onnx"
+        onnx.save(model, file)
+        manifest["files"]["onnx"] |= {"bytes": file.stat().st_size, "sha256": sha256(file)}
         (folder / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
         return file
 

@@ -71,9 +71,11 @@ class Writer:
 
 def _do(work: Callable[[], None], outcome: Future[None]) -> None:
     try:
-        outcome.set_result(work())
+        work()
     except BaseException as error:
         outcome.set_exception(error)
+    else:
+        outcome.set_result(None)
 
 
 def snapshot(value: Any, device: torch.device) -> Any:

@@ -17,7 +17,7 @@ from tokenmix.data.dense.labels import read_ade, read_cityscapes, read_plain
 from tokenmix.data.dense.layout import MOST_CLASSES, SPLITS, Layout
 from tokenmix.data.dense.problems import Problems
 from tokenmix.data.dense.scenes import load_scenes
-from tokenmix.data.dense.sets import DENSE_TASKS, DenseData, coco_tools
+from tokenmix.data.dense.sets import DENSE_TASKS, DenseData, ObjectSet, coco_tools
 from tokenmix.data.dense.voc import find_voc, read_voc_boxes, read_voc_instances, read_voc_masks
 from tokenmix.data.dense.yolo import find_yolo, read_yolo
 from tokenmix.data.memory import data_root
@@ -107,6 +107,12 @@ def load_dense(
     if not len(sets["train"]):
         raise ValueError(
             f"{root}: none of its {len(layout.splits['train']):,} training pictures can be used ({layout.kind})"
+        )
+    if isinstance(sets["train"], ObjectSet) and not any(len(one.labels) for one in sets["train"].objects):
+        first = next((f"; first of all: {name}: {kind}" for kind, (name, *_) in problems.found.items()), "")
+        raise ValueError(
+            f"{root}: no usable object in its {len(sets['train']):,} training pictures ({layout.kind}): nothing could "
+            f"be learnt{first}"
         )
     _complete(sets, root, seed, log)
     data = DenseData(
