@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ def _damaged(value: Any, dice: random.Random, changes: int) -> Any:
         holder, key = dice.choice(places)
         match dice.randrange(4):
             case 0:
-                holder[key] = dice.choice(STRANGE)
+                holder[key] = copy.deepcopy(dice.choice(STRANGE))
             case 1:
                 del holder[key]
             case 2 if isinstance(holder, list):
@@ -54,20 +55,8 @@ def _damaged(value: Any, dice: random.Random, changes: int) -> Any:
                 holder[f"{key}x"] = holder[key]
             case _:
                 other, place = dice.choice(places)
-                with_place = place if not isinstance(other, list) or place < len(other) else None
-                holder[key] = (
-                    dice.choice(STRANGE) if with_place is None or place not in _keys(other) else _plain(other[place])
-                )
+                holder[key] = json.loads(json.dumps(other[place]))  # a copy, so that no value holds itself
     return value
-
-
-def _plain(value: Any) -> Any:
-    """A copy, so that no value holds itself."""
-    return json.loads(json.dumps(value))
-
-
-def _keys(holder: Any) -> Any:
-    return range(len(holder)) if isinstance(holder, list) else holder
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

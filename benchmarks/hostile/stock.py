@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -80,7 +81,8 @@ class Stock:
                 entry.value = json.dumps(manifest[entry.key])
         file = folder / "model.onnx"
         onnx.save(model, file)
-        manifest["files"]["onnx"] |= {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        with contextlib.suppress(TypeError, KeyError, AttributeError):  # what was changed may be just that
+            manifest["files"]["onnx"] |= {"bytes": file.stat().st_size, "sha256": sha256(file)}
         (folder / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
         return file
 
