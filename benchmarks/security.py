@@ -4,7 +4,7 @@
 
 Every case runs in a fork of this process that is watched: by Python's audit events for what it runs, imports and opens,
 for its time and for its memory. Without options it writes ``benchmarks/results/security.json`` and the tables of
-``docs/security.md`` and ``docs/reliability.md``. The exit code is 0 if every case ended as it must, else 1.
+``docs/security.md``. The exit code is 0 if every case ended as it must, else 1.
 """
 
 from __future__ import annotations

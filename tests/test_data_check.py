@@ -225,7 +225,7 @@ def test_the_command(clean, capsys):
         (["check", "."], "no class folders"),
         (["pack", "digits"], "pack needs a folder to write to"),
         (["pack", "digits", "."], "is not an empty folder"),
-        (["pack", "digits", "new", "--shard-size", "0"], "shard_size must be 1 or more"),
+        (["pack", "digits", "new", "--shard-size", "0"], "--shard-size: the number must be from 1 to"),
         (["check"], "required: path"),
     ],
 )

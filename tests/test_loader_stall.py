@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -81,7 +82,10 @@ def test_a_stalled_wait_ends_with_the_reason(monkeypatch) -> None:
     with pytest.raises(TimeoutError, match=r"no images have come for 1 seconds, though the 1 processes.*--workers"):
         next(loader.batches())
     (worker,) = loader._ahead._iterator._workers
-    worker.kill()
+    with contextlib.suppress(RuntimeError):  # torch tells of its death wherever the program is
+        worker.kill()
+        worker.join()
+    loader._ahead._iterator._shutdown_workers()
 
 
 class Slow(ImageSet):

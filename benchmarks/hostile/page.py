@@ -1,4 +1,4 @@
-"""The tables of ``docs/security.md`` and ``docs/reliability.md``, from the results of ``benchmarks/security.py``."""
+"""The tables of ``docs/security.md``, from the results of ``benchmarks/security.py``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tokenmix.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "security.json"
+PAGE = ROOT / "docs" / "security.md"
 BEGIN, END = "<!-- written by benchmarks/security.py -->\n", "<!-- end of what benchmarks/security.py writes -->\n"
 
 
@@ -47,19 +48,17 @@ def _inputs(rows: list[dict[str, Any]], seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _put(page: Path, text: str) -> None:
-    """Write the text between the marks of a page."""
-    whole = page.read_text(encoding="utf-8")
-    before, _, rest = whole.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_text(page, f"{before}{BEGIN}\n{text}\n{END}{after}")
-
-
 def write_tables() -> None:
-    """Write both pages' tables."""
+    """Write the tables into the page, between its marks."""
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     machine = found["machine"]
-    on = f"On {machine['cpu']}, {machine['cores']} cores, torch {machine['versions']['torch']}: "
-    hostile = on + _table(FILES, found["files"]) + "\n### Generated inputs\n\n" + _inputs(found["fuzz"], found["seed"])
-    _put(ROOT / "docs" / "security.md", hostile)
-    _put(ROOT / "docs" / "reliability.md", on + _table(CONDITIONS, found["conditions"]))
+    on = f"On {machine['cpu']}, {machine['cores']} cores, torch {machine['versions']['torch']}"
+    parts = [
+        f"{on}: hostile files, {_table(FILES, found['files'])}",
+        f"### Generated inputs\n\n{_inputs(found['fuzz'], found['seed'])}",
+        f"## Unkind machines\n\n{_table(CONDITIONS, found['conditions'])}",
+    ]
+    whole = PAGE.read_text(encoding="utf-8")
+    before, _, rest = whole.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_text(PAGE, f"{before}{BEGIN}\n" + "\n".join(parts) + f"\n{END}{after}")

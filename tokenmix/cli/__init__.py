@@ -136,15 +136,7 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
     args = argparse.Namespace()
     try:
         command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
-        parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
-        parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
-        if name in TRUSTING:
-            parser.add_argument(
-                "--trust",
-                action="store_true",
-                help="the files named here are your own: what they name may be run and opened (see docs/security.md)",
-            )
-        command.add_arguments(parser)
+        parser = make_parser(name, command)
         try:
             args = parser.parse(words)
         except SystemExit as stop:
@@ -167,6 +159,20 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
         told = f"{lack}; {_smaller(args)}" if lack else str(error)
         say(f"tokenmix {name}: error: {told}", file=sys.stderr)
         return 75 if isinstance(error, ChildProcessError | ConnectionError | DiskFull) else 2
+
+
+def make_parser(name: str, command: Any) -> Parser:
+    """The parser of a command, whose module is ``command``: its own options, and those that several have."""
+    parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
+    if name in TRUSTING:
+        parser.add_argument(
+            "--trust",
+            action="store_true",
+            help="the files named here are your own: what they name may be run and opened (see docs/security.md)",
+        )
+    command.add_arguments(parser)
+    return parser
 
 
 def _limit_threads() -> None:
