@@ -34,13 +34,16 @@ def measure(model: str, seconds: float) -> dict[str, Any]:
     network = create_model(model, num_classes=10)
     optimizer = torch.optim.SGD(network.parameters(), 0.01)
     images, labels = torch.randn(BATCH, 3, SIDE_PX, SIDE_PX), torch.arange(BATCH) % 10
-    steps, begin, used = -1, 0.0, 0.0
-    while not steps or time.perf_counter() - begin < seconds:
-        if steps <= 0:  # the first step warms up
-            begin, used = time.perf_counter(), time.process_time()
+
+    def step() -> None:
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(network(images), labels).backward()
         optimizer.step()
+
+    step()  # warms up
+    steps, begin, used = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - begin < seconds:
+        step()
         steps += 1
     passed = time.perf_counter() - begin
     return {
