@@ -114,10 +114,10 @@ class Driver:
                 self.batches += 1
                 if first <= self.batches <= last:
                     batch["image"].fill_(torch.nan)
+                self.moment("step")  # a signal here is obeyed at once: the batch is not trained on
+                time.sleep(self.plan.get("slow", 0))
                 with path.open("a") as file:
                     file.write(json.dumps([epoch, place, batch["index"].tolist()]) + "\n")
-                self.moment("step")
-                time.sleep(self.plan.get("slow", 0))
                 yield batch
 
         return wrapped
