@@ -378,9 +378,11 @@ class _Run:
             "task": self.recipe.task,
             "task_args": self.recipe.task_args,
             **self.data.facts,
+            "num_classes": getattr(self.trained.objective.model, "num_classes", None),
             "image_size": self.recipe.image_size,
             **self.trained.preparation,
         }
+        info = {name: value for name, value in info.items() if name != "num_classes" or value is not None}
         with atomic_path(self.out / WEIGHTS) as temporary:
             temporary.write_bytes(weights_bytes(self.best_weights, info))
         digest = sha256(self.out / WEIGHTS)
