@@ -76,13 +76,17 @@ class Skipped:
 
 @dataclass
 class DataSet:
-    """Samples for training, for choosing (val) and for the final judgement (test), and what was left out."""
+    """Samples for training, for choosing (val) and for the final judgement (test), and what was left out.
+
+    ``skipped`` are samples that cannot be used; ``unused``, by the reason, files that are no sample of any part.
+    """
 
     name: str
     train: Samples
     val: Samples
     test: Samples
     skipped: list[Skipped] = field(default_factory=list, kw_only=True)
+    unused: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
 
     @property
     def facts(self) -> dict[str, Any]:
