@@ -140,6 +140,23 @@ class Answer:
     lines: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Samples that a model is judged by.
+
+    Attributes:
+        name: Of the data.
+        samples: They.
+        facts: Of the data set that they belong to.
+        labelled: Whether their answers are known; else they can only be predicted.
+    """
+
+    name: str
+    samples: Samples
+    facts: Mapping[str, Any]
+    labelled: bool = True
+
+
 class Task(ABC):
     """A kind of work that models are trained for.
 
@@ -193,6 +210,19 @@ class Task(ABC):
         log: Log,
     ) -> DataSet:
         """The data set that ``spec`` names, see `tokenmix.sources.load_data`."""
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        """The samples that a loaded model is judged by; ``split`` is None where the user did not choose a part.
+
+        Raises:
+            ValueError: They cannot be read, or are of other facts than the model.
+        """
+        data = self.open_data(spec, seed=seed, download=download, log=log)
+        if different := self.other_facts(loaded, data):
+            raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
+        return Judged(data.name, getattr(data, split or "test"), data.facts)
 
     def data_names(self) -> Mapping[str, str]:
         """Data sets that `open_data` knows by name: a sentence on each."""
@@ -339,8 +369,10 @@ class Task(ABC):
         """Put a model's row into the table that `check_results` has checked."""
         self.check_results(path)
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
-        """Who writes the answers to each sample for ``tokenmix eval --predictions``.
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
+        """Who writes the answers to each sample for ``tokenmix eval --predictions``; ``labelled``: the truth is known.
 
         Raises:
             ValueError: The path's ending is none of this task's; or predictions are not written.

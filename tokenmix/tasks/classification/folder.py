@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tokenmix.data.dataset import Probe, Skipped, printable, unreadable
 from tokenmix.data.inventory import Inventory, summary, take_inventory
@@ -47,11 +48,15 @@ class ClassFolders:
         ]
 
 
-def read_class_folders(root: Path) -> ClassFolders:
+def read_class_folders(root: Path, *, judged: bool = False) -> ClassFolders:
     """Recognise how a folder is laid out, by where its pictures lie.
 
     A folder whose name is a split's is one if there are folders with pictures in it; else it is a class like those
     beside it.
+
+    Args:
+        root: The folder.
+        judged: The pictures are only judged: they may have no classes.
 
     Raises:
         ValueError: There are two readings, or none; the message shows what was found.
@@ -69,6 +74,8 @@ def read_class_folders(root: Path) -> ClassFolders:
         for name, split in nested.items():
             inner = _unwrapped(inventory, f"{base}{name}/", split)
             _read_classes(inventory, inner, found.splits[split])
+    elif named and not beside and judged:
+        pass  # pictures without classes
     elif named and not beside:
         folders = " and ".join(map(repr, named))
         raise ValueError(
@@ -181,7 +188,7 @@ def load_folder(
     for split in SPLITS:
         members = [(numbers[same(label)], name) for at, label, name in kept if at == split]
         sets[split] = FileImages(path, [label for label, _ in members], [name for _, name in members])
-    split_off(sets, _subset, classes, seed=seed, log=log, name=str(path))
+    ours = split_off(sets, FileImages.subset, classes, seed=seed, log=log, name=str(path), by_name=True)
     return ClassData(
         path.resolve().name,
         sets["train"],
@@ -192,6 +199,7 @@ def load_folder(
         skipped=[failed[index] for index in sorted(failed)],
         left_out=[printable(label) for label in left_out],
         unused=found.unused,
+        split_off=ours,
     )
 
 
@@ -215,15 +223,16 @@ def _nothing(path: Path, found: ClassFolders) -> str:
 
 def split_off(
     sets: dict[str, ImageSet],
-    subset: Callable[[ImageSet, list[int]], ImageSet],
+    subset: Callable[[Any, list[int]], ImageSet],
     classes: list[str],
     *,
     seed: int,
     log: Callable[[str], None],
     name: str,
     share: float | None = None,
-) -> None:
-    """Fill the empty ones of ``sets["val"]`` and ``sets["test"]`` from ``sets["train"]``, stratified.
+    by_name: bool = False,
+) -> bool:
+    """Fill the empty ones of ``sets["val"]`` and ``sets["test"]`` from ``sets["train"]``, stratified; whether any was.
 
     Args:
         sets: Changed in place.
@@ -233,16 +242,17 @@ def split_off(
         log: Hears of the classes that stay whole.
         name: The data set, for the message.
         share: The part of each class to take; the default is VAL_SHARE and TEST_SHARE.
+        by_name: Choose by the pictures' names, so that more of them change little; else by their places.
 
     Raises:
         ValueError: Every class is too small to be split.
     """
     missing = [split for split in ("val", "test") if not len(sets[split])]
     if not missing:
-        return
+        return False
     shares = [share or {"val": VAL_SHARE, "test": TEST_SHARE}[split] for split in missing]
     train = sets["train"]
-    parts, small = stratified(train.labels, shares, seed, train.names)
+    parts, small = stratified(train.labels, shares, seed, train.names if by_name else None)
     needed = len(missing) + 1
     if not parts[0]:
         raise ValueError(
@@ -255,8 +265,4 @@ def split_off(
     if small:
         shown = ", ".join(repr(classes[label]) for label in small[:10]) + (", ..." if len(small) > 10 else "")
         log(f"{name}: kept in train whole, with fewer than {needed} images: {shown}")
-
-
-def _subset(images: ImageSet, rows: list[int]) -> ImageSet:
-    assert isinstance(images, FileImages)
-    return FileImages(images.root, [images.labels[row] for row in rows], [images.files[row] for row in rows])
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
-from tokenmix.tasks.base import Answer, Batch, Judging, Log, Option, PredictionsWriter
+from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.picture_task import PictureTask, class_name
 
@@ -67,6 +68,16 @@ class ClassificationTask(PictureTask):
         from tokenmix.tasks.classification.sources import load_pictures
 
         return load_pictures(spec, seed=seed, download=download, image_size=image_size, check=check, log=log)
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        from tokenmix.tasks.classification.judged import open_judged_folder
+        from tokenmix.tasks.classification.sources import is_plain_folder
+
+        if is_plain_folder(spec):
+            return open_judged_folder(Path(spec).expanduser(), loaded, split, seed, log)
+        return super().open_judged(spec, loaded, split, seed=seed, download=download, log=log)
 
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.classification.sources import KNOWN
@@ -185,12 +196,14 @@ class ClassificationTask(PictureTask):
         parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         add_result(path, model, numbers, parameters, image_size or loaded.image_size, loaded.preparation)
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         from tokenmix.tasks.classification.results import AnswersFile
 
         if not path.endswith(".csv"):
             raise ValueError(f"--predictions {path}: the file's name must end in .csv")
-        return AnswersFile(path, samples, facts["classes"])
+        return AnswersFile(path, samples, facts["classes"], labelled)
 
     # ------------------------------------------------------------------------------------------------- files of a user
 

@@ -54,7 +54,9 @@ class DetectionTask(DenseTask):
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         if not path.endswith(".json"):
             raise ValueError(f"--predictions {path}: the file's name must end in .json")
         return _Results(path, samples)

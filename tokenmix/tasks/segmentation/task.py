@@ -62,7 +62,9 @@ class SegmentationTask(DenseTask):
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "IoU": "IoU, %", "Acc": "accuracy, %"}
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         if Path(path).suffix in (".csv", ".json", ".png") or Path(path).is_file():
             raise ValueError(f"--predictions {path}: of a segmenter they are a folder of PNG files; name a folder")
         return _Maps(path, samples)
