@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=whole("seed"),
         default=0,
-        help="of the split of a folder that has none and that the run is not of",
+        help="of the split of a folder that has none and is not the run's",
     )
     add("--image-size", type=size, metavar="H[,W]", help="pixels (default: the model's)")
     add("--batch-size", type=whole("batch_size"), metavar="N", help="default: the task's, 64 or 4")
@@ -83,12 +83,11 @@ def run(args: argparse.Namespace) -> None:
         options_of_data = {"seed": args.seed, "download": args.download, "log": log}
         data = task.open_judged(args.data, loaded, args.split, **options_of_data)
         if not data.labelled and not args.predictions:
-            raise ValueError(
-                f"{args.data}: nobody knows the answers, so nothing can be judged; give --predictions FILE"
-            )
+            raise ValueError(f"{args.data}: nobody knows the answers, so none is judged; give --predictions FILE")
         writer = None
         if args.predictions:
             writer = task.predictions_writer(args.predictions, data.samples, data.facts, labelled=data.labelled)
+        what = args.split or "judging"
         judged = judge(
             loaded,
             data.samples,
@@ -100,9 +99,7 @@ def run(args: argparse.Namespace) -> None:
             rank=group.rank,
             world=group.world,
             witnesses=[writer] if writer else [],
-            shown=lambda loader: (
-                Shown(loader, log, args.split or "judging") if group.first and not args.json else loader
-            ),
+            shown=lambda loader: Shown(loader, log, what) if group.first and not args.json else loader,
             **options,
         )
     if not group.first:

@@ -56,13 +56,9 @@ def choose(
             chosen = known["test"] & ~known["train"] & ~known["val"]
             new = int((~of_run).sum())
             also = f"; {new:,} new ones are not in it, --split all judges all" if new else ""
-            notes.append(
-                f"{path}: the data that the model was trained on: its {int(chosen.sum()):,} test samples{also}"
-            )
+            notes.append(f"{path}: the model's own data: their {int(chosen.sum()):,} test samples{also}")
             if not chosen.any():
-                raise ValueError(
-                    f"{path}: the model has learnt from all of its samples; --split all judges all the same"
-                )
+                raise ValueError(f"{path}: the model has learnt from all of it; --split all judges all the same")
         elif split is None and any(folders):
             notes.append(f"{path}: not the model's own data: all of its {count:,} samples are judged")
     elif any(folders):

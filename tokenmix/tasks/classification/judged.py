@@ -57,9 +57,7 @@ def _rows(path: Path, classes: Sequence[str] | None, log: Log) -> _Rows:
     found = read_class_folders(path, judged=True)
     labelled = found.rows()
     if classes is None:
-        raise ValueError(
-            f"{path}: nobody knows the names of the model's classes, so pictures cannot be matched to them"
-        )
+        raise ValueError(f"{path}: the model's classes have no names, so pictures cannot be matched to them")
     if not labelled:
         if not found.unlabelled:
             raise ValueError(f"{path}: no pictures")
