@@ -16,6 +16,7 @@ from tokenmix.names import unknown
 
 if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples
+    from tokenmix.data.inventory import Inventory
     from tokenmix.data.loader import BatchLoader
 
 DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
@@ -223,6 +224,10 @@ class Task(ABC):
         if different := self.other_facts(loaded, data):
             raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
         return Judged(data.name, getattr(data, split or "test"), data.facts)
+
+    def recognise_data(self, inventory: Inventory) -> str:
+        """What in a folder speaks for its being this task's data, in words; empty if nothing does."""
+        return ""
 
     def data_names(self) -> Mapping[str, str]:
         """Data sets that `open_data` knows by name: a sentence on each."""

@@ -79,6 +79,11 @@ class ClassificationTask(PictureTask):
             return open_judged_folder(Path(spec).expanduser(), loaded, split, seed, log)
         return super().open_judged(spec, loaded, split, seed=seed, download=download, log=log)
 
+    def recognise_data(self, inventory: Any) -> str:
+        """Folders with pictures that are called after classes: what any other evidence is stronger than."""
+        tops = sorted({name.split("/")[0] for name in inventory.pictures if "/" in name})
+        return f"folders with pictures: {', '.join(tops[:5])}" if tops else ""
+
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.classification.sources import KNOWN
 

@@ -13,7 +13,7 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
 from tokenmix.runtime.images import open_image
-from tokenmix.tasks.base import Answer, Judging, Log, Option
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
 from tokenmix.tasks.dense.augment import DenseAugment, dense_augment
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
@@ -51,6 +51,20 @@ class DenseTask(PictureTask):
         from tokenmix.tasks.dense.sources import load_dense
 
         return load_dense(spec, self.name, seed=seed, image_size=image_size, check=bool(check), log=log)
+
+    def recognise_data(self, inventory: Any) -> str:
+        from tokenmix.tasks.dense.sources import readings
+
+        return "; ".join(f"{name} ({evidence})" for name, (evidence, _) in readings(inventory, self.name).items())
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        from tokenmix.tasks.dense.judged import open_judged_folder
+
+        if spec in self.data_names() or not Path(spec).expanduser().is_dir():
+            return super().open_judged(spec, loaded, split, seed=seed, download=download, log=log)
+        return open_judged_folder(self, Path(spec).expanduser(), loaded, split, seed, log)
 
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.dense.sources import NAMED
