@@ -87,7 +87,8 @@ class DataSet:
     """Samples for training, for choosing (val) and for the final judgement (test), and what was left out.
 
     ``skipped`` are samples that cannot be used; ``unused``, by the reason, files that are no sample of any part;
-    ``split_off`` says that a part was taken from the training samples by us.
+    ``split_off`` says that a part was taken from the training samples by us; ``warnings`` are what is wrong with the set
+    as a whole.
     """
 
     name: str
@@ -97,6 +98,7 @@ class DataSet:
     skipped: list[Skipped] = field(default_factory=list, kw_only=True)
     unused: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
     split_off: bool = field(default=False, kw_only=True)
+    warnings: list[str] = field(default_factory=list, kw_only=True)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -67,9 +67,8 @@ def _renumber(layout: Layout, classes: list[str], path: Path) -> None:
     numbers = {same(name): number for number, name in enumerate(classes)}
     for name in layout.classes:
         if same(printable(name)) not in numbers:
-            raise ValueError(
-                f"{path} has other classes than the model was trained with: {unknown('class', name, classes)}"
-            )
+            hint = unknown("class", name, classes)
+            raise ValueError(f"{path} has other classes than the model was trained with: {hint}")
     place = [numbers[same(printable(name))] for name in layout.classes]
     if place == list(range(len(place))) and len(place) == len(classes):
         return

@@ -147,7 +147,9 @@ def load_dense(
         sets[split], left_out = usable(root, layout, items, task, check, problems, log)
         skipped += left_out
     problems.tell(log)
-    _check_whole(root, layout, sets, problems, log)
+    warnings = _check_whole(root, layout, sets, problems)
+    for warning in warnings:
+        log(f"warning: {root}: {warning}")
     ours = _complete(sets, root, seed, log)
     unused = inventory.unused("that no part of the layout names: not used")
     for reason, names in unused.items():
@@ -162,6 +164,7 @@ def load_dense(
         skipped=skipped,
         unused=unused,
         split_off=ours,
+        warnings=warnings,
         task=task,
         problems=problems,
     )
@@ -196,14 +199,14 @@ def read_layout(inventory: Inventory, task: str) -> Layout:
     raise ValueError(f"{root}: no layout for {task} found among {there}{hint}; expected {EXPECTED[task]}")
 
 
-def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Problems, log: Log) -> None:
-    """Judge what was loaded as a whole.
+def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Problems) -> list[str]:
+    """Judge what was loaded as a whole: what is odd about it.
 
     Raises:
         ValueError: Nothing could be learnt from it.
     """
     first = next((f"; first of all: {name}: {kind}" for kind, (name, *_) in problems.found.items()), "")
-    train = sets["train"]
+    train, told = sets["train"], list[str]()
     if not len(train):
         raise ValueError(
             f"{root}: none of its {len(layout.splits['train']):,} training pictures can be used ({layout.kind}){first}"
@@ -217,19 +220,20 @@ def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Pro
                 f"be learnt{first}"
             )
         if used < (1 - MOST_DROPPED) * given:
-            log(f"warning: {root}: only {used:,} of {given:,} objects of the training pictures can be used{first}")
+            told.append(f"only {used:,} of {given:,} objects of the training pictures can be used{first}")
         present = {int(label) for one in train.objects for label in one.labels}
         if absent := [name for number, name in enumerate(layout.classes, 1) if number not in present]:
-            log(f"warning: {root}: no training picture shows {summary([printable(name) for name in absent])}")
+            told.append(f"no training picture shows {summary([printable(name) for name in absent])}")
     seen: dict[int, str] = {}
     for split in SPLITS:
         contents = sets[split].contents().tolist()
         for other in dict.fromkeys(seen.values()):
             shared = sum(seen.get(content) == other for content in contents)
             if shared:
-                log(f"warning: {root}: {shared:,} of {len(contents):,} {split} pictures are {other} pictures too")
+                told.append(f"{shared:,} of {len(contents):,} {split} pictures are {other} pictures too")
         for content in contents:
             seen.setdefault(content, split)
+    return told
 
 
 def _complete(sets: dict[str, Any], root: Path, seed: int, log: Log) -> bool:
