@@ -45,6 +45,7 @@ class TrainingStep:
         torch.manual_seed(recipe.seed)
         network: Any = model() if model else task.build(recipe, self.facts)
         self.preparation = task.preparation(recipe, data, network)
+        _check_parts(recipe, getattr(network, "least_batch", 1), group.world)
         self.change = task.changes(recipe, data, self.preparation, network, self.device)
         if recipe.grad_checkpointing:
             if not hasattr(network, "set_grad_checkpointing"):
@@ -230,6 +231,23 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     """Copy all values at once; torch refuses to copy none."""
     if targets:
         torch._foreach_copy_(targets, sources)
+
+
+def _check_parts(recipe: Recipe, least: int, world: int) -> None:
+    """Raise unless each part of a step has as many samples as the model needs in training.
+
+    Raises:
+        ValueError: One has fewer.
+    """
+    own = recipe.batch_size // world
+    size = -(-own // recipe.accumulate)
+    last = own % size or size
+    if min(size, last) < least:
+        raise ValueError(
+            f"the model normalises over the samples of a batch and needs at least {least}, but batch_size="
+            f"{recipe.batch_size} in parts (accumulate={recipe.accumulate}) leaves a part of {min(size, last)}: choose a "
+            f"batch_size that accumulate divides into parts of {least} or more"
+        )
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

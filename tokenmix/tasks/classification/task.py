@@ -40,6 +40,14 @@ class ClassJudging(Judging):
         return class_rows(self.answered, self.facts["classes"])
 
 
+def published_classes(count: int) -> list[str] | None:
+    """The names of ImageNet's 1,000 classes, which published weights without names are for; None for another number."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return [info.index_to_description(index) for index in range(count)] if count == info.num_classes() else None
+
+
 class ClassificationTask(PictureTask):
     """One class per picture."""
 
@@ -224,13 +232,14 @@ class ClassificationTask(PictureTask):
 
         if top < 1:
             raise ValueError(f"--top must be 1 or more, got {top}")
+        known = loaded.classes or published_classes(getattr(loaded.model, "num_classes", 0))
 
         def answer(path: str) -> Answer:
             image = preprocess(open_image(path), loaded.image_size, **loaded.preparation)
             with torch.inference_mode():
                 shares = loaded.model(image[None].to(device))[0].float().softmax(0).cpu()
             values, indices = shares.topk(min(top, len(shares)))
-            names = [class_name(loaded.classes, index) for index in indices.tolist()]
+            names = [class_name(known, index) for index in indices.tolist()]
             rows = list(zip(names, values.tolist(), strict=True))
             width = max(len(name) for name in names)
             lines = [path, *(f"  {name:<{width}}  {bar(share)}  {100 * share:5.1f} %" for name, share in rows)]
