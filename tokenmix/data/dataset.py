@@ -87,8 +87,8 @@ class DataSet:
     """Samples for training, for choosing (val) and for the final judgement (test), and what was left out.
 
     ``skipped`` are samples that cannot be used; ``unused``, by the reason, files that are no sample of any part;
-    ``split_off`` says that a part was taken from the training samples by us; ``warnings`` are what is wrong with the set
-    as a whole.
+    ``split_off`` says that a part was taken from the training samples by us; ``warnings`` tell what is odd
+    about the set as a whole.
     """
 
     name: str

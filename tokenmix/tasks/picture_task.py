@@ -52,8 +52,8 @@ class PictureTask(Task):
     def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
         if (chans := recipe.model_args.get("in_chans", 3)) != 3:
             raise ValueError(
-                f"recipe key 'model_args.in_chans': pictures are read as RGB, with 3 channels, not {chans}; leave it out "
-                "(grey pictures get three equal channels)"
+                f"recipe key 'model_args.in_chans': pictures are read as RGB, with 3 channels, not {chans}; leave it "
+                "out (grey pictures get three equal channels)"
             )
         rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
         return build_model(recipe.model, self.outputs(facts), head=recipe.head, **rates, **recipe.model_args, **more)

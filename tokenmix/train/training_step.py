@@ -245,8 +245,8 @@ def _check_parts(recipe: Recipe, least: int, world: int) -> None:
     if min(size, last) < least:
         raise ValueError(
             f"the model normalises over the samples of a batch and needs at least {least}, but batch_size="
-            f"{recipe.batch_size} in parts (accumulate={recipe.accumulate}) leaves a part of {min(size, last)}: choose a "
-            f"batch_size that accumulate divides into parts of {least} or more"
+            f"{recipe.batch_size} in parts (accumulate={recipe.accumulate}) leaves a part of {min(size, last)}: choose "
+            f"a batch_size that accumulate divides into parts of {least} or more"
         )
 
 

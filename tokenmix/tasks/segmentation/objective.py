@@ -105,7 +105,7 @@ class SegmentationObjective(Objective):
         return enlarged[0] if len(enlarged) == 1 else _mean_probabilities(enlarged)
 
     def _classes(self, image: Tensor, size: Sequence[int]) -> Tensor:
-        """An image (3, h, w) -> (H, W) int64; of a large one strip after strip, so that scores never fill the memory."""
+        """An image (3, h, w) -> (H, W) int64; of a large one in strips, so that scores never fill the memory."""
         height, width = size
         if height * width * self.num_classes <= _MOST_SCORES:
             return self.scores(image, size).argmax(0)
@@ -125,8 +125,8 @@ class SegmentationObjective(Objective):
             if scale != 1:
                 sides = [max(1, round(side * scale)) for side in image.shape[-2:]]
                 scaled = F.interpolate(scaled, sides, mode="bilinear", antialias=True)
-            for mirrored in (False, True) if self.mirror else (False,):
-                variants.append((self._logits(scaled.flip(3) if mirrored else scaled), mirrored))
+            sides_seen = (False, True) if self.mirror else (False,)
+            variants += [(self._logits(scaled.flip(3) if mirrored else scaled), mirrored) for mirrored in sides_seen]
         return variants
 
     def _logits(self, image: Tensor) -> Tensor:
