@@ -82,6 +82,7 @@ def _table(file: str, path: Path) -> ClassMap:
     rows = rows_of(path)
     if rows and all(len(row) == 1 for row in rows):  # columns between blanks
         rows = [row[0].split(maxsplit=3) for row in rows]
+    rows = [[part for cell in row for part in _numbers(cell) or [cell]] for row in rows]
     classes, colours, values = [], [], []
     for number, row in enumerate(rows, 1):
         digits = [cell for cell in row if cell.lstrip("-").isdigit()]
@@ -98,6 +99,12 @@ def _table(file: str, path: Path) -> ClassMap:
     if colours and values:
         raise ValueError(f"{path}: some classes have a colour and others a value: give all the same")
     return ClassMap(file, classes, colours or None, values or None)
+
+
+def _numbers(cell: str) -> list[str]:
+    """The numbers in a cell that holds nothing else."""
+    words = cell.split()
+    return words if all(word.isdigit() for word in words) else []
 
 
 def _colour(words: tuple[str, ...] | list[str], path: Path, number: int) -> Colour:
