@@ -33,11 +33,10 @@ from tokenmix.bench.cost import cost
 from tokenmix.bench.machine import describe
 from tokenmix.bench.sockets import sent_bytes
 from tokenmix.bench.speed import interleave
-from tokenmix.data.dataset import DataSet
 from tokenmix.files import atomic_path, write_json
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data
-from tokenmix.tasks.classification.images import ArrayImages
+from tokenmix.tasks.classification.images import ArrayImages, ClassData
 from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train import fit
 from tokenmix.train.model import make_augment
@@ -269,7 +268,7 @@ def _ddp(name: str, out: Path) -> list[int]:
 
     settings = [f"model={name}", f"batch_size={world}", "epochs=1", "augment=none", "drop_path_rate=None"]
     with unittest.mock.patch.object(TrainingStep, "step", counted):
-        fit(make_recipe("basic", settings), DataSet("zeros", ["a", "b"], images, images, images, 64), out)
+        fit(make_recipe("basic", settings), ClassData("zeros", images, images, images, 64, ["a", "b"]), out)
     return marks
 
 

@@ -29,7 +29,7 @@ from tokenmix.sources import load_data
 from tokenmix.tasks.dense.augment import DenseAugment
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.sets import read_labels
-from tokenmix.tasks.segmentation.objective import Segmentation
+from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.predictions import LabelMaps
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def test_scales_windows_and_sizes_reach_the_task(place, capsys) -> None:
     kind = {"mean": opened.mean, "std": opened.std, "augment": DenseAugment(stretch=True)}
     loader = DenseLoader(data.test, batch_size=5, image_size=(64, 96), train=False, **kind)
     options = {"scales": (0.5, 1.0), "mirror": True, "window": (32, 48), "stride": (24, 24)}
-    expected = evaluate(Segmentation(opened.model, num_classes=3, **options), loader)
+    expected = evaluate(SegmentationObjective(opened.model, num_classes=3, **options), loader)
     assert {name: numbers[name] for name in expected} == pytest.approx(expected, abs=1e-9)
     assert told(capsys, *words)["mIoU"] != numbers["mIoU"]
 
