@@ -21,11 +21,12 @@ from pycocotools.cocoeval import COCOeval
 from tests.dense_runs import HEADS, write_run, write_toys
 from tokenmix.checkpoints import open_model
 from tokenmix.cli import main
-from tokenmix.evaluate import evaluate, judge, look_at
+from tokenmix.evaluate import evaluate, judge
 from tokenmix.metrics import SegmentationOverlap
 from tokenmix.pictures.found import FoundObjects, run_lengths
 from tokenmix.runtime.images import open_image
 from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
 from tokenmix.tasks.dense.augment import DenseAugment
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.sets import read_labels
@@ -164,7 +165,7 @@ def test_options_and_data_of_other_tasks(place, tmp_path, capsys, monkeypatch) -
         assert "pip install 'tokenmix[detection]'" in refused(capsys, *words["detection"])
     data = load_data(place / "segmentation-data", task="segmentation", log=lambda line: None)
     with pytest.raises(ValueError, match="has 3 classes, but the data has 2"):
-        judge(open_model(place / "segmentation"), data.test, ["a", "b"])
+        judge(open_model(place / "segmentation"), data.test, {"classes": ["a", "b"]})
 
 
 @pytest.mark.slow
@@ -223,7 +224,7 @@ def test_predict_draws(place, tmp_path, capsys, monkeypatch, task, ending) -> No
     assert [answer["size"] for answer in answers] == [[50, 90], [500, 900]]
     for answer, width in zip(answers, (640, 900), strict=True):
         assert open_image(answer["drawing"]).width == width
-    found = look_at(open_model(place / task), open_image("photo.png"), threshold=0.1)
+    found = find_task(task).look(open_model(place / task), open_image("photo.png"), threshold=0.1)
     assert found.told() == {key: answers[0][key] for key in found.told()}
     assert main([*words[:2], *words[4:], "--out", "else"]) == 0
     out = capsys.readouterr().out
@@ -241,7 +242,7 @@ def test_predict_draws(place, tmp_path, capsys, monkeypatch, task, ending) -> No
 
 def test_a_very_large_picture_has_a_smaller_map(place, monkeypatch) -> None:
     monkeypatch.setattr("tokenmix.evaluate._LARGEST_PX", 60)
-    found = look_at(open_model(place / "segmentation"), Image.new("RGB", (900, 50)))
+    found = find_task("segmentation").look(open_model(place / "segmentation"), Image.new("RGB", (900, 50)))
     assert found.label.shape == (3, 60)
     assert found.drawn(Image.new("RGB", (900, 50))).width >= 900
 

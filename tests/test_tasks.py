@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tokenmix.evaluate import evaluate, predictions
-from tokenmix.tasks import to_device
+from tokenmix.evaluate import evaluate
+from tokenmix.tasks import find_task, to_device
 from tokenmix.tasks.classification.objective import ClassificationObjective
 
 
@@ -100,17 +100,22 @@ def test_evaluation_restores_the_mode_after_an_error() -> None:
     assert task.model.training
 
 
-def test_predictions() -> None:
-    model, data = linear(), batch()
+def test_the_answers_of_an_evaluation() -> None:
+    objective, data, more = ClassificationObjective(linear(), num_classes=3), batch(), batch(3)
     data["mask"][-1] = False
-    found = predictions(model, Batches(data, batch(3)))
-    wanted = torch.cat((model(data["image"])[:5], model(batch(3)["image"]))).softmax(1)
-    torch.testing.assert_close(found["probabilities"], wanted.detach())
-    assert found["labels"].tolist() == [0, 1, 2, 0, 1, 0, 1, 2]
-    assert found["index"].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
-    assert not found["probabilities"].requires_grad
-    with pytest.raises(ValueError, match="nothing to predict"):
-        predictions(model, Batches())
+    more["index"] += 6
+    judging = find_task("classification").judging(objective.metric(), {"classes": ["a", "b", "c"]})
+    evaluate(objective, Batches(data, more), witnesses=judging.witnesses, metric=judging.metric)
+    judging.finish()
+    shares = torch.cat([objective.model(part["image"]) for part in (data, more)]).double().softmax(1)
+    kept = [0, 1, 2, 3, 4, 6, 7, 8]
+    labels = torch.tensor([0, 1, 2, 0, 1, 0, 1, 2])
+    assert judging.answered.index.tolist() == kept
+    assert torch.equal(judging.answered.label, labels)
+    assert torch.equal(judging.answered.prediction, shares[kept].argmax(1))
+    torch.testing.assert_close(judging.answered.confidence, shares[kept].amax(1).detach())
+    torch.testing.assert_close(judging.answered.truth, shares[kept].gather(1, labels[:, None])[:, 0].detach())
+    assert sum(row["images"] for row in judging.rows()) == len(kept)
 
 
 def test_to_device_copies_the_dict_and_sets_the_layout() -> None:
