@@ -135,7 +135,7 @@ def test_options_and_data_of_other_tasks(place, tmp_path, capsys, monkeypatch) -
         error = refused(capsys, *words["detection"], *option)
         assert f"{option[0]} is for segmentation, but this model is for detection" in error
     csv = ["--results", str(tmp_path / "r.csv")]
-    assert "--results is for classification" in refused(capsys, *words["segmentation"], *csv)
+    assert "r.csv: segmentation has no table of results" in refused(capsys, *words["segmentation"], *csv)
     assert "must end in .json" in refused(capsys, *words["detection"], "--predictions", str(tmp_path / "p.csv"))
     assert "name a folder" in refused(capsys, *words["segmentation"], "--predictions", str(tmp_path / "p.json"))
     assert "no size" in refused(capsys, *words["segmentation"], "--window", "8,9,10")
@@ -241,7 +241,7 @@ def test_predict_draws(place, tmp_path, capsys, monkeypatch, task, ending) -> No
 
 
 def test_a_very_large_picture_has_a_smaller_map(place, monkeypatch) -> None:
-    monkeypatch.setattr("tokenmix.evaluate._LARGEST_PX", 60)
+    monkeypatch.setattr("tokenmix.tasks.segmentation.task.LARGEST_PX", 60)
     found = find_task("segmentation").look(open_model(place / "segmentation"), Image.new("RGB", (900, 50)))
     assert found.label.shape == (3, 60)
     assert found.drawn(Image.new("RGB", (900, 50))).width >= 900
@@ -253,7 +253,7 @@ def test_predict_refuses(place, tmp_path, capsys, monkeypatch) -> None:
     words = {task: ["predict", "photo.png", "--model", str(place / task)] for task in HEADS}
     assert "--top is for classification" in refused(capsys, *words["detection"], "--top", "3")
     error = refused(capsys, *words["segmentation"], "--threshold", "0.3")
-    assert "--threshold is for detection and instances, but this model is for segmentation" in error
+    assert "--threshold is for detection and instance segmentation, but this model is for segmentation" in error
     assert "from 0 to 1" in refused(capsys, *words["detection"], "--threshold", "3")
     assert "photo.png is a file" in refused(capsys, *words["segmentation"], "--out", "photo.png")
     assert main([*words["detection"], "--threshold", "1"]) == 0
