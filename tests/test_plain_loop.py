@@ -14,12 +14,11 @@ from torch import Tensor, nn
 import tokenmix  # noqa: F401  registers our models with timm
 from tests import plain_loop
 from tokenmix.chains import keep_all
-from tokenmix.data.dataset import DataSet
 from tokenmix.data.prepare import normalise
 from tokenmix.data.random_numbers import permutation
 from tokenmix.recipes import Recipe
 from tokenmix.tasks.classification.digits import load_digits
-from tokenmix.tasks.classification.images import ArrayImages
+from tokenmix.tasks.classification.images import ArrayImages, ClassData
 from tokenmix.train import fit, load_run
 from tokenmix.train.training_step import TrainingStep
 
@@ -50,7 +49,7 @@ OPTIONS = {
 }
 
 
-def small_digits() -> DataSet:
+def small_digits() -> ClassData:
     """The first 200 training and 100 validation digits: six steps per epoch, eight images left over."""
     digits = load_digits()
 
@@ -62,7 +61,7 @@ def small_digits() -> DataSet:
     return digits
 
 
-def plain_images(part: ArrayImages, data: DataSet) -> tuple[Tensor, Tensor]:
+def plain_images(part: ArrayImages, data: ClassData) -> tuple[Tensor, Tensor]:
     """Normalised images (N, 3, H, W) float32 and labels (N,)"""
     return normalise(part.pixels, data.mean, data.std), torch.tensor(part.labels)
 

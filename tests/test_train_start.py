@@ -51,7 +51,7 @@ def recipe(name: str, weights: Any, **changes: Any) -> Recipe:
 def start(recipe: Recipe, classes=CLASSES) -> tuple[dict[str, torch.Tensor], list[str]]:
     lines: list[str] = []
     torch.manual_seed(recipe.seed)
-    return dict(initial_weights(recipe, classes, lines.append)), lines
+    return dict(initial_weights(recipe, classes, len(classes), lines.append)), lines
 
 
 def fresh(recipe: Recipe) -> nn.Module:

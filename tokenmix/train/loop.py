@@ -219,10 +219,10 @@ class _Run:
     ) -> None:
         self.recipe, self.data, self.out, self.log = recipe, data, out, log
         self.group, self.signals, self.checkpoint_seconds = group, signals, checkpoint_seconds
+        self.task = find_task(recipe.task)
         for part in ("train", "val"):
             if not len(getattr(data, part)):
-                raise ValueError(f"the data set {data.name} has no samples in its part {part!r}")
-        self.task = find_task(recipe.task)
+                raise ValueError(f"the data set {data.name} has no {self.task.noun} in its part {part!r}")
         self.task.check_fits(data)
         self.trained = TrainingStep(self.task, recipe, data, model, group)
         share = {"workers": workers, "rank": group.rank, "world": group.world}
