@@ -54,7 +54,7 @@ STEPS = 4  # of which two are counted
 
 def side_px(name: str) -> int:
     """The side of the recipe's images, in pixels."""
-    size = make_recipe(name).image_size
+    size = make_recipe(name).task.image_size
     return size[0] if size else 224
 
 
@@ -153,7 +153,7 @@ def data_path(rounds: int) -> list[dict[str, Any]]:
         for name in ("basic", "affnet_s", "casvit_m", "dsm_s", "ffnet_3"):
             recipe = make_recipe(name)
             augment = make_augment(recipe)
-            px = recipe.image_size or 224
+            px = recipe.task.image_size or 224
             shape: dict[str, Any] = {"batch_size": 16, "image_size": px, "mean": data.mean, "std": data.std}
             loader = Loader(data.train, train=True, augment=augment, **shape)
             seconds = []

@@ -19,6 +19,7 @@ from tokenmix.tasks.base import (
     Witness,
     to_device,
 )
+from tokenmix.tasks.options import TaskAugment, TaskOptions
 
 __all__ = [
     "DEFAULT_TASK",
@@ -29,6 +30,8 @@ __all__ = [
     "Objective",
     "Option",
     "Task",
+    "TaskAugment",
+    "TaskOptions",
     "Witness",
     "all_tasks",
     "find_task",
