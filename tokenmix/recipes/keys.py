@@ -88,9 +88,9 @@ def find_key(key: str, task: Task) -> Key:
     fields = _fields(task)
     if first not in (*PARTS, *OF_TASKS) or not rest:
         name = SHORT.get(first) or (first if first in NOTES else _short(task).get(first)) or _elsewhere(first, task)
-        if name is None:
-            raise ValueError(unknown("recipe key", first, {*_short(task), *SHORT, *NOTES}))
-        first, *rest = [*name.split("."), *rest]
+        if name is None and first not in PARTS:
+            raise ValueError(unknown("recipe key", first, {*_short(task), *SHORT, *NOTES, *PARTS}))
+        first, *rest = [*(name or first).split("."), *rest]
     if first in NOTES:
         found = Key("", first)
     elif not rest:
