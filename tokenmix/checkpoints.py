@@ -535,6 +535,8 @@ def _stored(info: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> Off
     args = dict(args)
     if "classes" in info:
         args.setdefault("num_classes", len(info["classes"] or ()))
+    elif "num_classes" in info:
+        args.setdefault("num_classes", info["num_classes"])
     return Official(variant, args, info.get("level_norm"), tuple(levels) if levels else None, head=head)
 
 
@@ -548,6 +550,8 @@ def _check_info(info: Mapping[str, Any]) -> None:
     classes = info.get("classes")
     if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
         raise ValueError("its classes are no list of names")
+    if "num_classes" in info and not (type(info["num_classes"]) is int and 0 <= info["num_classes"] <= 1_000_000):
+        raise ValueError("its num_classes is no number of outputs")
     levels = info.get("levels")
     if levels and not (isinstance(levels, list) and all(type(one) is int and abs(one) < 100 for one in levels)):
         raise ValueError(f"its levels are {shown(levels)}, and no list of whole numbers")

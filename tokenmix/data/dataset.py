@@ -100,7 +100,7 @@ class DataSet:
 
 @dataclass
 class PictureData(DataSet):
-    """Pictures of named classes.
+    """Samples that are pictures.
 
     ``image_size`` is the default size in pixels of a square image, ``mean`` and ``std`` are for values in 0..1.
     """
@@ -109,23 +109,9 @@ class PictureData(DataSet):
     val: Pictures
     test: Pictures
     image_size: int
-    classes: list[str]
     mean: tuple[float, ...] = field(default=IMAGENET_MEAN, kw_only=True)
     std: tuple[float, ...] = field(default=IMAGENET_STD, kw_only=True)
     in_chans: int = field(default=3, kw_only=True)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """``classes``: their names."""
-        return {"classes": list(self.classes)}
-
-    def summary(self) -> str:
-        """One line: sizes of the sets, number of classes, number of pictures left out."""
-        skipped = f", {len(self.skipped):,} skipped" if self.skipped else ""
-        return (
-            f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} test "
-            f"images of {len(self.classes):,} classes{skipped}"
-        )
 
 
 Probe = Callable[[Pictures, int], object]

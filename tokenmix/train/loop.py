@@ -376,8 +376,10 @@ class _Run:
             "task": self.recipe.task.name,
             **self.task.stored(self.recipe),
             **self.data.facts,
+            "num_classes": getattr(self.trained.objective.model, "num_classes", None),
             **self.trained.preparation,
         }
+        info = {name: value for name, value in info.items() if name != "num_classes" or value is not None}
         with atomic_path(self.out / WEIGHTS) as temporary:
             temporary.write_bytes(weights_bytes(self.best_weights, info))
         digest = sha256(self.out / WEIGHTS)

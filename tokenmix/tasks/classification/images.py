@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tokenmix.data.dataset import PictureData, Pictures, printable
+from tokenmix.data.dataset import Pictures, printable
 from tokenmix.runtime.images import ImageError, decode, open_image, read_file, to_rgb
+from tokenmix.tasks.picture_data import ClassedPictures
 
 
 class ImageSet(Pictures):
@@ -126,7 +127,7 @@ class TableImages(ImageSet):
 
 
 @dataclass
-class ClassData(PictureData):
+class ClassData(ClassedPictures):
     """Pictures with a class each; ``left_out`` are classes without a usable picture, not among ``classes``."""
 
     train: ImageSet

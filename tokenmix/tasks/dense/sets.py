@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tokenmix.data.dataset import PictureData, Pictures, printable
+from tokenmix.data.dataset import Pictures, printable
 from tokenmix.runtime.images import MAX_PIXELS, open_image, open_known
 from tokenmix.tasks.dense.problems import Problems
+from tokenmix.tasks.picture_data import ClassedPictures
 
 DENSE_TASKS = ("detection", "instances", "segmentation")
 IGNORED = 255  # the label of pixels that count for nothing
@@ -244,7 +245,7 @@ def read_labels(path: Path) -> NDArray[np.uint16]:
 
 
 @dataclass
-class DenseData(PictureData):
+class DenseData(ClassedPictures):
     """A data set of `DenseSet` pictures for a task of `DENSE_TASKS`; ``problems`` is what was wrong with it.
 
     ``image_size`` is the default: a picture is scaled until it fits into such a square.
