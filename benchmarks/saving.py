@@ -43,7 +43,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     parts = [grey(count, args.size) for count in (steps * args.batch, 2, 2)]
     data = ClassData("grey", *parts, args.size, ["dark", "light"])
     shape: dict[str, Any] = {"model": args.model, "batch_size": args.batch}
-    recipe = Recipe(source="none", expect="nothing", epochs=1, warmup_epochs=0, augment="none", **shape)
+    recipe = Recipe.from_values(
+        {"source": "none", "expect": "nothing", "epochs": 1, "warmup_epochs": 0, "augment": "none", **shape}
+    )
     ends: list[float] = []
     stalls: list[float] = []
     inner_step, inner_save = _Run.step, _Run.save

@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 import unittest.mock
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from tokenmix.bench.machine import describe
 from tokenmix.bench.sockets import sent_bytes
 from tokenmix.bench.speed import interleave
 from tokenmix.files import atomic_path, write_json
-from tokenmix.recipes import make_recipe
+from tokenmix.recipes import make_recipe, with_values
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 from tokenmix.tasks.classification.images import ArrayImages, ClassData
@@ -53,7 +52,7 @@ STEPS = 4  # of which two are counted
 
 def side_px(name: str) -> int:
     """The side of the recipe's images, in pixels."""
-    size = make_recipe(name).image_size
+    size = make_recipe(name).task.image_size
     return size[0] if size else 224
 
 
@@ -151,8 +150,8 @@ def data_path(rounds: int) -> list[dict[str, Any]]:
         rows = []
         for name in ("basic", "affnet_s", "casvit_m", "dsm_s", "ffnet_3"):
             recipe = make_recipe(name)
-            recipe = replace(recipe, batch_size=16, image_size=recipe.image_size or 224, multi_scale=())
-            loader, _ = find_task(recipe.task).loaders(recipe, data, {"mean": data.mean, "std": data.std})
+            recipe = with_values(recipe, batch_size=16, image_size=recipe.task.image_size or 224, multi_scale=())
+            loader, _ = find_task(recipe.task.name).loaders(recipe, data, {"mean": data.mean, "std": data.std})
             seconds = []
             for epoch in range(rounds):
                 begin = time.process_time()

@@ -123,7 +123,7 @@ def test_the_recipes_at_384_squeeze(size, photos) -> None:
     import timm
 
     recipe = make_recipe(f"casvit_{size}_384")
-    model = timm.create_model(recipe.model, num_classes=2, device="meta")
+    model = timm.create_model(recipe.model.name, num_classes=2, device="meta")
     found = find_task("classification").preparation(recipe, photos, model)
     assert (found["crop_mode"], found["crop_pct"]) == ("squash", 1.0)
     assert find_task("classification").preparation(toy_recipe(), photos, toy_model())["crop_mode"] == "center"

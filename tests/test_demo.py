@@ -39,7 +39,9 @@ def test_a_demo_trains_judges_and_tells(few, name, tmp_path, capsys) -> None:
     assert told["images"] == 5
     assert main(words) == 0  # it is finished, and says the same again
     lines = capsys.readouterr().out.splitlines()
-    shown = numbers_line(find_task(recipe["task"]), {key: math.nan if value is None else value for key, value in told["metrics"].items()})
+    shown = numbers_line(
+        find_task(recipe["task"]), {key: math.nan if value is None else value for key, value in told["metrics"].items()}
+    )
     assert lines[-3:] == [
         f"5 test images: {shown}",
         f"weights: {tmp_path / 'best.safetensors'}",
@@ -75,7 +77,7 @@ def test_the_numbers_are_those_of_the_test_pictures(few, tmp_path, capsys) -> No
     [
         (["detct"], "did you mean 'detect'"),
         (["detect", "--mixers", "afff"], "did you mean 'aff'"),
-        (["segment", "--epochs", "0"], "'epochs' must be above 0"),
+        (["segment", "--epochs", "0"], "'schedule.epochs' must be above 0"),
         ([], "required"),
     ],
 )

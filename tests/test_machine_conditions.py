@@ -253,7 +253,7 @@ def test_a_validation_that_lacks_memory_goes_on_with_smaller_parts(tmp_path) -> 
     _, lines = run(tmp_path, toy_recipe(accumulate=4), model=lambda: Hungry(8))
     assert lines == [f"{tmp_path}: the run has finished, with accumulate=2, and stays as it is"]
     assert json.loads((tmp_path / "recipe.json").read_text())["accumulate"] == 2
-    with pytest.raises(ValueError, match="holds a run of another recipe: batch_size"):
+    with pytest.raises(ValueError, match=r"holds a run of another recipe: run\.batch_size"):
         run(tmp_path, toy_recipe(accumulate=2, batch_size=4), model=lambda: Hungry(8))
 
 

@@ -134,7 +134,9 @@ def test_frozen_norms_keep_their_statistics_and_learn(data, tmp_path, monkeypatc
         assert (bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all())) == frozen
         assert not torch.equal(norm.weight, torch.ones_like(norm.weight))
     outer = [
-        m for n, m in runs[0].trained.objective.model.named_modules() if isinstance(m, nn.BatchNorm2d) and prefix not in n
+        m
+        for n, m in runs[0].trained.objective.model.named_modules()
+        if isinstance(m, nn.BatchNorm2d) and prefix not in n
     ]
     assert outer
     assert all(bool((norm.running_mean != 0).any()) for norm in outer)

@@ -78,4 +78,4 @@ def toy_recipe(**changes: Any) -> Recipe:
         "clip_grad": 1.0,
         "ema_decay": 0.9,
     }
-    return Recipe(**(values | changes))
+    return Recipe.from_values(values | changes)

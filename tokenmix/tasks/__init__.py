@@ -20,6 +20,7 @@ from tokenmix.tasks.base import (
     Witness,
     to_device,
 )
+from tokenmix.tasks.options import TaskAugment, TaskOptions
 
 __all__ = [
     "DEFAULT_TASK",
@@ -31,6 +32,8 @@ __all__ = [
     "Objective",
     "Option",
     "Task",
+    "TaskAugment",
+    "TaskOptions",
     "Witness",
     "all_tasks",
     "find_task",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
 from tokenmix.names import unknown
+from tokenmix.tasks.options import TaskAugment, TaskOptions
 
 if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples
@@ -170,6 +171,10 @@ class Task(ABC):
         fact_names: Of what `tokenmix.data.DataSet.facts` tells of its data.
         units: Of the metric's numbers, by their name; those that are not named have the unit under ``""``.
         batch_size: Of evaluations, where nobody says.
+        default_recipe: The name of the recipe for its models that have none of their own.
+        Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
+            it is made from.
+        Augment: What training does to its samples at random, another part of a recipe.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
     """
@@ -182,8 +187,19 @@ class Task(ABC):
     fact_names: tuple[str, ...] = ("classes",)
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": ""}
     batch_size: int = 64
+    default_recipe: str | None = None
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    Augment: ClassVar[type[TaskAugment]] = TaskAugment
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Give each named task options of its own, by whose type a recipe knows the task."""
+        super().__init_subclass__()
+        name = getattr(cls, "name", None)
+        if name is not None and getattr(cls.Options, "name", None) != name:
+            own = {"name": name, "__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}
+            cls.Options = type("Options", (cls.Options,), own)
 
     def unit(self, number: str) -> str:
         """The unit of one of the metric's numbers, ``""`` for none."""
@@ -255,6 +271,31 @@ class Task(ABC):
     def check_fits(self, data: DataSet) -> None:  # noqa: B027 - a task may have nothing to check
         """Raise ValueError if the data set was opened for another task."""
 
+    # ----------------------------------------------------------------------------------------------------- the recipe
+
+    def recipes(self) -> Iterator[Callable[[], Any]]:
+        """The task's recipes, functions whose names are the recipes'.
+
+        One may take ``images``, how many samples there are to learn from, where it depends on that.
+        """
+        return iter(())
+
+    def check_recipe(self, recipe: Any) -> None:
+        """Raise ValueError unless the parts of a recipe for this task go together."""
+        if recipe.model.head is not None:
+            raise ValueError(f"recipe key 'model.head': models for {self.title} have no head to choose; leave it out")
+
+    def check_compared(self, recipe: Any) -> None:  # noqa: B027 - a task may have nothing to check
+        """Raise ValueError if models that are trained by the recipe cannot be compared."""
+
+    def complete(self, recipe: Any, data: DataSet) -> Any:
+        """The recipe with what it leaves to the data."""
+        return recipe
+
+    def stored(self, recipe: Any) -> dict[str, Any]:
+        """What of the recipe is stored with the weights beside the model: ``task_args``, for `objective_of`."""
+        return {"task_args": {}}
+
     # --------------------------------------------------------------------------------------------------- the training
 
     def networks(self) -> Mapping[str, str]:
@@ -296,12 +337,12 @@ class Task(ABC):
         """Of the samples to learn from and of those to choose by; ``share`` is ``workers``, ``rank`` and ``world``."""
 
     def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
-        """The state dict at which ``recipe.weights`` says to start.
+        """The state dict at which ``recipe.model.weights`` says to start.
 
         Raises:
             ValueError: They do not fit.
         """
-        raise ValueError(f"recipe key 'weights': models for {self.title} start with fresh weights; leave it out")
+        raise ValueError(f"recipe key 'model.weights': models for {self.title} start with fresh weights; leave it out")
 
     def changes(
         self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], model: nn.Module, device: torch.device
@@ -409,10 +450,6 @@ class Task(ABC):
     def demos(self) -> Mapping[str, str]:
         """Embedded demos: a name for ``tokenmix demo`` to the recipe that is trained."""
         return {}
-
-    def recipes(self) -> Iterator[Callable[[], Any]]:
-        """The task's recipes, functions whose names are the recipes'."""
-        return iter(())
 
 
 class PredictionsWriter(Witness, Protocol):

@@ -30,8 +30,7 @@ from tokenmix.data.loader import BatchLoader, named_deaths
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.limits import check_number
-from tokenmix.recipes.recipe import Recipe, differences
-from tokenmix.runtime.preprocess import height_width
+from tokenmix.recipes.recipe import Recipe, differences, with_values
 from tokenmix.safety import read_json
 from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.tasks import Batch, find_task
@@ -157,8 +156,7 @@ def fit(
     check_trackers(trackers)
     check_number("workers", workers)
     check_number("checkpoint_seconds", checkpoint_seconds)
-    if size := recipe.image_size or getattr(data, "image_size", None):
-        recipe = replace(recipe, image_size=height_width(size))
+    recipe = find_task(recipe.task.name).complete(recipe, data)
     with processes(find_device(device), parallel=parallel, timeout=timeout) as group:
         cuda = group.device.type == "cuda"
         generators = [torch.cuda.current_device() if group.device.index is None else group.device.index] if cuda else []
@@ -177,7 +175,7 @@ def fit(
                 run.resume(fresh)
                 show = progress and not run.state.finished
                 total, done = run.calendar.total, run.state.steps
-                run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
+                run.progress = Progress(total, done, recipe.run.batch_size, log, show=show, label=label)
                 run.recorder.say = run.progress.say
                 run.reporter.open(trackers, run.progress.say, run.moment)
                 run.work()
@@ -219,7 +217,7 @@ class _Run:
     ) -> None:
         self.recipe, self.data, self.out, self.log = recipe, data, out, log
         self.group, self.signals, self.checkpoint_seconds = group, signals, checkpoint_seconds
-        self.task = find_task(recipe.task)
+        self.task = find_task(recipe.task.name)
         for part in ("train", "val"):
             if not len(getattr(data, part)):
                 raise ValueError(f"the data set {data.name} has no {self.task.noun} in its part {part!r}")
@@ -245,7 +243,7 @@ class _Run:
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.batch: Batch | None = None  # of the step that is under way
-        self.progress = Progress(self.calendar.total, 0, recipe.batch_size, log, show=False, label="")
+        self.progress = Progress(self.calendar.total, 0, recipe.run.batch_size, log, show=False, label="")
         self.clock = self.saved = time.monotonic()
         # whether one process got a signal, or the first one wants a checkpoint: all know
         self.stopping = self.due = False
@@ -288,7 +286,7 @@ class _Run:
         self.state = _State(**content["state"])
         self.recorder.load(content["watch"])
         self.best_weights = content["best_weights"]
-        if before.accumulate != self.recipe.accumulate:
+        if before.run.accumulate != self.recipe.run.accumulate:
             self.take_parts(before)
         self.reporter.changes = self.state.changes
         self.write_recipe()
@@ -327,7 +325,7 @@ class _Run:
 
     def take_parts(self, before: Recipe) -> None:
         """Go on with another number of parts per step, and say what that changes; a finished run keeps its own."""
-        old, new, batch = before.accumulate, self.recipe.accumulate, before.batch_size
+        old, new, batch = before.run.accumulate, self.recipe.run.accumulate, before.run.batch_size
         if self.state.finished:
             self.recipe = self.reporter.recipe = before
             self.log(f"{self.out}: the run has finished, with accumulate={old}, and stays as it is")
@@ -400,15 +398,14 @@ class _Run:
         if self.state.best is None or not weights:
             return
         info = {
-            "model": self.recipe.model,
-            "model_args": self.recipe.model_args,
-            "head": self.recipe.head,
-            "task": self.recipe.task,
-            "task_args": self.recipe.task_args,
+            "model": self.recipe.model.name,
+            "model_args": self.recipe.model.args,
+            "head": self.recipe.model.head,
+            "task": self.recipe.task.name,
+            **self.task.stored(self.recipe),
             **self.data.facts,
             "num_classes": getattr(self.trained.objective.model, "num_classes", None),
             "data": self.identity.brief() if self.identity else None,
-            "image_size": self.recipe.image_size,
             **self.trained.preparation,
         }
         info = {name: value for name, value in info.items() if name != "num_classes" or value is not None}
@@ -480,11 +477,11 @@ class _Run:
         """What a step or a validation that did not fit had, and what would fit."""
         recipe, state, batch = self.recipe, self.state, self.batch
         noun, what = self.task.noun, self.task.describe_batch(recipe)
-        samples = recipe.batch_size // self.group.world if batch is None else len(batch["index"])
-        part = -(-samples // recipe.accumulate)
+        samples = recipe.run.batch_size // self.group.world if batch is None else len(batch["index"])
+        part = -(-samples // recipe.run.accumulate)
         had = (
-            f"epoch {state.epoch + 1}, step {state.step + 1}: batch_size={recipe.batch_size} {noun}"
-            f"{what and f' of {what}'} in parts of {part} (accumulate={recipe.accumulate})"
+            f"epoch {state.epoch + 1}, step {state.step + 1}: batch_size={recipe.run.batch_size} {noun}"
+            f"{what and f' of {what}'} in parts of {part} (accumulate={recipe.run.accumulate})"
         )
         fits = self.trained.fitting(batch) if batch is not None else None
         if fits == 0:
@@ -501,7 +498,7 @@ class _Run:
         """Do the steps of this epoch that are left."""
         state = self.state
         steps = self.calendar.lengths[state.epoch]
-        self.trained.freeze_backbone(state.epoch < self.recipe.freeze_epochs)
+        self.trained.freeze_backbone(state.epoch < self.recipe.schedule.freeze_epochs)
         if state.step == steps:
             return  # it was stopped in the validation
         samples = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
@@ -540,10 +537,10 @@ class _Run:
         state.bad += 1
         names = [self.data.train.names[index] for index in batch["index"][:4].tolist()]
         place = f"epoch {state.epoch + 1}, step {state.step + 1} ({self.task.noun} {', '.join(names)}, ...)"
-        if state.bad >= self.recipe.max_bad_steps:
+        if state.bad >= self.recipe.run.max_bad_steps:
             raise Diverged(
                 f"the {what} is not finite, {state.bad} steps in a row, the last at {place}; "
-                f"lower lr={self.recipe.lr:g}, set clip_grad=1, or look at these {self.task.noun}"
+                f"lower lr={self.recipe.optimizer.lr:g}, set clip_grad=1, or look at these {self.task.noun}"
             )
         self.progress.say(f"skipped a step: the {what} is not finite at {place}")
 
@@ -603,7 +600,7 @@ def in_parts(recipe: Recipe, like: Recipe) -> Recipe:
 
     The first are a matter of memory, and the data are known by what they are, not by what they are called.
     """
-    return replace(recipe, accumulate=like.accumulate, data=like.data)
+    return with_values(recipe, accumulate=like.run.accumulate, data=like.run.data)
 
 
 class _Watched:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
 from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
+from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.picture_task import PictureTask, class_name
 
 TOP = 5  # classes that a prediction names
@@ -55,8 +56,10 @@ class ClassificationTask(PictureTask):
     title = "classification"
     headline = "top1"
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": "", "brier": ""}
+    Options = Options
+    Augment = Augment
+    default_recipe = "basic"
     objective_type = ClassificationObjective
-    recipe_keys = ("label_smoothing", "distill", "distill_weight", "distill_temperature")
     predict_options = (
         Option("--top", {"type": int, "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
     )
@@ -121,43 +124,49 @@ class ClassificationTask(PictureTask):
                 f"use load_data(..., task={self.name!r})"
             )
 
+    # ----------------------------------------------------------------------------------------------------- the recipe
+
+    def recipes(self) -> Iterator[Callable[[], Any]]:
+        from tokenmix.tasks.classification.recipes import RECIPES
+
+        return iter(RECIPES)
+
+    def check_compared(self, recipe: Any) -> None:
+        super().check_compared(recipe)
+        if recipe.task.crop_pct is not None:
+            raise ValueError("compare prepares images as the data set says: set crop_pct=None")
+
     # --------------------------------------------------------------------------------------------------- the training
+
+    def preparation(self, recipe: Any, data: DataSet, model: Any) -> dict[str, Any]:
+        found = super().preparation(recipe, data, model)
+        return found if recipe.task.crop_pct is None else found | {"crop_pct": recipe.task.crop_pct}
 
     def loaders(
         self, recipe: Any, data: Any, preparation: Mapping[str, Any], **share: Any
     ) -> tuple[BatchLoader, BatchLoader]:
-        from tokenmix.tasks.classification.augment import Augment
         from tokenmix.tasks.classification.loader import Loader
 
-        augment = Augment(
-            name=recipe.augment,
-            crop_scale=recipe.crop_scale,
-            crop_interpolation=recipe.crop_interpolation,
-            rand_augment=recipe.rand_augment,
-            color_jitter=recipe.color_jitter,
-            erase_rate=recipe.erase_rate,
-        )
-        shape: dict[str, Any] = {"image_size": recipe.image_size, "seed": recipe.seed, **share, **preparation}
-        size = recipe.batch_size
-        train = Loader(
-            data.train, train=True, batch_size=size, augment=augment, multi_scale=recipe.multi_scale, **shape
-        )
-        return train, Loader(data.val, train=False, batch_size=-(-size // recipe.accumulate), **shape)
+        run, sizes = recipe.run, recipe.task.multi_scale
+        shape: dict[str, Any] = {"image_size": recipe.task.image_size, "seed": run.seed, **share, **preparation}
+        size = run.batch_size
+        train = Loader(data.train, train=True, batch_size=size, augment=recipe.augment, multi_scale=sizes, **shape)
+        return train, Loader(data.val, train=False, batch_size=-(-size // run.accumulate), **shape)
 
     def changes(
         self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], model: Any, device: torch.device
     ) -> Callable[[Batch, int], Batch] | None:
         """Mixup and cutmix, and what a teacher says."""
         mixing: Callable[[Batch, int], Batch] | None = None
-        if recipe.mixup or recipe.cutmix:
+        if recipe.augment.mixup or recipe.augment.cutmix:
             from tokenmix.tasks.classification.mixing import Mixing
 
-            mixing = Mixing(recipe, self.outputs(data.facts))
-        if recipe.teacher is None:
+            mixing = Mixing(recipe.augment, self.outputs(data.facts))
+        if recipe.task.teacher is None:
             return mixing
         from tokenmix.tasks.classification.teacher import Teacher
 
-        teacher = Teacher(recipe, self.outputs(data.facts), preparation["mean"], preparation["std"], device)
+        teacher = Teacher(recipe.task, self.outputs(data.facts), preparation["mean"], preparation["std"], device)
         if hasattr(model, "set_distilled_training") and isinstance(model.get_classifier(), tuple):
             model.set_distilled_training(True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -14,8 +14,11 @@ from tokenmix.metrics import CocoAP
 from tokenmix.pictures.found import FoundObjects
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
+from tokenmix.tasks.dense.options import ObjectAugment
 from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
+from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
+from tokenmix.tasks.options import TaskOptions
 
 THRESHOLD = 0.5  # the least score that a prediction shows
 
@@ -26,6 +29,8 @@ class DetectionTask(DenseTask):
     name = "detection"
     title = "detection"
     headline = "box_AP"
+    Options: ClassVar[type[TaskOptions]] = DetectionOptions
+    Augment = ObjectAugment
     objective_type = DetectionObjective
     predict_options = (
         Option(
@@ -105,6 +110,7 @@ class InstancesTask(DetectionTask):
     name = "instances"
     title = "instance segmentation"
     headline = "mask_AP"
+    Options = InstancesOptions
     objective_type = InstancesObjective
 
     def demos(self) -> Mapping[str, str]:

@@ -15,8 +15,10 @@ from tokenmix.evaluate import evaluating
 from tokenmix.pictures.found import FoundLabels
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
+from tokenmix.tasks.dense.options import LabelAugment
 from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
+from tokenmix.tasks.segmentation.options import Options
 
 LARGEST_PX = 2048  # of a map of classes that is to be looked at: 150 classes need 2 GB at this size
 
@@ -27,7 +29,10 @@ class SegmentationTask(DenseTask):
     name = "segmentation"
     title = "segmentation"
     headline = "mIoU"
+    Options = Options
+    Augment = LabelAugment
     objective_type = SegmentationObjective
+    judged_options = ("aux_weight", "scales", "mirror", "window", "stride")
     eval_options = (
         Option(
             "--scales",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
 from tokenmix.recipes.recipe import Recipe
+from tokenmix.tasks.classification.options import Augment, Options
 
 # up to so many training images: epochs, of them frozen, images per step
 _BY_SIZE = ((1_000, 30, 5, 32), (10_000, 20, 2, 64))
@@ -23,20 +25,10 @@ def finetune(images: int = 500) -> Recipe:
         source="ours: layer-wise decay as in BEiT (arXiv:2106.08254, app. H), the rest usual values; not tuned on any "
         "data set",
         expect="depends on the photographs; 500 of them take some 15,000 passes forward and back at 256 px",
-        model="ffnet_1.dist_in1k",
-        weights="pretrained",
-        image_size=(256, 256),
-        preprocess="model",
-        batch_size=batch,
-        epochs=epochs,
-        freeze_epochs=freeze,
-        warmup_epochs=1,
-        lr=1e-3,
-        min_lr=1e-6,
-        layer_decay=0.75,
-        weight_decay=0.05,
-        label_smoothing=0.1,
-        drop_path_rate=0.1,
-        clip_grad=1.0,
-        augment="standard",
+        model=Model(name="ffnet_1.dist_in1k", weights="pretrained", drop_path_rate=0.1),
+        optimizer=Optimizer(lr=1e-3, weight_decay=0.05, layer_decay=0.75, clip_grad=1.0),
+        schedule=Schedule(epochs=epochs, freeze_epochs=freeze, warmup_epochs=1, min_lr=1e-6),
+        run=Run(batch_size=batch),
+        task=Options(image_size=(256, 256), preprocess="model", label_smoothing=0.1),
+        augment=Augment(name="standard"),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
 from tokenmix.recipes.recipe import Recipe
+from tokenmix.tasks.classification.options import Augment, Options
 
 
 def basic() -> Recipe:
@@ -12,17 +14,12 @@ def basic() -> Recipe:
         "for batches of 64",
         expect="a sound first result on a small data set; no published number",
         cost="depends on the data",
-        model="mixernet_tiny",
-        epochs=50,
-        warmup_epochs=3,
-        batch_size=64,
-        lr=1e-3,
-        min_lr=1e-5,
-        weight_decay=0.05,
-        augment="standard",
-        label_smoothing=0.1,
-        drop_path_rate=0.05,
-        clip_grad=5.0,
+        model=Model(name="mixernet_tiny", drop_path_rate=0.05),
+        optimizer=Optimizer(lr=1e-3, weight_decay=0.05, clip_grad=5.0),
+        schedule=Schedule(epochs=50, warmup_epochs=3, min_lr=1e-5),
+        run=Run(batch_size=64),
+        task=Options(label_smoothing=0.1),
+        augment=Augment(name="standard"),
     )
 
 
@@ -33,14 +30,9 @@ def digits() -> Recipe:
         "learning rates from 1.5e-3 to 6e-3, averaged weights and stronger augmentation differed less than the seeds",
         expect="98 % or more of the test digits",
         cost="15 s on two cores with the mixer aff",
-        model="mixernet_pico",
-        data="digits",
-        epochs=15,
-        warmup_epochs=2,
-        batch_size=64,
-        lr=3e-3,
-        min_lr=3e-5,
-        weight_decay=0.05,
-        label_smoothing=0.1,
-        clip_grad=5.0,
+        model=Model(name="mixernet_pico"),
+        optimizer=Optimizer(lr=3e-3, weight_decay=0.05, clip_grad=5.0),
+        schedule=Schedule(epochs=15, warmup_epochs=2, min_lr=3e-5),
+        run=Run(data="digits", batch_size=64),
+        task=Options(label_smoothing=0.1),
     )
