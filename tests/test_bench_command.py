@@ -15,7 +15,7 @@ from tokenmix.bench import runtimes
 from tokenmix.bench.published import published
 from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
-from tokenmix.report.bench import bench_page, caveats
+from tokenmix.pages.bench import bench_page, caveats
 
 TINY = {"depths": (1, 1), "dims": (8, 16), "stem_stride": 2, "mixers": "pool", "num_classes": 3}
 FEW = ["--rounds", "1", "--seconds", "0.01", "--threads", "1"]

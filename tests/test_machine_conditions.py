@@ -29,7 +29,7 @@ from tokenmix.cli import main, mixers_command, program, train_command
 from tokenmix.comparison import compare
 from tokenmix.console import steady_streams
 from tokenmix.files import atomic_path, locked
-from tokenmix.report import run as run_report
+from tokenmix.pages import run as run_report
 from tokenmix.runtime.__main__ import main as runtime_main
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.shortage import OutOfMemory, shortage

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from tokenmix.report.findings import decimals, findings
-from tokenmix.report.reading import Comparison, Row, dig, number, read, runtime_name, sequence
+from tokenmix.names import runtime_name
+from tokenmix.pages.conclusions import conclusions, decimals
+from tokenmix.pages.result_schema import Comparison, Row, dig, number, read, sequence
 
 _MISSING = "–"
 
@@ -137,7 +138,7 @@ def _scientific(value: float | None) -> str:
 
 def ranked(comparison: Comparison) -> list[Row]:
     """The mixers, most accurate first, the faster first among equals, those without an accuracy last."""
-    view = findings(comparison).view
+    view = conclusions(comparison).view
 
     def order(row: Row) -> tuple[float, float]:
         latency = row.latency(*view) if view else None
@@ -148,7 +149,7 @@ def ranked(comparison: Comparison) -> list[Row]:
 
 def front_note(comparison: Comparison, mark: str) -> str:
     """What the mark of the Pareto front means, or nothing where there is no front."""
-    view = findings(comparison).view
+    view = conclusions(comparison).view
     if view is None:
         return ""
     return (
@@ -160,7 +161,7 @@ def front_note(comparison: Comparison, mark: str) -> str:
 def html_table(comparison: Comparison) -> str:
     """The table for the page: sortable headers, values for the sorting, best values and front marked."""
     made = columns(comparison)
-    front = findings(comparison).front
+    front = conclusions(comparison).front
     spans = _spans(made)
     top = "".join(
         f'<th colspan="{end - start}" scope="colgroup">{escape(made[start].group)}</th>' for start, end in spans
@@ -206,7 +207,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     """
     comparison = read(results)
     made = columns(comparison)
-    front = findings(comparison).front
+    front = conclusions(comparison).front
     best = [column.best() for column in made]
     heads = [column.full for column in made]
     lines = ["| mixer | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(made)]
@@ -235,7 +236,7 @@ def text_table(results: Mapping[str, Any], *, width: int | None = None) -> str:
         ValueError: The results have another schema, or no mixer.
     """
     comparison = read(results)
-    front = findings(comparison).front
+    front = conclusions(comparison).front
     rows = ranked(comparison)
     labels = [("* " if row in front else "  ") + row.name for row in rows]
     first = max(len("  mixer"), *map(len, labels))

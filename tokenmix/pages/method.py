@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from tokenmix.report.page import facts, scroll_box
-from tokenmix.report.reading import Comparison, dig, mapping, number, runtime_name, sequence
+from tokenmix.names import runtime_name
+from tokenmix.pages.page import facts, scroll_box
+from tokenmix.pages.result_schema import Comparison, dig, mapping, number, sequence
 
 
 def protocol_html(comparison: Comparison) -> str:

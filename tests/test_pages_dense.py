@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from tests import browser
-from tests.test_report_page import check
-from tests.test_report_run import HOSTILE, made_up
-from tokenmix.report.run import MATRIX, run_page, write_run
+from tests.test_pages_comparison import check
+from tests.test_pages_run import HOSTILE, made_up
+from tokenmix.pages.run import MATRIX, run_page, write_run
 
 
 def jpeg(colour: str) -> bytes:
@@ -33,7 +33,7 @@ def dense(kind: str, classes: int = 3, masks: bool = False) -> dict[str, Any]:
         row["val_mIoU" if kind == "labels" else "val_box_AP"] = row.pop("val_top1")
         row |= {} if kind == "labels" else {"val_box_APs": 1.0}
     run["headline"] = "mIoU" if kind == "labels" else "box_AP"
-    rows: list[dict[str, Any]] = [{"class": name} for name in run["classes"]]
+    rows: list[dict[str, Any]] = [{"class": name} for name in run["facts"]["classes"]]
     for number, row in enumerate(rows):
         if kind == "labels":
             row |= {"IoU": 10.0 + number, "Acc": None if number == 1 else 50.0}
@@ -90,7 +90,9 @@ def test_labels() -> None:
 
 def test_nothing_wrong_no_pictures_and_hostile_names() -> None:
     run = dense("objects")
-    run["classes"][0] = run["evidence"]["classes"][0]["class"] = run["evidence"]["mistakes"][0]["name"] = HOSTILE
+    run["facts"]["classes"][0] = run["evidence"]["classes"][0]["class"] = run["evidence"]["mistakes"][0]["name"] = (
+        HOSTILE
+    )
     page = run_page(run, {0: None})
     check(page)
     assert page.count("<script") == 2

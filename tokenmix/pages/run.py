@@ -9,11 +9,11 @@ from html import escape
 from typing import Any
 
 from tokenmix.files import write_text
-from tokenmix.report.charts import curves
-from tokenmix.report.dense import dense_sections
-from tokenmix.report.page import Section, page
-from tokenmix.report.protocol import flat, part
-from tokenmix.report.samples import picture_html
+from tokenmix.pages.charts import curves
+from tokenmix.pages.dense import dense_sections
+from tokenmix.pages.method import flat, part
+from tokenmix.pages.page import Section, page
+from tokenmix.pages.samples import picture_html
 
 MATRIX = 100  # classes; more make cells that cannot be seen
 _ROWS = 12  # of the tables of confusions and classes

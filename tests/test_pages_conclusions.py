@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.report_results import made_up
-from tokenmix.report.charts import pareto
-from tokenmix.report.findings import caveats, findings, headline
-from tokenmix.report.reading import Row, read, told_apart, wilson
+from tests.comparison_results import made_up
+from tokenmix.pages.charts import pareto
+from tokenmix.pages.conclusions import caveats, conclusions, headline
+from tokenmix.pages.result_schema import Row, read, told_apart, wilson
 
 
 def test_pareto_front() -> None:
@@ -57,7 +57,7 @@ def test_told_apart_needs_enough_images_and_little_spread() -> None:
 
 
 def test_findings_of_a_whole_comparison() -> None:
-    found = findings(read(made_up()))
+    found = conclusions(read(made_up()))
     assert found.view == ("onnxruntime", "1")
     assert [row.name for row in found.best] == ["aff"]
     assert found.fastest is not None
@@ -121,14 +121,14 @@ def test_missing_values_are_no_obstacle() -> None:
     results = made_up(mixers=3)
     results["mixers"]["aff"]["latency_ms"] = None
     results["mixers"]["ffnified"]["test_top1"] = float("nan")
-    found = findings(read(results))
+    found = conclusions(read(results))
     assert [row.name for row in found.front] == ["additive"]
 
 
 def test_the_view_prefers_a_runtime_that_ran_every_mixer() -> None:
     results = made_up(mixers=3)
     results["mixers"]["aff"]["latency_ms"]["compile"] = {"1": 0.001}
-    assert findings(read(results)).view == ("onnxruntime", "1")
+    assert conclusions(read(results)).view == ("onnxruntime", "1")
     assert read(results).runtimes == ["pytorch", "onnxruntime", "compile"]
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests import browser
-from tests.report_results import drawn_pictures
-from tests.test_report_page import check
+from tests.comparison_results import drawn_pictures
+from tests.test_pages_comparison import check
+from tokenmix.pages.run import MATRIX, run_page, write_run
 from tokenmix.recipes import make_recipe
-from tokenmix.report.run import MATRIX, run_page, write_run
 
 needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
 HOSTILE = "</script><script>alert(1)</script><!--"
@@ -62,7 +62,9 @@ def made_up(classes: int = 10, epochs: int = 12, status: str = "finished") -> di
         "curve": curve,
         "best_epoch": epochs,
         "evidence": {"images": sum(count for *_, count in cells), "cells": cells, "mistakes": mistakes},
-        "classes": [f"class {label}" for label in range(classes)],
+        "task": "classification",
+        "noun": "images",
+        "facts": {"classes": [f"class {label}" for label in range(classes)]},
         "data": {"name": "photos", "train images": 5000, "val images": 500, "test images": 500},
         "recipe": dataclasses.asdict(make_recipe("basic")),
         "workers": 2,
@@ -99,7 +101,7 @@ def test_numbers_of_the_tables() -> None:
 
 def test_no_name_leaves_its_place() -> None:
     run = made_up(status="stopped")
-    run["name"] = run["reason"] = run["data"]["name"] = run["classes"][0] = HOSTILE
+    run["name"] = run["reason"] = run["data"]["name"] = run["facts"]["classes"][0] = HOSTILE
     run["evidence"]["mistakes"][0]["name"] = HOSTILE
     page = run_page(run)
     assert page.count("<script") == 2

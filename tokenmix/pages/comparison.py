@@ -8,13 +8,14 @@ from html import escape
 from typing import Any
 
 from tokenmix.files import write_text
-from tokenmix.report.charts import COLOURS, curves, scatter
-from tokenmix.report.findings import Findings, caveats, decimals, findings, headline, percent, speed
-from tokenmix.report.page import Section, choices, page, scroll_box
-from tokenmix.report.protocol import definitions_html, protocol_html
-from tokenmix.report.reading import Comparison, Row, dig, mapping, number, read, runtime_name, sequence
-from tokenmix.report.samples import samples_html
-from tokenmix.report.table import front_note, html_table
+from tokenmix.names import runtime_name
+from tokenmix.pages.charts import COLOURS, curves, scatter
+from tokenmix.pages.comparison_table import front_note, html_table
+from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, decimals, headline, percent, speed
+from tokenmix.pages.method import definitions_html, protocol_html
+from tokenmix.pages.page import Section, choices, page, scroll_box
+from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
+from tokenmix.pages.samples import samples_html
 
 # Key in a history row, what it is, and whether it is a percentage.
 _SERIES = (
@@ -35,7 +36,7 @@ def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | 
         ValueError: The results have another schema, or no mixer.
     """
     comparison = read(results)
-    found = findings(comparison)
+    found = conclusions(comparison)
     name = str(dig(results, "data", "name") or "images")
     front = front_note(comparison, "◆")
     table = scroll_box(html_table(comparison), "Table of results")
@@ -71,7 +72,7 @@ def write_comparison(
     write_text(path, comparison_page(results, pictures))
 
 
-def _intro(comparison: Comparison, found: Findings) -> str:
+def _intro(comparison: Comparison, found: Conclusions) -> str:
     cells = []
     if found.best:
         interval = found.best[0].interval
@@ -120,7 +121,7 @@ def _setting(comparison: Comparison) -> str:
     return text + "." + (f" {created}." if created else "")
 
 
-def _tradeoff(comparison: Comparison, found: Findings) -> str:
+def _tradeoff(comparison: Comparison, found: Conclusions) -> str:
     if found.view is None:
         return "<p>No mixer has both an accuracy and a latency.</p>"
     views = comparison.views()
@@ -195,7 +196,7 @@ def _confusion(comparison: Comparison) -> str:
     rows = [row for row in comparison.rows if _cells(row)]
     if not rows:
         return ""
-    start = next((row for row in findings(comparison).best if row in rows), rows[0])
+    start = next((row for row in conclusions(comparison).best if row in rows), rows[0])
     options = "".join(
         f'<option value="{row.index}"{" selected" if row is start else ""}>{escape(row.name)}</option>' for row in rows
     )

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tokenmix.report.charts import scatter, standalone
-from tokenmix.report.page import Section, facts, page, scroll_box
-from tokenmix.report.protocol import flat
-from tokenmix.report.reading import read, runtime_name
-from tokenmix.report.table import head
+from tokenmix.names import runtime_name
+from tokenmix.pages.charts import scatter, standalone
+from tokenmix.pages.comparison_table import head
+from tokenmix.pages.method import flat
+from tokenmix.pages.page import Section, facts, page, scroll_box
+from tokenmix.pages.result_schema import read
 
 
 def place(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

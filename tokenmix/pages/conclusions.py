@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenmix.report.reading import Comparison, Row, dig, read, runtime_name, sequence, told_apart
+from tokenmix.names import runtime_name
+from tokenmix.pages.result_schema import Comparison, Row, dig, read, sequence, told_apart
 
 
 @dataclass(frozen=True)
-class Findings:
+class Conclusions:
     """The answers.
 
     Attributes:
@@ -33,7 +34,7 @@ class Findings:
     front: list[Row]
 
 
-def findings(comparison: Comparison) -> Findings:
+def conclusions(comparison: Comparison) -> Conclusions:
     """Draw the conclusions of a comparison."""
     rated = [(row.top1, row) for row in comparison.rows if row.top1 is not None]
     top = max((value for value, _ in rated), default=None)
@@ -41,7 +42,7 @@ def findings(comparison: Comparison) -> Findings:
     equals = [row for _, row in rated if best and not told_apart(best[0], row)]
     view = _view(comparison)
     if view is None:
-        return Findings(None, best, equals, None, [], None, [])
+        return Conclusions(None, best, equals, None, [], None, [])
     timed = sorted(((row.latency(*view) or 0.0, row) for row in comparison.measured(*view)), key=lambda pair: pair[0])
     fastest = timed[0][1]
     limit = fastest.latency_range(*view)
@@ -53,7 +54,7 @@ def findings(comparison: Comparison) -> Findings:
     marks = pareto([(time, row.top1 or 0.0) for time, row in timed])
     front = [row for (_, row), mark in zip(timed, marks, strict=True) if mark]
     pick = next((row for _, row in timed if row in equals), None)
-    return Findings(view, best, equals, fastest, as_fast, pick, front)
+    return Conclusions(view, best, equals, fastest, as_fast, pick, front)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -78,7 +79,7 @@ def _view(comparison: Comparison) -> tuple[str, str] | None:
 def headline(results: Mapping[str, Any]) -> str:
     """The answer in a sentence or two, for the top of the page and the end of the command."""
     comparison = read(results)
-    found = findings(comparison)
+    found = conclusions(comparison)
     if not found.best:
         return "No mixer has an accuracy yet."
     top = percent(found.best[0], comparison)
@@ -108,7 +109,7 @@ def headline(results: Mapping[str, Any]) -> str:
 def caveats(results: Mapping[str, Any]) -> list[str]:
     """What must not be read into the numbers."""
     comparison = read(results)
-    found = findings(comparison)
+    found = conclusions(comparison)
     notes = []
     skipped = len(sequence(dig(results, "data", "skipped")))
     if skipped:

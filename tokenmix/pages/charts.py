@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from tokenmix.report.findings import findings, pareto
-from tokenmix.report.page import asset
-from tokenmix.report.reading import Comparison, Row, read, runtime_name
-from tokenmix.report.scales import Scale, cost_scale, percent_scale
+from tokenmix.names import runtime_name
+from tokenmix.pages.conclusions import conclusions, pareto
+from tokenmix.pages.page import asset
+from tokenmix.pages.result_schema import Comparison, Row, read
+from tokenmix.pages.scales import Scale, cost_scale, percent_scale
 
 COLOURS = 7  # palette.css holds as many; the next mixers repeat them with other dashes
 _CHAR = 6.7  # average pixels of a character at 12 px, to keep labels apart
@@ -303,7 +304,7 @@ def pareto_svg(
         ValueError: No mixer has both an accuracy and a latency there.
     """
     comparison = read(results)
-    view = findings(comparison).view
+    view = conclusions(comparison).view
     if view is None:
         raise ValueError("no mixer has both an accuracy and a latency: there is nothing to draw")
     view = (runtime or view[0], view[1] if batch is None else str(batch))

@@ -26,7 +26,7 @@ class Section:
 
 def asset(name: str) -> str:
     """The text of one of this package's style sheets or scripts."""
-    return importlib.resources.files("tokenmix.report").joinpath(name).read_text(encoding="utf-8")
+    return importlib.resources.files("tokenmix.pages").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def page(

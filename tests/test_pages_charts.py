@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from tests.report_results import made_up
-from tokenmix.report.charts import curves, pareto_svg, place_labels, scatter
-from tokenmix.report.reading import read
-from tokenmix.report.scales import Scale, cost_scale, percent_scale
+from tests.comparison_results import made_up
+from tokenmix.pages.charts import curves, pareto_svg, place_labels, scatter
+from tokenmix.pages.result_schema import read
+from tokenmix.pages.scales import Scale, cost_scale, percent_scale
 
 
 def test_scales_map_their_ends_and_keep_order() -> None:

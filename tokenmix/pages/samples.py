@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from tokenmix.report.reading import Comparison, Row, mapping, number, sequence
+from tokenmix.pages.result_schema import Comparison, Row, mapping, number, sequence
 
 _SHOWN = 8  # cards before the rest is folded away
 _PNG = b"\x89PNG\r\n\x1a\n"

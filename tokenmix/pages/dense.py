@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from tokenmix.pages.comparison_table import head
+from tokenmix.pages.page import Section, scroll_box
 from tokenmix.pictures.colours import css_colour
 from tokenmix.pictures.drawing import BACKGROUND
-from tokenmix.report.page import Section, scroll_box
-from tokenmix.report.table import head
 
 Pictures = Mapping[int, tuple[bytes, bytes] | None]
 _CURVES = 30  # before the rest is folded away
@@ -26,7 +26,7 @@ def dense_sections(run: Mapping[str, Any], pictures: Pictures, matrix: bool) -> 
     """The parts of the page for a run whose evidence is of objects or labels.
 
     Args:
-        run: See `tokenmix.report.run.run_page`; its ``evidence`` is what the task's `Evidence` gathered.
+        run: See `tokenmix.pages.run.run_page`; its ``evidence`` is what the task's `Evidence` gathered.
         pictures: JPEG files by the image's ``index``: with the truth, with the prediction.
         matrix: Whether the page draws a confusion matrix.
     """

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.report_results import drawn_pictures, made_up
-from tokenmix.report.comparison import comparison_page, write_comparison
-from tokenmix.report.page import script_json
-from tokenmix.report.reading import read
-from tokenmix.report.table import columns, markdown_table, text_table
+from tests.comparison_results import drawn_pictures, made_up
+from tokenmix.pages.comparison import comparison_page, write_comparison
+from tokenmix.pages.comparison_table import columns, markdown_table, text_table
+from tokenmix.pages.page import script_json
+from tokenmix.pages.result_schema import read
 
 _VOID = {"meta", "link", "input", "img"}
 

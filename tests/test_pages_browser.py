@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests import browser
-from tests.report_results import drawn_pictures, made_up
-from tokenmix.report.comparison import write_comparison
+from tests.comparison_results import drawn_pictures, made_up
+from tokenmix.pages.comparison import write_comparison
 
 pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
 
