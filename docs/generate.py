@@ -24,7 +24,7 @@ from tokenmix.files import write_json, write_text  # noqa: E402
 from tokenmix.heads import HEADS  # noqa: E402
 from tokenmix.mixers import MIXERS  # noqa: E402
 from tokenmix.pages.bench import bench_svg  # noqa: E402
-from tokenmix.pages.charts import pareto_svg  # noqa: E402
+from tokenmix.pages.comparison import pareto_svg  # noqa: E402
 from tokenmix.pages.comparison_table import markdown_table  # noqa: E402
 from tokenmix.pages.conclusions import headline  # noqa: E402
 from tokenmix.recipes import RECIPES, make_recipe  # noqa: E402

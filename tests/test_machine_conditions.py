@@ -443,7 +443,7 @@ def test_a_headline_that_is_undefined_is_said(tmp_path, capsys) -> None:
     assert "val box_AP undefined" in told
     assert "Finished after 1 epoch" in page
     assert "undefined" in page
-    assert "no objects" in page
+    assert "hold nothing that box AP could count" in page
     assert f"report: {tmp_path / 'run' / 'report.html'}" in told
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from tests.comparison_results import drawn_pictures, made_up
 from tokenmix.pages.comparison import comparison_page, write_comparison
 from tokenmix.pages.comparison_table import columns, markdown_table, text_table
-from tokenmix.pages.page import script_json
+from tokenmix.pages.page import Section, page
 from tokenmix.pages.result_schema import read
 
 _VOID = {"meta", "link", "input", "img"}
@@ -82,8 +83,13 @@ def test_data_is_json_that_cannot_leave_its_script() -> None:
     check(page)
     data = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
     assert data
-    assert json.loads(data[1])["mixers"][0]["name"] == hostile
-    assert script_json({"a": float("nan"), 1: "\u2028"}) == '{"a":null,"1":"\\u2028"}'
+    assert json.loads(data[1])["confusions"][0]["name"] == hostile
+
+
+def test_data_of_sections_are_numbers_that_exist_and_text_that_ends_no_script() -> None:
+    section = Section("a", "A", Markup("<p>a</p>"), "A", data={"a": [float("nan")], "b": "\u2028<"})
+    assert '{"c":1,"a":[null],"b":"\\u2028\\u003c"}' in page("title", Markup(""), [section], {"c": 1})
+    assert "&lt;p&gt;" in page("title", Markup(""), [Section("a", "A", "<p>no markup</p>", "A")])
 
 
 def _holes(value: Any) -> list[tuple[str, ...]]:
@@ -116,7 +122,7 @@ def test_any_value_may_be_missing_or_none(remove: bool) -> None:
 def test_nothing_but_a_name_still_makes_a_page() -> None:
     page = comparison_page({"mixers": {"aff": {}}})
     check(page)
-    assert "No mixer has an accuracy yet." in page
+    assert "No mixer has been tested yet." in page
 
 
 def test_unmeasured_columns_are_left_out_and_widths_shown_where_they_differ() -> None:

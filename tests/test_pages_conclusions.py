@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.comparison_results import made_up
-from tokenmix.pages.charts import pareto
-from tokenmix.pages.conclusions import caveats, conclusions, headline
+from tokenmix.pages.conclusions import caveats, conclusions, headline, pareto
 from tokenmix.pages.result_schema import Row, read, told_apart, wilson
 
 
@@ -70,7 +69,7 @@ def test_findings_of_a_whole_comparison() -> None:
 
 def test_headline_names_the_answers_and_their_doubt() -> None:
     text = headline(made_up())
-    assert text.startswith("aff is the most accurate mixer (98.6 %), identity the fastest (0.47 ms in ONNX Runtime")
+    assert text.startswith("aff has the best top-1 (98.6 %); identity is the fastest (0.47 ms in ONNX Runtime")
     assert "10 of the 11 are too close to the top for 360 test images to tell; pool is the fastest of them." in text
     notes = " ".join(caveats(made_up()))
     assert "0.28 points" in notes
@@ -78,14 +77,12 @@ def test_headline_names_the_answers_and_their_doubt() -> None:
 
 
 def test_headline_of_one_mixer_and_of_ties() -> None:
-    assert headline(made_up(mixers=1)) == "aff reaches 98.6 % and takes 1.62 ms in ONNX Runtime at batch 1."
+    assert headline(made_up(mixers=1)) == "aff: top-1 98.6 %, 1.62 ms in ONNX Runtime at batch 1."
     results = made_up(mixers=3)
     for entry in results["mixers"].values():
         entry["test_top1"] = 98.0
         entry["test_top1_per_seed"] = [98.0]
-    assert headline(results).startswith(
-        "aff, ffnified and additive are equally accurate (98.0 %), and ffnified is also"
-    )
+    assert headline(results).startswith("aff, ffnified and additive: top-1 98.0 %; ffnified is the fastest (0.92 ms")
 
 
 def test_seeds_give_mean_and_sample_deviation() -> None:
@@ -116,7 +113,7 @@ def test_skipped_files_are_said_at_the_top() -> None:
 
 
 def test_missing_values_are_no_obstacle() -> None:
-    assert headline({"mixers": {"aff": {}}}) == "No mixer has an accuracy yet."
+    assert headline({"mixers": {"aff": {}}}) == "No mixer has been tested yet."
     assert headline({"mixers": {"aff": {"test_top1": 97.5}}}).endswith("no latency was measured.")
     results = made_up(mixers=3)
     results["mixers"]["aff"]["latency_ms"] = None

@@ -13,7 +13,8 @@ from PIL import Image
 from tests import browser
 from tests.test_pages_comparison import check
 from tests.test_pages_run import HOSTILE, made_up
-from tokenmix.pages.run import MATRIX, run_page, write_run
+from tokenmix.pages.run import run_page, write_run
+from tokenmix.tasks.dense.page import MATRIX
 
 
 def jpeg(colour: str) -> bytes:
@@ -33,6 +34,7 @@ def dense(kind: str, classes: int = 3, masks: bool = False) -> dict[str, Any]:
         row["val_mIoU" if kind == "labels" else "val_box_AP"] = row.pop("val_top1")
         row |= {} if kind == "labels" else {"val_box_APs": 1.0}
     run["headline"] = "mIoU" if kind == "labels" else "box_AP"
+    run["task"] = "segmentation" if kind == "labels" else "detection"
     rows: list[dict[str, Any]] = [{"class": name} for name in run["facts"]["classes"]]
     for number, row in enumerate(rows):
         if kind == "labels":
@@ -57,7 +59,7 @@ def dense(kind: str, classes: int = 3, masks: bool = False) -> dict[str, Any]:
 
 
 def words(page: str) -> str:
-    return re.sub(r"<[^>]+>", "|", page)
+    return re.sub(r"\s*<[^>]+>\s*", "|", page)
 
 
 def test_objects() -> None:

@@ -15,8 +15,9 @@ import pytest
 from tests import browser
 from tests.comparison_results import drawn_pictures
 from tests.test_pages_comparison import check
-from tokenmix.pages.run import MATRIX, run_page, write_run
+from tokenmix.pages.run import run_page, write_run
 from tokenmix.recipes import make_recipe
+from tokenmix.tasks.classification.page import MATRIX
 
 needs_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
 HOSTILE = "</script><script>alert(1)</script><!--"
@@ -92,7 +93,7 @@ def test_numbers_of_the_tables() -> None:
     run = made_up(classes=4)
     run["evidence"]["cells"] = [[0, 0, 8], [0, 3, 2], [1, 1, 9], [1, -1, 1], [2, 1, 5]]
     run["evidence"]["images"] = 25
-    text = re.sub(r"<[^>]+>", "|", run_page(run))
+    text = re.sub(r"\s*<[^>]+>\s*", "|", run_page(run))
     assert "8 of 25 validation images wrong" in text
     assert re.search(r"class 2\|+class 1\|+5 of 5\|", text)
     assert re.search(r"class 1\|+not a number\|+1 of 10\|", text)
@@ -109,7 +110,7 @@ def test_no_name_leaves_its_place() -> None:
     check(page)
     data = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
     assert data
-    assert json.loads(data[1])["classes"][0] == HOSTILE
+    assert json.loads(data[1])["confusion"]["classes"][0] == HOSTILE
 
 
 @pytest.mark.parametrize(("classes", "matrix"), [(1, True), (2, True), (MATRIX, True), (MATRIX + 1, False)])
@@ -117,7 +118,7 @@ def test_a_matrix_only_where_its_cells_can_be_seen(classes, matrix) -> None:
     page = run_page(made_up(classes=classes))
     check(page)
     assert ('id="matrix"' in page) == matrix
-    assert ("top5" in re.sub(r"<script>.*", "", page, flags=re.DOTALL)) == (classes > 5)
+    assert ("top-5" in re.sub(r"<script>.*", "", page, flags=re.DOTALL)) == (classes > 5)
 
 
 def test_a_run_that_has_just_begun_and_one_of_another_task() -> None:
@@ -125,12 +126,12 @@ def test_a_run_that_has_just_begun_and_one_of_another_task() -> None:
     page = run_page(run)
     check(page)
     assert "the first points come with the first checkpoint" in page
-    other = made_up(status="running") | {"evidence": None, "headline": "miou"}
+    other = made_up(status="running") | {"evidence": None, "task": "segmentation", "headline": "mIoU"}
     for row in other["history"]:
-        row["val_miou"] = row.pop("val_top1")
+        row["val_mIoU"] = row.pop("val_top1")
     page = run_page(other)
     check(page)
-    assert "Best validation miou" in page
+    assert "Best validation mIoU" in page
     assert 'id="mistakes"' not in page
 
 

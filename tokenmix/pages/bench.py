@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
+from markupsafe import Markup
+
 from tokenmix.names import runtime_name
-from tokenmix.pages.charts import scatter, standalone
-from tokenmix.pages.comparison_table import head
-from tokenmix.pages.method import flat
-from tokenmix.pages.page import Section, facts, page, scroll_box
-from tokenmix.pages.result_schema import read
+from tokenmix.pages.charts import Point, both_sizes, scatter, short
+from tokenmix.pages.conclusions import pareto
+from tokenmix.pages.page import Cell, Head, Section, flat, page, render
+
+_KINDS = {"inference": "Inference speed", "training": "Training steps", "growth": "Growth with the number of tokens"}
+_Rows = Sequence[Mapping[str, Any]]
+_Table = tuple[str, list[Head], list[tuple[str, bool, list[Cell]]]]  # title, heads, rows
 
 
-def place(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def place(row: Mapping[str, Any], rows: _Rows) -> str:
     """A place among the rows' models, with "=" where others share it; empty where there is no other."""
     return f"{row['place']}{'=' if row['tied_with'] else ''}" if len(rows) > 1 else ""
 
@@ -32,7 +35,7 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
         tied = [row for row in rows if row["tied_with"]]
         if not tied:
             continue
-        where = f"{runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}, {batch}"
+        where = f"{_where(runtime, threads)}, {batch}"
         fewest = min(row["rounds"] for row in rows)
         why = "the intervals overlap" if fewest >= 5 else f"{fewest} rounds say too little, give more --seconds"
         if len(tied) == len(rows) and len({row["place"] for row in rows}) == 1:
@@ -60,44 +63,61 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
 
 
 def bench_page(result: Mapping[str, Any]) -> str:
-    """The report as one HTML file that needs neither network nor other files.
+    """The results as one HTML file that needs neither network nor other files.
 
     Args:
         result: What the functions of `tokenmix.bench.main` return.
     """
     machine = result["machine"]
-    kinds = {"inference": "Inference speed", "training": "Training steps", "growth": "Growth with the number of tokens"}
-    where, day = str(machine["cpu"] or machine["architecture"]), result["created"][:10]
-    intro = (
-        f'<p class="lead">{escape(kinds[result["kind"]])} on {escape(where)}</p>'
-        f'<p class="muted">{escape(day)}. All take turns in random order in one process; small print: 95 % intervals '
-        "of the median.</p>"
-    )
-    notes = "".join(f"<li>{escape(line)}</li>" for line in caveats(result))
+    kind = _KINDS[result["kind"]]
     limits = [
-        (
-            f"{threads} thread{'s' * (threads != '1')}",
-            f"{limit['gflops']:.0f} GFLOP/s, {limit['gbytes_per_s']:.1f} GB/s",
-        )
+        (_threads(threads), f"{limit['gflops']:.0f} GFLOP/s, {limit['gbytes_per_s']:.1f} GB/s")
         for threads, limit in result.get("limits", {}).items()
     ]
+    measured = flat({**machine, "load": result["load_average"], "clock": result["clock"]})
     sections = [
         Section("tradeoff", "Accuracy against latency", _charts(result), "Accuracy against latency"),
-        Section("times", "Times", _times(result), "Times"),
-        Section("models", "Models", _models(result), "Models"),
-        Section("layers", "Layers", _layers(result), "Layers"),
-        Section("growth", "Growth", _growth(result), "Growth"),
-        Section("doubt", "What must not be read into this", f"<ul>{notes}</ul>" if notes else "", "Doubts"),
-        Section("limits", "What this machine can do", facts(limits), "Limits"),
-        Section(
-            "machine",
-            "How it was measured",
-            facts(flat({**machine, "load": result["load_average"], "clock": result["clock"]}))
-            + facts(flat(result["settings"])),
-            "Machine",
-        ),
+        Section("times", "Times", _tables(_times(result)), "Times"),
+        Section("models", "Models", _tables(_models(result)), "Models"),
+        Section("layers", "Layers", _tables(_layers(result), folded=True), "Layers"),
+        Section("growth", "Growth", _tables(_growth(result)), "Growth"),
+        Section("doubt", "What must not be read into this", _part("doubt", caveats(result)), "Doubts"),
+        Section("limits", "What this machine can do", _part("facts", limits), "Limits"),
+        Section("machine", "How it was measured", _part("facts", [*measured, *flat(result["settings"])]), "Machine"),
     ]
-    return page(f"tokenmix bench: {kinds[result['kind']].lower()}", intro, sections, styles=["charts.css"])
+    where, day = str(machine["cpu"] or machine["architecture"]), result["created"][:10]
+    return page(f"tokenmix bench: {kind.lower()}", _part("intro", (f"{kind} on {where}", day)), sections)
+
+
+def bench_svg(result: Mapping[str, Any], runtime: str, threads: int = 1) -> str:
+    """Published accuracy against latency at batch 1 as a standalone SVG file, for documentation.
+
+    Raises:
+        ValueError: Nothing with a published accuracy was measured there.
+    """
+    title = _where(runtime, threads)
+    points = _points(result, _groups(result).get((runtime, threads, "batch 1"), ()))
+    if not points:
+        raise ValueError(f"no model with a published accuracy was measured in {title} at batch 1")
+    caption = f"Published top-1 against latency at batch 1: {title}. Line and filled dots: Pareto front"
+    return str(scatter(points, size=(1180, 640), caption=caption, **_axes(title))) + "\n"
+
+
+def _part(name: str, content: Any, folded: bool = False) -> Markup:
+    """A part of the template ``bench.html``, or nothing where it has no content."""
+    return render("bench.html", part=name, content=content, folded=folded) if content else Markup("")
+
+
+def _tables(tables: Sequence[_Table], folded: bool = False) -> Markup:
+    return _part("tables", [table for table in tables if table[2]], folded)
+
+
+def _threads(count: int | str) -> str:
+    return f"{count} thread{'s' * (str(count) != '1')}"
+
+
+def _where(runtime: str, threads: int) -> str:
+    return f"{runtime_name(runtime)}, {_threads(threads)}"
 
 
 def _groups(result: Mapping[str, Any]) -> dict[tuple[str, int, str], list[Mapping[str, Any]]]:
@@ -109,158 +129,114 @@ def _groups(result: Mapping[str, Any]) -> dict[tuple[str, int, str], list[Mappin
     return groups
 
 
-def _chart(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **size: int) -> str:
-    """Published accuracy against the times of one group of rows as ``<svg>``, a colour for each family; or nothing."""
-    entries: dict[str, Any] = {}
-    for row in rows:
-        fact = result["models"][row["model"]]["published"]
-        if fact is not None:
-            entries[row["model"].partition(".")[0]] = {
-                "test_top1": fact["top1"],
-                "latency_ms": {row["runtime"]: {"1": row["median_ms"]}},
-                "latency_range_ms": {row["runtime"]: {"1": [row["low_ms"], row["high_ms"]]}},
-            }
-    if not entries:
-        return ""
-    families = list(dict.fromkeys(name.partition("_")[0] for name in entries))
-    colours = {name: families.index(name.partition("_")[0]) for name in entries}
-    runtime = rows[0]["runtime"]
-    return scatter(read({"mixers": entries}), runtime, "1", accuracy="published top-1", colours=colours, **size)
+# ----------------------------------------------------------------------------------------------------------- the charts
 
 
-def bench_svg(result: Mapping[str, Any], runtime: str, threads: int = 1) -> str:
-    """Published accuracy against latency at batch 1 as a standalone SVG file, for documentation.
+def _points(result: Mapping[str, Any], rows: _Rows) -> list[Point]:
+    """The models with a published accuracy among the rows of one group, a colour for each family."""
+    facts = {row["model"]: result["models"][row["model"]]["published"] for row in rows}
+    known = [row for row in rows if facts[row["model"]] is not None]
+    marks = pareto([(row["median_ms"], facts[row["model"]]["top1"]) for row in known])
+    families = list(dict.fromkeys(row["model"].partition("_")[0] for row in known))
+    points = []
+    for row, mark in zip(known, marks, strict=True):
+        name, top1 = row["model"].partition(".")[0], facts[row["model"]]["top1"]
+        told = [name, f"published top-1 {top1:.1f} %"]
+        told += [f"{row['median_ms']:.3g} ms ({row['low_ms']:.3g} to {row['high_ms']:.3g})"]
+        told += ["on the Pareto front"] if mark else []
+        number, span = families.index(row["model"].partition("_")[0]), (row["low_ms"], row["high_ms"])
+        points.append(Point(row["median_ms"], top1, short(name), told, number, mark, span))
+    return points
 
-    Raises:
-        ValueError: Nothing with a published accuracy was measured there.
-    """
-    title = f"{runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}"
-    drawing = _chart(result, _groups(result).get((runtime, threads, "batch 1"), ()), width=1180, height=640)
-    if not drawing:
-        raise ValueError(f"no model with a published accuracy was measured in {title} at batch 1")
-    caption = f"Published top-1 against latency at batch 1: {title}. Line and filled dots: Pareto front"
-    return standalone(drawing, caption, 1180, 640)
+
+def _axes(title: str) -> dict[str, Any]:
+    titles = {"costs": "latency at batch 1, ms", "values": "published top-1, %"}
+    return {**titles, "title": f"{title}, batch 1: published top-1 against latency", "weight": 0.05}
 
 
-def _charts(result: Mapping[str, Any]) -> str:
+def _charts(result: Mapping[str, Any]) -> Markup:
     """A picture for each runtime and number of threads at batch 1, of the models with a published accuracy."""
     if result["kind"] != "inference":
-        return ""
+        return Markup("")
     drawn = []
     for (runtime, threads, batch), rows in _groups(result).items():
-        chart = _chart(result, rows) if batch == "batch 1" else ""
-        if chart:
-            title = f"{runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}"
-            drawn.append(f'<h3>{escape(title)}</h3><figure class="panel">{chart}</figure>')
-    if not drawn:
-        return ""
-    sources = sorted({entry["published"]["source"] for entry in result["models"].values() if entry["published"]})
-    note = (
-        "The line and the filled dots are the Pareto front. Accuracies are the published ones on ImageNet-1K, not "
-        f"measured here: {'; '.join(sources)}."
-    )
-    return "".join(drawn) + f'<p class="muted">{escape(note)}</p>'
+        points = _points(result, rows) if batch == "batch 1" else []
+        if points:
+            title = _where(runtime, threads)
+            drawn.append((title, both_sizes(points, **_axes(title))))
+    sources = {entry["published"]["source"] for entry in result["models"].values() if entry["published"]}
+    return _part("charts", {"drawn": drawn, "sources": "; ".join(sorted(sources))} if drawn else None)
 
 
-def _times(result: Mapping[str, Any]) -> str:
+# ----------------------------------------------------------------------------------------------------------- the tables
+
+
+def _number(value: float | None, style: str) -> Cell:
+    return Cell("" if value is None else f"{value:{style}}", value)
+
+
+def _times(result: Mapping[str, Any]) -> list[_Table]:
     titles = ["model", "place", "batch", "median, ms", "fastest, ms", "images/s"]
     inference = result["kind"] == "inference"
     titles += ["limit, ms", "of the limit", "limited by"] if inference else []
-    parts = []
+    tables = []
     for (runtime, threads, batch), rows in _groups(result).items():
         lines = []
         for row in sorted(rows, key=lambda row: row["median_ms"] / row["batch"]):
-            interval = f"<small>{row['low_ms']:.3g}–{row['high_ms']:.3g}</small>"
             cells = [
-                (row["place"], place(row, rows)),
-                (row["batch"], str(row["batch"])),
-                (row["median_ms"], f"{row['median_ms']:.3g}{interval}"),
-                (row["min_ms"], f"{row['min_ms']:.3g}"),
-                (row["images_per_s"], f"{row['images_per_s']:,.4g}"),
+                Cell(place(row, rows), row["place"]),
+                _number(row["batch"], "d"),
+                Cell(f"{row['median_ms']:.3g}", row["median_ms"], f"{row['low_ms']:.3g}–{row['high_ms']:.3g}"),
+                _number(row["min_ms"], ".3g"),
+                _number(row["images_per_s"], ",.4g"),
             ]
             if inference:
-                least = row.get("limit_ms")
-                cells += [
-                    (least, "" if least is None else f"{least:.3g}"),
-                    (row.get("share"), share(row.get("share"))),
-                    (None, escape(row.get("bound", ""))),
-                ]
-            lines.append((row["model"], cells))
-        title = f"{runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}, {batch}"
-        parts.append(f"<h3>{escape(title)}</h3>{_table(titles, lines, title)}")
-    return "".join(parts)
+                cells += [_number(row.get("limit_ms"), ".3g"), Cell(share(row.get("share")), row.get("share"))]
+                cells.append(Cell(row.get("bound", "")))
+            lines.append((row["model"], False, cells))
+        tables.append((f"{_where(runtime, threads)}, {batch}", [Head(title) for title in titles], lines))
+    return tables
 
 
-def _models(result: Mapping[str, Any]) -> str:
-    titles = [
-        "model",
-        "input, px",
-        "params, M",
-        "GFLOPs",
-        "least bytes, MB",
-        "peak memory, MB",
-        "top-1, %",
-        "published",
-    ]
+def _models(result: Mapping[str, Any]) -> list[_Table]:
+    sizes = ("input, px", "params, M", "GFLOPs", "least bytes, MB", "peak memory, MB")
+    titles = ("model", *sizes, "top-1, %", "published")
     lines = []
     for name, entry in result.get("models", {}).items():
         fact, peaks = entry["published"], entry.get("peak_memory_mb", {})
-        numbers = [
-            (entry["params"] and entry["params"] / 1e6, ".2f"),
-            (entry.get("gflops"), ".3f"),
-            (entry.get("least_mbytes"), ".1f"),
+        told = ", ".join(f"{runtime_name(runtime)} {peak:.0f}" for runtime, peak in peaks.items())
+        cells = [
+            Cell(" × ".join(map(str, entry["image_size"])), entry["image_size"][0]),
+            _number(entry["params"] and entry["params"] / 1e6, ".2f"),
+            _number(entry.get("gflops"), ".3f"),
+            _number(entry.get("least_mbytes"), ".1f"),
+            Cell(told, min(peaks.values()) if peaks else None),
+            _number(fact and fact["top1"], ".1f"),
+            Cell("" if fact is None else ", ".join(filter(None, (fact["note"], fact["source"])))),
         ]
-        cells: list[tuple[float | None, str]] = [(entry["image_size"][0], " × ".join(map(str, entry["image_size"])))]
-        cells += [(value, "" if value is None else f"{value:{style}}") for value, style in numbers]
-        said = ", ".join(f"{runtime_name(runtime)} {peak:.0f}" for runtime, peak in peaks.items())
-        cells.append((min(peaks.values()) if peaks else None, escape(said)))
-        cells.append((fact and fact["top1"], "" if fact is None else f"{fact['top1']:.1f}"))
-        note = "" if fact is None else ", ".join(filter(None, (fact["note"], fact["source"])))
-        lines.append((name, [*cells, (None, escape(note))]))
-    return _table(titles, lines, "Models") if lines else ""
+        lines.append((name, False, cells))
+    return [("", [Head(title) for title in titles], lines)]
 
 
-def _layers(result: Mapping[str, Any]) -> str:
-    titles = ["layer", "kind", "ms", "MFLOPs", "MB", "limit, ms", "of the limit", "limited by"]
-    parts = []
+def _layers(result: Mapping[str, Any]) -> list[_Table]:
+    titles = ("layer", "kind", "ms", "MFLOPs", "MB", "limit, ms", "of the limit", "limited by")
+    tables = []
     for name, entry in result.get("models", {}).items():
         lines = []
         for row in entry.get("layers", []):
-            cells: list[tuple[float | None, str]] = [(None, escape(row["kind"])), (row["ms"], f"{row['ms']:.3g}")]
-            keys = ("mflops", "mbytes", "limit_ms")
-            cells += [(row.get(key), f"{row[key]:.3g}" if key in row else "") for key in keys]
-            cells += [(row.get("share"), share(row.get("share"))), (None, escape(row.get("bound", "")))]
-            lines.append((row["name"], cells))
-        if lines:
-            inner = _table(titles, lines, f"Layers of {name}")
-            parts.append(f"<details><summary>{escape(name)}: {len(lines)} layers</summary>{inner}</details>")
-    return "".join(parts)
+            numbers = (row.get(key) for key in ("ms", "mflops", "mbytes", "limit_ms"))
+            cells = [Cell(row["kind"]), *(_number(value, ".3g") for value in numbers)]
+            cells += [Cell(share(row.get("share")), row.get("share")), Cell(row.get("bound", ""))]
+            lines.append((row["name"], False, cells))
+        tables.append((f"{name}: {len(lines)} layers", [Head(title) for title in titles], lines))
+    return tables
 
 
-def _growth(result: Mapping[str, Any]) -> str:
-    rows = result.get("growth", [])
-    titles = ["name", "grows with the", "exponent", "95 % interval", "sizes"]
+def _growth(result: Mapping[str, Any]) -> list[_Table]:
+    titles = ("name", "grows with the", "exponent", "95 % interval", "sizes")
     lines = []
-    for row in rows:
-        low = row.get("low")
-        interval = "" if low is None else f"{low:.2f} to {row['high']:.2f}"
-        exponent = row.get("exponent")
-        cells: list[tuple[float | None, str]] = [(None, escape(row["variable"]))]
-        cells += [(exponent, "" if exponent is None else f"{exponent:.2f}"), (None, interval)]
-        lines.append((row["name"], [*cells, (len(row["points"]), str(len(row["points"])))]))
-    return _table(titles, lines, "Exponents") if lines else ""
-
-
-def _table(titles: Sequence[str], lines: Sequence[tuple[str, Sequence[tuple[float | None, str]]]], label: str) -> str:
-    """A sortable table: of each line its name, and a value to sort by with its HTML for each further column."""
-    heads = "".join(head(title, "ascending", None) for title in titles)
-    body = []
-    for name, cells in lines:
-        row = "".join(
-            f"<td>{html}</td>" if value is None else f'<td data-value="{value!r}">{html}</td>' for value, html in cells
-        )
-        body.append(
-            f'<tr><th scope="row" data-value="{escape(name)}"><span class="name">{escape(name)}</span></th>{row}</tr>'
-        )
-    inner = f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-    return scroll_box(inner, label)
+    for row in result.get("growth", []):
+        interval = "" if row.get("low") is None else f"{row['low']:.2f} to {row['high']:.2f}"
+        cells = [Cell(row["variable"]), _number(row.get("exponent"), ".2f"), Cell(interval)]
+        lines.append((row["name"], False, [*cells, _number(len(row["points"]), "d")]))
+    return [("", [Head(title) for title in titles], lines)]

@@ -1,4 +1,8 @@
-"""Charts as SVG: accuracy against latency with the Pareto front, and curves over epochs."""
+"""Charts as SVG: values against a cost with the Pareto front, and curves over epochs.
+
+Written here because no library draws them: those with keyboard and tooltips bring megabytes of script into each page or
+load it from the network, those without are pictures, and none keeps labels apart.
+"""
 
 from __future__ import annotations
 
@@ -7,182 +11,306 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
-from tokenmix.names import runtime_name
-from tokenmix.pages.conclusions import conclusions, pareto
-from tokenmix.pages.page import asset
-from tokenmix.pages.result_schema import Comparison, Row, read
-from tokenmix.pages.scales import Scale, cost_scale, percent_scale
+from markupsafe import Markup
 
-COLOURS = 7  # palette.css holds as many; the next mixers repeat them with other dashes
+from tokenmix.pages.page import TEMPLATES, render
+
+COLOURS = 7  # palette.css holds as many; the next ones repeat them with other dashes
+WIDE, NARROW = (880, 460), (360, 400)  # pixels of a scatter, on a screen and on a phone
 _CHAR = 6.7  # average pixels of a character at 12 px, to keep labels apart
 _RADII = (10, 18, 28, 40, 54, 70)  # of the places tried for a label, nearest first, in pixels
 _ANGLES = (0, 180, -90, 90, -35, 35, -145, 145)
-_Box = tuple[float, float, float, float]
+_NOTES = {"log": " (log axis)", "error": " (axis logarithmic in the error)"}
+Box = tuple[float, float, float, float]
+Span = tuple[float, float]
+
+
+# ------------------------------------------------------------------------------------------------------------- the axes
 
 
 @dataclass(frozen=True)
-class Spot:
-    """A point of the scatter, in pixels, with its label and the text of its tooltip."""
+class Scale:
+    """A map from ``low..high`` to the pixels ``start..stop``.
 
-    x: float
-    y: float
+    ``kind`` is "linear", "whole" (linear, ticks only at whole numbers), "log", or "error": percentages right,
+    logarithmic in what is missing to 100 + ``floor``.
+    """
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    kind: str = "linear"
+    floor: float = 0.0
+
+    def __call__(self, value: float) -> float:
+        """The pixel of ``value``; what lies outside is put at the end."""
+        low, high, at = (self._bend(v) for v in (self.low, self.high, min(max(value, self.low), self.high)))
+        return round(self.start + (at - low) / (high - low) * (self.stop - self.start), 1)
+
+    def _bend(self, value: float) -> float:
+        if self.kind == "log":
+            return math.log(value)
+        if self.kind == "error":
+            return -math.log(100 + self.floor - value)
+        return value
+
+    def ticks(self, wanted: int = 6) -> list[tuple[float, str]]:
+        """Round values within the axis, and how they are written."""
+        if self.kind in ("linear", "whole"):
+            return _linear_ticks(self.low, self.high, wanted, whole=self.kind == "whole")
+        if self.kind == "error":
+            coarse, fine = [0.0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 100], [20.0, 70, 85, 92, 94, 96, 97, 98.5]
+        else:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            coarse = [10.0**decade for decade in decades]
+            fine = [step * value for step in (2, 5, 3, 7) for value in coarse]
+        kept: list[float] = []
+        for value, apart in [(value, 18) for value in coarse] + [(value, 26) for value in fine]:
+            if self.low <= value <= self.high and all(abs(self(value) - self(other)) >= apart for other in kept):
+                kept.append(value)
+        if len(kept) < 3:
+            return _linear_ticks(self.low, self.high, wanted)
+        return [(value, f"{value:,.6g}") for value in sorted(kept)]
+
+
+def _linear_ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> list[tuple[float, str]]:
+    rough = (high - low) / max(wanted, 1)
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * size for size in (1, 2, 2.5, 5, 10) if unit * size >= rough * 0.999)
+    if whole:
+        step = max(math.ceil(step), 1)
+    digits = max(0, -math.floor(math.log10(step)) + (1 if f"{step / unit:.1f}" == "2.5" else 0))
+    first = math.ceil(low / step - 1e-9)
+    count = math.floor(high / step + 1e-9) - first + 1
+    return [((first + place) * step, f"{(first + place) * step:,.{digits}f}") for place in range(count)]
+
+
+def amount_scale(values: Sequence[float], start: float, stop: float) -> Scale:
+    """An axis with some air at both ends; logarithmic for positive values that differ by more than five times."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low > 5:
+        air = (high / low) ** 0.07
+        return Scale(low / air, high * air, start, stop, "log")
+    air = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    return Scale(max(low - air, 0.0) if low >= 0 else low - air, high + air, start, stop)
+
+
+def percent_scale(
+    values: Sequence[float], start: float, stop: float, *, weight: float, doubt: Sequence[float] = ()
+) -> Scale:
+    """An axis for shares in percent; logarithmic in what is missing to 100 where that differs by more than six times.
+
+    Args:
+        values: The shares to show, 0 to 100.
+        start: The pixel of the lower end.
+        stop: The pixel of the upper end.
+        weight: What one sample weighs in percent: the axis never spans less than four of them.
+        doubt: Further values to show, which do not decide the kind of axis.
+    """
+    floor = weight / 2
+    bent = (100 + floor - min(values)) / (100 + floor - max(values)) > 6
+    low, high = min(*values, *doubt, 100.0), max(*values, *doubt, 0.0)
+    if bent:
+        low, high = max(low - 0.15 * (100 - low), 0.0), min(high + 0.2 * (100 - high), 100.0)
+        return Scale(low, high, start, stop, "error", floor)
+    air = max(0.12 * (high - low), 2 * weight, 0.05)
+    return Scale(max(low - air, 0.0), min(high + air, 100 + floor), start, stop)
+
+
+def _value_scale(
+    values: Sequence[float], start: float, stop: float, weight: float | None, doubt: Sequence[float] = ()
+) -> Scale:
+    """Of shares in percent where one has a ``weight``, else of amounts."""
+    if weight is None or min(values) < 0 or max(values) > 100:
+        return amount_scale([*values, *doubt], start, stop)
+    return percent_scale(values, start, stop, weight=weight, doubt=doubt)
+
+
+def _frame(x: Scale, y: Scale, box: Box, below: str, above: str) -> dict[str, Any]:
+    """What the template draws around a chart: ticks with their pixels, and the axes' titles."""
+    left, _, right, _ = box
+    return {
+        "box": box,
+        "rows": [(y(value), text) for value, text in y.ticks(6)],
+        "columns": [(x(value), text) for value, text in x.ticks(max(int((right - left) // 90), 3))],
+        "below": below + _NOTES.get(x.kind, ""),
+        "above": above + _NOTES.get(y.kind, ""),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- the scatter
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a scatter.
+
+    Attributes:
+        cost: Its value to the right; less is better.
+        value: Its value upwards.
+        label: The text beside it, where there is room.
+        told: The lines that are shown when it is pointed at.
+        number: Decides its colour, and finds it again.
+        front: Whether it is on the Pareto front.
+        cost_range: The two ends of the cost's interval, or None.
+        value_range: So of the value.
+    """
+
+    cost: float
+    value: float
     label: str
-    tip: str
-    index: int
+    told: Sequence[str]
+    number: int
     front: bool
+    cost_range: Span | None = None
+    value_range: Span | None = None
 
 
 def scatter(
-    comparison: Comparison,
-    runtime: str,
-    batch: str,
+    points: Sequence[Point],
     *,
-    accuracy: str = "test top-1",
-    colours: Mapping[str, int] | None = None,
-    width: int = 880,
-    height: int = 460,
-) -> str:
-    """The accuracy of each mixer against its latency in one runtime and batch, with the Pareto front, as ``<svg>``.
+    costs: str,
+    values: str,
+    title: str,
+    weight: float | None = None,
+    lower_is_better: bool = False,
+    band: tuple[str, Span] | None = None,
+    size: tuple[int, int] = WIDE,
+    kind: str = "",
+    caption: str = "",
+) -> Markup:
+    """Values against costs with the Pareto front, as ``<svg>``.
 
-    ``colours`` are numbers by name; without them every mixer has its own.
+    Args:
+        points: At least one.
+        costs: The title of the axis to the right, with its unit.
+        values: So of the axis upwards.
+        title: For those who hear the page.
+        weight: For shares in percent: what one sample weighs.
+        lower_is_better: Of the values.
+        band: An interval of values to shade, with what it is.
+        size: Width and height in pixels.
+        kind: A class of the element.
+        caption: Makes it the content of a file of its own, with a light background, under this text.
     """
-    rows = sorted(comparison.measured(runtime, batch), key=lambda row: (row.latency(runtime, batch), -(row.top1 or 0)))
-    data = [(row.latency(runtime, batch) or 0.0, row.top1 or 0.0) for row in rows]
-    marks = pareto(data)
-    best = max(rows, key=lambda row: row.top1 or 0.0)
-    spans = [row.latency_range(runtime, batch) for row in rows]
-    weight = 100 / comparison.tested if comparison.tested else 0.05
-    left, right, top, bottom = 52, width - 16, 26, height - 46
-    x = cost_scale([time for time, _ in data] + [end for span in spans if span for end in span], left, right)
-    doubt = list(best.interval) if best.interval else []
-    y = percent_scale([value for _, value in data], bottom, top, weight=weight, doubt=doubt)
-    title = f"{runtime_name(runtime)}, batch {batch}: {accuracy} against latency"
-    parts = [_frame(x, y, left, right, top, bottom, f"latency at batch {batch}, ms", f"{accuracy}, %")]
-    parts.append(f'<text class="note" x="{right}" y="14" text-anchor="end">↖ better</text>')
-    spots = [
-        Spot(
-            x(time),
-            y(value),
-            _short(row.name, 24),
-            _tip(row, comparison, runtime, batch, mark),
-            row.index if colours is None else colours[row.name],
-            mark,
-        )
-        for row, (time, value), mark in zip(rows, data, marks, strict=True)
+    points = sorted(points, key=lambda point: (point.cost, point.value if lower_is_better else -point.value))
+    width, height = size
+    left, top, right, bottom = box = (52, 26, width - 16, height - 46)
+    ends = [end for point in points if point.cost_range for end in point.cost_range]
+    x = amount_scale([*(point.cost for point in points), *ends], left, right)
+    y = _value_scale([point.value for point in points], bottom, top, weight, band[1] if band else ())
+    dots = [(x(point.cost), y(point.value)) for point in points]
+    front = [dot for dot, point in zip(dots, points, strict=True) if point.front]
+    obstacles = _steps(front, right)
+    obstacles += [
+        (x(point.cost_range[0]), up - 2, x(point.cost_range[1]), up + 2)
+        for (_, up), point in zip(dots, points, strict=True)
+        if point.cost_range
     ]
-    obstacles: list[_Box] = []
-    if best.interval:
-        upper, lower = y(min(best.interval[1], y.high)), y(best.interval[0])
-        band = f'x="{left}" y="{upper:.1f}" width="{right - left}" height="{lower - upper:.1f}"'
-        text, obstacle = _band_note(f"95 % interval of {_short(best.name, 18)}", (left, upper, right, lower), spots)
-        parts += [f'<rect class="band" {band}/>', text]
-        obstacles.append(obstacle)
-    front = [spot for spot in spots if spot.front]
-    parts.append(_front_line(front, right))
-    for spot, after in zip(front, [*front[1:], Spot(right, front[-1].y, "", "", 0, True)], strict=True):
-        obstacles += [(spot.x, spot.y - 2, after.x, spot.y + 2), (after.x - 2, after.y, after.x + 2, spot.y)]
-    for spot, span, row in zip(spots, spans, rows, strict=True):
-        parts.append(_whiskers(spot, span, row, x, y))
-        if span:
-            obstacles.append((x(span[0]), spot.y - 2, x(span[1]), spot.y + 2))
-    parts += _labelled(spots, (left, top - 20, right, bottom), obstacles)
-    said = f"{title}. Pareto front: " + ", ".join(spot.label for spot in spots if spot.front) + "."
-    return _svg(width, height, said, "scatter", "".join(parts))
+    shade: dict[str, Any] = {}
+    if band:
+        upper, lower = sorted(map(y, band[1]))
+        shade = _band_note(band[0], (left, upper, right, lower), dots)
+        obstacles.append(shade["box"])
+    labels = [(*dot, point.label) for dot, point in zip(dots, points, strict=True)]
+    places = place_labels(labels, (left, top - 20, right, bottom), obstacles, [point.front for point in points])
+    return render(
+        "scatter.svg",
+        kind=kind,
+        width=width,
+        height=height,
+        said=f"{title}. Pareto front: {', '.join(point.label for point in points if point.front)}.",
+        frame=_frame(x, y, box, costs, values),
+        better="↙ better" if lower_is_better else "↖ better",
+        shade=shade,
+        front="".join(f"{'H' if n else 'M'}{at}{'V' if n else ' '}{up}" for n, (at, up) in enumerate(front)),
+        spots=[(*dot, point, place) for dot, point, place in zip(dots, points, places, strict=True)],
+        x=x,
+        y=y,
+        colours=COLOURS,
+        caption=caption,
+        **(_own_style() if caption else {}),
+    )
 
 
-def _tip(row: Row, comparison: Comparison, runtime: str, batch: str, front: bool) -> str:
-    lines = [row.name, f"top-1 {row.top1:.2f} %"]
-    if row.interval:
-        lines[-1] += f" (95 % interval {row.interval[0]:.1f} to {row.interval[1]:.1f})"
-    if row.spread is not None:
-        lines.append(f"± {row.spread:.2f} over seeds")
-    time, span = row.latency(runtime, batch) or 0.0, row.latency_range(runtime, batch)
-    lines.append(f"{time:.3g} ms" + (f" ({span[0]:.3g} to {span[1]:.3g})" if span else ""))
-    if front:
-        lines.append("on the Pareto front")
-    return "\n".join(lines)
+def _steps(front: Sequence[tuple[float, float]], right: float) -> list[Box]:
+    """Where the line of the front runs: level from a point to the next one's cost, then to its value."""
+    boxes: list[Box] = []
+    for here, there in itertools.pairwise([*front, (right, front[-1][1])] if front else []):
+        low, high = sorted((here[1], there[1]))
+        boxes += [(here[0], here[1] - 2, there[0], here[1] + 2), (there[0] - 2, low, there[0] + 2, high)]
+    return boxes
 
 
-def _band_note(note: str, band: _Box, spots: Sequence[Spot]) -> tuple[str, _Box]:
-    """The text that explains the band, in whichever of its corners is emptiest, and the text's place."""
-    left, upper, right, lower = band
-    long = len(note) * _CHAR
-    corners: list[_Box] = []
-    for top in (upper + 3, lower - 19):
-        corners += [(right - 6 - long, top, right - 6, top + 16), (left + 6, top, left + 6 + long, top + 16)]
-    dots = [(spot.x - 9, spot.y - 9, spot.x + 9, spot.y + 9) for spot in spots]
-    corner = min(corners, key=lambda box: sum(_overlap(box, dot) for dot in dots))
-    x, anchor = (corner[0], "start") if corner[0] == left + 6 else (corner[2], "end")
-    text = f'<text class="note" x="{x:.1f}" y="{corner[1] + 12:.1f}" text-anchor="{anchor}">{escape(note)}</text>'
-    return text, corner
+def both_sizes(points: Sequence[Point], **options: Any) -> Markup:
+    """A scatter for a screen and one for a phone, of which a page shows the one that fits; see `scatter`."""
+    drawn = (scatter(points, size=size, kind=kind, **options) for kind, size in (("wide", WIDE), ("narrow", NARROW)))
+    return Markup("").join(drawn)
 
 
-def _front_line(front: list[Spot], right: float) -> str:
-    """The best accuracy that each latency buys: level up to the next better mixer, then up to it."""
-    if not front:
-        return ""
-    steps = f"M{front[0].x:.1f} {front[0].y:.1f}"
-    for spot in front[1:]:
-        steps += f"H{spot.x:.1f}V{spot.y:.1f}"
-    return f'<path class="front" d="{steps}H{right}"/>'
+def _own_style() -> dict[str, Any]:
+    """The style of a chart in a file of its own: the light palette, put in where the page's sheets refer to it."""
+    sheets = [(TEMPLATES / name).read_text(encoding="utf-8") for name in ("palette.css", "charts.css")]
+    palette = dict(re.findall(r"--([\w-]+):\s*([^;]+);", sheets[0].split("}")[0]))
+    style = re.sub(r"var\(--([\w-]+)\)", lambda match: palette[match[1]], sheets[1])
+    return {"style": Markup(style), "surface": palette["surface"]}
 
 
-def _whiskers(spot: Spot, span: tuple[float, float] | None, row: Row, x: Scale, y: Scale) -> str:
-    lines = f"M{x(span[0]):.1f} {spot.y:.1f}H{x(span[1]):.1f}" if span else ""
-    if row.spread:
-        low, high = (row.top1 or 0.0) - row.spread, min((row.top1 or 0.0) + row.spread, y.high)
-        lines += f"M{spot.x:.1f} {y(max(low, y.low)):.1f}V{y(high):.1f}"
-    return f'<path class="whisker c{spot.index % COLOURS}" d="{lines}"/>' if lines else ""
+def short(text: str, limit: int = 24) -> str:
+    """The text, cut where it is too long for a label."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _labelled(spots: list[Spot], box: _Box, obstacles: list[_Box]) -> list[str]:
-    parts = []
-    places = place_labels([(spot.x, spot.y, spot.label) for spot in spots], box, obstacles)
-    for spot, (x, y, anchor, far) in zip(spots, places, strict=True):
-        leader = f'<path class="leader" d="M{spot.x:.1f} {spot.y:.1f}L{x:.1f} {y - 4:.1f}"/>' if far else ""
-        kind = "point front" if spot.front else "point"
-        parts.append(
-            f'<g class="{kind} c{spot.index % COLOURS}" tabindex="0" role="img" data-mixer="{spot.index}" '
-            f'data-tip="{escape(spot.tip)}" aria-label="{escape(spot.tip.replace(chr(10), ", "))}">{leader}'
-            f'<circle class="target" cx="{spot.x:.1f}" cy="{spot.y:.1f}" r="12"/>'
-            f'<circle class="dot" cx="{spot.x:.1f}" cy="{spot.y:.1f}" r="5"/>'
-            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(spot.label)}</text></g>'
-        )
-    return parts
+# ----------------------------------------------------------------------------------------------------------- the labels
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a label stands: ``y`` is the text's base line, ``far`` asks for a line to the point."""
+
+    x: float
+    y: float
+    anchor: str
+    far: bool
 
 
 def place_labels(
-    points: Sequence[tuple[float, float, str]], box: _Box, obstacles: Sequence[_Box] = ()
-) -> list[tuple[float, float, str, bool]]:
+    points: Sequence[tuple[float, float, str]],
+    box: Box,
+    obstacles: Sequence[Box] = (),
+    firm: Sequence[bool] | None = None,
+) -> list[Place | None]:
     """A place beside each (x, y, label) point that keeps the labels off each other, the points and the obstacles.
 
-    Returns:
-        One (x, y, text-anchor, far) per point: ``y`` is the text's base line, ``far`` asks for a line to the point.
+    A label that could only stand on another one gets no place, unless it is a ``firm`` one; those come first.
     """
     dots = [(x - 6, y - 6, x + 6, y + 6) for x, y, _ in points]
-    taken: list[_Box | None] = [None] * len(points)
-    chosen: list[tuple[float, float, str, bool]] = [(0.0, 0.0, "start", False)] * len(points)
+    taken: dict[int, Box] = {}
+    chosen: dict[int, Place] = {}
+    order = sorted(range(len(points)), key=lambda index: not (firm and firm[index]))
     for _ in range(3):  # the first labels are placed again once the others are known
-        for place, (x, y, label) in enumerate(points):
-            others = [other for index, other in enumerate(taken) if other and index != place]
-            others += [*dots, *obstacles]
+        for index in order:
+            x, y, label = points[index]
+            others = [*(other for number, other in taken.items() if number != index), *dots, *obstacles]
             cost = math.inf
             for rank, (radius, angle) in enumerate(itertools.product(_RADII, _ANGLES)):
-                spot, rectangle = _candidate(x, y, len(label) * _CHAR, radius, angle)
+                place, rectangle = _candidate(x, y, len(label) * _CHAR, radius, angle)
                 crowd = 8 * sum(_overlap(rectangle, other) for other in others) + 50 * _outside(rectangle, box)
                 if rank + crowd < cost:
-                    cost, chosen[place], taken[place] = rank + crowd, spot, rectangle
+                    cost, chosen[index], taken[index] = rank + crowd, place, rectangle
                 if not crowd:
                     break  # the places that follow are only further away
-    return chosen
+    for index in reversed(order):
+        others = [other for number, other in taken.items() if number != index]
+        if not (firm and firm[index]) and any(_overlap(taken[index], other) for other in others):
+            del taken[index], chosen[index]
+    return [chosen.get(index) for index in range(len(points))]
 
 
-def _candidate(
-    x: float, y: float, width: float, radius: float, angle: float
-) -> tuple[tuple[float, float, str, bool], _Box]:
+def _candidate(x: float, y: float, width: float, radius: float, angle: float) -> tuple[Place, Box]:
     dx, dy = radius * math.cos(math.radians(angle)), radius * math.sin(math.radians(angle))
     middle = y + dy
     if dx > 1:
@@ -192,18 +320,36 @@ def _candidate(
     else:
         anchor, left = "middle", x - width / 2
         middle += math.copysign(6, dy)  # a line's height more, to clear the dot
-    at = {"start": left, "end": left + width, "middle": left + width / 2}[anchor]
-    return (at, middle + 4, anchor, radius > 18), (left, middle - 8, left + width, middle + 7)
+    at = left + {"start": 0.0, "end": width, "middle": width / 2}[anchor]
+    place = Place(round(at, 1), round(middle + 4, 1), anchor, radius > 18)
+    return place, (left, middle - 8, left + width, middle + 7)
 
 
-def _overlap(a: _Box, b: _Box) -> float:
+def _band_note(text: str, band: Box, dots: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """A band with the text that explains it, which stands in whichever of its corners is emptiest, in ``box``."""
+    left, upper, right, lower = band
+    long = len(text) * _CHAR
+    corners: list[Box] = []
+    for top in (upper + 3, lower - 19):
+        corners += [(right - 6 - long, top, right - 6, top + 16), (left + 6, top, left + 6 + long, top + 16)]
+    around = [(x - 9, y - 9, x + 9, y + 9) for x, y in dots]
+    corner = min(corners, key=lambda box: sum(_overlap(box, dot) for dot in around))
+    anchor, x = ("start", corner[0]) if corner[0] == left + 6 else ("end", corner[2])
+    height = round(lower - upper, 1)
+    return {"top": upper, "height": height, "text": text, "x": x, "y": corner[1] + 12, "anchor": anchor, "box": corner}
+
+
+def _overlap(a: Box, b: Box) -> float:
     """The shared area in square pixels."""
     return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
 
 
-def _outside(a: _Box, box: _Box) -> float:
+def _outside(a: Box, box: Box) -> float:
     """By how many pixels a box leaves another."""
     return max(box[0] - a[0], 0) + max(a[2] - box[2], 0) + max(box[1] - a[1], 0) + max(a[3] - box[3], 0)
+
+
+# ----------------------------------------------------------------------------------------------------------- the curves
 
 
 def curves(
@@ -211,121 +357,44 @@ def curves(
     title: str,
     *,
     series: str,
-    percent_weight: float | None = None,
+    weight: float | None = None,
     zero: bool = False,
-    width: int = 360,
-    height: int = 300,
-) -> str:
+    size: tuple[int, int] = (360, 300),
+) -> Markup:
     """Values over epochs, one line or more, as ``<svg>``; nothing where there is no value.
 
     Args:
         lines: The (epoch, value) points of each line, by its number, which decides its colour: a mixer's place.
         title: What the values are, with their unit.
         series: The name of the values in the page's data, for the tooltip.
-        percent_weight: For accuracies: what one image weighs in percent.
+        weight: For shares in percent: what one sample weighs.
         zero: For amounts: let the axis begin at 0.
-        width: Pixels.
-        height: Pixels.
+        size: Width and height in pixels.
     """
     drawn = {index: points for index, points in lines.items() if points}
     if not drawn:
-        return ""
+        return Markup("")
+    width, height = size
     epochs = [epoch for points in drawn.values() for epoch, _ in points]
     values = [value for points in drawn.values() for _, value in points]
     right, top, bottom = width - 12, 26, height - 40
-    if percent_weight is None:
-        y = cost_scale([*values, 0.0] if zero else values, bottom, top)
-    else:
-        y = percent_scale(values, bottom, top, weight=percent_weight)
+    y = _value_scale([*values, 0.0] if zero else values, bottom, top, weight)
     left = max(46, round(14 + _CHAR * max(len(text) for _, text in y.ticks(6))))
     first, last = min(epochs), max(epochs)
     x = Scale(first, last if last > first else first + 1, left, right, "whole")
-    parts = [_frame(x, y, left, right, top, bottom, "epoch", title)]
-    parts.append(f'<path class="cursor" d="M0 {top}V{bottom}"/>')
-    for index, points in drawn.items():
-        kind = f"c{index % COLOURS} d{index // COLOURS % 3}"
-        path = "M" + "L".join(f"{x(epoch):.1f} {y(value):.1f}" for epoch, value in points)
-        if len(points) > 1:
-            parts.append(f'<path class="curve {kind}" data-mixer="{index}" d="{path}"/>')
-        else:
-            dot = f'cx="{x(points[0][0]):.1f}" cy="{y(points[0][1]):.1f}" r="4"'
-            parts.append(f'<circle class="curve {kind}" data-mixer="{index}" {dot}/>')
-    extra = (
-        f'data-series="{series}" data-first="{x.low:g}" data-last="{x.high:g}" data-left="{left}" data-right="{right}"'
-    )
-    return _svg(width, height, f"{title} over epochs", "curves", "".join(parts), extra + ' tabindex="0"')
-
-
-def _frame(x: Scale, y: Scale, left: float, right: float, top: float, bottom: float, below: str, above: str) -> str:
-    parts = []
-    for value, text in y.ticks(6):
-        parts.append(f'<path class="grid" d="M{left} {y(value):.1f}H{right}"/>')
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{text}</text>')
-    for value, text in x.ticks(max(int((right - left) // 90), 3)):
-        parts.append(f'<path class="axis" d="M{x(value):.1f} {bottom}v4"/>')
-        parts.append(f'<text class="tick" x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>')
-    parts.append(f'<path class="axis" d="M{left} {bottom}H{right}"/>')
-    notes = {"log": " (log axis)", "error": " (axis logarithmic in the error)"}
-    below, above = below + notes.get(x.kind, ""), above + notes.get(y.kind, "")
-    parts.append(f'<text class="title" x="{right}" y="{bottom + 36}" text-anchor="end">{escape(below)}</text>')
-    parts.append(f'<text class="title" x="8" y="14">{escape(above)}</text>')
-    return "".join(parts)
-
-
-def _svg(width: int, height: int, said: str, kind: str, inner: str, extra: str = "") -> str:
-    return (
-        f'<svg class="chart {kind}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="group" aria-label="{escape(said)}" {extra}>{inner}</svg>'
-    )
-
-
-def _short(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def pareto_svg(
-    results: Mapping[str, Any],
-    *,
-    runtime: str | None = None,
-    batch: int | str | None = None,
-    width: int = 880,
-    height: int = 460,
-) -> str:
-    """Accuracy against latency as a standalone SVG file with its own light background, for a README.
-
-    Args:
-        results: What ``compare`` wrote to ``results.json``.
-        runtime: One of the results' runtimes; None takes the fastest.
-        batch: One of the results' batch sizes; None takes the smallest.
-        width: Pixels.
-        height: Pixels.
-
-    Raises:
-        ValueError: No mixer has both an accuracy and a latency there.
-    """
-    comparison = read(results)
-    view = conclusions(comparison).view
-    if view is None:
-        raise ValueError("no mixer has both an accuracy and a latency: there is nothing to draw")
-    view = (runtime or view[0], view[1] if batch is None else str(batch))
-    if view not in comparison.views():
-        known = "; ".join(f"{name} at batch {size}" for name, size in comparison.views())
-        raise ValueError(f"nothing was measured with {view[0]} at batch {view[1]}. Measured: {known}")
-    caption = (
-        f"Test top-1 against latency in {runtime_name(view[0])}, batch {view[1]}. Line and filled dots: Pareto front"
-    )
-    return standalone(scatter(comparison, *view, width=width, height=height), caption, width, height)
-
-
-def standalone(drawing: str, caption: str, width: int = 880, height: int = 460) -> str:
-    """A chart of that size in pixels as an SVG file with its own light background, under a caption."""
-    palette = dict(re.findall(r"--([\w-]+):\s*([^;]+);", asset("palette.css").split("}")[0]))
-    style = re.sub(r"var\(--([\w-]+)\)", lambda match: palette[match[1]], asset("charts.css"))
-    inner = drawing[drawing.index(">") + 1 : -len("</svg>")]
-    inner = re.sub(r' tabindex="0"| data-\w+="[^"]*"', "", inner)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-16 -44 {width + 32} {height + 56}" width="{width + 32}" '
-        f'height="{height + 56}" class="chart" role="img" aria-label="{escape(caption)}"><style>{style}</style>'
-        f'<rect x="-16" y="-44" width="{width + 32}" height="{height + 56}" rx="8" fill="{palette["surface"]}"/>'
-        f'<text class="heading" x="8" y="-16">{escape(caption)}</text>{inner}</svg>\n'
+    paths = [
+        (index, index // COLOURS % 3, [(x(epoch), y(value)) for epoch, value in points])
+        for index, points in drawn.items()
+    ]
+    frame = _frame(x, y, (left, top, right, bottom), "epoch", title)
+    return render(
+        "curves.svg",
+        width=width,
+        height=height,
+        said=f"{title} over epochs",
+        frame=frame,
+        series=series,
+        x=x,
+        paths=paths,
+        colours=COLOURS,
     )

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from markupsafe import Markup
 
 from tokenmix.files import write_text
 from tokenmix.names import runtime_name
-from tokenmix.pages.charts import COLOURS, curves, scatter
+from tokenmix.pages.charts import COLOURS, Point, both_sizes, curves, scatter, short
 from tokenmix.pages.comparison_table import front_note, html_table
-from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, decimals, headline, percent, speed
-from tokenmix.pages.method import definitions_html, protocol_html
-from tokenmix.pages.page import Section, choices, page, scroll_box
+from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, front_of, headline, speed
+from tokenmix.pages.method import definitions, method
+from tokenmix.pages.page import Section, page, render
 from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
-from tokenmix.pages.samples import samples_html
 
-# Key in a history row, what it is, and whether it is a percentage.
-_SERIES = (
-    ("val_top1", "validation top-1, %", True),
-    ("val_loss", "validation loss", False),
-    ("loss", "training loss", False),
-)
+Line = list[tuple[float, float]]
 
 
 def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None) -> str:
-    """The report as one HTML file that needs neither network nor other files.
+    """The results as one HTML file that needs neither network nor other files.
 
     Args:
         results: What ``compare`` wrote to ``results.json``; whatever is missing is left out of the page.
@@ -36,33 +31,20 @@ def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | 
         ValueError: The results have another schema, or no mixer.
     """
     comparison = read(results)
-    found = conclusions(comparison)
-    name = str(dig(results, "data", "name") or "images")
-    front = front_note(comparison, "◆")
-    table = scroll_box(html_table(comparison), "Table of results")
-    marks = f"{front} " if found.front else ""
-    under = f'<p class="muted">{escape(marks)}Bold: best of the column. Small print: 95 % intervals.</p>'
+    answer = conclusions(comparison)
+    label = comparison.label[:1].upper() + comparison.label[1:]
+    series = _series(comparison)
     sections = [
-        Section("results", "All results", table + under, "Results"),
-        Section("tradeoff", "Accuracy against latency", _tradeoff(comparison, found), "Accuracy against latency"),
-        Section("curves", "Learning curves", _curves(comparison), "Learning curves"),
-        Section("confusion", "Which classes are confused", _confusion(comparison), "Confusion"),
-        Section("samples", "Sample predictions", samples_html(comparison, pictures or {}), "Samples"),
-        Section("protocol", "How this was measured", protocol_html(comparison), "How it was measured"),
-        Section("definitions", "What the numbers mean", definitions_html(comparison), "Definitions"),
+        Section("results", "All results", _table(comparison, answer), "Results"),
+        Section("tradeoff", f"{label} against latency", _tradeoff(comparison, answer), f"{label} against latency"),
+        Section("curves", "Learning curves", _curves(comparison, series), "Learning curves"),
+        *comparison.task.compare_sections(results, pictures or {}),
+        Section("protocol", "How this was measured", method(comparison), "How it was measured"),
+        Section("definitions", "What the numbers mean", definitions(comparison), "Definitions"),
     ]
-    return page(
-        f"Token mixers on {name}",
-        _intro(comparison, found),
-        sections,
-        styles=["charts.css", "comparison.css"],
-        scripts=["matrix.js", "comparison.js", "curves.js"],
-        data={
-            "classes": comparison.classes,
-            "mixers": [{"name": row.name, "confusion": _cells(row)} for row in comparison.rows],
-            "curves": _lines(comparison),
-        },
-    )
+    data = {name: {"unit": unit, "lines": lines} for name, _, unit, _, lines in series}
+    name = str(dig(results, "data", "name") or comparison.noun)
+    return page(f"Token mixers on {name}", _intro(comparison, answer), sections, {"curves": data})
 
 
 def write_comparison(
@@ -72,35 +54,68 @@ def write_comparison(
     write_text(path, comparison_page(results, pictures))
 
 
-def _intro(comparison: Comparison, found: Conclusions) -> str:
-    cells = []
-    if found.best:
-        interval = found.best[0].interval
-        digits = decimals(comparison)
-        doubt = f", 95 % interval {interval[0]:.{digits}f}–{interval[1]:.{digits}f}" if interval else ""
-        cells.append(("Most accurate", found.best, percent(found.best[0], comparison) + " of test images" + doubt))
-    if found.view and found.fastest:
-        cells.append(("Fastest", [found.fastest], _pace(found.fastest, comparison, found.view)))
-        if found.pick and found.pick is not found.fastest and found.pick not in found.best:
-            text = _pace(found.pick, comparison, found.view)
-            cells.append(("Fastest that this test cannot tell from the best", [found.pick], text))
+def pareto_svg(
+    results: Mapping[str, Any],
+    *,
+    runtime: str | None = None,
+    batch: int | str | None = None,
+    size: tuple[int, int] = (880, 460),
+) -> str:
+    """The headline against latency as a standalone SVG file with its own light background, for a README.
+
+    Args:
+        results: What ``compare`` wrote to ``results.json``.
+        runtime: One of the results' runtimes; None takes the fastest.
+        batch: One of the results' batch sizes; None takes the smallest.
+        size: Width and height in pixels.
+
+    Raises:
+        ValueError: No mixer has both a score and a latency there.
+    """
+    comparison = read(results)
+    view = conclusions(comparison).view
+    if view is None:
+        raise ValueError("no mixer has both a score and a latency: there is nothing to draw")
+    view = (runtime or view[0], view[1] if batch is None else str(batch))
+    if view not in comparison.views():
+        known = "; ".join(f"{name} at batch {size}" for name, size in comparison.views())
+        raise ValueError(f"nothing was measured with {view[0]} at batch {view[1]}. Measured: {known}")
+    label = f"Test {comparison.label} against latency in {runtime_name(view[0])}, batch {view[1]}"
+    points, options = _points(comparison, view)
+    return str(scatter(points, size=size, caption=f"{label}. Line and filled dots: Pareto front", **options)) + "\n"
+
+
+# -------------------------------------------------------------------------------------------------------------- the top
+
+
+def _intro(comparison: Comparison, answer: Conclusions) -> Markup:
+    cells: list[tuple[str, Sequence[Row], str]] = []
+    if answer.best:
+        top = answer.best[0]
+        ends = "–".join(map(comparison.written, top.interval)) if top.interval else ""
+        doubt = f", 95 % interval {ends}" if ends else ""
+        samples = f" on test {comparison.noun}"
+        cells.append((f"Best {comparison.label}", answer.best, comparison.said(top) + samples + doubt))
+    if answer.view and answer.fastest:
+        view = answer.view
+        cells.append(("Fastest", [answer.fastest], _pace(answer.fastest, comparison, view)))
+        if answer.pick and answer.pick is not answer.fastest and answer.pick not in answer.best:
+            text = _pace(answer.pick, comparison, view)
+            cells.append(("Fastest that this test cannot tell from the best", [answer.pick], text))
         if len(comparison.rows) > 1:
-            where = f"{runtime_name(found.view[0])}, batch {found.view[1]}; fastest first"
-            cells.append(("Pareto front", found.front, where))
-    answers = "".join(
-        f'<div><dt>{escape(term)}</dt><dd class="who">{escape(", ".join(row.name for row in rows))}</dd>'
-        f'<dd class="how">{escape(text)}</dd></div>'
-        for term, rows, text in cells
-    )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in caveats(comparison.raw))
-    return (
-        f'<p class="lead">{escape(headline(comparison.raw))}</p><p class="muted">{escape(_setting(comparison))}</p>'
-        f'<dl class="answers">{answers}</dl>' + (f'<ul class="caveats">{notes}</ul>' if notes else "")
+            where = f"{runtime_name(view[0])}, batch {view[1]}; fastest first"
+            cells.append(("Pareto front", answer.front, where))
+    return render(
+        "comparison_intro.html",
+        headline=headline(comparison.raw),
+        setting=_setting(comparison),
+        cells=[(term, ", ".join(row.name for row in rows), text) for term, rows, text in cells],
+        caveats=caveats(comparison.raw),
     )
 
 
 def _pace(row: Row, comparison: Comparison, view: tuple[str, str]) -> str:
-    return f"{speed(row, view)}; {percent(row, comparison)}"
+    return f"{speed(row, view)}; {comparison.said(row)}"
 
 
 def _setting(comparison: Comparison) -> str:
@@ -113,7 +128,7 @@ def _setting(comparison: Comparison) -> str:
     epochs = number(dig(raw, "recipe", "epochs"))
     text += ", trained alike" if count > 1 else ", trained"
     text += f" for {epochs:.0f} epoch{'s' if epochs > 1 else ''}" if epochs else ""
-    text += f" on {trained:,.0f} images" if trained else ""
+    text += f" on {trained:,.0f} {comparison.noun}" if trained else ""
     text += f", tested on {comparison.tested:,} others" if comparison.tested else ""
     seeds = len(sequence(raw.get("seeds")))
     text += f", {seeds} seeds each" if seeds > 1 else ""
@@ -121,102 +136,106 @@ def _setting(comparison: Comparison) -> str:
     return text + "." + (f" {created}." if created else "")
 
 
-def _tradeoff(comparison: Comparison, found: Conclusions) -> str:
-    if found.view is None:
-        return "<p>No mixer has both an accuracy and a latency.</p>"
-    views = comparison.views()
-    parts = []
-    for view in views:
-        wide = scatter(comparison, *view).replace('class="chart', 'class="wide chart', 1)
-        narrow = scatter(comparison, *view, width=360, height=400).replace('class="chart', 'class="narrow chart', 1)
-        data = f'data-runtime="{escape(view[0])}" data-batch="{escape(view[1])}"'
-        parts.append(f"<div {data}{'' if view == found.view else ' hidden'}>{wide}{narrow}</div>")
-    runtimes = [name for name in comparison.runtimes if any(view[0] == name for view in views)]
-    batches = [size for size in comparison.batches if any(view[1] == size for view in views)]
-    controls = choices("runtime", "Runtime", [(name, runtime_name(name)) for name in runtimes], found.view[0])
-    controls += choices("batch", "Batch", [(size, size) for size in batches], found.view[1])
-    caption = (
-        "The line and the filled dots are the Pareto front: the best accuracy that each latency buys. Horizontal bars: "
-        "95 % interval of the median latency. Point at a dot, or move to it with the Tab key, for its numbers."
-    )
-    return (
-        f'<div class="controls">{controls}</div><figure id="views" class="panel">{"".join(parts)}'
-        f'<p class="none" hidden>Not measured for this pair of runtime and batch.</p></figure>'
-        f'<p class="muted">{caption}</p>'
-    )
+# -------------------------------------------------------------------------------------------- the table and the scatter
 
 
-def _history(row: Row, key: str) -> list[tuple[float, float]]:
+def _table(comparison: Comparison, answer: Conclusions) -> Markup:
+    marks = f"{front_note(comparison, '◆')} " if answer.front else ""
+    small = "Bold: best of the column. Small print: 95 % intervals."
+    return html_table(comparison) + Markup('<p class="muted">{}</p>').format(marks + small)
+
+
+def _points(comparison: Comparison, view: tuple[str, str]) -> tuple[list[Point], dict[str, Any]]:
+    """The points of a view's scatter, and the further arguments that draw them."""
+    front = front_of(comparison, view)
     points = []
-    for step in sequence(row.entry.get("history")):
-        epoch, value = number(mapping(step).get("epoch")), number(mapping(step).get(key))
+    for row in comparison.measured(*view):
+        score, spread = row.score or 0.0, row.spread
+        points.append(
+            Point(
+                cost=row.latency(*view) or 0.0,
+                value=score,
+                label=short(row.name),
+                told=_told(row, comparison, view, row in front),
+                number=row.index,
+                front=row in front,
+                cost_range=row.latency_range(*view),
+                value_range=(score - spread, score + spread) if spread else None,
+            )
+        )
+    best = min(comparison.measured(*view), key=comparison.ranking)
+    return points, {
+        "costs": f"latency at batch {view[1]}, ms",
+        "values": comparison.titled,
+        "title": f"{runtime_name(view[0])}, batch {view[1]}: {comparison.label} against latency",
+        "weight": comparison.weight,
+        "lower_is_better": comparison.lower_is_better,
+        "band": (f"95 % interval of {short(best.name, 18)}", best.interval) if best.interval else None,
+    }
+
+
+def _told(row: Row, comparison: Comparison, view: tuple[str, str], front: bool) -> list[str]:
+    """What a point tells when it is pointed at."""
+    score = f"{row.score or 0.0:.{comparison.digits + 1}f} {comparison.unit}".rstrip()
+    lines = [row.name, f"{comparison.label} {score}"]
+    if row.interval:
+        lines[-1] += f" (95 % interval {' to '.join(map(comparison.written, row.interval))})"
+    if row.spread is not None:
+        lines.append(f"± {comparison.written(row.spread)} over seeds")
+    time, span = row.latency(*view) or 0.0, row.latency_range(*view)
+    lines.append(f"{time:.3g} ms" + (f" ({span[0]:.3g} to {span[1]:.3g})" if span else ""))
+    return [*lines, "on the Pareto front"] if front else lines
+
+
+def _tradeoff(comparison: Comparison, answer: Conclusions) -> Markup:
+    drawn = []
+    for view in comparison.views():
+        points, options = _points(comparison, view)
+        drawn.append((*view, both_sizes(points, **options)))
+    return render(
+        "tradeoff.html",
+        chosen=answer.view,
+        drawn=drawn,
+        label=comparison.label,
+        runtimes=[(name, runtime_name(name)) for name in comparison.runtimes if name in {view[0] for view in drawn}],
+        batches=[(size, size) for size in comparison.batches if size in {view[1] for view in drawn}],
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- the curves
+
+
+def _series(comparison: Comparison) -> list[tuple[str, str, str, float | None, dict[int, tuple[str, Line]]]]:
+    """What is drawn over the epochs: its key in a history, title, unit, weight of a sample, and lines by mixer."""
+    validated = number(dig(comparison.raw, "data", "val"))
+    weight = comparison.weight and (100 / validated if validated else 0.1)
+    metric = f"validation {comparison.titled.removeprefix('test ')}"
+    wanted = [
+        (f"val_{comparison.headline}", metric, comparison.unit, weight),
+        ("val_loss", "validation loss", "", None),
+        ("loss", "training loss", "", None),
+    ]
+    return [
+        (key, title, unit, weight, {row.index: (row.name, _history(row, key)) for row in comparison.rows})
+        for key, title, unit, weight in wanted
+    ]
+
+
+def _history(row: Row, key: str) -> Line:
+    points = []
+    for step in map(mapping, sequence(row.entry.get("history"))):
+        epoch, value = number(step.get("epoch")), number(step.get(key))
         if epoch is not None and value is not None:
             points.append((epoch, value))
     return points
 
 
-def _curves(comparison: Comparison) -> str:
-    images = number(dig(comparison.raw, "data", "val"))
-    weight = 100 / images if images else 0.1
-    drawn = []
-    for key, title, is_percent in _SERIES:
-        lines = {row.index: _history(row, key) for row in comparison.rows}
-        drawn.append(curves(lines, title, series=key, percent_weight=weight if is_percent else None))
-    if not any(drawn):
-        return ""
-    buttons = []
-    for row in comparison.rows:
-        kind = f"c{row.index % COLOURS} d{row.index // COLOURS % 3}"
-        line = f'<path class="curve {kind}" d="M0 4H22"/>'
-        stroke = f'<svg width="22" height="8" aria-hidden="true">{line}</svg>'
-        if any(_history(row, key) for key, _, _ in _SERIES):
-            button = f'<button type="button" aria-pressed="true" data-mixer="{row.index}">'
-            buttons.append(f"{button}{stroke}{escape(row.name)}</button>")
-    charts = "".join(f"<figure>{drawing}</figure>" for drawing in drawn if drawing)
-    return (
-        f'<div id="legend" class="legend controls" role="group" aria-label="Mixers shown">{"".join(buttons)}'
-        f'<button type="button" data-all>Hide all</button></div><div class="panel trio">{charts}</div>'
-        '<p class="muted">Click a mixer to hide or show it. Point at a chart, or use the arrow keys in it, for the '
-        "values of one epoch.</p>"
-    )
-
-
-def _cells(row: Row) -> dict[str, Any] | None:
-    """The confusion matrix without its zeros, which are most of it where classes are many."""
-    matrix = sequence(row.entry.get("confusion"))
-    cells = []
-    for truth, counts in enumerate(matrix):
-        for predicted, count in enumerate(sequence(counts)[: len(matrix)]):
-            if number(count):
-                cells.append((truth, predicted, count))
-    return {"size": len(matrix), "cells": cells} if cells else None
-
-
-def _confusion(comparison: Comparison) -> str:
-    rows = [row for row in comparison.rows if _cells(row)]
-    if not rows:
-        return ""
-    start = next((row for row in conclusions(comparison).best if row in rows), rows[0])
-    options = "".join(
-        f'<option value="{row.index}"{" selected" if row is start else ""}>{escape(row.name)}</option>' for row in rows
-    )
-    return (
-        '<div class="controls"><label>Mixer <select id="confusion-mixer" autocomplete="off">'
-        f'{options}</select></label></div><div class="panel confusion"><div id="matrix"></div><div>'
-        '<p id="errors" aria-live="polite"></p><table id="pairs" class="pairs"><thead><tr><th scope="col">Truth</th>'
-        '<th scope="col">Predicted</th><th scope="col" class="number">Images</th></tr></thead><tbody></tbody></table>'
-        "</div></div>"
-        '<p class="muted">Rows are the truth, columns the prediction, cells count test images. Blue: right; '
-        "orange: wrong, stronger where it is a larger share of its row.</p>"
-    )
-
-
-def _lines(comparison: Comparison) -> dict[str, Any]:
-    """What the cursor of the curves reads: the unit of each series, and its lines by the mixer's place."""
-    return {
-        key: {
-            "unit": "%" if is_percent else "",
-            "lines": {row.index: (row.name, _history(row, key)) for row in comparison.rows},
-        }
-        for key, _, is_percent in _SERIES
-    }
+def _curves(comparison: Comparison, series: Sequence[tuple[Any, ...]]) -> Markup:
+    charts = [
+        curves({index: line for index, (_, line) in lines.items()}, title, series=key, weight=weight)
+        for key, title, _, weight, lines in series
+    ]
+    shown = [row for row in comparison.rows if any(lines[row.index][1] for *_, lines in series)]
+    if not shown:
+        return Markup("")
+    return render("learning.html", charts=[chart for chart in charts if chart], rows=shown, colours=COLOURS)

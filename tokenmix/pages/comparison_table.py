@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from tokenmix.names import runtime_name
-from tokenmix.pages.conclusions import conclusions, decimals
+from tokenmix.pages.conclusions import conclusions
+from tokenmix.pages.page import Cell, Head, render
 from tokenmix.pages.result_schema import Comparison, Row, dig, number, read, sequence
 
 _MISSING = "–"
@@ -24,16 +26,18 @@ class Column:
         title: The header.
         full: The header where there is no group above.
         better: 1 where larger is better, -1 where smaller is, 0 where neither.
-        notes: A second, smaller line per cell: an interval or a range.
+        values: The numbers.
+        texts: How they are written.
+        notes: A second, smaller line per cell: an interval or a range; empty where there are none.
     """
 
     group: str
     title: str
     full: str
     better: int
-    values: list[float | None]
-    texts: list[str]
-    notes: list[str]
+    values: Sequence[float | None]
+    texts: Sequence[str]
+    notes: Sequence[str] = ()
 
     def best(self) -> set[int]:
         """The places of the best value; none where all are equal."""
@@ -47,13 +51,12 @@ class Column:
 def columns(comparison: Comparison) -> list[Column]:
     """Every column that has at least one value, in the order of the page."""
     rows = comparison.rows
-    digits = decimals(comparison)
 
     def field(key: str, scale: float = 1.0) -> list[float | None]:
         values = [number(row.entry.get(key)) for row in rows]
         return [None if value is None else value * scale for value in values]
 
-    made = [_accuracy(rows, digits)]
+    made = [_scores(comparison)]
     if len({tuple(sequence(row.entry.get("dims"))) for row in rows}) > 1:
         made.append(_widths(rows))
     made += [
@@ -65,47 +68,37 @@ def columns(comparison: Comparison) -> list[Column]:
         name = runtime_name(runtime)
         for batch in comparison.batches:
             times = [row.latency(runtime, batch) for row in rows]
-            column = _plain(f"{name}, ms", f"batch {batch}", f"{name} batch {batch}, ms", -1, times)
             ranges = [row.latency_range(runtime, batch) for row in rows]
             style = _style([end for span in ranges if span for end in span])
             notes = [f"{style(span[0])}–{style(span[1])}" if span else "" for span in ranges]
-            made.append(replace(column, notes=notes))
+            made.append(_plain(f"{name}, ms", f"batch {batch}", f"{name} batch {batch}, ms", -1, times, notes))
     for runtime in comparison.runtimes:
         rates, batch = _throughput(comparison, runtime)
-        name = runtime_name(runtime)
-        made.append(_plain(f"Images/s, batch {batch}", name, f"{name} batch {batch}, images/s", 1, rates))
+        name, rate = runtime_name(runtime), f"{comparison.noun}/s"
+        made.append(
+            _plain(f"{rate.capitalize()}, batch {batch}", name, f"{name} batch {batch}, {rate}", 1, rates),
+        )
     made.append(_plain("Memory", "peak, MB", "peak memory, MB", -1, field("peak_memory_mb")))
     errors = field("onnx_max_error")
-    made.append(
-        Column(
-            "ONNX",
-            "max error",
-            "ONNX max error",
-            -1,
-            errors,
-            [_scientific(error) for error in errors],
-            [""] * len(rows),
-        )
-    )
+    made.append(Column("ONNX", "max error", "ONNX max error", -1, errors, [_scientific(error) for error in errors]))
     made.append(_plain("Training", "seconds", "training, s", -1, field("seconds")))
     return [column for column in made if any(value is not None for value in column.values)]
 
 
-def _accuracy(rows: list[Row], digits: int) -> Column:
-    texts, notes = [], []
-    for row in rows:
-        spread = f" ± {row.spread:.{digits}f}" if row.spread is not None else ""
-        texts.append(_MISSING if row.top1 is None else f"{row.top1:.{digits}f}{spread}")
-        notes.append(f"{row.interval[0]:.{digits}f}–{row.interval[1]:.{digits}f}" if row.interval else "")
-    return Column("Test", "top-1, %", "test top-1, %", 1, [row.top1 for row in rows], texts, notes)
+def _scores(comparison: Comparison) -> Column:
+    rows, written, full = comparison.rows, comparison.written, comparison.titled
+    scores = [row.score for row in rows]
+    spreads = [f" ± {written(row.spread)}" if row.spread is not None else "" for row in rows]
+    texts = [_MISSING if value is None else written(value) + more for value, more in zip(scores, spreads, strict=True)]
+    notes = [f"{written(row.interval[0])}–{written(row.interval[1])}" if row.interval else "" for row in rows]
+    better = -1 if comparison.lower_is_better else 1
+    return Column("Test", full.removeprefix("test "), full, better, scores, texts, notes)
 
 
-def _widths(rows: list[Row]) -> Column:
+def _widths(rows: Sequence[Row]) -> Column:
     dims = [[size for size in map(number, sequence(row.entry.get("dims"))) if size is not None] for row in rows]
     texts = ["/".join(f"{size:.0f}" for size in sizes) or _MISSING for sizes in dims]
-    return Column(
-        "Size", "widths", "widths", 0, [sum(sizes) if sizes else None for sizes in dims], texts, [""] * len(rows)
-    )
+    return Column("Size", "widths", "widths", 0, [sum(sizes) if sizes else None for sizes in dims], texts)
 
 
 def _throughput(comparison: Comparison, runtime: str) -> tuple[list[float | None], str]:
@@ -116,13 +109,15 @@ def _throughput(comparison: Comparison, runtime: str) -> tuple[list[float | None
     return [None] * len(comparison.rows), ""
 
 
-def _plain(group: str, title: str, full: str, better: int, values: list[float | None]) -> Column:
+def _plain(
+    group: str, title: str, full: str, better: int, values: Sequence[float | None], notes: Sequence[str] = ()
+) -> Column:
     style = _style([value for value in values if value is not None])
     texts = [_MISSING if value is None else style(value) for value in values]
-    return Column(group, title, full, better, values, texts, [""] * len(values))
+    return Column(group, title, full, better, values, texts, notes)
 
 
-def _style(values: list[float]) -> Callable[[float], str]:
+def _style(values: Sequence[float]) -> Callable[[float], str]:
     """The same number of decimals for a whole column: three significant digits in its middle."""
     sizes = sorted(abs(value) for value in values if value)
     digits = min(max(2 - math.floor(math.log10(sizes[len(sizes) // 2])), 0), 4) if sizes else 0
@@ -137,12 +132,12 @@ def _scientific(value: float | None) -> str:
 
 
 def ranked(comparison: Comparison) -> list[Row]:
-    """The mixers, most accurate first, the faster first among equals, those without an accuracy last."""
+    """The mixers, the best score first, the faster first among equals, those without a score last."""
     view = conclusions(comparison).view
 
     def order(row: Row) -> tuple[float, float]:
         latency = row.latency(*view) if view else None
-        return (-math.inf if row.top1 is None else row.top1) * -1, math.inf if latency is None else latency
+        return comparison.ranking(row), math.inf if latency is None else latency
 
     return sorted(comparison.rows, key=order)
 
@@ -153,50 +148,31 @@ def front_note(comparison: Comparison, mark: str) -> str:
     if view is None:
         return ""
     return (
-        f"{mark} Pareto front of top-1 against latency ({runtime_name(view[0])}, batch {view[1]}): "
-        "no other mixer is as accurate and faster, or as fast and more accurate."
+        f"{mark} Pareto front of {comparison.label} against latency ({runtime_name(view[0])}, batch {view[1]}): "
+        "no other mixer is as good and faster, or as fast and better."
     )
 
 
-def html_table(comparison: Comparison) -> str:
+def html_table(comparison: Comparison) -> Markup:
     """The table for the page: sortable headers, values for the sorting, best values and front marked."""
     made = columns(comparison)
-    front = conclusions(comparison).front
-    spans = _spans(made)
-    top = "".join(
-        f'<th colspan="{end - start}" scope="colgroup">{escape(made[start].group)}</th>' for start, end in spans
-    )
+    front, spans = conclusions(comparison).front, _spans(made)
     starts = {start for start, _ in spans}
-    heads = [head("mixer", "ascending", None)]
+    heads = [Head("mixer")]
     for place, column in enumerate(made):
         first = "descending" if column.better > 0 else "ascending"
-        heads.append(head(column.title, first, "descending" if column.group == "Test" else None, place in starts))
-    lines = [f'<thead><tr class="groups"><td></td>{top}</tr><tr>{"".join(heads)}</tr></thead><tbody>']
+        heads.append(Head(column.title, first, first if column.group == "Test" else "none", place in starts))
     best = [column.best() for column in made]
+    rows = []
     for row in ranked(comparison):
-        long = ' class="long"' if len(row.name) > 20 else ""
-        mark = '<span class="mark" title="on the Pareto front">◆<span class="sr"> Pareto front</span></span>'
-        name = f'<span class="name">{escape(row.name)}</span>{mark if row in front else ""}'
-        cells = [f'<th scope="row"{long} data-value="{escape(row.name)}">{name}</th>']
-        for place, column in enumerate(made):
-            value = column.values[row.index]
-            kinds = " ".join(["start"] * (place in starts) + ["best"] * (row.index in best[place]))
-            note = f"<small>{escape(column.notes[row.index])}</small>" if column.notes[row.index] else ""
-            said = '<span class="sr"> best</span>' if row.index in best[place] else ""
-            data = "" if value is None else f' data-value="{value!r}"'
-            cells.append(f'<td class="{kinds}"{data}>{escape(column.texts[row.index])}{said}{note}</td>')
-        lines.append(f"<tr{' class=front' if row in front else ''}>{''.join(cells)}</tr>")
-    lines.append("</tbody>")
-    return f'<table class="sortable"><caption class="sr">All mixers, one a row</caption>{"".join(lines)}</table>'
-
-
-def head(title: str, first: str, sort: str | None, start: bool = False) -> str:
-    """A header cell; ``first`` is the direction that its first click sorts in."""
-    classes = ' class="start"' if start else ""
-    return (
-        f'<th scope="col"{classes} aria-sort="{sort or "none"}" data-first="{first}">'
-        f'<button type="button">{escape(title)}</button></th>'
-    )
+        at = row.index
+        cells = [
+            Cell(column.texts[at], column.values[at], column.notes[at] if column.notes else "", at in winners)
+            for column, winners in zip(made, best, strict=True)
+        ]
+        rows.append((row.name, row in front, cells))
+    groups = [(made[start].group, end - start) for start, end in spans]
+    return render("table.html", label="Table of results", heads=heads, rows=rows, groups=groups)
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:
@@ -250,7 +226,7 @@ def text_table(results: Mapping[str, Any], *, width: int | None = None) -> str:
     return "\n\n".join(blocks) + "\n" + (f"\n{note}\n" if note else "")
 
 
-def _widths_in_text(made: list[Column]) -> list[int]:
+def _widths_in_text(made: Sequence[Column]) -> list[int]:
     """The characters of each column with the two before it; the last of a group makes room for the group's name."""
     widths = [2 + max(len(column.title), *(len(text) for text in column.texts)) for column in made]
     for start, end in _spans(made):
@@ -258,13 +234,13 @@ def _widths_in_text(made: list[Column]) -> list[int]:
     return widths
 
 
-def _spans(made: list[Column]) -> list[tuple[int, int]]:
+def _spans(made: Sequence[Column]) -> list[tuple[int, int]]:
     """The first place of each group of columns, and the place after its last."""
     starts = [place for place, column in enumerate(made) if not place or made[place - 1].group != column.group]
     return list(zip(starts, [*starts[1:], len(made)], strict=False))
 
 
-def _text_block(made: list[Column], rows: list[Row], labels: list[str], first: int) -> list[str]:
+def _text_block(made: Sequence[Column], rows: Sequence[Row], labels: Sequence[str], first: int) -> list[str]:
     widths = _widths_in_text(made)
     groups = "".join(made[start].group.rjust(sum(widths[start:end])) for start, end in _spans(made))
     titles = "".join(column.title.rjust(width) for column, width in zip(made, widths, strict=True))

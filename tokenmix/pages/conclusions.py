@@ -1,4 +1,4 @@
-"""What a comparison says, computed from its numbers, and how far they can be trusted."""
+"""What a comparison says, concluded from its numbers, and how far they can be trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Conclusions:
 
     Attributes:
         view: The runtime and batch that the speeds refer to: the smallest batch in the fastest runtime.
-        best: The most accurate mixers (several at a tie).
+        best: The mixers with the best score (several at a tie).
         equals: The mixers that this test cannot tell from the best, the best included.
         fastest: The lowest median latency in the view.
         as_fast: Other mixers whose measured range overlaps the fastest one's.
@@ -36,10 +36,9 @@ class Conclusions:
 
 def conclusions(comparison: Comparison) -> Conclusions:
     """Draw the conclusions of a comparison."""
-    rated = [(row.top1, row) for row in comparison.rows if row.top1 is not None]
-    top = max((value for value, _ in rated), default=None)
-    best = [row for value, row in rated if value == top]
-    equals = [row for _, row in rated if best and not told_apart(best[0], row)]
+    rated = sorted((row for row in comparison.rows if row.score is not None), key=comparison.ranking)
+    best = [row for row in comparison.rows if rated and row.score == rated[0].score]
+    equals = [row for row in comparison.rows if row.score is not None and not told_apart(best[0], row)]
     view = _view(comparison)
     if view is None:
         return Conclusions(None, best, equals, None, [], None, [])
@@ -51,10 +50,8 @@ def conclusions(comparison: Comparison) -> Conclusions:
         span = row.latency_range(*view)
         if limit and span and span[0] <= limit[1]:
             as_fast.append(row)
-    marks = pareto([(time, row.top1 or 0.0) for time, row in timed])
-    front = [row for (_, row), mark in zip(timed, marks, strict=True) if mark]
     pick = next((row for _, row in timed if row in equals), None)
-    return Conclusions(view, best, equals, fastest, as_fast, pick, front)
+    return Conclusions(view, best, equals, fastest, as_fast, pick, front_of(comparison, view))
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -79,74 +76,65 @@ def _view(comparison: Comparison) -> tuple[str, str] | None:
 def headline(results: Mapping[str, Any]) -> str:
     """The answer in a sentence or two, for the top of the page and the end of the command."""
     comparison = read(results)
-    found = conclusions(comparison)
-    if not found.best:
-        return "No mixer has an accuracy yet."
-    top = percent(found.best[0], comparison)
-    if len(found.best) == 1:
-        text = f"{found.best[0].name} is the most accurate mixer ({top})"
+    answer = conclusions(comparison)
+    if not answer.best:
+        return "No mixer has been tested yet."
+    best, fastest, view = answer.best, answer.fastest, answer.view
+    label, top = comparison.label, comparison.said(best[0])
+    if len(best) == len(comparison.rows):
+        text = f"{names(best)}: {label} {top}"
     else:
-        text = f"{names(found.best)} are equally accurate ({top})"
-        text += "" if len(found.best) == len(comparison.rows) else " and ahead of the others"
-    if found.view is None or found.fastest is None or found.pick is None:
-        return text + "; no latency was measured."
+        text = f"{names(best)} {'has' if len(best) == 1 else 'have'} the best {label} ({top})"
+    if view is None or fastest is None or answer.pick is None:
+        return f"{text}; no latency was measured."
     if len(comparison.rows) == 1:
-        return f"{found.fastest.name} reaches {top} and takes {speed(found.fastest, found.view)}."
-    if found.best == [found.fastest]:
-        return text + f" and the fastest ({speed(found.fastest, found.view)})."
-    if found.fastest in found.best:
-        return text + f", and {found.fastest.name} is also the fastest ({speed(found.fastest, found.view)})."
-    text += f", {found.fastest.name} the fastest ({speed(found.fastest, found.view)})."
-    if found.pick is found.fastest:
-        return text + f" This test cannot tell {found.fastest.name} from the most accurate."
-    if found.pick in found.best and len(found.equals) == len(found.best):
+        return f"{text}, {speed(fastest, view)}."
+    if best == [fastest]:
+        return f"{text} and is the fastest ({speed(fastest, view)})."
+    if fastest in best:
+        return f"{text}; {fastest.name} is the fastest ({speed(fastest, view)})."
+    text += f"; {fastest.name} is the fastest ({speed(fastest, view)})."
+    if answer.pick is fastest:
+        return f"{text} This test cannot tell {fastest.name} from the best."
+    if answer.pick in best and len(answer.equals) == len(best):
         return text
-    images = f"{comparison.tested:,} test images" if comparison.tested else "this test"
-    close = f"{len(found.equals)} of the {len(comparison.rows)}"
-    return text + f" {close} are too close to the top for {images} to tell; {found.pick.name} is the fastest of them."
+    samples = f"{comparison.tested:,} test {comparison.noun}" if comparison.tested else "this test"
+    close = f"{len(answer.equals)} of the {len(comparison.rows)}"
+    return f"{text} {close} are too close to the top for {samples} to tell; {answer.pick.name} is the fastest of them."
 
 
 def caveats(results: Mapping[str, Any]) -> list[str]:
     """What must not be read into the numbers."""
     comparison = read(results)
-    found = conclusions(comparison)
+    answer = conclusions(comparison)
     notes = []
     skipped = len(sequence(dig(results, "data", "skipped")))
     if skipped:
         files = "file was" if skipped == 1 else "files were"
         notes.append(f"{skipped:,} {files} skipped, with names and reasons under “How this was measured”, Data.")
-    if comparison.tested and found.best and found.best[0].interval:
-        low, high = found.best[0].interval
-        digits = decimals(comparison)
-        notes.append(
-            f"One of the {comparison.tested:,} test images weighs {100 / comparison.tested:.2g} points; the 95 % "
-            f"interval of the best accuracy is {low:.{digits}f} to {high:.{digits}f} %."
-        )
-    rivals = [row for row in found.equals if row not in found.best]
+    interval = answer.best[0].interval if answer.best else None
+    if interval:
+        low, high = map(comparison.written, interval)
+        text = f"The 95 % interval of the best {comparison.label} is {low} to {high} {comparison.unit}".rstrip() + "."
+        if comparison.tested and comparison.task.headline_is_share:
+            weight = f"{100 / comparison.tested:.2g} points"
+            text = f"One of the {comparison.tested:,} test {comparison.noun} weighs {weight}. {text}"
+        notes.append(text)
+    elif answer.best and len(comparison.rows) > 1:
+        notes.append(f"The {comparison.label} has no interval here: a small difference may be chance.")
+    rivals = [row for row in answer.equals if row not in answer.best]
     if rivals:
         notes.append(
             f"{names(rivals)} {'lies' if len(rivals) == 1 else 'lie'} within that doubt of the best: "
-            "their order could change with other images or another seed."
+            f"their order could change with other {comparison.noun} or another seed."
         )
-    if found.best and len(comparison.rows) > 1 and all(row.spread is None for row in comparison.rows):
+    if answer.best and len(comparison.rows) > 1 and all(row.spread is None for row in comparison.rows):
         notes.append("Each mixer was trained once; several seeds would show how much training itself varies.")
-    if found.as_fast and found.fastest:
+    if answer.as_fast and answer.fastest:
         notes.append(
-            f"The measured times of {names(found.as_fast)} overlap with those of the fastest, {found.fastest.name}."
+            f"The measured times of {names(answer.as_fast)} overlap with those of the fastest, {answer.fastest.name}."
         )
     return notes
-
-
-def decimals(comparison: Comparison) -> int:
-    """Digits after the point that the number of test images supports."""
-    return 2 if (comparison.tested or 0) >= 2000 else 1
-
-
-def percent(row: Row, comparison: Comparison) -> str:
-    """The test accuracy in prose, with its spread over seeds where there is one."""
-    digits = decimals(comparison)
-    spread = f" ± {row.spread:.{digits}f}" if row.spread is not None else ""
-    return f"{row.top1 or 0.0:.{digits}f}{spread} %"
 
 
 def speed(row: Row, view: tuple[str, str]) -> str:
@@ -154,7 +142,14 @@ def speed(row: Row, view: tuple[str, str]) -> str:
     return f"{row.latency(*view) or 0.0:.3g} ms in {runtime_name(view[0])} at batch {view[1]}"
 
 
-def names(rows: list[Row]) -> str:
+def names(rows: Sequence[Row]) -> str:
     """The mixers' names as an English list."""
     words = [row.name for row in rows]
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def front_of(comparison: Comparison, view: tuple[str, str]) -> list[Row]:
+    """The mixers on the Pareto front of a view, the fastest first."""
+    rows = sorted(comparison.measured(*view), key=lambda row: row.latency(*view) or 0.0)
+    marks = pareto([(row.latency(*view) or 0.0, -comparison.ranking(row)) for row in rows])
+    return [row for row, mark in zip(rows, marks, strict=True) if mark]

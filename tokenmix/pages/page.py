@@ -1,80 +1,148 @@
-"""The shell of a report: one HTML file that needs no network, no other file and no framework."""
+"""The shell of a page: one HTML file that needs no network, no other file and no framework, filled in by Jinja2."""
 
 from __future__ import annotations
 
-import importlib.resources
-import json
+import base64
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
-# Nothing may be loaded: the page works offline, and an escaping mistake could not call home.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+TEMPLATES = Path(__file__).with_name("templates")
+STYLES = ("palette.css", "charts.css", "page.css", "parts.css")
+SCRIPTS = ("page.js", "curves.js", "matrix.js", "comparison.js", "run.js")
+SMALL_PX = 84  # the width of a picture on a card: smaller ones are shown pixel by pixel
+_KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: the id that its links use, its heading, its HTML and its name in the menu."""
+    """A part of a page; one without HTML is left out.
+
+    Attributes:
+        anchor: The id that links to it use.
+        heading: Plain text.
+        html: What `render` made; any other text is escaped.
+        menu: Its name in the menu.
+        data: What its scripts find in the page's ``data`` under names of its own: anything that JSON can hold.
+        files: Style sheets and scripts of its own, ``.css`` and ``.js``, beside those that every page has.
+    """
 
     anchor: str
     heading: str
     html: str
     menu: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    files: Sequence[Path] = ()
 
 
-def asset(name: str) -> str:
-    """The text of one of this package's style sheets or scripts."""
-    return importlib.resources.files("tokenmix.pages").joinpath("templates", name).read_text(encoding="utf-8")
+class Head(NamedTuple):
+    """The head of a column that can be sorted: ``first`` is the direction of its first click, ``sort`` the present one;
+    ``start`` draws a line before the column.
+    """
+
+    title: str
+    first: str = "ascending"
+    sort: str = "none"
+    start: bool = False
 
 
-def page(
-    title: str,
-    intro: str,
-    sections: Sequence[Section],
-    *,
-    styles: Sequence[str] = (),
-    scripts: Sequence[str] = (),
-    data: Any = None,
-) -> str:
+class Cell(NamedTuple):
+    """A cell of such a column: its text, the value that it is sorted by, a second line in small print, a mark."""
+
+    text: str
+    value: float | str | None = None
+    note: str = ""
+    best: bool = False
+
+
+def page(title: str, intro: str, sections: Sequence[Section], data: Mapping[str, Any] | None = None) -> str:
     """A whole page.
 
     Args:
         title: Plain text.
-        intro: HTML between the title and the menu.
-        sections: The parts, in order; those without HTML are left out.
-        styles: Names of style sheets of this package, after the shell's own.
-        scripts: Names of scripts of this package, after the shell's own.
-        data: What the scripts read from ``#data``: anything JSON can hold (NaN and infinity become null).
+        intro: What `render` made, between the title and the menu.
+        sections: The parts, in order.
+        data: What the scripts read, beside the sections' own; NaN and infinity become null.
     """
     shown = [section for section in sections if section.html]
-    menu = "".join(f'<a href="#{section.anchor}">{escape(section.menu)}</a>' for section in shown)
-    body = "".join(
-        f'<section id="{section.anchor}"><h2>{escape(section.heading)}</h2>{section.html}</section>'
-        for section in shown
-    )
-    style = "\n".join(asset(name) for name in ("palette.css", "page.css", *styles))
-    script = "\n".join(asset(name) for name in ("page.js", *scripts))
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n<body>"
-        f'<header><h1>{escape(title)}</h1>{intro}</header><nav aria-label="Sections">{menu}</nav>\n'
-        f'<main>{body}</main><div id="tip" role="status" hidden></div>\n'
-        f'<script type="application/json" id="data">{script_json(data)}</script>\n'
-        f"<script>\n{script}</script></body></html>\n"
-    )
+    files = list(dict.fromkeys(file for section in shown for file in section.files))
+    for section in shown:
+        data = {**(data or {}), **section.data}
+    texts = {
+        kind: Markup("\n".join(file.read_text(encoding="utf-8") for file in chosen))
+        for kind, chosen in (
+            ("style", [*(TEMPLATES / name for name in STYLES), *(file for file in files if file.suffix == ".css")]),
+            ("script", [*(TEMPLATES / name for name in SCRIPTS), *(file for file in files if file.suffix == ".js")]),
+        )
+    }
+    return str(render("page.html", title=title, intro=intro, sections=shown, data=_finite(data or {}), **texts)) + "\n"
 
 
-def script_json(value: Any) -> str:
-    """``value`` as JSON that is safe inside a script element, whatever its strings say."""
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+def render(template: str | os.PathLike[str], **values: Any) -> Markup:
+    """A template filled in; every value that is no `Markup` is escaped.
+
+    Args:
+        template: The name of one here, or the path of one elsewhere, which may import ``parts.html`` and what else is
+            here.
+        values: What the template reads; one that it lacks is an error.
+    """
+    return Markup(_environment().get_template(os.fspath(template)).render(values))
+
+
+@cache
+def _environment() -> Environment:
+    """Templates by their name here or by their path."""
+
+    def source(name: str) -> tuple[str, str, None]:
+        path = TEMPLATES / name  # a path that is absolute stays as it is
+        return path.read_text(encoding="utf-8"), str(path), None
+
+    made = Environment(
+        loader=FunctionLoader(source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    made.filters |= {"address": picture_address, "small": is_small}
+    return made
+
+
+def picture_address(file: bytes | None) -> str:
+    """A PNG or JPEG file as an address that holds it; empty for anything else."""
+    kind = next((kind for start, kind in _KINDS.items() if file and file.startswith(start)), None)
+    return f"data:image/{kind};base64,{base64.b64encode(file).decode('ascii')}" if file and kind else ""
+
+
+def is_small(file: bytes) -> bool:
+    """Whether a PNG file's picture is narrower than its place on a card."""
+    return file.startswith(b"\x89PNG") and int.from_bytes(file[16:20], "big") < SMALL_PX
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as term and text, those without a value left out."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            pairs += flat(value, f"{prefix}{key}.")
+        elif value is not None and value != "" and value != [] and value != ():
+            pairs.append((f"{prefix}{key}".replace("_", " "), in_words(value)))
+    return pairs
+
+
+def in_words(value: Any) -> str:
+    """A value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(in_words, value))
+    return str(value)
 
 
 def _finite(value: Any) -> Any:
@@ -85,24 +153,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return value
-
-
-def scroll_box(inner: str, label: str) -> str:
-    """A box that scrolls sideways by itself, also by keyboard, so that the page never does."""
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{inner}</div>'
-
-
-def choices(name: str, legend: str, options: Sequence[tuple[str, str]], chosen: str) -> str:
-    """Radio buttons in a row: (value, label) options of which one is chosen."""
-    buttons = "".join(
-        f'<label><input type="radio" name="{escape(name)}" value="{escape(value)}"'
-        f"{' checked' if value == chosen else ''}><span>{escape(label)}</span></label>"
-        for value, label in options
-    )
-    return f'<fieldset class="choices"><legend>{escape(legend)}</legend>{buttons}</fieldset>'
-
-
-def facts(pairs: Sequence[tuple[str, str]]) -> str:
-    """A list of terms and their HTML."""
-    rows = "".join(f"<div><dt>{escape(term)}</dt><dd>{html}</dd></div>" for term, html in pairs)
-    return f'<dl class="facts">{rows}</dl>' if rows else ""

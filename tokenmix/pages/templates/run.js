@@ -1,7 +1,3 @@
-if (data.confusion) {
-  document.getElementById('matrix').append(drawMatrix(data.confusion, 'Confusion matrix; its errors are listed beside it'));
-}
-
 // While the run works the page loads itself anew, unless nobody looks or something is being copied.
 const live = document.getElementById('live');
 if (live) {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -13,6 +13,9 @@ from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
 from tokenmix.tasks.base import Answer, Batch, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.picture_task import PictureTask, class_name
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 TOP = 5  # classes that a prediction names
 
@@ -45,7 +48,10 @@ class ClassificationTask(PictureTask):
     name = "classification"
     title = "classification"
     headline = "top1"
+    headline_is_share = True
+    headline_meaning = "Share of the test images whose most likely class is the true one."
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": "", "brier": ""}
+    labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5"}
     objective_type = ClassificationObjective
     recipe_keys = ("label_smoothing", "distill", "distill_weight", "distill_temperature")
     predict_options = (
@@ -219,6 +225,22 @@ class ClassificationTask(PictureTask):
             return Answer({"top": [list(row) for row in rows]}, lines)
 
         return answer
+
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        few = len(facts["classes"]) <= TOP  # of which the right one is always among the first
+        return [name for name in names if not (few and name == "top5")]
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.classification.page import run_sections
+
+        return run_sections(run, pictures)
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        from tokenmix.tasks.classification.page import compare_sections
+
+        return compare_sections(results, pictures)
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 
