@@ -44,7 +44,7 @@ def test_labels_keep_apart() -> None:
     points = [(100.0 + 9 * place, 100.0 + 2 * place, f"mixer_{place}") for place in range(8)]
     boxes = []
     for place, (_, _, label) in zip(place_labels(points, (0, 0, 400, 300)), points, strict=True):
-        assert place
+        assert place, label
         wide = 6.7 * len(label)
         left = {"start": place.x, "end": place.x - wide, "middle": place.x - wide / 2}[place.anchor]
         assert left >= 0

@@ -19,7 +19,7 @@ from tokenmix.pages.page import TEMPLATES, render
 
 COLOURS = 7  # palette.css holds as many; the next ones repeat them with other dashes
 WIDE, NARROW = (880, 460), (360, 400)  # pixels of a scatter, on a screen and on a phone
-_CHAR = 6.7  # average pixels of a character at 12 px, to keep labels apart
+_CHAR, _BOLD = 6.7, 7.6  # average pixels of a character at 12 px, to keep labels apart
 _RADII = (10, 18, 28, 40, 54, 70)  # of the places tried for a label, nearest first, in pixels
 _ANGLES = (0, 180, -90, 90, -35, 35, -145, 145)
 _NOTES = {"log": " (log axis)", "error": " (axis logarithmic in the error)"}
@@ -285,27 +285,32 @@ def place_labels(
 ) -> list[Place | None]:
     """A place beside each (x, y, label) point that keeps the labels off each other, the points and the obstacles.
 
-    A label that could only stand on another one gets no place, unless it is a ``firm`` one; those come first.
+    Those of ``firm`` points choose first; a label that could only stand on another one or outside gets no place.
     """
     dots = [(x - 6, y - 6, x + 6, y + 6) for x, y, _ in points]
     taken: dict[int, Box] = {}
     chosen: dict[int, Place] = {}
-    order = sorted(range(len(points)), key=lambda index: not (firm and firm[index]))
+    bold = firm or [False] * len(points)
+    order = sorted(range(len(points)), key=lambda index: not bold[index])
+    farthest = (
+        0.1 * (box[2] - box[0]) if len(points) > 15 else math.inf
+    )  # many long lines would hide more than they tell
+    radii = [radius for radius in _RADII if radius <= farthest]
     for _ in range(3):  # the first labels are placed again once the others are known
         for index in order:
             x, y, label = points[index]
             others = [*(other for number, other in taken.items() if number != index), *dots, *obstacles]
             cost = math.inf
-            for rank, (radius, angle) in enumerate(itertools.product(_RADII, _ANGLES)):
-                place, rectangle = _candidate(x, y, len(label) * _CHAR, radius, angle)
-                crowd = 8 * sum(_overlap(rectangle, other) for other in others) + 50 * _outside(rectangle, box)
+            for rank, (radius, angle) in enumerate(itertools.product(radii, _ANGLES)):
+                place, rectangle = _candidate(x, y, len(label) * (_BOLD if bold[index] else _CHAR), radius, angle)
+                crowd = 8 * sum(_overlap(rectangle, other) for other in others) + 1e3 * _outside(rectangle, box)
                 if rank + crowd < cost:
                     cost, chosen[index], taken[index] = rank + crowd, place, rectangle
                 if not crowd:
                     break  # the places that follow are only further away
     for index in reversed(order):
         others = [other for number, other in taken.items() if number != index]
-        if not (firm and firm[index]) and any(_overlap(taken[index], other) for other in others):
+        if _outside(taken[index], box) or any(_overlap(taken[index], other) for other in others):
             del taken[index], chosen[index]
     return [chosen.get(index) for index in range(len(points))]
 
