@@ -23,11 +23,11 @@ from tokenmix.bench.scale import Cluster, Prediction, Work, predict  # noqa: E40
 from tokenmix.files import write_json, write_text  # noqa: E402
 from tokenmix.heads import HEADS  # noqa: E402
 from tokenmix.mixers import MIXERS  # noqa: E402
+from tokenmix.pages.bench import bench_svg  # noqa: E402
+from tokenmix.pages.comparison import pareto_svg  # noqa: E402
+from tokenmix.pages.comparison_table import markdown_table  # noqa: E402
+from tokenmix.pages.conclusions import headline  # noqa: E402
 from tokenmix.recipes import RECIPES, make_recipe  # noqa: E402
-from tokenmix.report.bench import bench_svg  # noqa: E402
-from tokenmix.report.charts import pareto_svg  # noqa: E402
-from tokenmix.report.findings import headline  # noqa: E402
-from tokenmix.report.table import markdown_table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGENET = 1_281_167  # training images

@@ -29,7 +29,7 @@ from tokenmix.cli import main, mixers_command, program, train_command
 from tokenmix.comparison import compare
 from tokenmix.console import steady_streams
 from tokenmix.files import atomic_path, locked
-from tokenmix.report import run as run_report
+from tokenmix.pages import run as run_report
 from tokenmix.runtime.__main__ import main as runtime_main
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.shortage import OutOfMemory, shortage
@@ -443,7 +443,7 @@ def test_a_headline_that_is_undefined_is_said(tmp_path, capsys) -> None:
     assert "val box_AP undefined" in told
     assert "Finished after 1 epoch" in page
     assert "undefined" in page
-    assert "no objects" in page
+    assert "hold nothing that box AP could count" in page
     assert f"report: {tmp_path / 'run' / 'report.html'}" in told
 
 

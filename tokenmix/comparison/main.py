@@ -33,7 +33,7 @@ from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.limits import check_number
 from tokenmix.names import unknown
-from tokenmix.report.comparison import write_comparison
+from tokenmix.pages.comparison import write_comparison
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task

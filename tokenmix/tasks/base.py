@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples
     from tokenmix.data.inventory import Inventory
     from tokenmix.data.loader import BatchLoader
+    from tokenmix.pages.page import Section
 
 DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
 Batch = dict[str, Any]
@@ -168,8 +169,12 @@ class Task(ABC):
         noun: What its samples are called, in the plural.
         headline: The number of the metric that decides which weights are best.
         lower_is_better: Of the headline.
+        headline_is_share: Whether the headline is the percentage of the samples that are right, so that their number
+            says how sure it is.
+        headline_meaning: The headline in a sentence or two, for a page that explains its numbers.
         fact_names: Of what `tokenmix.data.DataSet.facts` tells of its data.
         units: Of the metric's numbers, by their name; those that are not named have the unit under ``""``.
+        labels: How people call the metric's numbers, where that is not their name with blanks for underlines.
         batch_size: Of evaluations, where nobody says.
         default_recipe: The name of the recipe for its models that have none of their own.
         Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
@@ -184,8 +189,11 @@ class Task(ABC):
     noun: str = "images"
     headline: str
     lower_is_better: bool = False
+    headline_is_share: bool = False
+    headline_meaning: str = ""
     fact_names: tuple[str, ...] = ("classes",)
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": ""}
+    labels: ClassVar[Mapping[str, str]] = {}
     batch_size: int = 64
     default_recipe: str | None = None
     Options: ClassVar[type[TaskOptions]] = TaskOptions
@@ -205,6 +213,11 @@ class Task(ABC):
         """The unit of one of the metric's numbers, ``""`` for none."""
         name = number.removeprefix("val_")
         return self.units.get(name, self.units.get("", ""))
+
+    def label(self, number: str) -> str:
+        """How people call one of the metric's numbers."""
+        name = number.removeprefix("val_")
+        return self.labels.get(name, name.replace("_", " "))
 
     def shown(self, number: str, value: float | None) -> str:
         """A value of the metric for people: with its unit, or in words where it does not exist."""
@@ -435,10 +448,37 @@ class Task(ABC):
         """
         raise ValueError(f"{self.title}: `tokenmix predict` does not know how to answer a file")
 
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        """Which of the metric's numbers a run's page draws over the epochs."""
+        return names
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        """What the page of a run shows of the kept weights.
+
+        Args:
+            run: What `tokenmix.train.reporter` tells; its ``evidence`` is what the task's `Evidence` gathered.
+            pictures: What `Evidence.picture` made of the mistakes that are still there, by their ``index``.
+        """
+        return ()
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        """What the page of a comparison shows beside scores and speeds.
+
+        Args:
+            results: What is in ``results.json``, with what `compared` and `samples` gave; any value may be missing.
+            pictures: Those of `samples`.
+        """
+        return ()
+
     # ---------------------------------------------------------------------------------------------------- comparisons
 
     def compared(self, judging: Judging) -> dict[str, Any]:
-        """What a comparison keeps of a model's test beside its numbers, as JSON."""
+        """What a comparison keeps of a model's test beside its numbers, as JSON.
+
+        ``test_<headline>_interval`` may be among it: the ends of the 95 % interval for the choice of the test samples.
+        """
         return {}
 
     def samples(

@@ -243,10 +243,10 @@ def _check_parts(recipe: Recipe, least: int, world: int) -> None:
     size = -(-own // recipe.run.accumulate)
     last = own % size or size
     if min(size, last) < least:
+        run = f"batch_size={recipe.run.batch_size} in parts (accumulate={recipe.run.accumulate})"
         raise ValueError(
-            f"the model normalises over the samples of a batch and needs at least {least}, but batch_size="
-            f"{recipe.run.batch_size} in parts (accumulate={recipe.run.accumulate}) leaves a part of {min(size, last)}: "
-            f"choose a batch_size that accumulate divides into parts of {least} or more"
+            f"the model normalises over the samples of a batch and needs at least {least}, but {run} leaves a part of "
+            f"{min(size, last)}: choose a batch_size that accumulate divides into parts of {least} or more"
         )
 
 

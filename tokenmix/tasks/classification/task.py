@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -15,6 +15,9 @@ from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, Pre
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.picture_task import PictureTask, class_name
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 TOP = 5  # classes that a prediction names
 
@@ -55,10 +58,13 @@ class ClassificationTask(PictureTask):
     name = "classification"
     title = "classification"
     headline = "top1"
+    headline_is_share = True
+    headline_meaning = "Share of the test images whose most likely class is the true one."
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": "", "brier": ""}
     Options = Options
     Augment = Augment
     default_recipe = "basic"
+    labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5"}
     objective_type = ClassificationObjective
     predict_options = (
         Option("--top", {"type": int, "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
@@ -255,6 +261,22 @@ class ClassificationTask(PictureTask):
             return Answer({"top": [list(row) for row in rows]}, lines)
 
         return answer
+
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        few = len(facts["classes"]) <= TOP  # of which the right one is always among the first
+        return [name for name in names if not (few and name == "top5")]
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.classification.page import run_sections
+
+        return run_sections(run, pictures)
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        from tokenmix.tasks.classification.page import compare_sections
+
+        return compare_sections(results, pictures)
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -15,11 +15,15 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
 from tokenmix.runtime.images import open_image
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
+from tokenmix.tasks.dense.evidence import rounded
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.options import DenseAugment, DenseOptions
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
 from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix.tasks.picture_task import PictureTask
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 OUT = "predictions"  # where drawings go
 _OF_ALL = tuple(entry.name for entry in fields(PictureOptions))
@@ -163,6 +167,19 @@ class DenseTask(PictureTask):
     def judging(self, metric: Any, facts: Mapping[str, Any]) -> Judging:
         return DenseJudging(metric, facts)
 
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def compared(self, judging: Judging) -> dict[str, Any]:
+        """``per_class``: of each class its name and the numbers of `row_columns`, None for what is not there."""
+        names = list(self.row_columns())
+        return {"per_class": [rounded({name: row[name] for name in names}) for row in judging.rows()]}
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        from tokenmix.tasks.dense.page import compare_sections
+
+        column, title = list(self.row_columns().items())[1]
+        return compare_sections(results, column, title)
+
     # ------------------------------------------------------------------------------------------------- files of a user
 
     def look(self, loaded: Any, picture: Image.Image, device: torch.device | str, **options: Any) -> Any:
@@ -195,7 +212,8 @@ class DenseTask(PictureTask):
             with atomic_path(target) as temporary:
                 found.drawn(picture).save(temporary, "PNG")
             values = {"size": [picture.height, picture.width], "drawing": str(target), **found.told()}
-            return Answer(values, [f"{path} -> {target}", *self.answer_lines(values)])
+            key = [f"  {number} in the drawing: {name}" for number, name in found.numbers().items()]
+            return Answer(values, [f"{path} -> {target}", *self.answer_lines(values), *key])
 
         return answer
 

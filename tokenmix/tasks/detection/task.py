@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
@@ -20,6 +20,9 @@ from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObje
 from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
 from tokenmix.tasks.options import TaskOptions
 
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
+
 THRESHOLD = 0.5  # the least score that a prediction shows
 
 
@@ -31,6 +34,10 @@ class DetectionTask(DenseTask):
     headline = "box_AP"
     Options: ClassVar[type[TaskOptions]] = DetectionOptions
     Augment = ObjectAugment
+    headline_meaning = (
+        "COCO's average precision of the boxes: the mean over the classes and the IoU thresholds 0.5 to 0.95 of the "
+        "precision at 101 levels of recall."
+    )
     objective_type = DetectionObjective
     predict_options = (
         Option(
@@ -55,6 +62,14 @@ class DetectionTask(DenseTask):
 
         assert hasattr(data, "classes")
         return ObjectEvidence(data)  # type: ignore[arg-type]
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        return [name for name in names if not name.endswith(("_APs", "_APm", "_APl"))]  # six lines can be told apart
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.detection.page import run_sections
+
+        return run_sections(run, pictures)
 
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
@@ -111,6 +126,7 @@ class InstancesTask(DetectionTask):
     title = "instance segmentation"
     headline = "mask_AP"
     Options = InstancesOptions
+    headline_meaning = DetectionTask.headline_meaning.replace("boxes", "masks")
     objective_type = InstancesObjective
 
     def demos(self) -> Mapping[str, str]:

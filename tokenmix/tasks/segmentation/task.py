@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -20,6 +20,9 @@ from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.options import Options
 
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
+
 LARGEST_PX = 2048  # of a map of classes that is to be looked at: 150 classes need 2 GB at this size
 
 
@@ -31,6 +34,10 @@ class SegmentationTask(DenseTask):
     headline = "mIoU"
     Options = Options
     Augment = LabelAugment
+    headline_meaning = (
+        "Of each class the pixels found over those that are of it or were taken for it (IoU), as the mean over the "
+        "classes that are there or were seen, counted over all images together."
+    )
     objective_type = SegmentationObjective
     judged_options = ("aux_weight", "scales", "mirror", "window", "stride")
     eval_options = (
@@ -63,6 +70,11 @@ class SegmentationTask(DenseTask):
         from tokenmix.tasks.segmentation.evidence import LabelEvidence
 
         return LabelEvidence(data)  # type: ignore[arg-type]
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.segmentation.page import run_sections
+
+        return run_sections(run, pictures)
 
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "IoU": "IoU, %", "Acc": "accuracy, %"}
