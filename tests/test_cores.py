@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.test_train_resume import outcome, run, same
-from tokenmix import cores
 from tokenmix.cli import main
 from tokenmix.train import recorder as watch
 from tokenmix.train import threads
+from tokenmix_runtime import cores
 
 
 @pytest.fixture

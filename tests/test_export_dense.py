@@ -16,11 +16,11 @@ from tests.backbone_cases import SMALLEST, images
 from tests.dense_cases import DETECTORS, SEGMENTERS, SIZES
 from tests.export_cases import opened_dense
 from tokenmix.export import export, prepare
-from tokenmix.export.detect import DETECT, DetectInstances
-from tokenmix.export.fixed import FixedInstances, suppress
 from tokenmix.export.onnx_file import run_onnx
 from tokenmix.export.wrap import wrap
 from tokenmix.heads import HEADS
+from tokenmix.heads.fixed_shapes import FixedInstances, suppress
+from tokenmix.heads.in_graph import DETECT, DetectInstances
 from tokenmix.heads.upernet import MeanCells
 
 SMALL = {

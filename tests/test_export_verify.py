@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tests.backbone_cases import images
 from tests.export_cases import opened_dense
-from tokenmix.export import detect
 from tokenmix.export.verify import VerificationError, check, compare
+from tokenmix.heads import in_graph as detect
 
 NAMES = ("boxes", "scores", "labels")
 SIZE = (75, 93)

@@ -25,19 +25,20 @@ from tests.dense_toys import write_coco
 from tests.test_train_resume import run
 from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.bench.batch import best_batch
-from tokenmix.cli import main, mixers_command, program, train_command
+from tokenmix.cli import main, mixers_command, train_command
 from tokenmix.comparison import compare
-from tokenmix.console import steady_streams
 from tokenmix.files import atomic_path, locked
 from tokenmix.pages import run as run_report
-from tokenmix.runtime.__main__ import main as runtime_main
-from tokenmix.runtime.preprocess import height_width
-from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.sweeps import sweep
 from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.web import PageServer
 from tokenmix.web import server as web_server
+from tokenmix_runtime.__main__ import main as runtime_main
+from tokenmix_runtime.console import steady_streams
+from tokenmix_runtime.launch import program
+from tokenmix_runtime.preprocess import height_width
+from tokenmix_runtime.shortage import OutOfMemory, shortage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no published weights:UserWarning")
 ROOT = Path(__file__).parents[1]

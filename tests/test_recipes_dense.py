@@ -12,12 +12,12 @@ import torch
 from tests.dense_cases import few_regions
 from tests.dense_toys import write_coco, write_plain
 from tokenmix.bench.cost import cost, training_macs
-from tokenmix.bench.dense import DATA, dense_recipes, parameters, published
 from tokenmix.heads import HEADS, Raw, make_dense
 from tokenmix.heads.levels import levels_of
 from tokenmix.recipes import RECIPES, Recipe, override
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
+from tokenmix.tasks.dense.published import DATA, dense_recipes, parameters, published
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.distributed import Group
 from tokenmix.train.loop import _Run

@@ -21,9 +21,9 @@ from tests.runtime_files import MEAN, STD, constant_file, manifest, model_file
 from tests.scramble import scramble
 from tokenmix.data.prepare import normalise, preprocess, preprocess_file
 from tokenmix.runtime import Classification, Detections, ImageError, Predictor, SegmentMap
-from tokenmix.runtime.__main__ import main
-from tokenmix.runtime.preprocess import fit, resize_and_crop
 from tokenmix.tasks import TASKS
+from tokenmix_runtime.__main__ import main
+from tokenmix_runtime.preprocess import fit, resize_and_crop
 
 KIND: dict[str, Any] = {"crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center"}
 

@@ -72,7 +72,7 @@ def test_what_needs_torch_says_so() -> None:
 def test_without_onnxruntime_it_says_what_to_install() -> None:
     code = """
 sys.modules["onnxruntime"] = None
-from tokenmix.runtime.__main__ import main
+from tokenmix_runtime.__main__ import main
 sys.exit(main(["model.onnx", "cat.jpg"]))
 """
     done = alone(code)

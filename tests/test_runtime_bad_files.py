@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime")
 from tests.bad_pictures import bomb
 from tests.runtime_files import KINDS, MISTAKEN, constant_file, embed, manifest, neighbour
 from tokenmix.runtime import ImageError, ModelError, Predictor
-from tokenmix.runtime.__main__ import main
+from tokenmix_runtime.__main__ import main
 
 LOGITS = {"logits": np.array([[1, 2, 3]], np.float32)}
 SHAPE = [1, 3, 8, 8]
@@ -234,7 +234,7 @@ def test_images_that_pillow_has_not_read(good, picture, tmp_path, monkeypatch) -
     path.write_bytes(picture.read_bytes()[:4000])
     with Image.open(path) as image, pytest.raises(ImageError, match="cannot read the image"):
         Predictor(good)(image)
-    monkeypatch.setattr("tokenmix.runtime.predictor.MAX_PIXELS", 63)
+    monkeypatch.setattr("tokenmix_runtime.predictor.MAX_PIXELS", 63)
     with pytest.raises(ImageError, match="8 x 8 pixels are over the limit"):
         Predictor(good)(Image.new("RGB", (8, 8)))
 

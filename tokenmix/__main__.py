@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from tokenmix.cli import program
+    from tokenmix_runtime.launch import program
 
     program()
 except KeyboardInterrupt:  # before the command has begun

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-from tokenmix.names import unknown
-from tokenmix.safety import LIMITS, parse_json, shown
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, parse_json, shown
 
 NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
 PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}

@@ -14,17 +14,17 @@ from torch import nn
 
 from tokenmix.bench.batch import best_batch
 from tokenmix.bench.drift import Pacer
+from tokenmix.bench.interleaved import Timing, interleave
 from tokenmix.bench.layers import Work, count_layers, time_layers
+from tokenmix.bench.models import Subject
 from tokenmix.bench.ranking import rank
 from tokenmix.bench.roofline import Roofline, measure_roofline
-from tokenmix.bench.rounds import Timing, interleave
 from tokenmix.bench.runtimes import RUNTIMES, Start, fits_threads, throughput, use_threads
-from tokenmix.bench.subjects import Subject
 from tokenmix.export.formats import FORMATS
 from tokenmix.export.main import export
 from tokenmix.export.program import LARGEST_BATCH
 from tokenmix.files import slug
-from tokenmix.names import runtime_name
+from tokenmix.runtime_names import runtime_name
 
 LARGEST = 256
 Key = tuple[str, str]  # runtime, model

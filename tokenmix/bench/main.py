@@ -14,17 +14,17 @@ import torch
 
 from tokenmix.bench.drift import LIMIT, Pacer, drift
 from tokenmix.bench.inference import LARGEST, Bench
+from tokenmix.bench.interleaved import interleave
 from tokenmix.bench.machine import describe, load_average
 from tokenmix.bench.memory import peak_memory_mb
+from tokenmix.bench.models import Subject, open_subjects
 from tokenmix.bench.ranking import rank
-from tokenmix.bench.rounds import interleave
 from tokenmix.bench.runtimes import choose, use_threads, waiting
-from tokenmix.bench.subjects import Subject, open_subjects
 from tokenmix.bench.sweep import sweep_mixers, sweep_models
 from tokenmix.bench.training import training_step
-from tokenmix.cores import usable_cores
 from tokenmix.evaluate import find_device
-from tokenmix.limits import check_number
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.limits import check_number
 
 SCHEMA = "tokenmix.bench/1"
 MIXERS = ("aff", "dsm", "attention")
@@ -57,7 +57,7 @@ def bench_inference(
     """Time models side by side and hold them against the machine's limits; plain values for JSON.
 
     Args:
-        models: See `tokenmix.bench.subjects.open_subjects`.
+        models: See `tokenmix.bench.models.open_subjects`.
         runtimes: Of `tokenmix.bench.runtimes.RUNTIMES`, ``["all"]``, or None for those that start at once.
         threads: Numbers of threads; default: 1 and all cores.
         batches: Batch sizes; 0 is the one at which a model takes the most images per second.
@@ -255,7 +255,7 @@ def _counts(threads: Sequence[int] | None, device: str) -> list[int]:
 
 
 def _check_numbers(numbers: Mapping[str, Sequence[float]]) -> None:
-    """Refuse what is out of the range that `tokenmix.limits` has under its name."""
+    """Refuse what is out of the range that `tokenmix_runtime.limits` has under its name."""
     for name, values in numbers.items():
         for value in values:
             check_number(name, value)

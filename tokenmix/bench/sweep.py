@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from tokenmix.bench.growth import Growth, fit_growth
-from tokenmix.bench.rounds import interleave
+from tokenmix.bench.interleaved import interleave
+from tokenmix.bench.models import Subject
 from tokenmix.bench.runtimes import Call, waiting
-from tokenmix.bench.subjects import Subject
 from tokenmix.layers import fused
 from tokenmix.mixers import make_mixer
 
@@ -35,7 +35,7 @@ def sweep_models(
         batches: Images per call.
         device: Where they run.
         log: Told what is done.
-        **options: Of `tokenmix.bench.rounds.interleave`; ``seconds`` is the time for each call.
+        **options: Of `tokenmix.bench.interleaved.interleave`; ``seconds`` is the time for each call.
 
     Returns:
         A dict for each model and variable, see `_row`. A size that a model does not take is left out, with the reason.

@@ -21,14 +21,14 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from tokenmix.console import Output, steady_streams
-from tokenmix.cores import cpu_quota, usable_cores
 from tokenmix.files import DiskFull, is_full
-from tokenmix.names import unknown
 from tokenmix.safety import trusting
-from tokenmix.shortage import OutOfMemory, shortage
-from tokenmix.terminal import say, shown
 from tokenmix.version import __version__
+from tokenmix_runtime.console import Output, steady_streams
+from tokenmix_runtime.cores import cpu_quota, usable_cores
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.shortage import OutOfMemory, shortage
+from tokenmix_runtime.terminal import say, shown
 
 COMMANDS = {
     "compare": "which token mixer for these images and this device? train, judge, export and measure several",

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tokenmix.checkpoints import LoadedModel, open_model
 from tokenmix.export.extras import matching
-from tokenmix.export.fixed import with_fixed_shapes
 from tokenmix.export.formats import FORMATS, PRECISIONS, Format
 from tokenmix.export.intermediate import first_difference
 from tokenmix.export.manifest import add_file, describe
@@ -24,10 +23,11 @@ from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
 from tokenmix.export.verify import TOLERANCES, VerificationError, check, compare
 from tokenmix.export.wrap import check_inside, wrap
 from tokenmix.files import new_folders, sha256, sync
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import height_width
-from tokenmix.shortage import shortage
+from tokenmix.heads.fixed_shapes import with_fixed_shapes
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import height_width
+from tokenmix_runtime.shortage import shortage
 
 Pictures = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 

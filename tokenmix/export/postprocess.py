@@ -8,7 +8,7 @@ from torch import nn
 
 from tokenmix.heads import HEADS, ssd_boxes
 from tokenmix.heads.ssdlite import RATIOS
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 
 def postprocess_of(model: nn.Module, head: str | None = None) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import timm
 
 from tokenmix.checkpoints import our_models
-from tokenmix.names import unknown
 from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
 from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs, with_values
 from tokenmix.recipes.stored import read_recipe
 from tokenmix.safety import trusting
 from tokenmix.tasks import DEFAULT_TASK, all_tasks, find_task
+from tokenmix_runtime.names import unknown
 
 __all__ = [
     "RECIPES",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
-from tokenmix.names import unknown
 from tokenmix.tasks.options import TaskAugment, TaskOptions
+from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples

@@ -13,7 +13,6 @@ from PIL import Image
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
-from tokenmix.runtime.images import open_image
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
 from tokenmix.tasks.dense.evidence import rounded
 from tokenmix.tasks.dense.loader import DenseLoader
@@ -21,6 +20,7 @@ from tokenmix.tasks.dense.options import DenseAugment, DenseOptions
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
 from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix.tasks.picture_task import PictureTask
+from tokenmix_runtime.images import open_image
 
 if TYPE_CHECKING:
     from tokenmix.pages.page import Section

@@ -12,13 +12,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tokenmix.bench.fold import inference_form
+from tokenmix.bench.folded import inference_form
 from tokenmix.bench.published import published
 from tokenmix.checkpoints import LoadedModel, open_model, our_models
 from tokenmix.export.onnx_file import onnx_session
 from tokenmix.heads import Raw
-from tokenmix.names import unknown
 from tokenmix.tasks import DEFAULT_TASK
+from tokenmix_runtime.names import unknown
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Subject:
         return self.opened.model if self.opened.head is None else Raw(self.opened.model)
 
     def inference_form(self) -> nn.Module:
-        """Merged and folded, see `tokenmix.bench.fold`."""
+        """Merged and folded, see `tokenmix.bench.folded`."""
         return inference_form(self.trained_form(), self.images(1))
 
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from tokenmix.export.detect import DetectInstances, Found, at_least
 from tokenmix.export.prepare import Prepared
+from tokenmix.heads.in_graph import DetectInstances, Found, at_least
 
 ROUNDS = 24
 """Of suppression. A box's fate is settled one round after that of the better boxes that it overlaps: chains of overlaps
