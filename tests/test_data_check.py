@@ -18,11 +18,11 @@ from tests.shard_files import write_shards
 from tokenmix.cli import main
 from tokenmix.data.dataset import DataSet
 from tokenmix.data.tars import read_contents
-from tokenmix.runtime.images import ImageError
 from tokenmix.sources import load_data
 from tokenmix.tasks.classification.check import check_data
 from tokenmix.tasks.classification.images import ArrayImages
 from tokenmix.tasks.classification.write_shards import pack_data
+from tokenmix_runtime.images import ImageError
 
 
 def silent(line: str) -> None:

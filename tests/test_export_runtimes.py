@@ -26,7 +26,7 @@ from tokenmix.export.onnx_file import graph_operators
 from tokenmix.export.prepare import Prepared, prepare
 from tokenmix.export.program import trace
 from tokenmix.export.quantize import choose, compare_onnx, decibels, quantize_onnx, relative_noise
-from tokenmix.runtime.images import open_image
+from tokenmix_runtime.images import open_image
 
 
 def needs(package: str) -> pytest.MarkDecorator:

@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms
 from tests.dense_cases import dense, pictures
 from tokenmix.export.postprocess import postprocess_of
 from tokenmix.heads import make_dense
-from tokenmix.runtime import boxes
+from tokenmix_runtime import boxes
 
 
 def set_threshold(model: Any, value: float) -> None:

@@ -22,9 +22,10 @@ from tokenmix.cli import main
 from tokenmix.jobs.job import Job, needs_trust, perform
 from tokenmix.jobs.slurm import Slurm
 from tokenmix.recipes import Recipe, make_recipe
-from tokenmix.runtime.manifest import ModelError, read_manifest
-from tokenmix.safety import parse_json, read_json, regular_file, trusting
+from tokenmix.safety import trusting
 from tokenmix.train.checkpoint import load_run
+from tokenmix_runtime.manifest import ModelError, read_manifest
+from tokenmix_runtime.untrusted import parse_json, read_json, regular_file
 
 MARKER = "never_imported"
 SPEC = f"{MARKER}:Mixer(option=1)"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenmix.tasks import DEFAULT_TASK, find_task
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 
 def load_data(

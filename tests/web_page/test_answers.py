@@ -17,9 +17,9 @@ from tests.export_cases import opened, opened_dense
 from tests.web_page.page import Open, Serve, call, check_top, choose, photo, rows, text, wait, wanted
 from tokenmix.export import export
 from tokenmix.export.verify import compare
-from tokenmix.runtime import Predictor
 from tokenmix.web import page_files
 from tokenmix.web.samples import sample_pictures
+from tokenmix_runtime import Predictor
 
 
 def test_answers_are_pytorchs(show: Open, models: dict[str, Any], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests import web_models
 from tests.web_page.page import Open, call, photo
 from tokenmix.data.prepare import preprocess
 from tokenmix.export.postprocess import postprocess_of
-from tokenmix.runtime.maps import paste
+from tokenmix_runtime.maps import paste
 
 
 def test_resizing_is_pillows_to_the_bit(show: Open) -> None:
@@ -37,7 +37,7 @@ def test_inputs_are_those_of_evaluation(show: Open, mode: str, share: float, mon
     driver = show("toy")
     # From Pillow 13 on the order of the two passes depends on the shape; the page resizes along the rows first.
     monkeypatch.setattr(
-        "tokenmix.runtime.preprocess._resize",
+        "tokenmix_runtime.preprocess._resize",
         lambda image, height, width, name: image.resize((width, image.height), Image.Resampling[name.upper()]).resize(
             (width, height), Image.Resampling[name.upper()]
         ),

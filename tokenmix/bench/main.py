@@ -22,9 +22,9 @@ from tokenmix.bench.runtimes import choose, use_threads, waiting
 from tokenmix.bench.subjects import Subject, open_subjects
 from tokenmix.bench.sweep import sweep_mixers, sweep_models
 from tokenmix.bench.training import training_step
-from tokenmix.cores import usable_cores
 from tokenmix.evaluate import find_device
-from tokenmix.limits import check_number
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.limits import check_number
 
 SCHEMA = "tokenmix.bench/1"
 MIXERS = ("aff", "dsm", "attention")
@@ -255,7 +255,7 @@ def _counts(threads: Sequence[int] | None, device: str) -> list[int]:
 
 
 def _check_numbers(numbers: Mapping[str, Sequence[float]]) -> None:
-    """Refuse what is out of the range that `tokenmix.limits` has under its name."""
+    """Refuse what is out of the range that `tokenmix_runtime.limits` has under its name."""
     for name, values in numbers.items():
         for value in values:
             check_number(name, value)

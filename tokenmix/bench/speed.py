@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenmix.bench.rounds import interleave
 from tokenmix.bench.runtimes import RUNTIMES, compile_unavailable, use_threads
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 COMPARED = ("pytorch", "onnxruntime", "compile")
 

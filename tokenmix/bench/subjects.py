@@ -17,8 +17,8 @@ from tokenmix.bench.published import published
 from tokenmix.checkpoints import LoadedModel, open_model, our_models
 from tokenmix.export.onnx_file import onnx_session
 from tokenmix.heads import Raw
-from tokenmix.names import unknown
 from tokenmix.tasks import DEFAULT_TASK
+from tokenmix_runtime.names import unknown
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.export.formats import FORMATS, PRECISIONS
 from tokenmix.export.main import export
 from tokenmix.export.wrap import PARTS
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 DYNAMIC = ("batch", "size", "none")
 

@@ -18,9 +18,9 @@ from tokenmix.bench.match import base_dims
 from tokenmix.checkpoints import our_models
 from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
-from tokenmix.names import unknown
 from tokenmix.recipes import Recipe, make_recipe, override
-from tokenmix.safety import read_json
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import read_json
 
 DEFAULT_MIXERS = ("aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
 DEFAULT_SKELETON = "mixernet_pico"

@@ -24,10 +24,10 @@ from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
 from tokenmix.export.verify import TOLERANCES, VerificationError, check, compare
 from tokenmix.export.wrap import check_inside, wrap
 from tokenmix.files import new_folders, sha256, sync
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import height_width
-from tokenmix.shortage import shortage
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import height_width
+from tokenmix_runtime.shortage import shortage
 
 Pictures = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 

@@ -15,8 +15,8 @@ from tokenmix.checkpoints import LoadedModel
 from tokenmix.export.postprocess import postprocess_of
 from tokenmix.export.prepare import Prepared
 from tokenmix.files import write_json
-from tokenmix.safety import read_json
 from tokenmix.version import __version__
+from tokenmix_runtime.untrusted import read_json
 
 SCHEMA = "tokenmix.model/2"
 _SAME = ("schema", "model", "task", "head", "weights_sha256", "preprocess", "postprocess")

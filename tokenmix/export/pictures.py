@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tokenmix.checkpoints import LoadedModel
 from tokenmix.data.prepare import normalise
-from tokenmix.runtime.images import EXTENSIONS, ImageError, open_image
-from tokenmix.runtime.preprocess import CROP_MODES, resize_and_crop
 from tokenmix.tasks.classification.folder import visible_pictures
+from tokenmix_runtime.images import EXTENSIONS, ImageError, open_image
+from tokenmix_runtime.preprocess import CROP_MODES, resize_and_crop
 
 Source = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 _MOST = 128  # pictures of a calibration folder

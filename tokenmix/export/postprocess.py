@@ -8,11 +8,11 @@ from torch import nn
 
 from tokenmix.heads import HEADS, ssd_boxes
 from tokenmix.heads.ssdlite import RATIOS
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 
 def postprocess_of(model: nn.Module, head: str | None = None) -> dict[str, Any]:
-    """The manifest's entry ``postprocess`` of a classifier or a dense model; `tokenmix.runtime` follows it.
+    """The manifest's entry ``postprocess`` of a classifier or a dense model; `tokenmix_runtime` follows it.
 
     All kinds have ``kind``, and ``multiple``: to multiples of how many pixels the model pads an image's sides. The
     decoders of one stage have ``levels``, from fine to coarse: ``stride`` (a level has ``ceil(side / stride)`` cells

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tokenmix.checkpoints import LoadedModel
 from tokenmix.export.detect import DETECT, Padded
 from tokenmix.heads import Raw
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import CROP_MODES
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import CROP_MODES
 
 # What can be inside a file, and the tasks whose files can hold it; None: all.
 PARTS: dict[str, tuple[str, ...] | None] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.heads import deeplab, detectors, ffnet_seg, fpn, ssdlite, upernet
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 __all__ = ["HEADS", "HeadInfo", "Raw", "make_dense", "own_options"]
 

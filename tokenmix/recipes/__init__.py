@@ -8,7 +8,6 @@ from pathlib import Path
 import timm
 
 from tokenmix.checkpoints import our_models
-from tokenmix.names import unknown
 from tokenmix.recipes import affnet, affnet_dense, casvit, casvit_dense, dsm, dsm_dense, ffnet, ffnet_dense
 from tokenmix.recipes.basic import basic, digits
 from tokenmix.recipes.demo import scenes_detect, scenes_segment
@@ -16,6 +15,7 @@ from tokenmix.recipes.finetune import finetune
 from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs
 from tokenmix.recipes.stored import read_recipe
 from tokenmix.safety import trusting
+from tokenmix_runtime.names import unknown
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe

@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any, get_origin, get_type_hints
 
 from tokenmix.heads import HEADS
-from tokenmix.names import unknown
 from tokenmix.recipes.values import (
     RATE,
     SHARE,
@@ -22,11 +21,12 @@ from tokenmix.recipes.values import (
     rule,
     set_part,
 )
-from tokenmix.safety import LEAST_CROP, LIMITS, image_problem, parse_json, shown
 from tokenmix.tasks import DEFAULT_TASK, find_task
 from tokenmix.tasks.classification.augment import AUGMENTS, CROP_INTERPOLATIONS, is_rand_augment
 from tokenmix.tasks.classification.objective import DISTILLS
 from tokenmix.tasks.dense.augment import DENSE_AUGMENTS
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LEAST_CROP, LIMITS, image_problem, parse_json, shown
 
 SCHEMA = "tokenmix.recipe/1"
 OPTIMIZERS = ("adamw", "sgd")

@@ -10,10 +10,11 @@ import timm
 
 from tokenmix.backbones.arguments import check_arguments, check_parameters
 from tokenmix.heads import make_dense, own_options
-from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe, override
-from tokenmix.safety import is_trusted, read_json, refusal, speaking
+from tokenmix.safety import is_trusted, refusal, speaking
 from tokenmix.tasks import find_task
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import read_json
 
 RESERVED_WEIGHTS = "pretrained"  # timm's own published ones
 

@@ -6,7 +6,6 @@ import functools
 import importlib
 import pkgutil
 
-from tokenmix.names import unknown
 from tokenmix.tasks.base import (
     DEFAULT_TASK,
     Answer,
@@ -19,6 +18,7 @@ from tokenmix.tasks.base import (
     Witness,
     to_device,
 )
+from tokenmix_runtime.names import unknown
 
 __all__ = [
     "DEFAULT_TASK",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples

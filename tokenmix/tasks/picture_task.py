@@ -13,9 +13,9 @@ from tokenmix.checkpoints import LoadedModel, our_models
 from tokenmix.data.dataset import DataSet, PictureData
 from tokenmix.heads import make_dense
 from tokenmix.heads.levels import levels_of
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import height_width
 from tokenmix.tasks.base import Log, Objective, StateDict, Task
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import height_width
 
 
 def build_model(name: str, num_classes: int, *, head: str | None = None, **arguments: Any) -> nn.Module:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tokenmix.names import unknown
 from tokenmix.recipes.recipe import SCHEDULES, Recipe
+from tokenmix_runtime.names import unknown
 
 
 def learning_rate(

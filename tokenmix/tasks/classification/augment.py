@@ -31,8 +31,8 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import v2
 
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import INTERPOLATIONS
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import INTERPOLATIONS
 
 AUGMENTS = ("none", "light", "standard", "imagenet")
 CROP_INTERPOLATIONS = ("random", *INTERPOLATIONS)

@@ -10,9 +10,9 @@ from pathlib import Path
 from tokenmix.data.dataset import Probe, Skipped, printable, unreadable
 from tokenmix.data.memory import checked
 from tokenmix.data.random_numbers import stratified
-from tokenmix.runtime.images import EXTENSIONS
 from tokenmix.tasks.classification.images import ClassData, FileImages, ImageSet
-from tokenmix.terminal import say
+from tokenmix_runtime.images import EXTENSIONS
+from tokenmix_runtime.terminal import say
 
 VAL_SHARE = 0.15
 TEST_SHARE = 0.15

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenmix.data.dataset import PictureData, Pictures, printable
-from tokenmix.runtime.images import ImageError, decode, open_image, read_file, to_rgb
+from tokenmix_runtime.images import ImageError, decode, open_image, read_file, to_rgb
 
 
 class ImageSet(Pictures):

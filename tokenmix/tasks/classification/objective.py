@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.metrics import TopK
-from tokenmix.names import unknown
 from tokenmix.tasks.base import Batch, Objective
+from tokenmix_runtime.names import unknown
 
 DISTILLS = ("hard", "soft")
 

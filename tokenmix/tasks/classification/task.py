@@ -201,8 +201,8 @@ class ClassificationTask(PictureTask):
             ValueError: ``top`` is below 1; in use, if the picture cannot be read.
         """
         from tokenmix.data.prepare import preprocess
-        from tokenmix.runtime.images import open_image
         from tokenmix.text_tables import bar
+        from tokenmix_runtime.images import open_image
 
         if top < 1:
             raise ValueError(f"--top must be 1 or more, got {top}")

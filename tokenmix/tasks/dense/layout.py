@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.data.text_files import read_text
-from tokenmix.runtime.images import EXTENSIONS
+from tokenmix_runtime.images import EXTENSIONS
 
 SPLITS = ("train", "val", "test")
 LEADS_OUT = "path that leads out of the data set's folder: left out"

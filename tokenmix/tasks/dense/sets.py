@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from tokenmix.data.dataset import PictureData, Pictures, printable
-from tokenmix.runtime.images import MAX_PIXELS, open_image, open_known
 from tokenmix.tasks.dense.problems import Problems
+from tokenmix_runtime.images import MAX_PIXELS, open_image, open_known
 
 DENSE_TASKS = ("detection", "instances", "segmentation")
 IGNORED = 255  # the label of pixels that count for nothing

@@ -12,7 +12,6 @@ import numpy as np
 from tokenmix.data.dataset import printable
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import permutation
-from tokenmix.names import unknown
 from tokenmix.tasks.dense.checks import usable
 from tokenmix.tasks.dense.coco import find_coco, read_coco
 from tokenmix.tasks.dense.labels import read_ade, read_cityscapes, read_plain
@@ -22,7 +21,8 @@ from tokenmix.tasks.dense.scenes import load_scenes
 from tokenmix.tasks.dense.sets import DENSE_TASKS, DenseData, ObjectSet, coco_tools
 from tokenmix.tasks.dense.voc import find_voc, read_voc_boxes, read_voc_instances, read_voc_masks
 from tokenmix.tasks.dense.yolo import find_yolo, read_yolo
-from tokenmix.terminal import say
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 VAL_SHARE = TEST_SHARE = 0.15
 NAMED = ("ade20k", "cityscapes", "coco", "voc")  # what recipes train on; none of them may be downloaded for you

@@ -12,12 +12,12 @@ from PIL import Image
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
-from tokenmix.runtime.images import open_image
 from tokenmix.tasks.base import Answer, Judging, Log, Option
 from tokenmix.tasks.dense.augment import DenseAugment, dense_augment
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
 from tokenmix.tasks.picture_task import PictureTask
+from tokenmix_runtime.images import open_image
 
 OUT = "predictions"  # where drawings go
 

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tokenmix.cores import usable_cores
 from tokenmix.data.text_files import is_file, read_bytes
 from tokenmix.tasks.dense.layout import LEADS_OUT, SPLITS, Item, Layout, RawObject, leads_out, pictures, read_classes
 from tokenmix.tasks.dense.sets import IGNORED, coco_tools, read_labels
+from tokenmix_runtime.cores import usable_cores
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
