@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tokenmix.report.bench import share
-from tokenmix.report.reading import runtime_name
+from tokenmix.runtime_names import runtime_name
 
 OURS = ("affnet", "casvit", "ffnet", "dsm", "mixernet")
 Row = Mapping[str, Any]

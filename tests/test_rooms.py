@@ -18,6 +18,7 @@ ROOMS = (
     "version",
     "runtime",
     "safety",
+    "runtime_names",
     "files",
     "ops",
     "chains",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.bench.rounds import interleave
+from tokenmix.bench.interleaved import interleave
 from tokenmix.bench.runtimes import RUNTIMES, compile_unavailable, use_threads
 from tokenmix_runtime.names import unknown
 

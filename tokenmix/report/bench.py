@@ -10,8 +10,9 @@ from typing import Any
 from tokenmix.report.charts import scatter, standalone
 from tokenmix.report.page import Section, facts, page, scroll_box
 from tokenmix.report.protocol import flat
-from tokenmix.report.reading import read, runtime_name
+from tokenmix.report.reading import read
 from tokenmix.report.table import head
+from tokenmix.runtime_names import runtime_name
 
 
 def place(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

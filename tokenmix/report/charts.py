@@ -12,8 +12,9 @@ from typing import Any
 
 from tokenmix.report.findings import findings, pareto
 from tokenmix.report.page import asset
-from tokenmix.report.reading import Comparison, Row, read, runtime_name
+from tokenmix.report.reading import Comparison, Row, read
 from tokenmix.report.scales import Scale, cost_scale, percent_scale
+from tokenmix.runtime_names import runtime_name
 
 COLOURS = 7  # palette.css holds as many; the next mixers repeat them with other dashes
 _CHAR = 6.7  # average pixels of a character at 12 px, to keep labels apart

@@ -12,9 +12,10 @@ from tokenmix.report.charts import COLOURS, curves, scatter
 from tokenmix.report.findings import Findings, caveats, decimals, findings, headline, percent, speed
 from tokenmix.report.page import Section, choices, page, scroll_box
 from tokenmix.report.protocol import definitions_html, protocol_html
-from tokenmix.report.reading import Comparison, Row, dig, mapping, number, read, runtime_name, sequence
+from tokenmix.report.reading import Comparison, Row, dig, mapping, number, read, sequence
 from tokenmix.report.samples import samples_html
 from tokenmix.report.table import front_note, html_table
+from tokenmix.runtime_names import runtime_name
 
 # Key in a history row, what it is, and whether it is a percentage.
 _SERIES = (

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenmix.report.reading import Comparison, Row, dig, read, runtime_name, sequence, told_apart
+from tokenmix.report.reading import Comparison, Row, dig, read, sequence, told_apart
+from tokenmix.runtime_names import runtime_name
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from tokenmix.report.page import facts, scroll_box
-from tokenmix.report.reading import Comparison, dig, mapping, number, runtime_name, sequence
+from tokenmix.report.reading import Comparison, dig, mapping, number, sequence
+from tokenmix.runtime_names import runtime_name
 
 
 def protocol_html(comparison: Comparison) -> str:

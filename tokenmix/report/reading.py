@@ -8,15 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 SCHEMA = "tokenmix.compare/1"
-RUNTIME_NAMES = {
-    "pytorch": "PyTorch",
-    "channels_last": "PyTorch, channels last",
-    "compile": "torch.compile",
-    "cuda_graph": "CUDA graph",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "executorch": "ExecuTorch",
-}
 _Z = 1.959964  # two-sided 95 % of the normal distribution
 
 
@@ -140,11 +131,6 @@ def dig(value: Any, *keys: str) -> Any:
     for key in keys:
         value = mapping(value).get(key)
     return value
-
-
-def runtime_name(runtime: str) -> str:
-    """How a runtime is written in prose."""
-    return RUNTIME_NAMES.get(runtime, runtime)
 
 
 def wilson(percent: float, count: int) -> tuple[float, float]:

@@ -9,7 +9,8 @@ from html import escape
 from typing import Any
 
 from tokenmix.report.findings import decimals, findings
-from tokenmix.report.reading import Comparison, Row, dig, number, read, runtime_name, sequence
+from tokenmix.report.reading import Comparison, Row, dig, number, read, sequence
+from tokenmix.runtime_names import runtime_name
 
 _MISSING = "–"
 
