@@ -109,7 +109,7 @@ class Bench:
                 continue
             self.log(f"{one.name}: exporting for {runtime_name(runtime)}")
             loaded = one.loaded
-            if loaded.head is None:
+            if one.trained_form() is loaded.model:  # else the folded form is not the model itself
                 loaded = dataclasses.replace(loaded, model=forms[one.name])
             stem = folder / slug(one.name)
             try:

@@ -133,10 +133,10 @@ def bench_training(
     seed: int = 0,
     log: Callable[[str], None] = silent,
 ) -> dict[str, Any]:
-    """Time training steps of classifiers side by side, and measure their peak memory; arguments as `bench_inference`.
+    """Time training steps of models side by side, and measure their peak memory; arguments as `bench_inference`.
 
     Raises:
-        ValueError: A model or number is wrong, or it is no classifier in PyTorch.
+        ValueError: A model or number is wrong, or its steps cannot be measured without data.
     """
     place, counts = _place(device), _counts(threads, device)
     if min(batch, rounds) < 1 or seconds <= 0:
@@ -144,8 +144,8 @@ def bench_training(
     _check_numbers({"batch_size": [batch], "rounds": [rounds], "seconds": [seconds]})
     measured = open_models(models, image_size, seed=seed)
     for one in measured:
-        if one.loaded is None or one.loaded.head is not None:
-            raise ValueError(f"{one.name}: only classifiers in PyTorch can be measured in training")
+        if one.loaded is None:
+            raise ValueError(f"{one.name}: an ONNX file is not trained, only a model in PyTorch is")
     load, pace, rows = load_average(), {}, []
     for count in counts:
         with use_threads(count):
@@ -153,7 +153,7 @@ def bench_training(
             pacer.tick()
             calls = {}
             for one in measured:
-                step = training_step(one.trained_form().to(place), one.images(batch, seed).to(place))
+                step = training_step(one.task, one.trained_form().to(place), one.images(batch, seed).to(place))
                 calls[one.name] = waiting(step, place)
             log(f"{count} thread{'s' * (count > 1)}: {len(calls)} training steps of {batch} images interleaved")
             timings = interleave(

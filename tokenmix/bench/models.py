@@ -16,8 +16,7 @@ from tokenmix.bench.folded import inference_form
 from tokenmix.bench.published import published
 from tokenmix.checkpoints import LoadedModel, open_model, our_models
 from tokenmix.export.onnx_file import onnx_session
-from tokenmix.heads import Raw
-from tokenmix.tasks import DEFAULT_TASK
+from tokenmix.tasks import DEFAULT_TASK, Task, find_task
 from tokenmix_runtime.names import unknown
 
 
@@ -43,14 +42,22 @@ class MeasuredModel:
     largest_batch: int | None
     published: dict[str, Any] | None
 
+    @property
+    def task(self) -> Task:
+        """What it does; an ONNX file is none of any task."""
+        assert self.loaded is not None
+        return find_task(self.loaded.task)
+
     def images(self, batch: int, seed: int = 0) -> Tensor:
         """(batch, chans, H, W) of seeded noise."""
+        if self.loaded is not None:
+            return self.task.example_inputs(self.loaded, batch, self.image_size, seed)
         return torch.randn(batch, self.chans, *self.image_size, generator=torch.Generator().manual_seed(seed))
 
     def trained_form(self) -> nn.Module:
-        """The model, of a dense one with its raw outputs."""
+        """The model with its raw outputs."""
         assert self.loaded is not None
-        return self.loaded.model if self.loaded.head is None else Raw(self.loaded.model)
+        return self.task.raw_form(self.loaded.model)
 
     def inference_form(self) -> nn.Module:
         """Merged and folded, see `tokenmix.bench.folded`."""

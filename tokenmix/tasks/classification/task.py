@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import timm
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
 from tokenmix.tasks.base import Answer, Batch, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
+from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.picture_task import PictureTask, class_name
 
 TOP = 5  # classes that a prediction names
@@ -48,6 +52,7 @@ class ClassificationTask(PictureTask):
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": "", "brier": ""}
     objective_type = ClassificationObjective
     recipe_keys = ("label_smoothing", "distill", "distill_weight", "distill_temperature")
+    file_parts = ("resize", "normalize", "softmax")
     predict_options = (
         Option("--top", {"type": int, "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
     )
@@ -219,6 +224,31 @@ class ClassificationTask(PictureTask):
             return Answer({"top": [list(row) for row in rows]}, lines)
 
         return answer
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.classification.export import ClassForm
+
+        return ClassForm(self, loaded, image_size, inside)
+
+    def training_loss(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Cross-entropy with the first classes in turn; of several classifiers the sum."""
+        outputs = model(inputs)
+        parts = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        labels = torch.arange(len(inputs), device=inputs.device) % parts[0].shape[1]
+        return torch.stack([F.cross_entropy(part, labels) for part in parts]).sum()
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, Any, float]]:
+        """One image forward and back, of a teacher forward."""
+        height, width = recipe.image_size
+        sizes = [(side, side) for side in recipe.multi_scale] or [(height, width)]
+        shares = [max(1.0, height * width / (h * w)) for h, w in sizes]  # a step of smaller images has more of them
+        model = timm.create_model(recipe.model.split(".")[0], num_classes=self.outputs(facts), **recipe.model_args)
+        for size, share in zip(sizes, shares, strict=True):
+            yield model, torch.zeros(1, 3, *size), 3 * share / sum(shares)
+        if recipe.teacher is not None:
+            yield timm.create_model(recipe.teacher.split(".")[0]), torch.zeros(1, 3, height, width), 1.0
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
+from tokenmix.heads import Raw
 from tokenmix.tasks.base import Answer, Judging, Log, Option
 from tokenmix.tasks.dense.augment import DenseAugment, dense_augment
 from tokenmix.tasks.dense.loader import DenseLoader
@@ -130,6 +131,17 @@ class DenseTask(PictureTask):
 
     def judging(self, metric: Any, facts: Mapping[str, Any]) -> Judging:
         return DenseJudging(metric, facts)
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def raw_form(self, model: Any) -> Any:
+        return Raw(model)
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[Any, Any, float]]:
+        from tokenmix.tasks.dense.training_work import training_work
+
+        size = self.augment(recipe).crop_size or recipe.image_size
+        return training_work(recipe, size, self.outputs(facts))
 
     # ------------------------------------------------------------------------------------------------- files of a user
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
+from tokenmix.tasks.file_form import FileForm
 
 THRESHOLD = 0.5  # the least score that a prediction shows
 
@@ -27,6 +28,7 @@ class DetectionTask(DenseTask):
     title = "detection"
     headline = "box_AP"
     objective_type = DetectionObjective
+    file_parts = ("normalize", "nms")
     predict_options = (
         Option(
             "--threshold", {"type": float, "metavar": "S", "help": f"the least score, 0 to 1 (default: {THRESHOLD})"}
@@ -84,6 +86,11 @@ class DetectionTask(DenseTask):
             raise ValueError(f"--threshold must be from 0 to 1, got {threshold:g}")
         return super().answerer(loaded, device, threshold=threshold, **options)
 
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import DetectorForm
+
+        return DetectorForm(self, loaded, image_size, inside)
+
     def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
         from tokenmix.text_tables import table
 
@@ -111,6 +118,11 @@ class InstancesTask(DetectionTask):
     def row_columns(self) -> Mapping[str, str]:
         masks = {"mask_AP": "mask AP, %", "mask_AP50": "mask AP50, %"}
         return {"class": "class", **masks, "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import InstancesForm
+
+        return InstancesForm(self, loaded, image_size, inside)
 
 
 class _Results:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tokenmix.pictures.found import FoundLabels
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.task import DenseTask
+from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 
 LARGEST_PX = 2048  # of a map of classes that is to be looked at: 150 classes need 2 GB at this size
@@ -43,6 +44,7 @@ class SegmentationTask(DenseTask):
             {"type": size, "metavar": "H[,W]", "help": "from window to window (default: two thirds of the window)"},
         ),
     )
+    file_parts = ("normalize", "argmax")
     predict_options = (DenseTask.out_option,)
 
     def demos(self) -> Mapping[str, str]:
@@ -81,6 +83,11 @@ class SegmentationTask(DenseTask):
         with evaluating(objective):
             (label,) = objective.predict({"image": [image.to(device)], "size": wanted})
         return FoundLabels(label, loaded.classes, count)
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.segmentation.export import SegmenterForm
+
+        return SegmenterForm(self, loaded, image_size, inside)
 
     def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
         from tokenmix.text_tables import bar
