@@ -276,10 +276,10 @@ def test_real_memory_ends(tmp_path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64), (number, 0, 9)).save(folder / f"{number}.png")
     code = (
-        "import resource, sys, tokenmix.cli, tokenmix.cli.train_command as _\n"
+        "import resource, tokenmix.cli.train_command, tokenmix_runtime.launch\n"
         "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (taken + 3 * 2**29,) * 2)\n"
-        "tokenmix.cli.program()"
+        "tokenmix_runtime.launch.program()"
     )
     words = "train basic model=mixernet_pico image_size=1024 batch_size=24 epochs=1 warmup_epochs=0 --device cpu"
     done = subprocess.run(
@@ -511,6 +511,31 @@ def test_ctrl_c_that_a_library_makes_another_error_of(wrapped, monkeypatch, caps
         signal.signal(signal.SIGINT, before)
     assert stop.value.code == 130
     assert len(capsys.readouterr().err.strip().splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 2, "out of memory"),
+        (ModuleNotFoundError("No module named 'torch': install it"), 2, "No module named 'torch': install it"),
+    ],
+)
+def test_what_happens_while_the_libraries_are_loaded_is_a_line(error, code, told, monkeypatch, capsys) -> None:
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            raise error
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.delitem(sys.modules, "tokenmix.cli")
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    try:
+        with pytest.raises(SystemExit) as stop:
+            program()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stop.value.code == code
+    assert capsys.readouterr().err == (f"tokenmix: error: {told}\n" if told else "")
 
 
 # ---------------------------------------------------------------------------------------------------------- the server

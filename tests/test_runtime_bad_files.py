@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime")
 
 from tests.bad_pictures import bomb
 from tests.runtime_files import KINDS, MISTAKEN, constant_file, embed, manifest, neighbour
-from tokenmix.runtime import ImageError, ModelError, Predictor
+from tokenmix_runtime import ImageError, ModelError, Predictor
 from tokenmix_runtime.__main__ import main
 
 LOGITS = {"logits": np.array([[1, 2, 3]], np.float32)}
@@ -47,7 +47,7 @@ def assert_refused(path: Path | str, picture: Path, message: str, capsys, *more:
     assert main([str(path), str(picture), *more]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"tokenmix.runtime: error: {caught.value}\n"
+    assert err == f"tokenmix_runtime: error: {caught.value}\n"
     assert err.count("\n") == 1
 
 
@@ -242,9 +242,9 @@ def test_images_that_pillow_has_not_read(good, picture, tmp_path, monkeypatch) -
 def test_command_in_a_process_of_its_own(good, picture, tmp_path) -> None:
     """No traceback from anywhere, ONNX Runtime's own log included."""
     good.write_bytes(good.read_bytes()[:100])
-    command = [sys.executable, "-m", "tokenmix.runtime", str(good), str(picture)]
+    command = [sys.executable, "-m", "tokenmix_runtime", str(good), str(picture)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("tokenmix.runtime: error: ")
+    assert done.stderr.startswith("tokenmix_runtime: error: ")
     assert len(done.stderr.splitlines()) == 1

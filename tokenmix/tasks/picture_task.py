@@ -8,7 +8,8 @@ from inspect import signature
 from typing import Any, ClassVar
 
 import timm
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tokenmix.checkpoints import LoadedModel, our_models
 from tokenmix.data.dataset import DataSet, PictureData
@@ -140,6 +141,10 @@ class PictureTask(Task):
         if own != count:
             raise ValueError(f"{loaded.name} has {own} classes, but the data has {count}")
         return type(self).objective_type(loaded.model, num_classes=count, **{**loaded.task_args, **options})
+
+    def example_inputs(self, loaded: LoadedModel, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, len(loaded.mean), *(image_size or loaded.image_size), generator=generator)
 
     def other_facts(self, loaded: LoadedModel, data: DataSet) -> str:
         known, classes = loaded.facts.get("classes"), data.facts["classes"]
