@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 import re
@@ -67,7 +66,7 @@ def made_up(classes: int = 10, epochs: int = 12, status: str = "finished") -> di
         "noun": "images",
         "facts": {"classes": [f"class {label}" for label in range(classes)]},
         "data": {"name": "photos", "train images": 5000, "val images": 500, "test images": 500},
-        "recipe": dataclasses.asdict(make_recipe("basic")),
+        "recipe": make_recipe("basic").flat(),
         "workers": 2,
         "versions": {"torch": "2.14"},
         "device": "cpu",

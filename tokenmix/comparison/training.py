@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenmix.bench.cost import cost
+from tokenmix.bench.cost import cost, count
 from tokenmix.bench.match import Match, nearest_widths
 from tokenmix.checkpoints import LoadedModel, described_model, open_model
 from tokenmix.comparison.request import Request, Spec
@@ -22,7 +22,7 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.evaluate import Judgement, judge
 from tokenmix.files import atomic_path, slug
 from tokenmix.jobs import Job
-from tokenmix.recipes import Recipe
+from tokenmix.recipes import Recipe, with_values
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult, load_run
 from tokenmix.train.log import Shown
@@ -55,7 +55,7 @@ def choose_dims(
         with torch.device("meta" if request.match == "params" else "cpu"):
             model = _build(widened(request.recipe, widths), facts, specs[name])
         if request.match == "macs":
-            return cost(model, size).macs
+            return cost(find_task(request.recipe.task.name).raw_form(model), size).macs
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     first = next(iter(specs))
@@ -70,7 +70,7 @@ def choose_dims(
 
 def widened(recipe: Recipe, dims: tuple[int, ...], **model_args: Any) -> Recipe:
     """The recipe of a skeleton with other widths."""
-    return dataclasses.replace(recipe, model_args={**recipe.model_args, "dims": list(dims), **model_args})
+    return with_values(recipe, model_args={**recipe.model.args, "dims": list(dims), **model_args})
 
 
 def mixer_jobs(
@@ -84,13 +84,13 @@ def mixer_jobs(
 ) -> list[Job]:
     """A job for every seed of one mixer."""
     jobs = []
-    for seed in range(request.recipe.seed, request.recipe.seed + request.seeds):
-        plain = dataclasses.replace(widened(request.recipe, dims), seed=seed)
+    for seed in range(request.recipe.run.seed, request.recipe.run.seed + request.seeds):
+        plain = with_values(widened(request.recipe, dims), seed=seed)
         recipe = widened(plain, dims, mixers=name)
         job = Job(
             folder / slug(name) / f"seed-{seed}",
             recipe,
-            request.recipe.seed,
+            request.recipe.run.seed,
             label=f"seed {seed}" if request.seeds > 1 else "",
             data=lambda: data,
             make=None if isinstance(spec, str) else functools.partial(_build, plain, data.facts, spec),
@@ -109,7 +109,7 @@ def judge_runs(
     log: Callable[[str], None],
 ) -> Trained:
     """Judge every seed of one mixer on the test samples; the weights of the best seed are kept."""
-    place, device, task = jobs[0].folder.parent, jobs[0].device, find_task(jobs[0].recipe.task)
+    place, device, task = jobs[0].folder.parent, jobs[0].device, find_task(jobs[0].recipe.task.name)
     runs = []
     for job, result in zip(jobs, results, strict=True):
         loaded = open_model(result.best_weights) if job.make is None else _made(job, result)
@@ -124,14 +124,14 @@ def judge_runs(
     result, loaded, judgement = runs[best]
     with atomic_path(place / "best.safetensors") as temporary:
         shutil.copyfile(result.best_weights, temporary)
-    counted = cost(loaded.model, loaded.image_size)
+    counted = count(task.raw_form(loaded.model), task.example_inputs(loaded, 1))
     entry = {
         "mixer": name,
         f"test_{headline}": sum(scores) / len(scores),
         f"test_{headline}_spread": statistics.stdev(scores) if len(scores) > 1 else None,
         f"test_{headline}_per_seed": scores,
         f"val_{headline}": result.best[f"val_{headline}"],
-        "dims": jobs[0].recipe.model_args["dims"],
+        "dims": jobs[0].recipe.model.args["dims"],
         "params": counted.params,
         "macs": counted.macs,
         "transform_macs": counted.transform_macs,
@@ -159,4 +159,4 @@ def _made(job: Job, result: FitResult) -> LoadedModel:
 
 def _build(recipe: Recipe, facts: Mapping[str, Any], spec: Spec) -> nn.Module:
     """A recipe is text; a mixer that is an object goes beside it."""
-    return find_task(recipe.task).build(recipe, facts, mixers=spec)
+    return find_task(recipe.task.name).build(recipe, facts, mixers=spec)

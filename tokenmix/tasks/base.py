@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
-from tokenmix.names import unknown
+from tokenmix.tasks.options import TaskAugment, TaskOptions
+from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples
+    from tokenmix.data.inventory import Inventory
     from tokenmix.data.loader import BatchLoader
     from tokenmix.pages.page import Section
+    from tokenmix.tasks.file_form import FileForm
 
 DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
 Batch = dict[str, Any]
@@ -141,6 +144,23 @@ class Answer:
     lines: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Samples that a model is judged by.
+
+    Attributes:
+        name: Of the data.
+        samples: They.
+        facts: Of the data set that they belong to.
+        labelled: Whether their answers are known; else they can only be predicted.
+    """
+
+    name: str
+    samples: Samples
+    facts: Mapping[str, Any]
+    labelled: bool = True
+
+
 class Task(ABC):
     """A kind of work that models are trained for.
 
@@ -157,6 +177,11 @@ class Task(ABC):
         units: Of the metric's numbers, by their name; those that are not named have the unit under ``""``.
         labels: How people call the metric's numbers, where that is not their name with blanks for underlines.
         batch_size: Of evaluations, where nobody says.
+        default_recipe: The name of the recipe for its models that have none of their own.
+        Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
+            it is made from.
+        Augment: What training does to its samples at random, another part of a recipe.
+        file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
     """
@@ -172,8 +197,20 @@ class Task(ABC):
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": ""}
     labels: ClassVar[Mapping[str, str]] = {}
     batch_size: int = 64
+    default_recipe: str | None = None
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    Augment: ClassVar[type[TaskAugment]] = TaskAugment
+    file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Give each named task options of its own, by whose type a recipe knows the task."""
+        super().__init_subclass__()
+        name = getattr(cls, "name", None)
+        if name is not None and getattr(cls.Options, "name", None) != name:
+            own = {"name": name, "__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}
+            cls.Options = type("Options", (cls.Options,), own)
 
     def unit(self, number: str) -> str:
         """The unit of one of the metric's numbers, ``""`` for none."""
@@ -207,6 +244,23 @@ class Task(ABC):
     ) -> DataSet:
         """The data set that ``spec`` names, see `tokenmix.sources.load_data`."""
 
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        """The samples that a loaded model is judged by; ``split`` is None where the user did not choose a part.
+
+        Raises:
+            ValueError: They cannot be read, or are of other facts than the model.
+        """
+        data = self.open_data(spec, seed=seed, download=download, log=log)
+        if different := self.other_facts(loaded, data):
+            raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
+        return Judged(data.name, getattr(data, split or "test"), data.facts)
+
+    def recognise_data(self, inventory: Inventory) -> str:
+        """What in a folder speaks for its being this task's data, in words; empty if nothing does."""
+        return ""
+
     def data_names(self) -> Mapping[str, str]:
         """Data sets that `open_data` knows by name: a sentence on each."""
         return {}
@@ -232,6 +286,31 @@ class Task(ABC):
 
     def check_fits(self, data: DataSet) -> None:  # noqa: B027 - a task may have nothing to check
         """Raise ValueError if the data set was opened for another task."""
+
+    # ----------------------------------------------------------------------------------------------------- the recipe
+
+    def recipes(self) -> Iterator[Callable[[], Any]]:
+        """The task's recipes, functions whose names are the recipes'.
+
+        One may take ``images``, how many samples there are to learn from, where it depends on that.
+        """
+        return iter(())
+
+    def check_recipe(self, recipe: Any) -> None:
+        """Raise ValueError unless the parts of a recipe for this task go together."""
+        if recipe.model.head is not None:
+            raise ValueError(f"recipe key 'model.head': models for {self.title} have no head to choose; leave it out")
+
+    def check_compared(self, recipe: Any) -> None:  # noqa: B027 - a task may have nothing to check
+        """Raise ValueError if models that are trained by the recipe cannot be compared."""
+
+    def complete(self, recipe: Any, data: DataSet) -> Any:
+        """The recipe with what it leaves to the data."""
+        return recipe
+
+    def stored(self, recipe: Any) -> dict[str, Any]:
+        """What of the recipe is stored with the weights beside the model: ``task_args``, for `objective_of`."""
+        return {"task_args": {}}
 
     # --------------------------------------------------------------------------------------------------- the training
 
@@ -274,12 +353,12 @@ class Task(ABC):
         """Of the samples to learn from and of those to choose by; ``share`` is ``workers``, ``rank`` and ``world``."""
 
     def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
-        """The state dict at which ``recipe.weights`` says to start.
+        """The state dict at which ``recipe.model.weights`` says to start.
 
         Raises:
             ValueError: They do not fit.
         """
-        raise ValueError(f"recipe key 'weights': models for {self.title} start with fresh weights; leave it out")
+        raise ValueError(f"recipe key 'model.weights': models for {self.title} start with fresh weights; leave it out")
 
     def changes(
         self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], model: nn.Module, device: torch.device
@@ -352,8 +431,10 @@ class Task(ABC):
         """Put a model's row into the table that `check_results` has checked."""
         self.check_results(path)
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
-        """Who writes the answers to each sample for ``tokenmix eval --predictions``.
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
+        """Who writes the answers to each sample for ``tokenmix eval --predictions``; ``labelled``: the truth is known.
 
         Raises:
             ValueError: The path's ending is none of this task's; or predictions are not written.
@@ -394,6 +475,46 @@ class Task(ABC):
         """
         return ()
 
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def raw_form(self, model: nn.Module) -> nn.Module:
+        """A network of the task as a module from one tensor to one or several: what is timed, counted and exported."""
+        return model
+
+    def example_inputs(self, loaded: Any, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
+        """``(count, ...)``: noise as `raw_form` of a loaded model takes it.
+
+        Raises:
+            ValueError: It takes no single tensor.
+        """
+        raise ValueError(f"{self.title}: its models do not take one tensor, so that none can be made up for them")
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        """A loaded model as a file; ``inside`` names those of `file_parts` that the file does itself.
+
+        Raises:
+            ValueError: There is no such file, or none of this model.
+        """
+        raise ValueError(f"{self.title}: its models cannot be exported to other runtimes")
+
+    def training_loss(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """The loss of a network in training on inputs with a made-up truth, to measure a step.
+
+        Raises:
+            ValueError: There is no such measurement.
+        """
+        raise ValueError(f"{self.title}: a training step cannot be measured without data")
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, Any, float]]:
+        """What a training by a recipe computes for one sample: modules with an input, and how often that is computed.
+
+        A backward pass counts as two forward ones. Nothing need have values: torch's meta device will do.
+
+        Raises:
+            ValueError: It cannot be said.
+        """
+        raise ValueError(f"{self.title}: what a training computes is not counted")
+
     # ---------------------------------------------------------------------------------------------------- comparisons
 
     def compared(self, judging: Judging) -> dict[str, Any]:
@@ -412,10 +533,6 @@ class Task(ABC):
     def demos(self) -> Mapping[str, str]:
         """Embedded demos: a name for ``tokenmix demo`` to the recipe that is trained."""
         return {}
-
-    def recipes(self) -> Iterator[Callable[[], Any]]:
-        """The task's recipes, functions whose names are the recipes'."""
-        return iter(())
 
 
 class PredictionsWriter(Witness, Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -84,7 +83,7 @@ class Reporter:
         self.say = say
         if not self.first:
             return
-        config = {**dataclasses.asdict(self.recipe), "processes": self.facts["processes"]}
+        config = {**self.recipe.flat(), "processes": self.facts["processes"]}
         self.tracking = Tracking(trackers, self.out, config, say)
         self._send(moment.history, moment.notes)
 
@@ -185,7 +184,7 @@ class Reporter:
                 "name": self.data.name,
                 **{f"{part} {self.task.noun}": len(getattr(self.data, part)) for part in ("train", "val", "test")},
             },
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": self.recipe.flat(),
             "changes": self.changes,
             **self.facts,
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,21 @@ from PIL import Image
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
-from tokenmix.runtime.images import open_image
-from tokenmix.tasks.base import Answer, Judging, Log, Option
-from tokenmix.tasks.dense.augment import DenseAugment, dense_augment
+from tokenmix.heads import Raw
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
 from tokenmix.tasks.dense.evidence import rounded
 from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.options import DenseAugment, DenseOptions
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
+from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix.tasks.picture_task import PictureTask
+from tokenmix_runtime.images import open_image
 
 if TYPE_CHECKING:
     from tokenmix.pages.page import Section
 
 OUT = "predictions"  # where drawings go
+_OF_ALL = tuple(entry.name for entry in fields(PictureOptions))
 
 
 class DenseJudging(Judging):
@@ -56,6 +60,20 @@ class DenseTask(PictureTask):
 
         return load_dense(spec, self.name, seed=seed, image_size=image_size, check=bool(check), log=log)
 
+    def recognise_data(self, inventory: Any) -> str:
+        from tokenmix.tasks.dense.sources import readings
+
+        return "; ".join(f"{name} ({evidence})" for name, (evidence, _) in readings(inventory, self.name).items())
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        from tokenmix.tasks.dense.judged import open_judged_folder
+
+        if spec in self.data_names() or not Path(spec).expanduser().is_dir():
+            return super().open_judged(spec, loaded, split, seed=seed, download=download, log=log)
+        return open_judged_folder(self, Path(spec).expanduser(), loaded, split, seed, log)
+
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.dense.sources import NAMED
 
@@ -79,14 +97,28 @@ class DenseTask(PictureTask):
                 f"{getattr(data, 'task', 'another')!r}: use load_data(..., task={self.name!r})"
             )
 
+    # ----------------------------------------------------------------------------------------------------- the recipe
+
+    def recipes(self) -> Iterator[Callable[[], Any]]:
+        from tokenmix.tasks.dense.recipes import recipes_of
+
+        return recipes_of(self.name)
+
+    def check_recipe(self, recipe: Any) -> None:
+        super().check_recipe(recipe)
+        options = recipe.task
+        for entry in fields(DenseOptions) if recipe.model.head is None else ():
+            if entry.name not in _OF_ALL and getattr(options, entry.name) != entry.default:
+                raise ValueError(f"recipe key 'task.{entry.name}' is for a dense model: set head too, or leave it out")
+        if options.layer_decay_layers is not None and recipe.optimizer.layer_decay is None:
+            raise ValueError(
+                "recipe key 'task.layer_decay_layers' needs 'optimizer.layer_decay', the factor from layer to layer"
+            )
+
     # --------------------------------------------------------------------------------------------------- the training
 
-    def augment(self, recipe: Any) -> DenseAugment:
-        """What the recipe does at random to a picture with its answer."""
-        return dense_augment(recipe.augment, self.name, recipe.augment_args)
-
     def preparation(self, recipe: Any, data: DataSet, model: Any) -> dict[str, Any]:
-        mode = "squash" if self.augment(recipe).stretch else "fit"
+        mode = "squash" if recipe.augment.parts.stretch else "fit"
         found = super().preparation(recipe, data, model)
         return found | {"crop_pct": 1.0, "interpolation": "bilinear", "crop_mode": mode}
 
@@ -94,23 +126,24 @@ class DenseTask(PictureTask):
         self, recipe: Any, data: Any, preparation: Mapping[str, Any], **share: Any
     ) -> tuple[BatchLoader, BatchLoader]:
         options: dict[str, Any] = {
-            "image_size": recipe.image_size,
+            "image_size": recipe.task.image_size,
             "mean": preparation["mean"],
             "std": preparation["std"],
-            "augment": self.augment(recipe),
-            "seed": recipe.seed,
+            "augment": recipe.augment.parts,
+            "seed": recipe.run.seed,
             **share,
         }
-        size = recipe.batch_size
+        size = recipe.run.batch_size
         train = DenseLoader(data.train, train=True, batch_size=size, **options)
-        return train, DenseLoader(data.val, train=False, batch_size=-(-size // recipe.accumulate), **options)
+        return train, DenseLoader(data.val, train=False, batch_size=-(-size // recipe.run.accumulate), **options)
 
     def learning_rates(self, recipe: Any, model: Any) -> dict[str, float] | None:
         from tokenmix.tasks.dense.learning_rates import learning_rates
 
-        if recipe.head is None or (recipe.layer_decay is None and recipe.head_lr == 1):
+        decay, options = recipe.optimizer.layer_decay, recipe.task
+        if recipe.model.head is None or (decay is None and options.head_lr == 1):
             return None
-        return learning_rates(model, recipe.layer_decay, recipe.layer_decay_layers, recipe.head_lr)
+        return learning_rates(model, decay, options.layer_decay_layers, options.head_lr)
 
     def fixed_modules(self, recipe: Any, model: Any) -> list[Any]:
         """The batch norms of the backbone, where the recipe freezes them."""
@@ -118,7 +151,7 @@ class DenseTask(PictureTask):
 
         from tokenmix.heads.levels import levels_of
 
-        inner = levels_of(model)[1].modules() if recipe.freeze_norms else ()
+        inner = levels_of(model)[1].modules() if recipe.task.freeze_norms else ()
         return [module for module in inner if isinstance(module, _BatchNorm)]
 
     # ----------------------------------------------------------------------------------------------------- the judging
@@ -147,6 +180,17 @@ class DenseTask(PictureTask):
 
         column, title = list(self.row_columns().items())[1]
         return compare_sections(results, column, title)
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def raw_form(self, model: Any) -> Any:
+        return Raw(model)
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[Any, Any, float]]:
+        from tokenmix.tasks.dense.training_work import training_work
+
+        size = recipe.augment.parts.crop_size or recipe.task.image_size
+        return training_work(recipe, size, self.outputs(facts))
 
     # ------------------------------------------------------------------------------------------------- files of a user
 

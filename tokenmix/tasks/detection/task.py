@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
@@ -14,11 +14,15 @@ from tokenmix.metrics import CocoAP
 from tokenmix.pictures.found import FoundObjects
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
+from tokenmix.tasks.dense.options import ObjectAugment
 from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
+from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
+from tokenmix.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
     from tokenmix.pages.page import Section
+from tokenmix.tasks.file_form import FileForm
 
 THRESHOLD = 0.5  # the least score that a prediction shows
 
@@ -29,11 +33,14 @@ class DetectionTask(DenseTask):
     name = "detection"
     title = "detection"
     headline = "box_AP"
+    Options: ClassVar[type[TaskOptions]] = DetectionOptions
+    Augment = ObjectAugment
     headline_meaning = (
         "COCO's average precision of the boxes: the mean over the classes and the IoU thresholds 0.5 to 0.95 of the "
         "precision at 101 levels of recall."
     )
     objective_type = DetectionObjective
+    file_parts = ("normalize", "nms")
     predict_options = (
         Option(
             "--threshold", {"type": float, "metavar": "S", "help": f"the least score, 0 to 1 (default: {THRESHOLD})"}
@@ -69,7 +76,9 @@ class DetectionTask(DenseTask):
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         if not path.endswith(".json"):
             raise ValueError(f"--predictions {path}: the file's name must end in .json")
         return _Results(path, samples)
@@ -99,6 +108,11 @@ class DetectionTask(DenseTask):
             raise ValueError(f"--threshold must be from 0 to 1, got {threshold:g}")
         return super().answerer(loaded, device, threshold=threshold, **options)
 
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import DetectorForm
+
+        return DetectorForm(self, loaded, image_size, inside)
+
     def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
         from tokenmix.text_tables import table
 
@@ -118,6 +132,7 @@ class InstancesTask(DetectionTask):
     name = "instances"
     title = "instance segmentation"
     headline = "mask_AP"
+    Options = InstancesOptions
     headline_meaning = DetectionTask.headline_meaning.replace("boxes", "masks")
     objective_type = InstancesObjective
 
@@ -127,6 +142,11 @@ class InstancesTask(DetectionTask):
     def row_columns(self) -> Mapping[str, str]:
         masks = {"mask_AP": "mask AP, %", "mask_AP50": "mask AP50, %"}
         return {"class": "class", **masks, "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import InstancesForm
+
+        return InstancesForm(self, loaded, image_size, inside)
 
 
 class _Results:

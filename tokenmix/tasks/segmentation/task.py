@@ -15,8 +15,11 @@ from tokenmix.evaluate import evaluating
 from tokenmix.pictures.found import FoundLabels
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
+from tokenmix.tasks.dense.options import LabelAugment
 from tokenmix.tasks.dense.task import DenseTask
+from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
+from tokenmix.tasks.segmentation.options import Options
 
 if TYPE_CHECKING:
     from tokenmix.pages.page import Section
@@ -30,11 +33,14 @@ class SegmentationTask(DenseTask):
     name = "segmentation"
     title = "segmentation"
     headline = "mIoU"
+    Options = Options
+    Augment = LabelAugment
     headline_meaning = (
         "Of each class the pixels found over those that are of it or were taken for it (IoU), as the mean over the "
         "classes that are there or were seen, counted over all images together."
     )
     objective_type = SegmentationObjective
+    judged_options = ("aux_weight", "scales", "mirror", "window", "stride")
     eval_options = (
         Option(
             "--scales",
@@ -50,6 +56,7 @@ class SegmentationTask(DenseTask):
             {"type": size, "metavar": "H[,W]", "help": "from window to window (default: two thirds of the window)"},
         ),
     )
+    file_parts = ("normalize", "argmax")
     predict_options = (DenseTask.out_option,)
 
     def demos(self) -> Mapping[str, str]:
@@ -74,7 +81,9 @@ class SegmentationTask(DenseTask):
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "IoU": "IoU, %", "Acc": "accuracy, %"}
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         if Path(path).suffix in (".csv", ".json", ".png") or Path(path).is_file():
             raise ValueError(f"--predictions {path}: of a segmenter they are a folder of PNG files; name a folder")
         return _Maps(path, samples)
@@ -93,6 +102,11 @@ class SegmentationTask(DenseTask):
         with evaluating(objective):
             (label,) = objective.predict({"image": [image.to(device)], "size": wanted})
         return FoundLabels(label, loaded.classes, count)
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.segmentation.export import SegmenterForm
+
+        return SegmenterForm(self, loaded, image_size, inside)
 
     def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
         from tokenmix.text_tables import bar
