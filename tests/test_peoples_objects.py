@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -354,3 +355,52 @@ def test_a_set_is_checked_as_what_it_is(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["data", "check", str(root)]) == 0
     assert "COCO's JSON" in capsys.readouterr().out
     assert COLOURS.keys() >= {"red", "green"}
+
+
+# ------------------------------------------------------------------------------------------- tools' own files
+
+
+def _labelme(number: int) -> dict[str, Any]:
+    corners = [[LEFT, TOP], [RIGHT, BOTTOM]]
+    shape = {"label": "red", "points": corners, "shape_type": "rectangle"}
+    return {"shapes": [shape], "imagePath": f"..\\pictures\\{number}.jpg", "imageWidth": WIDTH, "imageHeight": HEIGHT}
+
+
+def _supervisely(number: int) -> dict[str, Any]:
+    points = [outline()[row : row + 2] for row in range(0, 8, 2)]
+    entry = {"classTitle": "red", "geometryType": "polygon", "points": {"exterior": points, "interior": []}}
+    return {"size": {"width": WIDTH, "height": HEIGHT}, "objects": [entry]}
+
+
+def _via(number: int) -> dict[str, Any]:
+    kind = {"name": "rect", "x": LEFT, "y": TOP, "width": BOX[2], "height": BOX[3]}
+    regions = [{"shape_attributes": kind, "region_attributes": {"type": "red"}}]
+    return {f"{number}.jpg123": {"filename": f"{number}.jpg", "size": 123, "regions": regions}}
+
+
+@pytest.mark.parametrize("tool", ["labelme", "supervisely", "via", "cvat"])
+def test_the_own_files_of_tools(tmp_path: Path, tool: str) -> None:
+    for number in range(6):
+        picture(tmp_path / ("img" if tool == "supervisely" else "pictures") / f"{number}.jpg", seed=number)
+    if tool == "labelme":
+        for number in range(6):
+            (tmp_path / "pictures" / f"{number}.json").write_text(json.dumps(_labelme(number)))
+    elif tool == "supervisely":
+        (tmp_path / "ann").mkdir()
+        for number in range(6):
+            (tmp_path / "ann" / f"{number}.jpg.json").write_text(json.dumps(_supervisely(number)))
+    elif tool == "via":
+        content = {key: entry for number in range(6) for key, entry in _via(number).items()}
+        (tmp_path / "via.json").write_text(json.dumps({"_via_img_metadata": content}))
+    else:
+        images = "".join(
+            f'<image id="{n}" name="pictures/{n}.jpg" width="{WIDTH}" height="{HEIGHT}"><box label="red" xtl="{LEFT}" '
+            f'ytl="{TOP}" xbr="{RIGHT}" ybr="{BOTTOM}"/></image>'
+            for n in range(6)
+        )
+        (tmp_path / "annotations.xml").write_text(f"<annotations><version>1.1</version>{images}</annotations>")
+    for task in ("detection", "instances"):
+        data = load(tmp_path, task)
+        assert data.classes == ["red"]
+        assert len(data.train) + len(data.val) + len(data.test) == 6
+        assert is_the_box(data.train.target(0), 1)

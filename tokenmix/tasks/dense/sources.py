@@ -27,6 +27,7 @@ from tokenmix.tasks.dense.layout import MOST_CLASSES, SPLITS, Layout
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.scenes import load_scenes
 from tokenmix.tasks.dense.sets import DENSE_TASKS, DenseData, ObjectSet, coco_tools
+from tokenmix.tasks.dense.tool_files import find_tool, read_tool
 from tokenmix.tasks.dense.voc import (
     find_voc_boxes,
     find_voc_masks,
@@ -56,11 +57,13 @@ LAYOUTS: dict[str, tuple[tuple[str, Find, Read], ...]] = {
         ("COCO's JSON", _coco_files, read_coco),
         ("VOC's XML", find_voc_boxes, read_voc_boxes),
         ("YOLO's text files", find_yolo, read_yolo),
+        ("a tool's own files", find_tool, read_tool),
     ),
     "instances": (
         ("COCO's JSON", _coco_files, read_coco),
         ("VOC's masks", lambda inventory: find_voc_masks(inventory, "SegmentationObject"), read_voc_instances),
         ("YOLO's text files", find_yolo, read_yolo),
+        ("a tool's own files", find_tool, read_tool),
     ),
     "segmentation": (
         ("ADE20K's folders", find_ade, read_ade),

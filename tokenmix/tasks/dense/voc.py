@@ -263,7 +263,7 @@ class _Doctype(ValueError):
     """The file defines entities of its own."""
 
 
-class _Plain(ElementTree.TreeBuilder):
+class PlainTree(ElementTree.TreeBuilder):
     """Refuses a document type before its entities are read, which could multiply or name other files."""
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
@@ -275,7 +275,7 @@ def _parse(root: Path, path: Path) -> _Annotation | str:
     if leads_out(root, path):
         return LEADS_OUT
     try:
-        tree = ElementTree.fromstring(read_bytes(path), ElementTree.XMLParser(target=_Plain()))
+        tree = ElementTree.fromstring(read_bytes(path), ElementTree.XMLParser(target=PlainTree()))
     except _Doctype:
         return "annotation file with a DOCTYPE, which is not read: picture left out"
     except (OSError, ValueError, LookupError, ElementTree.ParseError):  # the second ones: no file, odd encodings
