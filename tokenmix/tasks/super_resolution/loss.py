@@ -1,4 +1,4 @@
-"""The loss of FFNet-SR's training (arXiv:2406.02021 and its official options): in pixels, and a little in frequencies."""
+"""The loss of FFNet-SR's training (arXiv:2406.02021 and its official options): in pixels, and a little in spectra."""
 
 from __future__ import annotations
 

@@ -46,14 +46,16 @@ class Upscaler(nn.Module):
         stem: ``(B, C, H, W) -> (B, dim, H, W)``.
         blocks: ``(B, dim, H, W) -> (B, dim, H, W)`` each.
         head: ``(B, dim, H, W) -> (B, C s^2, H, W)``.
+        dim: Channels of the trunk.
         scale: s.
         in_chans: C.
     """
 
     def __init__(
-        self, stem: nn.Module, blocks: Sequence[nn.Module], head: nn.Module, *, scale: int, in_chans: int
+        self, stem: nn.Module, blocks: Sequence[nn.Module], head: nn.Module, *, dim: int, scale: int, in_chans: int
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.scale = scale
         self.in_chans = in_chans
         self.stem = stem
@@ -61,9 +63,16 @@ class Upscaler(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.head(self.blocks(self.stem(x)))  # (B, C s^2, H, W)
-        y = y + x.repeat_interleave(self.scale**2, 1)
-        return torch.pixel_shuffle(y, self.scale)
+        return self.finish(self.head(self.blocks(self.stem(x))), x)
+
+    def finish(self, y: Tensor, x: Tensor) -> Tensor:
+        """The head's output ``(B, C s^2, H, W)`` and the picture ``(B, C, H, W)`` -> ``(B, C, s H, s W)``."""
+        return torch.pixel_shuffle(y + x.repeat_interleave(self.scale**2, 1), self.scale)
+
+    def parts(self) -> list[tuple[nn.Module, int]]:
+        """What runs one after the other before `finish`, and how many channels each takes."""
+        inner = [part for block in self.blocks for part in (block if isinstance(block, nn.Sequential) else [block])]
+        return [(self.stem, self.in_chans), *((part, self.dim) for part in [*inner, self.head])]
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}"
@@ -123,7 +132,7 @@ def upscaler(
         blocks.append(nn.Sequential(OrderedDict(mixer=mixer, mlp=mlp)))
     stem = nn.Conv2d(in_chans, dim, 3, padding=1, **dd)
     head = nn.Conv2d(dim, in_chans * scale**2, 3, padding=1, **dd)
-    return Upscaler(stem, blocks, head, scale=scale, in_chans=in_chans)
+    return Upscaler(stem, blocks, head, dim=dim, scale=scale, in_chans=in_chans)
 
 
 def _front(norm: str, dim: int, inside: bool, dd: dict[str, Any]) -> nn.Module | None:

@@ -8,12 +8,16 @@ all in double precision. Pillow and torch clip the kernel at the borders instead
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 Array = NDArray[Any]
+_STRIP = 2**20  # pixels of a strip
 
 
 def resize(picture: Array, scale: float | tuple[float, float] | None = None, *, size: tuple[int, int] | None = None):
@@ -31,6 +35,16 @@ def resize(picture: Array, scale: float | tuple[float, float] | None = None, *, 
         >>> resize(np.ones((6, 9, 3)), 1 / 3).shape
         (2, 3, 3)
     """
+    return np.concatenate(list(resized_strips(picture, scale, size=size)))
+
+
+def resized_strips(
+    picture: Array,
+    scale: float | tuple[float, float] | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Iterator[Array]:
+    """The same from the top down, in strips of which few are in memory at once. See `resize`."""
     if picture.ndim not in (2, 3) or 0 in picture.shape:
         raise ValueError(f"a picture to resize has the shape (H, W) or (H, W, C), not {picture.shape}")
     sides = picture.shape[:2]
@@ -41,17 +55,25 @@ def resize(picture: Array, scale: float | tuple[float, float] | None = None, *, 
     else:
         scales = (scale, scale) if isinstance(scale, int | float) else scale
     if not all(math.isfinite(one) and one > 0 for one in scales):
-        raise ValueError(f"a scale must be a number above 0, not {scale if size is None else size}")
+        raise ValueError(f"a scale must be a number above 0, not {size if scale is None else scale}")
     lengths = size or (_length(sides[0], scales[0]), _length(sides[1], scales[1]))
-    kind = picture.dtype
-    result: Array = picture.astype(np.float64)
-    # As MATLAB, the direction that shrinks most comes first: it leaves the other one the least work.
-    for axis in sorted((0, 1), key=lambda axis: scales[axis]):
-        result = _along(result, axis, *contributions(sides[axis], lengths[axis], scales[axis]))
+    lines, line_weights = contributions(sides[0], lengths[0], scales[0])
+    columns, column_weights = contributions(sides[1], lengths[1], scales[1])
+    step = max(1, _STRIP // max(lengths[1], sides[1]))
+    for begin in range(0, lengths[0], step):
+        block = slice(begin, begin + step)
+        first, last = int(lines[block].min()), int(lines[block].max())
+        part = picture[first : last + 1].astype(np.float64)
+        part = _along(part, 0, lines[block] - first, line_weights[block])
+        yield _as_kind(_along(part, 1, columns, column_weights), picture.dtype)
+
+
+def _as_kind(values: Array, kind: np.dtype[Any]) -> Array:
+    """Doubles as the type of a picture; whole numbers rounded and kept in range."""
     if kind.kind in "iu":
         limits = np.iinfo(kind)
-        return np.rint(result).clip(limits.min, limits.max).astype(kind)
-    return result.astype(kind) if kind.itemsize < 8 else result
+        values = np.rint(values).clip(limits.min, limits.max)
+    return values.astype(kind, copy=False)
 
 
 def _length(side: int, scale: float) -> int:
@@ -106,3 +128,22 @@ def _along(picture: Array, axis: int, indices: NDArray[np.int64], weights: NDArr
         result[block] = total
     result = result.reshape(shape)
     return result if axis == 0 else result.swapaxes(0, 1)
+
+
+class Bicubic(nn.Module):
+    """``(B, C, H, W) -> (B, C, s H, s W)``: bicubic enlargement as a model without parameters, to compare with.
+
+    Args:
+        scale: s.
+    """
+
+    radius = 3  # pixels to each side that a pixel depends on, see `tokenmix.tasks.super_resolution.receptive`
+
+    def __init__(self, scale: int = 2) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        pictures = x.detach().to("cpu", torch.float64).flatten(0, 1).permute(1, 2, 0).numpy()
+        enlarged = torch.from_numpy(resize(pictures, self.scale)).permute(2, 0, 1)
+        return enlarged.unflatten(0, x.shape[:2]).to(x.device, x.dtype)
