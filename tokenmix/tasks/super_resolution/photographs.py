@@ -67,8 +67,10 @@ def read_photograph(path: str | os.PathLike[str]) -> Photograph:
             if image.mode in ("I", "F"):
                 return Photograph(np.asarray(open_image(path)))
             image.load()
-            upright = plain(ImageOps.exif_transpose(image))
-            same = upright.mode[0] == image.mode[0] or image.mode in ("P", "1")  # a profile of CMYK describes no RGB
+            kind = image.mode
+            ImageOps.exif_transpose(image, in_place=True)  # copies nothing where there is nothing to turn
+            upright = plain(image)
+            same = upright.mode[0] == kind[0] or kind in ("P", "1")  # a profile of CMYK describes no RGB
             pixels = np.asarray(upright)
             pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except ImageError:
@@ -101,7 +103,7 @@ def _bits(image: Image.Image, path: str | os.PathLike[str]) -> int:
 
 def plain(image: Image.Image) -> Image.Image:
     """The picture in one of the modes L, LA, RGB, RGBA and I;16."""
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode in ("L", "RGB") and not image.has_transparency_data):
         return image
     grey = image.mode in ("1", "L", "LA", "La")
     if image.mode in ("LA", "RGBA", "La", "RGBa", "PA") or image.has_transparency_data:
