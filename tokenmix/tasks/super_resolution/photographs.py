@@ -1,8 +1,9 @@
 """Photographs with all that they hold: 8 or 16 bits, grey or colour, transparency and colour profile; and writing them.
 
 Training and the other tasks see every picture as 8-bit RGB (`tokenmix.runtime.images`). An enlarged photograph must
-not lose what its owner has put into it. Pillow reads and writes no colours of 16 bits and writes only whole pictures;
-so torchvision and tifffile read those, and PNG files, which a large result is written to strip by strip, are made here.
+not lose what its owner has put into it. Pillow reads and writes no colours of 16 bits, and writes only whole pictures:
+imagecodecs and tifffile read those, and PNG files, to which a large result is written strip by strip, are made here,
+because no library does so for 16 bits.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tokenmix.runtime.images import MAX_PIXELS, ImageError, open_image, open_known
+from tokenmix.safety import regular_file
 from tokenmix.terminal import shown
 
 Pixels = NDArray[Any]
-TIFFFILE = "TIFF files of 16 bits, and all that are written, need tifffile: pip install tifffile"
+NEEDED = "colours of 16 bits, and TIFF files that are written, need two more packages: pip install tifffile imagecodecs"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TOO_LARGE = f"over the limit of {MAX_PIXELS / 1e6:.0f} megapixels"
 _FLIPS: dict[int, Callable[[Pixels], Pixels]] = {  # what makes a picture of an EXIF orientation upright
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -54,51 +58,91 @@ def read_photograph(path: str | os.PathLike[str]) -> Photograph:
     """Decode a file completely, in the precision that it has.
 
     Raises:
-        ImageError: It is missing, broken, too large, no picture, or needs a library that is not installed.
+        ImageError: It is missing, broken, too large, no picture, or needs a package that is not installed.
     """
-    name = os.fspath(path)
     try:
-        with open_known(path) as image:
-            icc = image.info.get("icc_profile")
-            if _bits(image, path) == 16 and image.mode != "I;16":
-                flip = _FLIPS.get(image.getexif().get(ExifTags.Base.Orientation, 1), lambda pixels: pixels)
-                read = _read_png if image.format == "PNG" else _read_tiff
-                return Photograph(flip(read(path)), icc)
-            if image.mode in ("I", "F"):
-                return Photograph(np.asarray(open_image(path)))
-            image.load()
-            kind = image.mode
-            ImageOps.exif_transpose(image, in_place=True)  # copies nothing where there is nothing to turn
-            upright = plain(image)
-            same = upright.mode[0] == kind[0] or kind in ("P", "1")  # a profile of CMYK describes no RGB
-            pixels = np.asarray(upright)
-            pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+        with regular_file(path).open("rb") as file:
+            start = file.read(26)
+        if start.startswith(_PNG) and start[24:25] == b"\x10" and start[25:26] != b"\0":
+            return _read_png(path)
+        if start[:4] in _TIFF:
+            return _read_tiff(path)
+        return _read_any(path)
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise _unreadable(name, "not a picture of a known format (JPEG, PNG, WebP, TIFF, ...)") from None
+        reason = "not a picture of a known format (JPEG, PNG, WebP, TIFF, ...)"
     except Image.DecompressionBombError:
-        raise _unreadable(name, f"over the limit of {MAX_PIXELS / 1e6:.0f} megapixels") from None
+        reason = _TOO_LARGE
     except MemoryError:
-        raise _unreadable(name, "not enough memory to decode it") from None
+        reason = "not enough memory to decode it"
     except Exception as error:  # the readers raise nearly every type on broken files
-        raise _unreadable(name, shown(str(error) or type(error).__name__)) from error
-    return Photograph(pixels if pixels.ndim == 3 else pixels[..., None], icc if same else None)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    name = shown(os.fspath(path))
+    raise ImageError(f"cannot read {name}: {shown(reason)}", shown(reason))
 
 
-def _unreadable(name: str, reason: str) -> ImageError:
-    return ImageError(f"cannot read {shown(name)}: {reason}", reason)
+def _read_any(path: str | os.PathLike[str]) -> Photograph:
+    """What Pillow reads without loss."""
+    with open_known(path) as image:
+        icc, kind = image.info.get("icc_profile"), image.mode
+        if kind in ("I", "F"):
+            return Photograph(np.asarray(open_image(path)))
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # copies nothing where there is nothing to turn
+        upright = plain(image)
+        pixels = np.asarray(upright)
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+        if upright.mode[0] != kind[0] and kind not in ("P", "1"):
+            icc = None  # a profile of CMYK describes no RGB
+    return Photograph(pixels if pixels.ndim == 3 else pixels[..., None], icc)
 
 
-def _bits(image: Image.Image, path: str | os.PathLike[str]) -> int:
-    """Bits of each channel."""
-    if image.format == "PNG":
-        with open(path, "rb") as file:
-            return file.read(25)[24]
-    if image.format == "TIFF":
-        bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
-        return max(bits) if isinstance(bits, tuple) else int(bits)
-    return 8
+def _read_png(path: str | os.PathLike[str]) -> Photograph:
+    """PNG with colours or transparency of 16 bits."""
+    with open_known(path) as image:  # Pillow reads what is around the pixels, and refuses too many
+        icc, orientation = image.info.get("icc_profile"), image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        import imagecodecs
+    except ImportError:
+        raise ValueError(NEEDED) from None
+
+    return Photograph(_upright(imagecodecs.png_decode(Path(path).read_bytes()), orientation), icc)
+
+
+def _read_tiff(path: str | os.PathLike[str]) -> Photograph:
+    """TIFF: grey or RGB of 16 bits, and whatever else Pillow reads."""
+    try:
+        import tifffile
+    except ImportError:
+        with open_known(path) as image:
+            bits = image.tag_v2.get(258, 8)  # type: ignore[attr-defined]
+            if image.mode != "I;16" and 16 in (bits if isinstance(bits, tuple) else (bits,)):
+                raise ValueError(NEEDED) from None
+        return _read_any(path)
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        if page.dtype != np.uint16:
+            return _read_any(path)
+        kind = getattr(page.photometric, "name", "")
+        if kind not in ("RGB", "MINISBLACK") or page.axes not in ("YX", "YXS", "SYX"):
+            raise ValueError(f"a TIFF of {page.dtype} {kind} {page.axes} is not taken: grey or RGB is")
+        if page.imagewidth * page.imagelength > MAX_PIXELS:
+            raise ValueError(_TOO_LARGE)
+        pixels = page.asarray()
+        tags = {code: page.tags[code].value for code in (274, 34675) if code in page.tags}
+    if page.axes == "SYX":
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3:
+        pixels = pixels[..., : (2 if kind == "MINISBLACK" else 4)]
+    return Photograph(_upright(pixels, tags.get(274, 1)), tags.get(34675))
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Pixels with an axis of channels, turned as EXIF's number says."""
+    flip = _FLIPS.get(orientation, lambda pixels: pixels)
+    return flip(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
 def plain(image: Image.Image) -> Image.Image:
@@ -109,31 +153,6 @@ def plain(image: Image.Image) -> Image.Image:
     if image.mode in ("LA", "RGBA", "La", "RGBa", "PA") or image.has_transparency_data:
         return image.convert("LA" if grey else "RGBA")
     return image.convert("L" if grey else "RGB")
-
-
-def _read_png(path: str | os.PathLike[str]) -> Pixels:
-    from torchvision.io import ImageReadMode, decode_png
-
-    content = torch.from_numpy(np.fromfile(path, np.uint8))
-    return decode_png(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-
-
-def _read_tiff(path: str | os.PathLike[str]) -> Pixels:
-    try:
-        import tifffile
-    except ImportError:
-        raise _unreadable(os.fspath(path), TIFFFILE) from None
-
-    with tifffile.TiffFile(path) as file:
-        page = file.pages.first
-        kind = getattr(page.photometric, "name", "")
-        if page.dtype != np.uint16 or kind not in ("RGB", "MINISBLACK") or page.axes not in ("YX", "YXS", "SYX"):
-            raise ImageError(f"{shown(os.fspath(path))}: a TIFF of {page.dtype} {kind} {page.axes} is not taken")
-        pixels = page.asarray()
-    if page.axes == "SYX":
-        pixels = pixels.transpose(1, 2, 0)
-    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-    return pixels[..., : (2 if kind == "MINISBLACK" else 4)]
 
 
 class Writer(ABC):
@@ -158,8 +177,11 @@ class Writer(ABC):
         """The next rows, ``(h, W, C)``."""
 
     @abstractmethod
-    def close(self) -> None:
-        """All rows are written: finish the file."""
+    def finish(self) -> None:
+        """All rows are written: complete the file."""
+
+    def close(self) -> None:  # noqa: B027 not every writer holds something
+        """Let the file go, complete or not."""
 
 
 class PngWriter(Writer):
@@ -176,7 +198,7 @@ class PngWriter(Writer):
         self.last = np.zeros(width * self.pixel, np.uint8)
         self.compressor = zlib.compressobj(6)
         self.file: IO[bytes] = path.open("wb")
-        self.file.write(b"\x89PNG\r\n\x1a\n")
+        self.file.write(_PNG)
         colour = self.COLOURS[channels - 1]
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * dtype.itemsize, colour, 0, 0, 0))
         if icc:
@@ -191,10 +213,14 @@ class PngWriter(Writer):
         for row, up in zip(data, above, strict=True):
             self._data(self.compressor.compress(b"\4" + (row - _paeth(row, up, self.pixel)).tobytes()))
 
-    def close(self) -> None:
-        """Finish the file."""
+    def finish(self) -> None:
+        """Complete the file."""
         self._data(self.compressor.flush())
         self._chunk(b"IEND", b"")
+        self.file.flush()
+
+    def close(self) -> None:
+        """Let the file go, complete or not."""
         self.file.close()
 
     def _data(self, data: bytes) -> None:
@@ -226,7 +252,7 @@ class TiffWriter(Writer):
         try:
             import tifffile
         except ImportError:
-            raise ValueError(TIFFFILE) from None
+            raise ValueError(NEEDED) from None
 
         shape = (height, width) if channels == 1 else (height, width, channels)
         self.rows = tifffile.memmap(
@@ -246,9 +272,12 @@ class TiffWriter(Writer):
         self.rows[self.done : self.done + len(rows)] = rows.reshape(len(rows), *self.rows.shape[1:])
         self.done += len(rows)
 
-    def close(self) -> None:
-        """Finish the file."""
+    def finish(self) -> None:
+        """Complete the file."""
         self.rows.flush()
+
+    def close(self) -> None:
+        """Let the file go, complete or not."""
         del self.rows
 
 
@@ -275,7 +304,7 @@ class PillowWriter(Writer):
         self.pixels[self.done : self.done + len(rows)] = rows
         self.done += len(rows)
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Encode the picture."""
         pixels = self.pixels[..., 0] if self.pixels.shape[2] == 1 else self.pixels
         Image.fromarray(pixels).save(self.path, self.format, icc_profile=self.icc, **self.options)

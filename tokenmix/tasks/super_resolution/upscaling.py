@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
@@ -111,9 +112,10 @@ def upscale_file(
     with tempfile.TemporaryDirectory(prefix="upscale-") as folder, atomic_path(target) as path:
         parts = enlarged_strips(pixels, model, Path(folder), scale, tile, memory_mb, progress)
         writer = WRITERS[ending](path, height, width, pixels.shape[2], pixels.dtype, photograph.icc)
-        for strip in parts:
-            writer.write(strip)
-        writer.close()
+        with contextlib.closing(writer):
+            for strip in parts:
+                writer.write(strip)
+            writer.finish()
     return height, width
 
 
