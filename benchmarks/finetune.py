@@ -18,11 +18,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from examples.photographs import build
 from tokenmix.bench.machine import describe
-from tokenmix.data import DataSet, Loader, load_data
+from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import evaluate
 from tokenmix.files import write_json
 from tokenmix.recipes import make_recipe
-from tokenmix.tasks import Classification
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.objective import Classification
 from tokenmix.train import fit, load_run
 
 RESULTS = Path(__file__).parent / "results"

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from tokenmix.bench.machine import describe
-from tokenmix.data import ArrayImages, DataSet
+from tokenmix.data.dataset import DataSet
 from tokenmix.files import write_json
 from tokenmix.recipes import Recipe
+from tokenmix.tasks.classification.images import ArrayImages
 from tokenmix.train import fit
 from tokenmix.train.loop import _Run
 

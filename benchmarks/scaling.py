@@ -33,12 +33,15 @@ from tokenmix.bench.cost import cost
 from tokenmix.bench.machine import describe
 from tokenmix.bench.sockets import sent_bytes
 from tokenmix.bench.speed import interleave
-from tokenmix.data import ArrayImages, DataSet, Loader, load_data
+from tokenmix.data.dataset import DataSet
 from tokenmix.files import atomic_path, write_json
 from tokenmix.recipes import make_recipe
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.images import ArrayImages
+from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train import fit
-from tokenmix.train.learner import Learner
 from tokenmix.train.model import make_augment
+from tokenmix.train.training_step import TrainingStep
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = (
@@ -255,7 +258,7 @@ def _mark(marks: list[int]) -> None:
 
 
 def _ddp(name: str, out: Path) -> list[int]:
-    world, marks, step = dist.get_world_size(), [], Learner.step
+    world, marks, step = dist.get_world_size(), [], TrainingStep.step
     count = world * STEPS
     pixels = torch.zeros(count, 3, 64, 64, dtype=torch.uint8)
     images = ArrayImages(pixels, [number % 2 for number in range(count)], [str(number) for number in range(count)])
@@ -265,7 +268,7 @@ def _ddp(name: str, out: Path) -> list[int]:
         return step(self, *inputs)
 
     settings = [f"model={name}", f"batch_size={world}", "epochs=1", "augment=none", "drop_path_rate=None"]
-    with unittest.mock.patch.object(Learner, "step", counted):
+    with unittest.mock.patch.object(TrainingStep, "step", counted):
         fit(make_recipe("basic", settings), DataSet("zeros", ["a", "b"], images, images, images, 64), out)
     return marks
 

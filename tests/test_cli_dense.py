@@ -21,13 +21,16 @@ from pycocotools.cocoeval import COCOeval
 from tests.dense_runs import HEADS, write_run, write_toys
 from tokenmix.checkpoints import open_model
 from tokenmix.cli import main
-from tokenmix.data import DenseAugment, DenseLoader, load_data, open_image
-from tokenmix.data.dense.sets import read_labels
 from tokenmix.evaluate import evaluate, judge, look_at
 from tokenmix.metrics import SegmentationOverlap
-from tokenmix.report.dense_results import LabelMaps
-from tokenmix.report.found import FoundObjects, run_lengths
-from tokenmix.tasks import Segmentation
+from tokenmix.pictures.found import FoundObjects, run_lengths
+from tokenmix.runtime.images import open_image
+from tokenmix.sources import load_data
+from tokenmix.tasks.dense.augment import DenseAugment
+from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.sets import read_labels
+from tokenmix.tasks.segmentation.objective import Segmentation
+from tokenmix.tasks.segmentation.predictions import LabelMaps
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,8 @@ import torch
 from tests.test_train_resume import outcome, run, same
 from tokenmix import cores
 from tokenmix.cli import main
-from tokenmix.train import threads, watch
+from tokenmix.train import recorder as watch
+from tokenmix.train import threads
 
 
 @pytest.fixture

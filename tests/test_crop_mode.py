@@ -17,9 +17,13 @@ from tests.export_cases import opened
 from tests.train_toys import toy_model, toy_recipe
 from tokenmix.checkpoints import open_model
 from tokenmix.cli import main
-from tokenmix.data import DataSet, FileImages, Loader, preprocess, resize_and_crop
+from tokenmix.data.dataset import DataSet
+from tokenmix.data.prepare import preprocess
 from tokenmix.export import export
 from tokenmix.recipes import make_recipe
+from tokenmix.runtime.preprocess import resize_and_crop
+from tokenmix.tasks.classification.images import FileImages
+from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train import fit
 from tokenmix.train.model import preparation
 

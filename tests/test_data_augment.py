@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenmix.data import ArrayImages, Augment, FileImages, Loader
-from tokenmix.data.transforms import INTERPOLATIONS, is_rand_augment, picture_augment
+from tokenmix.tasks.classification.augment import INTERPOLATIONS, Augment, is_rand_augment, picture_augment
+from tokenmix.tasks.classification.images import ArrayImages, FileImages
+from tokenmix.tasks.classification.loader import Loader
 
 FULL = Augment(
     name="imagenet",

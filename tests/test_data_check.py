@@ -16,8 +16,13 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from tests.shard_files import write_shards
 from tokenmix.cli import main
-from tokenmix.data import ArrayImages, DataSet, ImageError, check_data, load_data, pack_data
+from tokenmix.data.dataset import DataSet
 from tokenmix.data.tars import read_contents
+from tokenmix.runtime.images import ImageError
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.check import check_data
+from tokenmix.tasks.classification.images import ArrayImages
+from tokenmix.tasks.classification.write_shards import pack_data
 
 
 def silent(line: str) -> None:

@@ -12,9 +12,9 @@ import torch
 import tokenmix
 from tokenmix.cli import main
 from tokenmix.cli.judging import numbers_line
-from tokenmix.data import load_data
-from tokenmix.data.dense import scenes
-from tokenmix.data.transforms import normalise
+from tokenmix.data.prepare import normalise
+from tokenmix.sources import load_data
+from tokenmix.tasks.dense import scenes
 from tokenmix.train.demo import DEMOS
 
 pytest.importorskip("skimage")

@@ -18,7 +18,7 @@ from tests.export_cases import MEAN, STD, conv_net, opened, opened_dense, small_
 from tokenmix.chains import keep_all
 from tokenmix.checkpoints import open_model, weights_bytes
 from tokenmix.cli import main
-from tokenmix.data import open_image, preprocess
+from tokenmix.data.prepare import preprocess
 from tokenmix.export import export
 from tokenmix.export.extras import matching
 from tokenmix.export.onnx import ExportError
@@ -26,6 +26,7 @@ from tokenmix.export.onnx_file import graph_operators
 from tokenmix.export.prepare import Prepared, prepare
 from tokenmix.export.program import trace
 from tokenmix.export.quantize import choose, compare_onnx, decibels, quantize_onnx, relative_noise
+from tokenmix.runtime.images import open_image
 
 
 def needs(package: str) -> pytest.MarkDecorator:

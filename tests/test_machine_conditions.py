@@ -28,13 +28,13 @@ from tokenmix.bench.batch import best_batch
 from tokenmix.cli import main, mixers_command, program, train_command
 from tokenmix.comparison import compare
 from tokenmix.console import steady_streams
-from tokenmix.data.loader import Loader
 from tokenmix.files import atomic_path, locked
 from tokenmix.report import run as run_report
 from tokenmix.runtime.__main__ import main as runtime_main
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.sweeps import sweep
+from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.web import PageServer
 from tokenmix.web import server as web_server
@@ -467,9 +467,9 @@ def test_a_page_that_cannot_be_drawn_tells_the_end(tmp_path, monkeypatch, writab
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("lightning"), OSError(errno.EIO, "the disk died")])
 def test_a_run_that_ends_early_does_not_run(tmp_path, monkeypatch, error) -> None:
     """Also before its first step, when the page has just been written."""
-    from tokenmix.train.publish import Publisher
+    from tokenmix.train.reporter import Reporter
 
-    monkeypatch.setattr(Publisher, "open", lambda *_: failing(error)(None))
+    monkeypatch.setattr(Reporter, "open", lambda *_: failing(error)(None))
     with pytest.raises(type(error)):
         run(tmp_path)
     page = (tmp_path / "report.html").read_text()

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 import tokenmix  # noqa: F401  registers our models with timm
 from tests import plain_loop
 from tokenmix.chains import keep_all
-from tokenmix.data import ArrayImages, DataSet
-from tokenmix.data.chance import permutation
-from tokenmix.data.digits import load_digits
-from tokenmix.data.transforms import normalise
+from tokenmix.data.dataset import DataSet
+from tokenmix.data.prepare import normalise
+from tokenmix.data.random_numbers import permutation
 from tokenmix.recipes import Recipe
+from tokenmix.tasks.classification.digits import load_digits
+from tokenmix.tasks.classification.images import ArrayImages
 from tokenmix.train import fit, load_run
-from tokenmix.train.learner import Learner
+from tokenmix.train.training_step import TrainingStep
 
 AFFNET_LIKE = {"mixers": "aff", "depths": [1, 1, 2, 1], "dims": [8, 16, 16, 24], "stem_stride": 2}
 CASVIT_LIKE = {"mixers": "additive", "depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "layer_scale": 0.1}
@@ -87,14 +88,14 @@ def make(recipe: Recipe, dtype: torch.dtype) -> nn.Module:
 def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, tolerance: float, weights_to: float) -> None:
     """Train twice from the same weights, by `fit` and by the plain loop; every number must agree."""
     losses: list[float] = []
-    step = Learner.step
+    step = TrainingStep.step
 
     def recorded(self, *inputs):
         outcome = step(self, *inputs)
         losses.append(outcome[0])
         return outcome
 
-    monkeypatch.setattr(Learner, "step", recorded)
+    monkeypatch.setattr(TrainingStep, "step", recorded)
     data = small_digits()
     torch.manual_seed(0)
     model = make(recipe, dtype)

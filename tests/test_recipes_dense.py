@@ -13,10 +13,10 @@ from tests.dense_cases import few_regions
 from tests.dense_toys import write_coco, write_plain
 from tokenmix.bench.cost import cost, training_macs
 from tokenmix.bench.dense import DATA, dense_recipes, parameters, published
-from tokenmix.data import load_data
 from tokenmix.heads import HEADS, Raw, make_dense
 from tokenmix.heads.levels import levels_of
 from tokenmix.recipes import RECIPES, Recipe, override
+from tokenmix.sources import load_data
 from tokenmix.tasks import TASKS
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.distributed import Group

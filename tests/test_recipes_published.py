@@ -11,13 +11,13 @@ import torch
 
 from tests.train_toys import toy_data
 from tokenmix.bench.cost import training_macs
-from tokenmix.data import DataSet
+from tokenmix.data.dataset import DataSet
 from tokenmix.recipes import RECIPES, make_recipe, override, with_epochs
 from tokenmix.recipes.basic import basic
+from tokenmix.tasks.picture_task import build_model
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.distributed import Group
 from tokenmix.train.loop import _Run
-from tokenmix.train.model import build_model
 from tokenmix.train.signals import Signals
 
 QUICK = ("ffnet_1", "affnet_et", "casvit_xs", "casvit_xs_384", "dsm_ti", "finetune", "digits")  # one of each kind

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from tokenmix.report.colours import COUNT, class_colour, css_colour, palette
-from tokenmix.report.drawing import SMALLEST_PX, draw_labels, draw_objects, shares_of
+from tokenmix.pictures.colours import COUNT, class_colour, css_colour, palette
+from tokenmix.pictures.drawing import SMALLEST_PX, draw_labels, draw_objects, shares_of
 
 GREY = Image.new("RGB", (320, 240), (128, 128, 128))
 # Another model of colour blindness than the one that chose the colours: Vienot, Brettel and Mollon, 1999.

@@ -19,8 +19,7 @@ pytest.importorskip("onnxruntime")
 from tests.dense_cases import dense
 from tests.runtime_files import MEAN, STD, constant_file, manifest, model_file
 from tests.scramble import scramble
-from tokenmix.data import preprocess, preprocess_file
-from tokenmix.data.transforms import normalise
+from tokenmix.data.prepare import normalise, preprocess, preprocess_file
 from tokenmix.runtime import Classification, Detections, ImageError, Predictor, SegmentMap
 from tokenmix.runtime.__main__ import main
 from tokenmix.runtime.preprocess import fit, resize_and_crop
@@ -190,7 +189,7 @@ def test_pixels_go_in_as_they_are_where_the_graph_normalises(tmp_path, monkeypat
     monkeypatch.setattr(
         predict,
         "_session",
-        type("Watch", (), {"run": lambda _, names, feed: (seen.append(feed), session.run(names, feed))[1]})(),
+        type("Recorder", (), {"run": lambda _, names, feed: (seen.append(feed), session.run(names, feed))[1]})(),
     )
     image = noise(8, 4)
     predict(image)

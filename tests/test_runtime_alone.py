@@ -21,7 +21,7 @@ from tests.runtime_files import MEAN, STD
 from tests.scramble import scramble
 from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
-from tokenmix.data import preprocess_file
+from tokenmix.data.prepare import preprocess_file
 
 ALONE = """
 import sys

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from tokenmix.evaluate import evaluate, predictions
-from tokenmix.tasks import Classification, to_device
+from tokenmix.tasks import to_device
+from tokenmix.tasks.classification.objective import Classification
 
 
 class TwoHeads(nn.Module):

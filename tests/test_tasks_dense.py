@@ -27,10 +27,12 @@ from tests.scramble import scramble
 from tests.test_train_resume import killed, outcome, same
 from tests.train_toys import checkpoint, toy_recipe
 from tokenmix.cli import main
-from tokenmix.data import load_data
 from tokenmix.recipes import Recipe
 from tokenmix.recipes.recipe import override
-from tokenmix.tasks import Detection, Instances, Segmentation, to_device
+from tokenmix.sources import load_data
+from tokenmix.tasks import to_device
+from tokenmix.tasks.detection.objective import Detection, Instances
+from tokenmix.tasks.segmentation.objective import Segmentation
 from tokenmix.train import fit
 from tokenmix.train.checkpoint import Checkpoints
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
-from tokenmix.data import Loader
 from tokenmix.evaluate import evaluate
-from tokenmix.tasks import Classification
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.objective import Classification
 from tokenmix.train import Diverged, fit, load_run
 from tokenmix.train.ema import Average
 from tokenmix.train.log import Progress, clock

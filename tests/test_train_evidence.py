@@ -18,14 +18,18 @@ from PIL import Image
 from tests.test_metrics_dense import scene
 from tests.test_tasks_dense import MODELS, recipe, sets  # noqa: F401
 from tests.train_toys import checkpoint
-from tokenmix.data import DenseAugment, DenseLoader, load_data
-from tokenmix.data.dense import ObjectSet
 from tokenmix.evaluate import evaluate
 from tokenmix.metrics import CocoAP
-from tokenmix.report.colours import class_colour
-from tokenmix.tasks import Segmentation
+from tokenmix.pictures.colours import class_colour
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.evidence import DRAWN_PX, IMAGES
+from tokenmix.tasks.dense.augment import DenseAugment
+from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.sets import ObjectSet
+from tokenmix.tasks.detection.evidence import ObjectEvidence
+from tokenmix.tasks.segmentation.evidence import LabelEvidence, WorstMaps
+from tokenmix.tasks.segmentation.objective import Segmentation
 from tokenmix.train import fit
-from tokenmix.train.evidence import DRAWN_PX, IMAGES, LabelEvidence, ObjectEvidence, WorstMaps
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """

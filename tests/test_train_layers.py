@@ -9,9 +9,9 @@ from torch import nn
 from tests.backbone_cases import TOYS
 from tests.dense_toys import write_plain
 from tests.train_toys import toy_recipe
-from tokenmix.data import load_data
 from tokenmix.heads import make_dense
 from tokenmix.heads.levels import levels_of
+from tokenmix.sources import load_data
 from tokenmix.train import fit
 from tokenmix.train.loop import _Run
 from tokenmix.train.optimizer import learning_rates, make_optimizer

@@ -18,10 +18,10 @@ from tests.test_train_resume import run as run_toy
 from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.checkpoints import open_model
 from tokenmix.recipes import Recipe
-from tokenmix.tasks import Classification
+from tokenmix.tasks.classification.mixing import Mixing
+from tokenmix.tasks.classification.objective import Classification
 from tokenmix.train import fit, load_run
 from tokenmix.train.loop import _Run
-from tokenmix.train.mixing import Mixing
 from tokenmix.train.model import synchronise
 from tokenmix.train.optimizer import make_optimizer
 from tokenmix.train.schedule import Calendar, learning_rate

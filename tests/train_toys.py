@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenmix.data import ArrayImages, DataSet
+from tokenmix.data.dataset import DataSet
 from tokenmix.recipes import Recipe
+from tokenmix.tasks.classification.images import ArrayImages
 from tokenmix.train.checkpoint import Checkpoints
 
 

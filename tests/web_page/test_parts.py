@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests import web_models
 from tests.web_page.page import Open, call, photo
-from tokenmix.data import preprocess
+from tokenmix.data.prepare import preprocess
 from tokenmix.export.postprocess import postprocess_of
 from tokenmix.runtime.maps import paste
 

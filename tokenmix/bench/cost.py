@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenmix.data import dense_augment
 from tokenmix.export.prepare import set_form
 from tokenmix.heads import Raw, make_dense
 from tokenmix.recipes import Recipe
+from tokenmix.tasks.dense.augment import dense_augment
 
 
 @dataclass(frozen=True)

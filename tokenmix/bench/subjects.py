@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from tokenmix.bench.fold import inference_form
 from tokenmix.bench.published import published
-from tokenmix.checkpoints import Opened, open_model, our_models
+from tokenmix.checkpoints import LoadedModel, open_model, our_models
 from tokenmix.export.onnx_file import onnx_session
 from tokenmix.heads import Raw
 from tokenmix.names import unknown
+from tokenmix.tasks import DEFAULT_TASK
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Subject:
     """
 
     name: str
-    opened: Opened | None
+    opened: LoadedModel | None
     file: Path | None
     image_size: tuple[int, int]
     chans: int
@@ -98,7 +99,7 @@ def _model(name: str, image_size: tuple[int, int] | None) -> Subject:
     return subject
 
 
-def _by_name(name: str) -> Opened:
+def _by_name(name: str) -> LoadedModel:
     """A model of the registry with random weights."""
     if not timm.is_model(name):
         known = timm.list_models()
@@ -109,19 +110,16 @@ def _by_name(name: str) -> Opened:
     except RuntimeError as error:  # an unknown tag
         raise ValueError(f"{name}: {error}") from error
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    return Opened(
+    return LoadedModel(
         model,
         name,
-        "classification",
-        None,
-        {},
-        None,
-        (int(cfg["input_size"][1]), int(cfg["input_size"][2])),
-        tuple(cfg["mean"]),
-        tuple(cfg["std"]),
-        float(cfg["crop_pct"]),
-        str(cfg["interpolation"]),
-        str(cfg.get("crop_mode") or "center"),
+        DEFAULT_TASK,
+        image_size=(int(cfg["input_size"][1]), int(cfg["input_size"][2])),
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+        crop_pct=float(cfg["crop_pct"]),
+        interpolation=str(cfg["interpolation"]),
+        crop_mode=str(cfg.get("crop_mode") or "center"),
     )
 
 

@@ -12,8 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from tokenmix.argument_types import number, whole
 from tokenmix.bench.match import BUDGETS
-from tokenmix.cli.options import number, whole
 from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tokenmix.cli.options import number
+from tokenmix.argument_types import number
 from tokenmix.cli.output import print_json
 from tokenmix.export.formats import FORMATS, PRECISIONS
 from tokenmix.export.main import export

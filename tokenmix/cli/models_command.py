@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from tokenmix.bench.zoo import TITLES, cells, zoo
-from tokenmix.cli.output import print_json, table
+from tokenmix.cli.output import print_json
 from tokenmix.names import unknown
 from tokenmix.terminal import say
+from tokenmix.text_tables import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

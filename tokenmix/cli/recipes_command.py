@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from tokenmix.cli.output import print_json, table
+from tokenmix.cli.output import print_json
 from tokenmix.recipes import RECIPES, make_recipe
 from tokenmix.terminal import say
+from tokenmix.text_tables import table
 
 TITLES = ("recipe", "model", "px", "length", "images per step", "expected", "cost")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tokenmix.cli.options import number, whole
+from tokenmix.argument_types import number, whole
 from tokenmix.cli.output import print_json
 from tokenmix.jobs import RUNNERS, Queued, Runner, make_runner
 from tokenmix.terminal import say

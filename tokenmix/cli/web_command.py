@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
-from tokenmix.cli.options import whole
+from tokenmix.argument_types import whole
 from tokenmix.terminal import say
 from tokenmix.web import PageServer, page_files, write_page
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenmix.checkpoints import Opened, open_model
+from tokenmix.checkpoints import LoadedModel, open_model
 from tokenmix.export.extras import matching
 from tokenmix.export.fixed import with_fixed_shapes
 from tokenmix.export.formats import FORMATS, PRECISIONS, Format
@@ -33,7 +33,7 @@ Pictures = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def export(
-    source: str | os.PathLike[str] | Opened,
+    source: str | os.PathLike[str] | LoadedModel,
     formats: Sequence[str] = ("onnx",),
     out: str | os.PathLike[str] = "model",
     *,
@@ -86,7 +86,7 @@ def export(
     for kind in kinds:
         for package in kind.packages:
             matching(package, kind.extra)
-    opened = source if isinstance(source, Opened) else open_model(source)
+    opened = source if isinstance(source, LoadedModel) else open_model(source)
     parts = check_inside(opened, inside)
     dynamic_size = dynamic_size or "resize" in parts
     single = opened.task == "instances" or "nms" in parts

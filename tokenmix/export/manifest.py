@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.checkpoints import Opened
+from tokenmix.checkpoints import LoadedModel
 from tokenmix.export.postprocess import postprocess_of
 from tokenmix.export.prepare import Prepared
 from tokenmix.files import write_json
@@ -33,7 +33,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def describe(
-    opened: Opened,
+    opened: LoadedModel,
     prepared: Prepared,
     outputs: Sequence[Tensor],
     image_size: tuple[int, int],

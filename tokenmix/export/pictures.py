@@ -14,12 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tokenmix.checkpoints import Opened
-from tokenmix.data import open_image, resize_and_crop
-from tokenmix.data.folder import visible_pictures
-from tokenmix.data.transforms import normalise
-from tokenmix.runtime.images import EXTENSIONS, ImageError
-from tokenmix.runtime.preprocess import CROP_MODES
+from tokenmix.checkpoints import LoadedModel
+from tokenmix.data.prepare import normalise
+from tokenmix.runtime.images import EXTENSIONS, ImageError, open_image
+from tokenmix.runtime.preprocess import CROP_MODES, resize_and_crop
+from tokenmix.tasks.classification.folder import visible_pictures
 
 Source = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 _MOST = 128  # pictures of a calibration folder
@@ -80,7 +79,7 @@ def readable(source: Source) -> Source:
     return kept
 
 
-def prepared_picture(image: Image.Image, opened: Opened, size: tuple[int, int], inside: Sequence[str]) -> Tensor:
+def prepared_picture(image: Image.Image, opened: LoadedModel, size: tuple[int, int], inside: Sequence[str]) -> Tensor:
     """``(1, 3, H, W)``: a picture as a file takes it; a dense model's is squeezed into the size whatever its shape."""
     image = image.convert("RGB")
     if "resize" not in inside:
@@ -101,7 +100,7 @@ def labels_of(source: Source, classes: Sequence[str] | None) -> list[int] | None
 
 def inputs(
     source: Source,
-    opened: Opened,
+    opened: LoadedModel,
     size: tuple[int, int],
     inside: Sequence[str],
 ) -> tuple[list[Tensor], str]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.checkpoints import Opened
+from tokenmix.checkpoints import LoadedModel
 from tokenmix.export.detect import DETECT, Padded
 from tokenmix.heads import Raw
 from tokenmix.names import unknown
@@ -110,7 +110,7 @@ class Argmax(nn.Module):
         return self.model(x).argmax(1).int()
 
 
-def check_inside(opened: Opened, inside: Sequence[str]) -> tuple[str, ...]:
+def check_inside(opened: LoadedModel, inside: Sequence[str]) -> tuple[str, ...]:
     """The parts in their order, without doubles; resizing brings normalising with it.
 
     Raises:
@@ -132,7 +132,7 @@ def check_inside(opened: Opened, inside: Sequence[str]) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part in asked)
 
 
-def wrap(opened: Opened, image_size: tuple[int, int], inside: Sequence[str]) -> tuple[nn.Module, tuple[str, ...]]:
+def wrap(opened: LoadedModel, image_size: tuple[int, int], inside: Sequence[str]) -> tuple[nn.Module, tuple[str, ...]]:
     """A model as its file shall compute it, sharing its weights, and the names of its outputs.
 
     Args:

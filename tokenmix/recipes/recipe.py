@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, get_origin, get_type_hints
 
-from tokenmix.data.dense.augment import DENSE_AUGMENTS
-from tokenmix.data.transforms import AUGMENTS, CROP_INTERPOLATIONS, is_rand_augment
 from tokenmix.heads import HEADS
 from tokenmix.names import unknown
 from tokenmix.recipes.values import (
@@ -25,7 +23,10 @@ from tokenmix.recipes.values import (
     set_part,
 )
 from tokenmix.safety import LEAST_CROP, LIMITS, image_problem, parse_json, shown
-from tokenmix.tasks import DISTILLS, TASKS
+from tokenmix.tasks import DEFAULT_TASK, find_task
+from tokenmix.tasks.classification.augment import AUGMENTS, CROP_INTERPOLATIONS, is_rand_augment
+from tokenmix.tasks.classification.objective import DISTILLS
+from tokenmix.tasks.dense.augment import DENSE_AUGMENTS
 
 SCHEMA = "tokenmix.recipe/1"
 OPTIMIZERS = ("adamw", "sgd")
@@ -75,7 +76,7 @@ class Recipe:
             A dense model takes all from one with the same head, and from any other its backbone.
         head: A name in ``tokenmix.heads.HEADS`` for a segmenter or detector, of which ``model`` is the backbone;
             ``model_args`` may then hold the head's options too. None: ``model`` as it is.
-        task: A name in ``tokenmix.tasks.TASKS``.
+        task: The name of a task, see ``tokenmix.tasks.find_task``.
         task_args: Further arguments of it, such as ``aux_weight`` of segmentation; JSON values only.
         data: What ``tokenmix.data.load_data`` takes.
         image_size: (height, width) of the images in pixels, in training and evaluation; one number means a square, None
@@ -120,8 +121,9 @@ class Recipe:
         clip_grad: Largest norm of all gradients together; None does not clip.
         ema_decay: Decay per step of the averaged weights, which are then the ones evaluated and kept; it grows to this
             from 0.1 as (1 + step) / (10 + step). None keeps none.
-        augment: ``none``, ``light``, ``standard`` or ``imagenet``, see ``tokenmix.data.transforms``; the next five keys
-            change or add parts, see ``tokenmix.data.Augment``. For dense tasks see ``tokenmix.data.dense.augment``.
+        augment: ``none``, ``light``, ``standard`` or ``imagenet``, see
+            ``tokenmix.tasks.classification.augment``; the next five keys
+            change or add parts, see ``tokenmix.data.Augment``. For dense tasks see ``tokenmix.tasks.dense.augment``.
         augment_args: For dense tasks: parts of ``tokenmix.data.DenseAugment`` that are other than the name says.
         crop_scale: Smallest and largest share of a photo's area that a random crop keeps.
         crop_interpolation: Of random crops: ``bicubic``, ``bilinear`` or ``random``; None: as in evaluation.
@@ -159,7 +161,7 @@ class Recipe:
     model_args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     head: str | None = field(default=None, metadata=choice(HEADS))
-    task: str = field(default="classification", metadata=choice(TASKS))
+    task: str = DEFAULT_TASK
     task_args: dict[str, Any] = field(default_factory=dict)
     data: str = "digits"
     image_size: tuple[int, int] | None = field(
@@ -242,6 +244,7 @@ class Recipe:
         kinds = _kinds()
         for entry in dataclasses.fields(self):
             object.__setattr__(self, entry.name, checked(entry, kinds[entry.name], getattr(self, entry.name)))
+        find_task(self.task)
         for name in self.model_args:
             if name in RESERVED:
                 raise ValueError(f"recipe key 'model_args' must not hold {name!r}: {RESERVED[name]}")

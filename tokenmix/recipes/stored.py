@@ -9,12 +9,11 @@ from pathlib import Path
 import timm
 
 from tokenmix.backbones.arguments import check_arguments, check_parameters
-from tokenmix.data import KNOWN
-from tokenmix.data.dense.sources import NAMED
 from tokenmix.heads import make_dense, own_options
 from tokenmix.names import unknown
 from tokenmix.recipes.recipe import Recipe, override
 from tokenmix.safety import is_trusted, read_json, refusal, speaking
+from tokenmix.tasks import find_task
 
 RESERVED_WEIGHTS = "pretrained"  # timm's own published ones
 
@@ -57,7 +56,7 @@ def check_recipe(recipe: Recipe, origin: str, typed: Collection[str] = ()) -> No
         "weights": lambda value: value == RESERVED_WEIGHTS,
         "teacher": names,
         "teacher_weights": lambda value: False,
-        "data": lambda value: value in KNOWN or value in (*NAMED, "scenes"),
+        "data": lambda value: value in find_task(recipe.task).data_names(),
     }
     for key, allowed in may.items():
         value = getattr(recipe, key)

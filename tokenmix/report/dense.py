@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tokenmix.report.colours import css_colour
-from tokenmix.report.drawing import BACKGROUND
+from tokenmix.pictures.colours import css_colour
+from tokenmix.pictures.drawing import BACKGROUND
 from tokenmix.report.page import Section, scroll_box
 from tokenmix.report.table import head
 
@@ -26,7 +26,7 @@ def dense_sections(run: Mapping[str, Any], pictures: Pictures, matrix: bool) -> 
     """The parts of the page for a run whose evidence is of objects or labels.
 
     Args:
-        run: See `tokenmix.report.run.run_page`; its ``evidence`` is what ``tokenmix.train.evidence`` gathered.
+        run: See `tokenmix.report.run.run_page`; its ``evidence`` is what the task's `Evidence` gathered.
         pictures: JPEG files by the image's ``index``: with the truth, with the prediction.
         matrix: Whether the page draws a confusion matrix.
     """
@@ -66,7 +66,7 @@ def _worst(run: Mapping[str, Any], pictures: Pictures) -> str:
             f'<div class="card dense"><p><b>{score}</b>, {note}</p><p class="muted">{escape(mistake["name"])}</p>'
             f"{_pair(pictures.get(mistake['index']), mistake['name'])}</div>"
         )
-    key = "" if objects else _key(run["classes"])
+    key = "" if objects else _key(run["facts"]["classes"])
     return f'{intro}{key}<div class="cards dense">{"".join(cards)}</div>'
 
 

@@ -26,10 +26,10 @@ def run_page(run: Mapping[str, Any], pictures: Mapping[int, Any] | None = None) 
     While the run works the page loads itself anew every ten seconds, as long as it is looked at.
 
     Args:
-        run: What ``tokenmix.train.watch`` tells of it.
+        run: What ``tokenmix.train.recorder`` tells of it.
         pictures: PNG files of the mistakes, by their ``index``; of dense tasks see `dense_sections`.
     """
-    charts, images = _charts(run), run["data"]["val images"]
+    charts, images = _charts(run), run["data"][f"val {run['noun']}"]
     evidence = run["evidence"]
     sections = [
         Section("curves", "Learning curves", _drawn(charts, "learning", images), "Curves"),
@@ -38,9 +38,9 @@ def run_page(run: Mapping[str, Any], pictures: Mapping[int, Any] | None = None) 
         Section("recipe", "Recipe, and how to run it again", _recipe(run), "Recipe"),
     ]
     confusion = None
-    if evidence and "cells" in evidence and len(run["classes"]) <= MATRIX:
+    if evidence and "cells" in evidence and len(run["facts"]["classes"]) <= MATRIX:
         unit = "pixels" if "kind" in evidence else "images"
-        confusion = {"size": len(run["classes"]), "cells": evidence["cells"], "unit": unit}
+        confusion = {"size": len(run["facts"]["classes"]), "cells": evidence["cells"], "unit": unit}
     return page(
         f"Training run {run['name']}",
         _intro(run),
@@ -48,7 +48,7 @@ def run_page(run: Mapping[str, Any], pictures: Mapping[int, Any] | None = None) 
         styles=["charts.css", "comparison.css", "run.css", "dense.css"],
         scripts=["curves.js", "matrix.js", "run.js"],
         data={
-            "classes": run["classes"],
+            "classes": run["facts"]["classes"],
             "confusion": confusion,
             "curves": {chart["series"]: {"unit": chart["unit"], "lines": chart["lines"]} for chart in charts},
         },
@@ -72,7 +72,7 @@ def write_failed(run: Mapping[str, Any], path: str | os.PathLike[str], failure: 
 def _evidence(run: Mapping[str, Any], pictures: Mapping[int, Any]) -> list[Section]:
     """What the kept weights get wrong, by the kind of task."""
     if run["evidence"] and "kind" in run["evidence"]:
-        return dense_sections(run, pictures, len(run["classes"]) <= MATRIX)
+        return dense_sections(run, pictures, len(run["facts"]["classes"]) <= MATRIX)
     return [
         Section("confusion", "Which classes are confused", _confusion(run), "Confusion"),
         Section("mistakes", "Worst mistakes", _mistakes(run, pictures), "Mistakes"),
@@ -88,7 +88,7 @@ def _intro(run: Mapping[str, Any]) -> str:
     lead = {"finished": f"Finished after {_count(run['epochs'], 'epoch')}.", "running": f"Running: {at}."}.get(status)
     lead = lead or f"Stopped at {at}. The same command continues."
     cells = []
-    headline = run["headline"].lstrip("-")
+    headline = run["headline"]
     unit = _unit(headline)
     best = _best(run)
     if best:
@@ -153,7 +153,7 @@ def _charts(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every chart with a value: its part of the page, series, title, unit, and lines by number."""
     history, curve = run["history"], run["curve"]
     metrics = [name for name in (history[0] if history else {}) if name.startswith("val_") and name != "val_loss"]
-    if len(run["classes"]) <= 5:
+    if len(run["facts"]["classes"]) <= 5:
         metrics = [name for name in metrics if name != "val_top5"]  # always 100 %
     metrics = [name for name in metrics if not name.endswith(("_APs", "_APm", "_APl"))]  # six lines can be told apart
     steps, epochs = _points(curve, "epoch", "loss"), _points(history, "place", "val_loss")
@@ -213,7 +213,7 @@ def _drawn(charts: Sequence[Mapping[str, Any]], place: str, images: int) -> str:
 
 def _class(run: Mapping[str, Any], number: int) -> str:
     """The name of a class; -1 stands for logits that are not finite."""
-    return run["classes"][number] if 0 <= number < len(run["classes"]) else "not a number"
+    return run["facts"]["classes"][number] if 0 <= number < len(run["facts"]["classes"]) else "not a number"
 
 
 def _confusion(run: Mapping[str, Any]) -> str:
@@ -243,7 +243,7 @@ def _confusion(run: Mapping[str, Any]) -> str:
         [(_class(run, t), f"{n:,}\u00a0of\u00a0{totals[t]:,}", f"{100 * n / totals[t]:.1f} %") for t, n in recalls],
     )
     tables = f"<div><h3>Most confused</h3>{pairs}</div><div><h3>Hardest classes</h3>{classes}</div>" if errors else ""
-    if len(run["classes"]) > MATRIX:
+    if len(run["facts"]["classes"]) > MATRIX:
         return f'{text}<div class="panel pairs-of-tables">{tables}</div>'
     return (
         f'{text}<div class="panel confusion"><div id="matrix"></div><div>{tables}</div></div><p class="muted">Rows are '

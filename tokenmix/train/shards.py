@@ -53,7 +53,7 @@ def write(folder: Path, content: dict[str, Any], group: Group) -> None:
         sync(folder / REST)
         write_json(folder / FILES, {**digests, REST: sha256(folder / REST)})
 
-    group.once(finish)
+    group.by_first(finish)
 
 
 def read(folder: Path, group: Group) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""What all tasks on pictures share: a network of timm's registry, perhaps with a head, and the preparation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+import timm
+from torch import nn
+
+from tokenmix.checkpoints import LoadedModel, our_models
+from tokenmix.data.dataset import DataSet, PictureData
+from tokenmix.heads import make_dense
+from tokenmix.heads.levels import levels_of
+from tokenmix.names import unknown
+from tokenmix.runtime.preprocess import height_width
+from tokenmix.tasks.base import Log, Objective, StateDict, Task
+
+
+def build_model(name: str, num_classes: int, *, head: str | None = None, **arguments: Any) -> nn.Module:
+    """A model of timm's registry, which includes ours, with fresh weights; arguments that are None are left out.
+
+    With a ``head`` of ``tokenmix.heads.HEADS`` it is the backbone of that.
+
+    Raises:
+        ValueError: There is no such model or head.
+    """
+    if not timm.is_model(name) and ":" not in name:  # "hf-hub:owner/name" is timm's way to name one on the hub
+        raise ValueError(unknown("model", name, our_models()))
+    if head is not None:
+        return make_dense(
+            head, name, num_classes, **{key: value for key, value in arguments.items() if value is not None}
+        )
+    return timm.create_model(name, num_classes=num_classes, **arguments)
+
+
+class PictureTask(Task):
+    """A task whose samples are pictures and whose facts are the ``classes``.
+
+    ``objective_type`` is called with ``model``, ``num_classes`` and keywords; ``recipe_keys`` are those of its keywords
+    that are keys of a recipe.
+    """
+
+    objective_type: Callable[..., Objective]
+    recipe_keys: tuple[str, ...] = ()
+
+    def outputs(self, facts: Mapping[str, Any]) -> int:
+        """How many outputs a model for these facts has."""
+        return len(facts["classes"])
+
+    def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
+        rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
+        return build_model(recipe.model, self.outputs(facts), head=recipe.head, **rates, **recipe.model_args, **more)
+
+    def objective(self, recipe: Any, model: nn.Module, facts: Mapping[str, Any]) -> Objective:
+        settings = {name: getattr(recipe, name) for name in self.recipe_keys}
+        known = ("self", "model", "num_classes", *settings)
+        allowed = [name for name in signature(self.objective_type).parameters if name not in known]
+        for name in recipe.task_args:
+            if name not in allowed:
+                raise ValueError(unknown(f"argument in task_args of {self.name}", name, allowed))
+        return type(self).objective_type(model, num_classes=self.outputs(facts), **settings, **recipe.task_args)
+
+    def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
+        """See `tokenmix.tasks.initial_weights`."""
+        from tokenmix.tasks.initial_weights import initial_weights
+
+        return initial_weights(recipe, facts.get("classes", ()), self.outputs(facts), log)
+
+    def preparation(self, recipe: Any, data: DataSet, model: nn.Module) -> dict[str, Any]:
+        """``mean``, ``std``, ``crop_pct``, ``interpolation`` and ``crop_mode``, as the recipe's ``preprocess`` says.
+
+        Raises:
+            ValueError: They should be the model's and it has no such configuration.
+        """
+        assert isinstance(data, PictureData)
+        found: dict[str, Any] = {
+            "mean": tuple(data.mean),
+            "std": tuple(data.std),
+            "crop_pct": getattr(data, "crop_pct", 1.0),
+            "interpolation": "bicubic",
+            "crop_mode": "center",
+        }
+        if recipe.preprocess == "model":
+            holder = model if recipe.head is None else levels_of(model)[1]
+            cfg: Any = getattr(holder, "pretrained_cfg", None)
+            if not cfg:
+                raise ValueError(
+                    "recipe key 'preprocess' is 'model', but the model has no timm configuration: set 'data'"
+                )
+            found |= {name: cfg[name] for name in found if cfg.get(name)}
+            found |= {name: tuple(found[name]) for name in ("mean", "std")}
+        if recipe.crop_pct is not None:
+            found["crop_pct"] = recipe.crop_pct
+        return found
+
+    def describe_batch(self, recipe: Any) -> str:
+        height, width = height_width(recipe.image_size)
+        return f"{height} x {width} pixels"
+
+    def objective_of(self, loaded: LoadedModel, facts: Mapping[str, Any], **options: Any) -> Objective:
+        """A loaded model with what its training told its task, changed by ``options``.
+
+        Raises:
+            ValueError: The model has another number of outputs, or the task has no such option or value.
+        """
+        count = self.outputs(facts)
+        own = getattr(loaded.model, "num_classes", count)
+        if own != count:
+            raise ValueError(f"{loaded.name} has {own} classes, but the data has {count}")
+        return type(self).objective_type(loaded.model, num_classes=count, **{**loaded.task_args, **options})
+
+    def other_facts(self, loaded: LoadedModel, data: DataSet) -> str:
+        known, classes = loaded.facts.get("classes"), data.facts["classes"]
+        if known is None or known == classes:
+            return ""
+        if strange := [name for name in classes if name not in known]:
+            return unknown("class", strange[0], known)
+        lacking = [name for name in known if name not in classes]
+        return f"it lacks {', '.join(lacking[:5])}" if lacking else "they stand in another order"
+
+
+def class_name(classes: Sequence[str] | None, number: int) -> str:
+    """The name of a class; its number where nobody knows the names."""
+    return classes[number] if classes else f"class {number}"
