@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tokenmix.runtime.images import ImageError
-from tokenmix.tasks.super_resolution.data import ArrayPairs, FilePairs, map_plain, shrunk, split_off, to_tensor
+from tokenmix.tasks.super_resolution.data import ArrayPairs, FilePairs, map_plain, shrunk, to_tensor
 from tokenmix.tasks.super_resolution.layouts import find_pairs, of_split
 
 
@@ -72,6 +72,8 @@ def test_pairs_benchmarks_and_flat_folders(tmp_path: Path) -> None:
     put(tmp_path / "SR/image_SRF_2/img_001_SRF_2_LR.png")
     one = "image_SRF_2/img_001_SRF_2_"
     assert told(tmp_path / "SR") == {"train": [(f"{one}HR.png", f"{one}LR.png")]}
+    assert told(tmp_path / "SR", 4) == {"train": [(f"{one}HR.png", None)]}
+    assert [pair.name for pair in find_pairs(tmp_path / "SR", 2)["train"]] == ["img_001"]
     for split in ("train", "valid"):
         put(tmp_path / f"pairs/{split}/high/a b.png")
         put(tmp_path / f"pairs/{split}/low/a b.jpg")
@@ -96,18 +98,6 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         find_pairs(tmp_path, 2)
     with pytest.raises(ValueError, match="unknown split 'test'"):
         of_split({"train": []}, "test")
-    with pytest.raises(ValueError, match="one picture cannot be split"):
-        split_off(find_pairs(tmp_path / "low", 2)["train"], 0)
-
-
-def test_splitting_off_is_a_function_of_the_seed(tmp_path: Path) -> None:
-    for number in range(12):
-        put(tmp_path / f"{number}.png")
-    pairs = find_pairs(tmp_path, 2)["train"]
-    train, val = split_off(pairs, 3)
-    assert (len(train), len(val)) == (11, 1)
-    assert split_off(pairs, 3) == (train, val)
-    assert {split_off(pairs, seed)[1][0].name for seed in range(20)} != {val[0].name}
 
 
 def test_patches_are_a_function_of_their_keys() -> None:

@@ -14,6 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,18 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
-from tokenmix.data.chance import permutation, uniforms
+from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.memory import data_root
+from tokenmix.data.random_numbers import uniforms
 from tokenmix.files import atomic_path
 from tokenmix.runtime.images import ImageError, open_image, open_known
-from tokenmix.tasks.super_resolution.layouts import Pair
+from tokenmix.tasks.super_resolution.layouts import Pair, find_pairs, of_split
 from tokenmix.tasks.super_resolution.resize import resize
 
 Pixels = NDArray[np.uint8]
-VAL_SHARE = 0.1
 
 
-class PairSet:
+class PairSet(Samples):
     """Large pictures, and small ones of which each side is ``scale`` times shorter; 8-bit RGB.
 
     A large picture may be up to ``scale - 1`` pixels longer than ``scale`` times the small one: those are left out, at
@@ -46,11 +47,8 @@ class PairSet:
     """
 
     def __init__(self, names: Sequence[str], scale: int) -> None:
-        self.names = list(names)
+        super().__init__(names)
         self.scale = scale
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def high(self, index: int) -> Pixels:
         """A large picture as it is stored, ``(H, W, 3)``."""
@@ -59,10 +57,6 @@ class PairSet:
     def low(self, index: int) -> Pixels:
         """Its small picture, ``(h, w, 3)``."""
         return shrunk(self.high(index), self.scale)
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """The order in which an epoch of training goes through the pictures, ``(N,)``: every one once."""
-        return permutation(len(self), seed, epoch)
 
     def picture(self, index: int) -> tuple[Pixels, Pixels]:
         """A whole small picture ``(h, w, 3)`` and its large one ``(s h, s w, 3)``.
@@ -190,6 +184,56 @@ class FilePairs(PairSet):
         return pixels
 
 
+class Photographs(Samples):
+    """Large pictures, of which there are pairs at any scale; a subclass says how by `at`."""
+
+    def at(self, scale: int) -> PairSet:
+        """The pairs whose large pictures have sides ``scale`` times as long as the small ones'."""
+        raise NotImplementedError
+
+
+class ArrayPhotographs(Photographs):
+    """Pictures in memory, ``(H, W, 3)`` uint8 each."""
+
+    def __init__(self, pictures: Sequence[Pixels], names: Sequence[str]) -> None:
+        super().__init__(names)
+        self.pictures = list(pictures)
+
+    def at(self, scale: int) -> ArrayPairs:
+        return ArrayPairs(self.pictures, self.names, scale)
+
+
+class FilePhotographs(Photographs):
+    """Pictures of a folder; which small ones go with them depends on the scale.
+
+    Args:
+        folder: The data set's.
+        split: Of `tokenmix.tasks.super_resolution.layouts.find_pairs`.
+        names: Of the split's pictures those that are meant.
+        cache: See `FilePairs`.
+    """
+
+    def __init__(self, folder: Path, split: str, names: Sequence[str], *, cache: Path | None = None) -> None:
+        super().__init__(names)
+        self.folder, self.split, self.cache = folder, split, cache
+
+    def at(self, scale: int) -> FilePairs:
+        pairs = {pair.name: pair for pair in of_split(find_pairs(self.folder, scale), self.split)}
+        if gone := [name for name in self.names if name not in pairs]:
+            raise ValueError(f"{self.folder}: {gone[0]} is not there any more")
+        return FilePairs([pairs[name] for name in self.names], scale, cache=self.cache)
+
+
+@dataclass
+class PhotographData(DataSet):
+    """Photographs to learn from, to choose by and to be judged by; they fit any scale."""
+
+    train: Photographs
+    val: Photographs
+    test: Photographs
+    image_size: int = 48  # pixels of the side of a small patch
+
+
 def shrunk(high: Pixels, scale: int) -> Pixels:
     """The small picture of a large one: without the pixels that are too many, bicubic, rounded to 8 bits."""
     height, width = (side - side % scale for side in high.shape[:2])
@@ -226,23 +270,6 @@ def map_plain(path: Path) -> Pixels | None:
     if direction < 0:
         pixels = pixels[::-1]
     return pixels[..., ::-1] if order == "BGR" else pixels
-
-
-def split_off(pairs: Sequence[Pair], seed: int, share: float = VAL_SHARE) -> tuple[list[Pair], list[Pair]]:
-    """Pictures for training and some, at least one, for judging it, chosen by ``seed``.
-
-    Raises:
-        ValueError: There is only one picture.
-    """
-    if len(pairs) < 2:
-        raise ValueError("one picture cannot be split into some for training and some for judging: add others")
-    order = permutation(len(pairs), seed).tolist()
-    count = max(1, round(share * len(pairs)))
-    chosen = set(order[:count])
-    return (
-        [pair for place, pair in enumerate(pairs) if place not in chosen],
-        [pair for place, pair in enumerate(pairs) if place in chosen],
-    )
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

@@ -17,8 +17,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenmix.data.folder import SPLITS, subfolders, visible_pictures
 from tokenmix.names import unknown
+from tokenmix.tasks.classification.folder import SPLITS, subfolders, visible_pictures
 
 HIGH = ("high", "hr", "gt", "hq", "target", "targets", "original", "ground_truth")
 LOW = ("low", "lr", "lq", "input", "inputs", "lr_bicubic", "lrbicx", "bicubic")
@@ -83,9 +83,10 @@ def _challenge(path: Path, scale: int) -> dict[str, list[Pair]]:
 def _pairs(path: Path, scale: int, root: Path) -> list[Pair]:
     """The pictures of one split."""
     names = {name.lower(): name for name in subfolders(path)}
-    combined = next((names[key] for key in (f"image_srf_{scale}",) if key in names), None)
-    if combined is not None:
-        return _combined(path / combined, root)
+    combined = sorted(key for key in names if re.fullmatch(r"image_srf_\d+", key))
+    if combined:
+        own = f"image_srf_{scale}"
+        return _combined(path / names[own if own in combined else combined[0]], own in combined)
     high = next((path / names[key] for key in HIGH if key in names), None)
     if high is None:
         return _matched(path, None, scale, root)
@@ -101,15 +102,15 @@ def _pairs(path: Path, scale: int, root: Path) -> list[Pair]:
     return _matched(high / sizes[f"x{scale}"] if f"x{scale}" in sizes else high, low, scale, root)
 
 
-def _combined(path: Path, root: Path) -> list[Pair]:
-    """Large and small pictures in one folder, told apart by the end of their names."""
+def _combined(path: Path, given: bool) -> list[Pair]:
+    """Large and small pictures in one folder, told apart by the end of their names; ``given``: of the right scale."""
     files = {Path(name).stem: path / name for name in visible_pictures(path)}
     pairs = []
     for stem, high in files.items():
         if stem.upper().endswith("HR"):
-            low = files.get(stem[:-2] + "LR")
-            pairs.append(Pair(high.relative_to(root).as_posix(), high, low))
-    return _checked(pairs, path, True)
+            name = re.sub(r"_SRF_\d+_HR$", "", stem, flags=re.IGNORECASE)
+            pairs.append(Pair(name, high, files.get(stem[:-2] + "LR") if given else None))
+    return _checked(pairs, path, given)
 
 
 def _matched(high: Path, low: Path | None, scale: int, root: Path) -> list[Pair]:

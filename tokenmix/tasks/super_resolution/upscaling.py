@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from tokenmix.backbones.reparameterize import reparameterize
-from tokenmix.files import atomic_path
+from tokenmix.files import atomic_path, short_name
 from tokenmix.tasks.super_resolution.photographs import WRITERS, holds, plain, read_photograph
 from tokenmix.tasks.super_resolution.resize import resized_strips
 from tokenmix.tasks.super_resolution.tiles import MEMORY_MB, Progress, choose_tiling, strips
@@ -117,6 +117,26 @@ def upscale_file(
                 writer.write(strip)
             writer.finish()
     return height, width
+
+
+def output_path(source: str | os.PathLike[str], folder: Path, scale: float, taken: Collection[Path] = ()) -> Path:
+    """Where an enlarged picture goes: under its own name, the scale and its own ending, or PNG's.
+
+    Args:
+        source: The picture.
+        folder: Where enlarged pictures go.
+        scale: How many times larger it becomes.
+        taken: Paths that other pictures have; a number tells them apart.
+    """
+    ending = Path(source).suffix.lower()
+    ending = ending if ending in WRITERS else ".png"
+    number = 1
+    while True:
+        more = "" if number == 1 else f"-{number}"
+        target = folder / short_name(Path(source).stem, f"-x{scale:g}{more}{ending}")
+        if target not in taken:
+            return target
+        number += 1
 
 
 def enlarged_size(height: int, width: int, model: nn.Module, scale: float | None) -> tuple[int, int]:
