@@ -31,7 +31,7 @@ NORMED = "ffnified(key_size=3, value_size=3, query='bias_norm')"
 VARIANTS: dict[str, dict[str, Any]] = {
     "ffnet_sr": {"dim": 96, "depth": 48},
     "ffnet_sr_light": {"dim": 96, "depth": 36},
-    "ffnet_sr_tiny": {"dim": 48, "depth": 8},
+    "ffnet_sr_tiny": {"dim": 32, "depth": 8},
 }
 """The arguments of each model by name. ``ffnet_sr_tiny`` is ours, for quick trainings; nobody has published it."""
 

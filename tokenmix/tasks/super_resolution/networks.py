@@ -16,7 +16,7 @@ from tokenmix.tasks.super_resolution.resize import Bicubic
 NETWORKS = {
     "ffnet_sr": "FFNet-SR, 2.38 M parameters at x2 (arXiv:2406.02021)",
     "ffnet_sr_light": "FFNet-SR light, 1.79 M parameters at x2 (arXiv:2406.02021)",
-    "ffnet_sr_tiny": "the same trunk, small enough to train in minutes: 0.12 M parameters at x2; ours",
+    "ffnet_sr_tiny": "the same trunk, small enough to train in minutes: 0.05 M parameters at x2; ours",
     **{f"bicubic_x{scale}": f"bicubic interpolation, {scale} times; nothing to learn" for scale in (2, 3, 4)},
 }
 
