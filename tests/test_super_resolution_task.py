@@ -206,7 +206,7 @@ def test_data_are_split_and_checked(folder: Path, tmp_path: Path, capsys: pytest
     names = [[part.names for part in (data.train, data.val, data.test)] for data in parts]
     assert names[0] == names[1]
     assert names[0] != names[2]
-    assert sorted(sum(names[0], [])) == sorted(f"{number}.png" for number in range(10))
+    assert sorted(name for part in names[0] for name in part) == sorted(f"{number}.png" for number in range(10))
     flat.rename(tmp_path / "Set14")
     (tmp_path / "Set14" / "broken.png").write_text("no picture")
     Image.fromarray(photograph(0)[:8]).save(tmp_path / "Set14" / "small.png")
