@@ -29,7 +29,7 @@ from tokenmix.cli import main, mixers_command, program, train_command
 from tokenmix.comparison import compare
 from tokenmix.console import steady_streams
 from tokenmix.files import atomic_path, locked
-from tokenmix.report import run as run_report
+from tokenmix.pages import run as run_report
 from tokenmix.runtime.__main__ import main as runtime_main
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.shortage import OutOfMemory, shortage
@@ -253,7 +253,7 @@ def test_a_validation_that_lacks_memory_goes_on_with_smaller_parts(tmp_path) -> 
     _, lines = run(tmp_path, toy_recipe(accumulate=4), model=lambda: Hungry(8))
     assert lines == [f"{tmp_path}: the run has finished, with accumulate=2, and stays as it is"]
     assert json.loads((tmp_path / "recipe.json").read_text())["accumulate"] == 2
-    with pytest.raises(ValueError, match="holds a run of another recipe: batch_size"):
+    with pytest.raises(ValueError, match=r"holds a run of another recipe: run\.batch_size"):
         run(tmp_path, toy_recipe(accumulate=2, batch_size=4), model=lambda: Hungry(8))
 
 
@@ -443,7 +443,7 @@ def test_a_headline_that_is_undefined_is_said(tmp_path, capsys) -> None:
     assert "val box_AP undefined" in told
     assert "Finished after 1 epoch" in page
     assert "undefined" in page
-    assert "no objects" in page
+    assert "hold nothing that box AP could count" in page
     assert f"report: {tmp_path / 'run' / 'report.html'}" in told
 
 

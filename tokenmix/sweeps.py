@@ -89,14 +89,14 @@ def sweep(
         first: dict[str, DataSet] = {}  # whatever the seed, a data set has as many classes and images to learn from
         jobs = []
         for point, one in zip(points, recipes, strict=True):
-            if one.data not in first:
-                first[one.data] = load(one.data, one.seed)
-            images = first[one.data]
+            if one.run.data not in first:
+                first[one.run.data] = load(one.run.data, one.run.seed)
+            images = first[one.run.data]
             one = make_recipe(recipe, [*common, *_settings(point)], images=len(images.train))
             _check_model(one, images.facts)
-            source = functools.partial(load, one.data, one.seed)
+            source = functools.partial(load, one.run.data, one.run.seed)
             options: dict[str, Any] = {"device": device, "workers": workers, "download": download, "data": source}
-            jobs.append(Job(folder / run_name(point), one, one.seed, **options))
+            jobs.append(Job(folder / run_name(point), one, one.run.seed, **options))
         for job in jobs if fresh else []:
             shutil.rmtree(job.folder, ignore_errors=True)
         task = find_task(recipes[0].task)
@@ -164,7 +164,7 @@ def _check_model(recipe: Recipe, facts: Mapping[str, Any]) -> None:
     """
     # A model that cannot be made without weights is left to its run.
     with contextlib.suppress(RuntimeError), torch.device("meta"):
-        find_task(recipe.task).build(recipe, facts)
+        find_task(recipe.task.name).build(recipe, facts)
 
 
 def _row(name: str, point: Point, outcome: Outcome, metric: str) -> dict[str, Any]:

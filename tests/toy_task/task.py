@@ -106,7 +106,7 @@ class AngleTask(PictureTask):
     ) -> tuple[BatchLoader, BatchLoader]:
         def load(bars: Bars, train: bool) -> BatchLoader:
             maker = BarBatches(bars, preparation["mean"], preparation["std"])
-            options = {"batch_size": recipe.batch_size, "shape": recipe.image_size, "seed": recipe.seed}
+            options = {"batch_size": recipe.run.batch_size, "shape": recipe.task.image_size, "seed": recipe.run.seed}
             return BatchLoader(bars, maker, train=train, **options, **share)
 
         return load(data.train, True), load(data.val, False)

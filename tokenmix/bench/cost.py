@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokenmix.export.prepare import set_form
 from tokenmix.heads import Raw, make_dense
 from tokenmix.recipes import Recipe
-from tokenmix.tasks.dense.augment import dense_augment
 
 
 @dataclass(frozen=True)
@@ -87,29 +86,31 @@ def training_macs(recipe: Recipe, images: int, *, num_classes: int = 1000) -> fl
         images: How many there are to learn from.
         num_classes: Of a dense model.
     """
-    seen = images * recipe.epochs if recipe.steps is None else recipe.steps * recipe.batch_size
-    return seen * (_image_macs(recipe) if recipe.head is None else 3 * _dense_macs(recipe, recipe.head, num_classes))
+    schedule, head = recipe.schedule, recipe.model.head
+    seen = images * schedule.epochs if schedule.steps is None else schedule.steps * recipe.run.batch_size
+    return seen * (_image_macs(recipe) if head is None else 3 * _dense_macs(recipe, head, num_classes))
 
 
 def _image_macs(recipe: Recipe) -> float:
     """Of a classifier, one image forward and back."""
-    assert recipe.image_size is not None
-    height, width = recipe.image_size
-    model = timm.create_model(recipe.model.split(".")[0], **recipe.model_args)
-    sizes = [(side, side) for side in recipe.multi_scale] or [(height, width)]
+    assert recipe.task.image_size is not None
+    height, width = recipe.task.image_size
+    model = timm.create_model(recipe.model.name.split(".")[0], **recipe.model.args)
+    sizes = [(side, side) for side in recipe.task.multi_scale] or [(height, width)]
     shares = [max(1.0, height * width / (h * w)) for h, w in sizes]  # a step of smaller images has more of them
     counts = [cost(model, size) for size in sizes]
     macs = 3 * sum(s * (c.macs + c.transform_macs) for s, c in zip(shares, counts, strict=True)) / sum(shares)
-    if recipe.teacher is not None:
-        macs += cost(timm.create_model(recipe.teacher.split(".")[0]), recipe.image_size).macs
+    if recipe.task.teacher is not None:
+        macs += cost(timm.create_model(recipe.task.teacher.split(".")[0]), recipe.task.image_size).macs
     return macs
 
 
 def _dense_macs(recipe: Recipe, head: str, num_classes: int) -> float:
     """Of a dense model in training, one image forward: with the auxiliary head, and all regions that may be sampled."""
-    assert recipe.image_size is not None
-    size = dense_augment(recipe.augment, recipe.task, recipe.augment_args).crop_size or recipe.image_size
-    model: Any = make_dense(head, recipe.model.split(".")[0], num_classes, device="meta", **recipe.model_args).eval()
+    assert recipe.task.image_size is not None
+    size = recipe.augment.parts.crop_size or recipe.task.image_size
+    name, args = recipe.model.name.split(".")[0], recipe.model.args
+    model: Any = make_dense(head, name, num_classes, device="meta", **args).eval()
     found = cost(Raw(model), size)
     macs = found.macs + found.transform_macs
     if getattr(model, "aux", None) is not None:

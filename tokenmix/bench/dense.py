@@ -32,7 +32,7 @@ REMARKS = {
 def dense_recipes() -> dict[str, Recipe]:
     """The recipes of published dense results, by name."""
     found = {name: make() for name, make in RECIPES.items()}
-    return {name: recipe for name, recipe in found.items() if recipe.head is not None and recipe.data in DATA}
+    return {name: recipe for name, recipe in found.items() if recipe.model.head is not None and recipe.run.data in DATA}
 
 
 def parameters(recipe: Recipe) -> int:
@@ -40,11 +40,12 @@ def parameters(recipe: Recipe) -> int:
 
     Nothing is computed: the model is made on torch's meta device.
     """
-    assert recipe.head is not None
-    args: dict[str, Any] = dict(recipe.model_args)
-    if recipe.head == "deeplabv3":
+    head, name = recipe.model.head, recipe.model.name.split(".")[0]
+    assert head is not None
+    args: dict[str, Any] = dict(recipe.model.args)
+    if head == "deeplabv3":
         args["aux"] = False
-    model = make_dense(recipe.head, recipe.model.split(".")[0], DATA[recipe.data][1], device="meta", **args)
+    model = make_dense(head, name, DATA[recipe.run.data][1], device="meta", **args)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -61,6 +62,7 @@ def markdown() -> str:
         printed, remark = published(name)
         shown = f"{printed} ({remark})" if remark else printed or "-"
         counted = f"{parameters(recipe) / 1e6:.2f}"
-        cells = (f"`{name}`", f"`{recipe.model.split('.')[0]}`", f"`{recipe.head}`", recipe.data, counted, shown)
+        backbone, head = recipe.model.name.split(".")[0], recipe.model.head
+        cells = (f"`{name}`", f"`{backbone}`", f"`{head}`", recipe.run.data, counted, shown)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -24,7 +24,7 @@ from tokenmix.export.formats import FORMATS
 from tokenmix.export.main import export
 from tokenmix.export.program import LARGEST_BATCH
 from tokenmix.files import slug
-from tokenmix.report.reading import runtime_name
+from tokenmix.names import runtime_name
 
 LARGEST = 256
 Key = tuple[str, str]  # runtime, model

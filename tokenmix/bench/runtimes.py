@@ -25,8 +25,7 @@ from tokenmix.export.executorch import load_executorch
 from tokenmix.export.formats import FORMATS
 from tokenmix.export.onnx_file import onnx_session
 from tokenmix.export.openvino import load_openvino
-from tokenmix.names import unknown
-from tokenmix.report.reading import runtime_name
+from tokenmix.names import runtime_name, unknown
 
 Call = Callable[[], object]
 Start = Callable[[Tensor], Call]

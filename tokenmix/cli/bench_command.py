@@ -20,7 +20,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.files import write_json, write_text
 from tokenmix.limits import check_number
 from tokenmix.mixers import split_specs
-from tokenmix.report.bench import bench_page
+from tokenmix.pages.bench import bench_page
 from tokenmix.terminal import say
 
 INFERENCE = ("runtimes", "batch", "layers")

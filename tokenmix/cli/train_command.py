@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
     recipe = make_recipe(args.recipe, settings)
     find_device(args.device)
-    data = load_data(recipe.data, task=recipe.task, seed=recipe.seed, download=args.download, log=log)
+    data = load_data(recipe.run.data, task=recipe.task.name, seed=recipe.run.seed, download=args.download, log=log)
     recipe = make_recipe(args.recipe, settings, images=len(data.train))
     result = fit(
         recipe,
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"best": result.best, "seconds": result.seconds, "weights": str(result.best_weights)})
         return
-    task = find_task(recipe.task)
+    task = find_task(recipe.task.name)
     headline = task.headline
     value = task.shown(headline, result.best[f"val_{headline}"])  # None where there was nothing to be found
     say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}")

@@ -33,7 +33,7 @@ from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.limits import check_number
 from tokenmix.names import unknown
-from tokenmix.report.comparison import write_comparison
+from tokenmix.pages.comparison import write_comparison
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
@@ -118,8 +118,8 @@ def compare(
     folder = Path(out)
     with locked(folder):
         check_owner(folder, request, fresh)
-        samples = load_data(data, task=base.task, seed=base.seed, download=download, log=log)
-        size = height_width(base.image_size or samples.image_size)
+        samples = load_data(data, task=base.task.name, seed=base.run.seed, download=download, log=log)
+        size = height_width(base.task.image_size or samples.image_size)
         dims = choose_dims(request, own, specs, size, samples.facts, log)
         claim(folder, request, fresh)
         training = {"device": device, "workers": workers, "download": download}
@@ -135,7 +135,7 @@ def compare(
                 find_device(device)  # judged and measured here, wherever it was trained
                 trained[name] = judge_runs(name, spec, jobs[name], runs, samples, log)
         measure(folder, base, trained, samples, batch_sizes, compile, measure_seconds, device, log)
-        pictures = add_samples(find_task(base.task), trained, samples)
+        pictures = add_samples(find_task(base.task.name), trained, samples)
         asked = {
             "recipe": recipe,
             "batch_sizes": batch_sizes,

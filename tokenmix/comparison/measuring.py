@@ -45,7 +45,7 @@ def measure(
     log: Callable[[str], None],
 ) -> None:
     """Export, then time all mixers in one interleaved measurement, then each one's memory in a process of its own."""
-    task, first = find_task(recipe.task), next(iter(trained.values())).loaded
+    task, first = find_task(recipe.task.name), next(iter(trained.values())).loaded
     size = first.image_size
     real = task.inputs(first, data.test, max(64, *batch_sizes))
     for name, one in trained.items():

@@ -19,7 +19,7 @@ from tokenmix.train.checkpoint import versions
 def facts(request: Request, data: DataSet, size: tuple[int, int]) -> dict[str, Any]:
     """What was compared, on what, by what."""
     base = request.recipe
-    task = find_task(base.task)
+    task = find_task(base.task.name)
     return {
         "task": task.name,
         "noun": task.noun,
@@ -28,7 +28,7 @@ def facts(request: Request, data: DataSet, size: tuple[int, int]) -> dict[str, A
         "lower_is_better": task.lower_is_better,
         "skeleton": request.skeleton,
         "match": request.match,
-        "seeds": list(range(base.seed, base.seed + request.seeds)),
+        "seeds": list(range(base.run.seed, base.run.seed + request.seeds)),
         "data": {
             "name": data.name,
             **data.facts,
@@ -38,7 +38,7 @@ def facts(request: Request, data: DataSet, size: tuple[int, int]) -> dict[str, A
             "image_size": size[0] if size[0] == size[1] else size,
             "skipped": [dataclasses.asdict(skipped) for skipped in data.skipped],
         },
-        "recipe": dataclasses.asdict(base),
+        "recipe": base.flat(),
         "machine": machine.describe(),
         "versions": {**machine.versions(), **versions()},
     }

@@ -22,7 +22,7 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.evaluate import Judgement, judge
 from tokenmix.files import atomic_path, slug
 from tokenmix.jobs import Job
-from tokenmix.recipes import Recipe
+from tokenmix.recipes import Recipe, with_values
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult, load_run
 from tokenmix.train.log import Shown
@@ -70,7 +70,7 @@ def choose_dims(
 
 def widened(recipe: Recipe, dims: tuple[int, ...], **model_args: Any) -> Recipe:
     """The recipe of a skeleton with other widths."""
-    return dataclasses.replace(recipe, model_args={**recipe.model_args, "dims": list(dims), **model_args})
+    return with_values(recipe, model_args={**recipe.model.args, "dims": list(dims), **model_args})
 
 
 def mixer_jobs(
@@ -84,13 +84,13 @@ def mixer_jobs(
 ) -> list[Job]:
     """A job for every seed of one mixer."""
     jobs = []
-    for seed in range(request.recipe.seed, request.recipe.seed + request.seeds):
-        plain = dataclasses.replace(widened(request.recipe, dims), seed=seed)
+    for seed in range(request.recipe.run.seed, request.recipe.run.seed + request.seeds):
+        plain = with_values(widened(request.recipe, dims), seed=seed)
         recipe = widened(plain, dims, mixers=name)
         job = Job(
             folder / slug(name) / f"seed-{seed}",
             recipe,
-            request.recipe.seed,
+            request.recipe.run.seed,
             label=f"seed {seed}" if request.seeds > 1 else "",
             data=lambda: data,
             make=None if isinstance(spec, str) else functools.partial(_build, plain, data.facts, spec),
@@ -109,7 +109,7 @@ def judge_runs(
     log: Callable[[str], None],
 ) -> Trained:
     """Judge every seed of one mixer on the test samples; the weights of the best seed are kept."""
-    place, device, task = jobs[0].folder.parent, jobs[0].device, find_task(jobs[0].recipe.task)
+    place, device, task = jobs[0].folder.parent, jobs[0].device, find_task(jobs[0].recipe.task.name)
     runs = []
     for job, result in zip(jobs, results, strict=True):
         loaded = open_model(result.best_weights) if job.make is None else _made(job, result)
@@ -131,7 +131,7 @@ def judge_runs(
         f"test_{headline}_spread": statistics.stdev(scores) if len(scores) > 1 else None,
         f"test_{headline}_per_seed": scores,
         f"val_{headline}": result.best[f"val_{headline}"],
-        "dims": jobs[0].recipe.model_args["dims"],
+        "dims": jobs[0].recipe.model.args["dims"],
         "params": counted.params,
         "macs": counted.macs,
         "transform_macs": counted.transform_macs,
@@ -159,4 +159,4 @@ def _made(job: Job, result: FitResult) -> LoadedModel:
 
 def _build(recipe: Recipe, facts: Mapping[str, Any], spec: Spec) -> nn.Module:
     """A recipe is text; a mixer that is an object goes beside it."""
-    return find_task(recipe.task).build(recipe, facts, mixers=spec)
+    return find_task(recipe.task.name).build(recipe, facts, mixers=spec)

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from tokenmix.checkpoints import LoadedModel
+from tokenmix.data.inventory import take_inventory
 from tokenmix.data.prepare import normalise
 from tokenmix.runtime.images import EXTENSIONS, ImageError, open_image
 from tokenmix.runtime.preprocess import CROP_MODES, resize_and_crop
-from tokenmix.tasks.classification.folder import visible_pictures
 
 Source = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 _MOST = 128  # pictures of a calibration folder
@@ -50,7 +50,7 @@ def pictures_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of pictures")
-    found = sorted(folder / name for name in visible_pictures(folder))
+    found = sorted(folder / name for name in take_inventory(folder).pictures)
     if not found:
         raise ValueError(f"{folder}: no pictures in it (extensions: {' '.join(EXTENSIONS)})")
     return [found[i * len(found) // min(_MOST, len(found))] for i in range(min(_MOST, len(found)))]

@@ -23,6 +23,8 @@ class Segmenter(nn.Module):
         align_corners: How logits are resized to the image's size, see `torch.nn.functional.interpolate`.
     """
 
+    least_batch = 1  # images that a step of training needs
+
     def __init__(
         self, backbone: nn.Module, decoder: nn.Module, aux: nn.Module | None = None, *, align_corners: bool = False
     ) -> None:

@@ -144,7 +144,7 @@ def attempt(job: Job, log: Log) -> Outcome:
         find_device(job.device)
         recipe = job.recipe
         load = job.data or partial(
-            load_data, recipe.data, task=recipe.task, seed=job.data_seed, download=job.download, log=log
+            load_data, recipe.run.data, task=recipe.task.name, seed=job.data_seed, download=job.download, log=log
         )
         options: dict[str, Any] = {"device": job.device, "workers": job.workers, "label": job.label}
         outcome = fit(recipe, load(), job.folder, model=job.make, log=log, **options)

@@ -12,6 +12,7 @@ from tokenmix.tasks.base import (
     Answer,
     Batch,
     Evidence,
+    Judged,
     Judging,
     Objective,
     Option,
@@ -19,16 +20,20 @@ from tokenmix.tasks.base import (
     Witness,
     to_device,
 )
+from tokenmix.tasks.options import TaskAugment, TaskOptions
 
 __all__ = [
     "DEFAULT_TASK",
     "Answer",
     "Batch",
     "Evidence",
+    "Judged",
     "Judging",
     "Objective",
     "Option",
     "Task",
+    "TaskAugment",
+    "TaskOptions",
     "Witness",
     "all_tasks",
     "find_task",

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
 from tokenmix.names import unknown
+from tokenmix.tasks.options import TaskAugment, TaskOptions
 
 if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples
+    from tokenmix.data.inventory import Inventory
     from tokenmix.data.loader import BatchLoader
+    from tokenmix.pages.page import Section
 
 DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
 Batch = dict[str, Any]
@@ -140,6 +143,23 @@ class Answer:
     lines: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Samples that a model is judged by.
+
+    Attributes:
+        name: Of the data.
+        samples: They.
+        facts: Of the data set that they belong to.
+        labelled: Whether their answers are known; else they can only be predicted.
+    """
+
+    name: str
+    samples: Samples
+    facts: Mapping[str, Any]
+    labelled: bool = True
+
+
 class Task(ABC):
     """A kind of work that models are trained for.
 
@@ -149,9 +169,17 @@ class Task(ABC):
         noun: What its samples are called, in the plural.
         headline: The number of the metric that decides which weights are best.
         lower_is_better: Of the headline.
+        headline_is_share: Whether the headline is the percentage of the samples that are right, so that their number
+            says how sure it is.
+        headline_meaning: The headline in a sentence or two, for a page that explains its numbers.
         fact_names: Of what `tokenmix.data.DataSet.facts` tells of its data.
         units: Of the metric's numbers, by their name; those that are not named have the unit under ``""``.
+        labels: How people call the metric's numbers, where that is not their name with blanks for underlines.
         batch_size: Of evaluations, where nobody says.
+        default_recipe: The name of the recipe for its models that have none of their own.
+        Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
+            it is made from.
+        Augment: What training does to its samples at random, another part of a recipe.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
     """
@@ -161,16 +189,35 @@ class Task(ABC):
     noun: str = "images"
     headline: str
     lower_is_better: bool = False
+    headline_is_share: bool = False
+    headline_meaning: str = ""
     fact_names: tuple[str, ...] = ("classes",)
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": ""}
+    labels: ClassVar[Mapping[str, str]] = {}
     batch_size: int = 64
+    default_recipe: str | None = None
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    Augment: ClassVar[type[TaskAugment]] = TaskAugment
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Give each named task options of its own, by whose type a recipe knows the task."""
+        super().__init_subclass__()
+        name = getattr(cls, "name", None)
+        if name is not None and getattr(cls.Options, "name", None) != name:
+            own = {"name": name, "__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}
+            cls.Options = type("Options", (cls.Options,), own)
 
     def unit(self, number: str) -> str:
         """The unit of one of the metric's numbers, ``""`` for none."""
         name = number.removeprefix("val_")
         return self.units.get(name, self.units.get("", ""))
+
+    def label(self, number: str) -> str:
+        """How people call one of the metric's numbers."""
+        name = number.removeprefix("val_")
+        return self.labels.get(name, name.replace("_", " "))
 
     def shown(self, number: str, value: float | None) -> str:
         """A value of the metric for people: with its unit, or in words where it does not exist."""
@@ -193,6 +240,23 @@ class Task(ABC):
         log: Log,
     ) -> DataSet:
         """The data set that ``spec`` names, see `tokenmix.sources.load_data`."""
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        """The samples that a loaded model is judged by; ``split`` is None where the user did not choose a part.
+
+        Raises:
+            ValueError: They cannot be read, or are of other facts than the model.
+        """
+        data = self.open_data(spec, seed=seed, download=download, log=log)
+        if different := self.other_facts(loaded, data):
+            raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
+        return Judged(data.name, getattr(data, split or "test"), data.facts)
+
+    def recognise_data(self, inventory: Inventory) -> str:
+        """What in a folder speaks for its being this task's data, in words; empty if nothing does."""
+        return ""
 
     def data_names(self) -> Mapping[str, str]:
         """Data sets that `open_data` knows by name: a sentence on each."""
@@ -219,6 +283,31 @@ class Task(ABC):
 
     def check_fits(self, data: DataSet) -> None:  # noqa: B027 - a task may have nothing to check
         """Raise ValueError if the data set was opened for another task."""
+
+    # ----------------------------------------------------------------------------------------------------- the recipe
+
+    def recipes(self) -> Iterator[Callable[[], Any]]:
+        """The task's recipes, functions whose names are the recipes'.
+
+        One may take ``images``, how many samples there are to learn from, where it depends on that.
+        """
+        return iter(())
+
+    def check_recipe(self, recipe: Any) -> None:
+        """Raise ValueError unless the parts of a recipe for this task go together."""
+        if recipe.model.head is not None:
+            raise ValueError(f"recipe key 'model.head': models for {self.title} have no head to choose; leave it out")
+
+    def check_compared(self, recipe: Any) -> None:  # noqa: B027 - a task may have nothing to check
+        """Raise ValueError if models that are trained by the recipe cannot be compared."""
+
+    def complete(self, recipe: Any, data: DataSet) -> Any:
+        """The recipe with what it leaves to the data."""
+        return recipe
+
+    def stored(self, recipe: Any) -> dict[str, Any]:
+        """What of the recipe is stored with the weights beside the model: ``task_args``, for `objective_of`."""
+        return {"task_args": {}}
 
     # --------------------------------------------------------------------------------------------------- the training
 
@@ -261,12 +350,12 @@ class Task(ABC):
         """Of the samples to learn from and of those to choose by; ``share`` is ``workers``, ``rank`` and ``world``."""
 
     def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
-        """The state dict at which ``recipe.weights`` says to start.
+        """The state dict at which ``recipe.model.weights`` says to start.
 
         Raises:
             ValueError: They do not fit.
         """
-        raise ValueError(f"recipe key 'weights': models for {self.title} start with fresh weights; leave it out")
+        raise ValueError(f"recipe key 'model.weights': models for {self.title} start with fresh weights; leave it out")
 
     def changes(
         self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], model: nn.Module, device: torch.device
@@ -339,8 +428,10 @@ class Task(ABC):
         """Put a model's row into the table that `check_results` has checked."""
         self.check_results(path)
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
-        """Who writes the answers to each sample for ``tokenmix eval --predictions``.
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
+        """Who writes the answers to each sample for ``tokenmix eval --predictions``; ``labelled``: the truth is known.
 
         Raises:
             ValueError: The path's ending is none of this task's; or predictions are not written.
@@ -357,10 +448,37 @@ class Task(ABC):
         """
         raise ValueError(f"{self.title}: `tokenmix predict` does not know how to answer a file")
 
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        """Which of the metric's numbers a run's page draws over the epochs."""
+        return names
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        """What the page of a run shows of the kept weights.
+
+        Args:
+            run: What `tokenmix.train.reporter` tells; its ``evidence`` is what the task's `Evidence` gathered.
+            pictures: What `Evidence.picture` made of the mistakes that are still there, by their ``index``.
+        """
+        return ()
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        """What the page of a comparison shows beside scores and speeds.
+
+        Args:
+            results: What is in ``results.json``, with what `compared` and `samples` gave; any value may be missing.
+            pictures: Those of `samples`.
+        """
+        return ()
+
     # ---------------------------------------------------------------------------------------------------- comparisons
 
     def compared(self, judging: Judging) -> dict[str, Any]:
-        """What a comparison keeps of a model's test beside its numbers, as JSON."""
+        """What a comparison keeps of a model's test beside its numbers, as JSON.
+
+        ``test_<headline>_interval`` may be among it: the ends of the 95 % interval for the choice of the test samples.
+        """
         return {}
 
     def samples(
@@ -372,10 +490,6 @@ class Task(ABC):
     def demos(self) -> Mapping[str, str]:
         """Embedded demos: a name for ``tokenmix demo`` to the recipe that is trained."""
         return {}
-
-    def recipes(self) -> Iterator[Callable[[], Any]]:
-        """The task's recipes, functions whose names are the recipes'."""
-        return iter(())
 
 
 class PredictionsWriter(Witness, Protocol):

@@ -27,43 +27,43 @@ def initial_weights(recipe: Recipe, classes: Sequence[str], outputs: int, log: C
         ValueError: The model has no published weights, they cannot be downloaded, or the file cannot be read or holds
             another architecture.
     """
-    assert recipe.weights is not None
-    published = recipe.weights == "pretrained"
-    if published and ":" not in recipe.model and not timm.models.is_model_pretrained(recipe.model):
+    assert recipe.model.weights is not None
+    published = recipe.model.weights == "pretrained"
+    if published and ":" not in recipe.model.name and not timm.models.is_model_pretrained(recipe.model.name):
         raise ValueError(
-            f"{recipe.model} has no published weights to download: give a file, weights=FILE, or weights=None"
+            f"{recipe.model.name} has no published weights to download: give a file, weights=FILE, or weights=None"
         )
-    if recipe.head is not None:
-        return _of_dense(recipe, recipe.head, classes, outputs, log)
+    if recipe.model.head is not None:
+        return _of_dense(recipe, recipe.model.head, classes, outputs, log)
     if published:
-        with downloading(recipe.model):
-            return build_model(recipe.model, outputs, pretrained=True, **recipe.model_args).state_dict()
-    model: Any = load_checkpoint(recipe.weights, num_classes=outputs, **recipe.model_args)
-    if _other_classes(recipe.weights, classes):
+        with downloading(recipe.model.name):
+            return build_model(recipe.model.name, outputs, pretrained=True, **recipe.model.args).state_dict()
+    model: Any = load_checkpoint(recipe.model.weights, num_classes=outputs, **recipe.model.args)
+    if _other_classes(recipe.model.weights, classes):
         model.reset_classifier(outputs)
     return model.state_dict()
 
 
 def _of_dense(recipe: Recipe, head: str, classes: Sequence[str], outputs: int, log: Callable[[str], None]) -> StateDict:
-    assert recipe.weights is not None
-    model: Any = build_model(recipe.model, outputs, head=head, **recipe.model_args)
-    if recipe.weights == "pretrained":
+    assert recipe.model.weights is not None
+    model: Any = build_model(recipe.model.name, outputs, head=head, **recipe.model.args)
+    if recipe.model.weights == "pretrained":
         outer = (*own_options(head), "level_norm")
-        inner = {name: value for name, value in recipe.model_args.items() if name not in outer}
-        with downloading(recipe.model):
-            source: nn.Module = timm.create_model(recipe.model, pretrained=True, **inner)
+        inner = {name: value for name, value in recipe.model.args.items() if name not in outer}
+        with downloading(recipe.model.name):
+            source: nn.Module = timm.create_model(recipe.model.name, pretrained=True, **inner)
     else:
         with warnings.catch_warnings():  # what a checkpoint cannot tell, the recipe says
             warnings.filterwarnings("ignore", message=".*the checkpoint cannot tell")
-            source = load_checkpoint(recipe.weights)
+            source = load_checkpoint(recipe.model.weights)
     own, given = model.state_dict(), source.state_dict()
     if own.keys() == given.keys():
         classifiers = {key for key in own if key.rpartition(".")[0] in model.classifiers}
         other = {key for key in own if own[key].shape != given[key].shape}
         if other - classifiers:
             raise _misfit(recipe, source, f"{min(other - classifiers)} is of another shape")
-        fresh = classifiers if other or _other_classes(recipe.weights, classes) else set()
-        log(f"{recipe.weights}: {len(own) - len(fresh)} tensors of a {head} are taken, {len(fresh)} are fresh")
+        fresh = classifiers if other or _other_classes(recipe.model.weights, classes) else set()
+        log(f"{recipe.model.weights}: {len(own) - len(fresh)} tensors of a {head} are taken, {len(fresh)} are fresh")
         return {**given, **{key: own[key] for key in fresh}}
     prefix, levels = levels_of(model)
     try:
@@ -72,7 +72,7 @@ def _of_dense(recipe: Recipe, head: str, classes: Sequence[str], outputs: int, l
         raise _misfit(recipe, source, str(error)) from None
     left = ", ".join(sorted({key.split(".")[0] for key in given} - {"backbone", "features", "stages", "stem"}))
     log(
-        f"{recipe.weights}: {len(taken)} tensors fill the backbone; "
+        f"{recipe.model.weights}: {len(taken)} tensors fill the backbone; "
         f"{left and f'its {left} are left out; '}the head {head} is fresh"
     )
     return {**own, **{f"{prefix}.{key}": value for key, value in taken.items()}}
@@ -117,5 +117,7 @@ def _other_classes(weights: str, classes: Sequence[str]) -> bool:
 def _misfit(recipe: Recipe, source: nn.Module, what: str) -> CheckpointError:
     holders = [module for module in source.modules() if getattr(module, "pretrained_cfg", None)]
     name = holders[0].pretrained_cfg.get("architecture", "another model") if holders else "another model"  # type: ignore[union-attr, operator]
-    arguments = f" with {recipe.model_args}" if recipe.model_args else ""
-    return CheckpointError(f"{recipe.weights}: holds {name}, which does not fit {recipe.model}{arguments}: {what}")
+    arguments = f" with {recipe.model.args}" if recipe.model.args else ""
+    return CheckpointError(
+        f"{recipe.model.weights}: holds {name}, which does not fit {recipe.model.name}{arguments}: {what}"
+    )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from torch import nn
 
 from tokenmix.checkpoints import LoadedModel, our_models
 from tokenmix.data.dataset import DataSet, PictureData
-from tokenmix.heads import make_dense
+from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import levels_of
 from tokenmix.names import unknown
 from tokenmix.runtime.preprocess import height_width
 from tokenmix.tasks.base import Log, Objective, StateDict, Task
+from tokenmix.tasks.options import TaskOptions
+from tokenmix.tasks.picture_options import PictureOptions
 
 
 def build_model(name: str, num_classes: int, *, head: str | None = None, **arguments: Any) -> nn.Module:
@@ -38,29 +41,58 @@ def build_model(name: str, num_classes: int, *, head: str | None = None, **argum
 class PictureTask(Task):
     """A task whose samples are pictures and whose facts are the ``classes``.
 
-    ``objective_type`` is called with ``model``, ``num_classes`` and keywords; ``recipe_keys`` are those of its keywords
-    that are keys of a recipe.
+    ``objective_type`` is called with ``model``, ``num_classes`` and those of the task's options that are keywords of
+    it; ``judged_options`` are those of them that count when a model is judged, and are stored with its weights.
     """
 
+    Options: ClassVar[type[TaskOptions]] = PictureOptions
     objective_type: Callable[..., Objective]
-    recipe_keys: tuple[str, ...] = ()
+    judged_options: tuple[str, ...] = ()
 
     def outputs(self, facts: Mapping[str, Any]) -> int:
         """How many outputs a model for these facts has."""
         return len(facts["classes"])
 
     def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
-        rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
-        return build_model(recipe.model, self.outputs(facts), head=recipe.head, **rates, **recipe.model_args, **more)
+        model = recipe.model
+        if (chans := model.args.get("in_chans", 3)) != 3:
+            raise ValueError(
+                f"recipe key 'model.args.in_chans': pictures are read as RGB, with 3 channels, not {chans}; leave it "
+                "out (grey pictures get three equal channels)"
+            )
+        rates = {"drop_rate": model.drop_rate, "drop_path_rate": model.drop_path_rate}
+        return build_model(model.name, self.outputs(facts), head=model.head, **rates, **model.args, **more)
 
     def objective(self, recipe: Any, model: nn.Module, facts: Mapping[str, Any]) -> Objective:
-        settings = {name: getattr(recipe, name) for name in self.recipe_keys}
-        known = ("self", "model", "num_classes", *settings)
-        allowed = [name for name in signature(self.objective_type).parameters if name not in known]
-        for name in recipe.task_args:
-            if name not in allowed:
-                raise ValueError(unknown(f"argument in task_args of {self.name}", name, allowed))
-        return type(self).objective_type(model, num_classes=self.outputs(facts), **settings, **recipe.task_args)
+        known = signature(self.objective_type).parameters
+        settings = {name: value for name, value in vars(recipe.task).items() if name in known}
+        return type(self).objective_type(model, num_classes=self.outputs(facts), **settings)
+
+    def check_recipe(self, recipe: Any) -> None:
+        head = recipe.model.head
+        if head is None:
+            return
+        if head not in HEADS:
+            raise ValueError(unknown("value of recipe key 'model.head':", head[:100], HEADS))
+        if HEADS[head].task != self.name:
+            raise ValueError(
+                f"recipe key 'model.head': {head} is for the task {HEADS[head].task!r}, but task is {self.name!r}"
+            )
+
+    def check_compared(self, recipe: Any) -> None:
+        if recipe.task.preprocess != "data":
+            raise ValueError("compare prepares images as the data set says: set preprocess=data")
+
+    def complete(self, recipe: Any, data: DataSet) -> Any:
+        size = recipe.task.image_size or getattr(data, "image_size", None)
+        return replace(recipe, task=replace(recipe.task, image_size=height_width(size))) if size else recipe
+
+    def stored(self, recipe: Any) -> dict[str, Any]:
+        options = recipe.task
+        usual = {entry.name: entry.default for entry in fields(options)}
+        chosen = {name: getattr(options, name) for name in self.judged_options}
+        chosen = {name: value for name, value in chosen.items() if value != usual[name]}
+        return {"task_args": chosen, "image_size": options.image_size}
 
     def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
         """See `tokenmix.tasks.initial_weights`."""
@@ -82,21 +114,19 @@ class PictureTask(Task):
             "interpolation": "bicubic",
             "crop_mode": "center",
         }
-        if recipe.preprocess == "model":
-            holder = model if recipe.head is None else levels_of(model)[1]
+        if recipe.task.preprocess == "model":
+            holder = model if recipe.model.head is None else levels_of(model)[1]
             cfg: Any = getattr(holder, "pretrained_cfg", None)
             if not cfg:
                 raise ValueError(
-                    "recipe key 'preprocess' is 'model', but the model has no timm configuration: set 'data'"
+                    "recipe key 'task.preprocess' is 'model', but the model has no timm configuration: set 'data'"
                 )
             found |= {name: cfg[name] for name in found if cfg.get(name)}
             found |= {name: tuple(found[name]) for name in ("mean", "std")}
-        if recipe.crop_pct is not None:
-            found["crop_pct"] = recipe.crop_pct
         return found
 
     def describe_batch(self, recipe: Any) -> str:
-        height, width = height_width(recipe.image_size)
+        height, width = height_width(recipe.task.image_size)
         return f"{height} x {width} pixels"
 
     def objective_of(self, loaded: LoadedModel, facts: Mapping[str, Any], **options: Any) -> Objective:

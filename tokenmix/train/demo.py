@@ -59,13 +59,13 @@ def train_demo(
         raise ValueError(unknown("demo", name, recipes))
     wishes = {"seed": seed, "model_args.mixers": mixers, "epochs": epochs}
     recipe = make_recipe(recipes[name], [f"{key}={value}" for key, value in wishes.items() if value is not None])
-    data = load_data(recipe.data, task=recipe.task, log=log)
+    data = load_data(recipe.run.data, task=recipe.task.name, log=log)
     result = fit(recipe, data, out, workers=workers, log=log, progress=progress, fresh=fresh)
     judged = judge(
-        open_model(result.best_weights), data.test, data.facts, batch_size=recipe.batch_size, workers=workers
+        open_model(result.best_weights), data.test, data.facts, batch_size=recipe.run.batch_size, workers=workers
     )
     return {
-        "task": recipe.task,
+        "task": recipe.task.name,
         "samples": len(data.test),
         "metrics": judged.numbers,
         "rows": judged.rows,

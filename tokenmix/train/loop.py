@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data.dataset import DataSet
+from tokenmix.data.identity import DataIdentity, changes
 from tokenmix.data.loader import BatchLoader, named_deaths
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.limits import check_number
-from tokenmix.recipes.recipe import Recipe, differences
-from tokenmix.runtime.preprocess import height_width
+from tokenmix.recipes.recipe import Recipe, differences, with_values
 from tokenmix.safety import read_json
 from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.tasks import Batch, find_task
@@ -156,8 +156,7 @@ def fit(
     check_trackers(trackers)
     check_number("workers", workers)
     check_number("checkpoint_seconds", checkpoint_seconds)
-    if size := recipe.image_size or getattr(data, "image_size", None):
-        recipe = replace(recipe, image_size=height_width(size))
+    recipe = find_task(recipe.task.name).complete(recipe, data)
     with processes(find_device(device), parallel=parallel, timeout=timeout) as group:
         cuda = group.device.type == "cuda"
         generators = [torch.cuda.current_device() if group.device.index is None else group.device.index] if cuda else []
@@ -176,7 +175,7 @@ def fit(
                 run.resume(fresh)
                 show = progress and not run.state.finished
                 total, done = run.calendar.total, run.state.steps
-                run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
+                run.progress = Progress(total, done, recipe.run.batch_size, log, show=show, label=label)
                 run.recorder.say = run.progress.say
                 run.reporter.open(trackers, run.progress.say, run.moment)
                 run.work()
@@ -218,10 +217,10 @@ class _Run:
     ) -> None:
         self.recipe, self.data, self.out, self.log = recipe, data, out, log
         self.group, self.signals, self.checkpoint_seconds = group, signals, checkpoint_seconds
+        self.task = find_task(recipe.task.name)
         for part in ("train", "val"):
             if not len(getattr(data, part)):
-                raise ValueError(f"the data set {data.name} has no samples in its part {part!r}")
-        self.task = find_task(recipe.task)
+                raise ValueError(f"the data set {data.name} has no {self.task.noun} in its part {part!r}")
         self.task.check_fits(data)
         self.trained = TrainingStep(self.task, recipe, data, model, group)
         share = {"workers": workers, "rank": group.rank, "world": group.world}
@@ -239,10 +238,12 @@ class _Run:
         self.reporter = Reporter(
             self.task, recipe, data, out, group.first, self.calendar, self.recorder.evidence, facts, log
         )
+        self.identity = DataIdentity.of(data) if group.first else None
+        self.fingerprint: str = group.by_first(lambda: self.identity.fingerprint if self.identity else "")
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.batch: Batch | None = None  # of the step that is under way
-        self.progress = Progress(self.calendar.total, 0, recipe.batch_size, log, show=False, label="")
+        self.progress = Progress(self.calendar.total, 0, recipe.run.batch_size, log, show=False, label="")
         self.clock = self.saved = time.monotonic()
         # whether one process got a signal, or the first one wants a checkpoint: all know
         self.stopping = self.due = False
@@ -252,7 +253,8 @@ class _Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What of the data the results depend on, as far as a few numbers tell."""
-        return {**self.data.facts, "train": len(self.data.train), "val": len(self.data.val)}
+        sizes = {"train": len(self.data.train), "val": len(self.data.val)}
+        return {**self.data.facts, **sizes, "fingerprint": self.fingerprint}
 
     def resume(self, fresh: bool) -> None:
         """Take up the checkpoint in the folder, if there is one, and bring the files beside it up to date."""
@@ -279,13 +281,12 @@ class _Run:
         before = Recipe.from_json(content["recipe"])
         if changed := differences(in_parts(before, self.recipe), self.recipe):
             raise ValueError(f"{self.out} holds a run of another recipe: {', '.join(changed)}; {remedy}")
-        if changed := [name for name, value in self.facts.items() if content["data"][name] != value]:
-            raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
+        self.check_data(content["data"], content["state"]["finished"], remedy)
         self.trained.load(content, path)
         self.state = _State(**content["state"])
         self.recorder.load(content["watch"])
         self.best_weights = content["best_weights"]
-        if before.accumulate != self.recipe.accumulate:
+        if before.run.accumulate != self.recipe.run.accumulate:
             self.take_parts(before)
         self.reporter.changes = self.state.changes
         self.write_recipe()
@@ -293,6 +294,25 @@ class _Run:
         if not self.state.finished:
             self.name_threads(content.get("threads"))
             self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
+
+    def check_data(self, before: dict[str, Any], finished: bool, remedy: str) -> None:
+        """Raise unless the data are those of the run before, whatever their path is called."""
+        different = [name for name, value in self.facts.items() if name in before and before[name] != value]
+        if different:
+            told = self.group.by_first(self.data_changes) or [f"its {', '.join(different)} differ"]
+            raise ValueError(f"{self.out} holds a run on other data ({'; '.join(told)}); {remedy}")
+        if "fingerprint" not in before and self.data.split_off and not finished:
+            raise ValueError(
+                f"{self.out} holds a run of version 0.1, which split these data in another way: what it learns from "
+                f"now would be judged on what it has learnt; {remedy}"
+            )
+
+    def data_changes(self) -> list[str]:
+        """In words, what is other than in the data that the run's folder describes."""
+        file = self.out / "data.json"
+        if self.identity is None or not file.is_file():
+            return []
+        return changes(read_json(file), self.identity)
 
     def name_threads(self, before: int | None) -> None:
         """Say that a CPU's results depend on the number of threads, if it is not the one of the last session."""
@@ -305,7 +325,7 @@ class _Run:
 
     def take_parts(self, before: Recipe) -> None:
         """Go on with another number of parts per step, and say what that changes; a finished run keeps its own."""
-        old, new, batch = before.accumulate, self.recipe.accumulate, before.batch_size
+        old, new, batch = before.run.accumulate, self.recipe.run.accumulate, before.run.batch_size
         if self.state.finished:
             self.recipe = self.reporter.recipe = before
             self.log(f"{self.out}: the run has finished, with accumulate={old}, and stays as it is")
@@ -357,9 +377,15 @@ class _Run:
         self.checkpoints.with_room(lambda: self.group.by_first(work), needed, self.group)
 
     def write_recipe(self) -> None:
-        """Write ``recipe.json``, with which the run can be repeated."""
+        """Write ``recipe.json``, with which the run can be repeated, and ``data.json``, by which it knows its data."""
         text = self.recipe.to_json()
-        self.write(lambda: write_text(self.out / "recipe.json", text), len(text))
+
+        def write() -> None:
+            write_text(self.out / "recipe.json", text)
+            if self.identity is not None:
+                write_json(self.out / "data.json", self.identity.to_json())
+
+        self.write(write, len(text))
 
     def publish(self, moment: Moment, *, weights: bool) -> None:
         """Write the files that follow from a checkpoint, in the first process; doing it twice changes nothing.
@@ -372,14 +398,14 @@ class _Run:
         if self.state.best is None or not weights:
             return
         info = {
-            "model": self.recipe.model,
-            "model_args": self.recipe.model_args,
-            "head": self.recipe.head,
-            "task": self.recipe.task,
-            "task_args": self.recipe.task_args,
+            "model": self.recipe.model.name,
+            "model_args": self.recipe.model.args,
+            "head": self.recipe.model.head,
+            "task": self.recipe.task.name,
+            **self.task.stored(self.recipe),
             **self.data.facts,
             "num_classes": getattr(self.trained.objective.model, "num_classes", None),
-            "image_size": self.recipe.image_size,
+            "data": self.identity.brief() if self.identity else None,
             **self.trained.preparation,
         }
         info = {name: value for name, value in info.items() if name != "num_classes" or value is not None}
@@ -451,11 +477,11 @@ class _Run:
         """What a step or a validation that did not fit had, and what would fit."""
         recipe, state, batch = self.recipe, self.state, self.batch
         noun, what = self.task.noun, self.task.describe_batch(recipe)
-        samples = recipe.batch_size // self.group.world if batch is None else len(batch["index"])
-        part = -(-samples // recipe.accumulate)
+        samples = recipe.run.batch_size // self.group.world if batch is None else len(batch["index"])
+        part = -(-samples // recipe.run.accumulate)
         had = (
-            f"epoch {state.epoch + 1}, step {state.step + 1}: batch_size={recipe.batch_size} {noun}"
-            f"{what and f' of {what}'} in parts of {part} (accumulate={recipe.accumulate})"
+            f"epoch {state.epoch + 1}, step {state.step + 1}: batch_size={recipe.run.batch_size} {noun}"
+            f"{what and f' of {what}'} in parts of {part} (accumulate={recipe.run.accumulate})"
         )
         fits = self.trained.fitting(batch) if batch is not None else None
         if fits == 0:
@@ -472,7 +498,7 @@ class _Run:
         """Do the steps of this epoch that are left."""
         state = self.state
         steps = self.calendar.lengths[state.epoch]
-        self.trained.freeze_backbone(state.epoch < self.recipe.freeze_epochs)
+        self.trained.freeze_backbone(state.epoch < self.recipe.schedule.freeze_epochs)
         if state.step == steps:
             return  # it was stopped in the validation
         samples = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
@@ -511,10 +537,10 @@ class _Run:
         state.bad += 1
         names = [self.data.train.names[index] for index in batch["index"][:4].tolist()]
         place = f"epoch {state.epoch + 1}, step {state.step + 1} ({self.task.noun} {', '.join(names)}, ...)"
-        if state.bad >= self.recipe.max_bad_steps:
+        if state.bad >= self.recipe.run.max_bad_steps:
             raise Diverged(
                 f"the {what} is not finite, {state.bad} steps in a row, the last at {place}; "
-                f"lower lr={self.recipe.lr:g}, set clip_grad=1, or look at these {self.task.noun}"
+                f"lower lr={self.recipe.optimizer.lr:g}, set clip_grad=1, or look at these {self.task.noun}"
             )
         self.progress.say(f"skipped a step: the {what} is not finite at {place}")
 
@@ -570,8 +596,11 @@ class _Run:
 
 
 def in_parts(recipe: Recipe, like: Recipe) -> Recipe:
-    """The recipe with the parts per step of another, in which a run may go on: they are a matter of memory."""
-    return replace(recipe, accumulate=like.accumulate)
+    """The recipe as another one says what a run may go on with: parts per step, and the path of the data.
+
+    The first are a matter of memory, and the data are known by what they are, not by what they are called.
+    """
+    return with_values(recipe, accumulate=like.run.accumulate, data=like.run.data)
 
 
 class _Watched:

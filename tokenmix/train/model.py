@@ -45,13 +45,13 @@ def synchronise(module: nn.Module, device: torch.device) -> None:
     """
     if device.type == "cpu":
         raise ValueError(
-            "recipe key 'sync_batchnorm': torch synchronises batch norm on GPUs only; set sync_batchnorm=False or use "
-            "device='cuda'"
+            "recipe key 'run.sync_batchnorm': torch synchronises batch norm on GPUs only; set sync_batchnorm=False or "
+            "use device='cuda'"
         )
     known = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     for child in module.modules():
         if isinstance(child, known) and type(child) not in known:  # torch would drop what is added, such as timm's act
             raise ValueError(
-                f"recipe key 'sync_batchnorm': torch cannot synchronise the model's {type(child).__name__}"
+                f"recipe key 'run.sync_batchnorm': torch cannot synchronise the model's {type(child).__name__}"
             )
     nn.SyncBatchNorm.convert_sync_batchnorm(module)

@@ -77,14 +77,15 @@ def make_optimizer(
     Raises:
         ValueError: The module has nothing to train, or more layers than the recipe says.
     """
-    found = parameter_groups(module, recipe.weight_decay, recipe.layer_decay, factors)
+    options = recipe.optimizer
+    found = parameter_groups(module, options.weight_decay, options.layer_decay, factors)
     groups = [group for group in found if group["params"]]
     if not groups:
         raise ValueError("the model has no trainable parameter")
     parameters = [parameter for group in groups for parameter in group["params"]]
     # element-wise either way, so the results are repeatable; complex weights have no fused form
     fused = all(parameter.device.type in ("cpu", "cuda") and not parameter.is_complex() for parameter in parameters)
-    if recipe.optimizer == "sgd":
-        nesterov = recipe.momentum > 0
-        return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
-    return torch.optim.AdamW(groups, recipe.lr, betas=recipe.betas, fused=fused)
+    if options.name == "sgd":
+        nesterov = options.momentum > 0
+        return torch.optim.SGD(groups, options.lr, momentum=options.momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.AdamW(groups, options.lr, betas=options.betas, fused=fused)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +13,8 @@ from typing import Any
 
 from tokenmix.data.dataset import DataSet
 from tokenmix.files import write_csv, write_text
+from tokenmix.pages.run import write_failed, write_run
 from tokenmix.recipes.recipe import Recipe
-from tokenmix.report.run import write_failed, write_run
 from tokenmix.tasks import Evidence, Task
 from tokenmix.train.recorder import RunNotes
 from tokenmix.train.schedule import Calendar
@@ -84,7 +83,7 @@ class Reporter:
         self.say = say
         if not self.first:
             return
-        config = {**dataclasses.asdict(self.recipe), "processes": self.facts["processes"]}
+        config = {**self.recipe.flat(), "processes": self.facts["processes"]}
         self.tracking = Tracking(trackers, self.out, config, say)
         self._send(moment.history, moment.notes)
 
@@ -185,7 +184,7 @@ class Reporter:
                 "name": self.data.name,
                 **{f"{part} {self.task.noun}": len(getattr(self.data, part)) for part in ("train", "val", "test")},
             },
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": self.recipe.flat(),
             "changes": self.changes,
             **self.facts,
         }

@@ -42,28 +42,29 @@ class TrainingStep:
     ) -> None:
         self.recipe, self.group, self.device = recipe, group, group.device
         self.task, self.facts = task, data.facts
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(recipe.run.seed)
         network: Any = model() if model else task.build(recipe, self.facts)
         self.preparation = task.preparation(recipe, data, network)
+        _check_parts(recipe, getattr(network, "least_batch", 1), group.world)
         self.change = task.changes(recipe, data, self.preparation, network, self.device)
-        if recipe.grad_checkpointing:
+        if recipe.run.grad_checkpointing:
             if not hasattr(network, "set_grad_checkpointing"):
-                raise ValueError("recipe key 'grad_checkpointing': the model has no set_grad_checkpointing()")
+                raise ValueError("recipe key 'run.grad_checkpointing': the model has no set_grad_checkpointing()")
             network.set_grad_checkpointing(True)
         objective = task.objective(recipe, network, self.facts)
-        if recipe.sync_batchnorm and group.world > 1:
+        if recipe.run.sync_batchnorm and group.world > 1:
             synchronise(objective, self.device)
-        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+        layout = torch.channels_last if recipe.run.channels_last else torch.preserve_format
         self.objective = objective.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
-        self.average = Average(self.objective, recipe.ema_decay) if recipe.ema_decay else None
+        self.average = Average(self.objective, recipe.optimizer.ema_decay) if recipe.optimizer.ema_decay else None
         group.shard(self.objective)
         if self.average:
             group.shard(self.average.objective)
         factors = task.learning_rates(recipe, self.objective.model)
         self.optimizer = make_optimizer(recipe, self.objective.model, factors)
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
-        self.classifiers = classifier_of(network) if recipe.freeze_epochs else []
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.run.precision == "float16")
+        self.classifiers = classifier_of(network) if recipe.schedule.freeze_epochs else []
         self.fixed = task.fixed_modules(recipe, network)
         self.frozen: bool | None = None  # whether only the classifier learns; None before the first epoch
         # a batch that gives NaN also spoils the norms' running statistics, in the forward pass: keep the last good ones
@@ -82,11 +83,11 @@ class TrainingStep:
 
     def begin(self, log: Callable[[str], None]) -> None:
         """Take the weights at which the recipe says to start."""
-        recipe = self.recipe
-        if recipe.weights is None:
+        recipe, weights = self.recipe, self.recipe.model.weights
+        if weights is None:
             return
-        torch.manual_seed(recipe.seed)
-        load_weights(self.objective.model, self.task.initial_weights(recipe, self.facts, log), Path(recipe.weights))
+        torch.manual_seed(recipe.run.seed)
+        load_weights(self.objective.model, self.task.initial_weights(recipe, self.facts, log), Path(weights))
         if self.average:
             self.average.objective.load_state_dict(self.objective.state_dict())
         _copy(self.good_statistics, self.statistics)
@@ -129,7 +130,7 @@ class TrainingStep:
         for classifier in self.classifiers:
             classifier.requires_grad_(True)
         self.wrapped = self.group.wrap(self.objective)
-        self.forward: Any = torch.compile(self.wrapped) if self.recipe.compile else self.wrapped
+        self.forward: Any = torch.compile(self.wrapped) if self.recipe.run.compile else self.wrapped
 
     def step(
         self, batch: Batch, samples: int, step: int, rate: float, wishes: Sequence[bool]
@@ -146,14 +147,14 @@ class TrainingStep:
         Returns:
             The loss, what was bad (``""``, ``"loss"`` or ``"gradient"``), and the wishes of all processes together.
         """
-        recipe = self.recipe
+        clip = self.recipe.optimizer.clip_grad
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        loss = self._gradients(batch, samples, step, recipe.accumulate)
+        loss = self._gradients(batch, samples, step, self.recipe.run.accumulate)
         numbers = [*self.group.sum(torch.stack([loss, *(torch.full_like(loss, wish) for wish in wishes)]))]
         self.scaler.unscale_(self.optimizer)
-        if recipe.clip_grad or self.scaler.is_enabled():
-            norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip_grad or math.inf)
+        if clip or self.scaler.is_enabled():
+            norm = nn.utils.clip_grad_norm_(self.parameters, clip or math.inf)
             numbers.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         values = torch.stack(numbers).tolist()  # the one wait for the device: whether to step depends on it
         bad = ""
@@ -182,7 +183,7 @@ class TrainingStep:
         if self.group.world > 1:
             return None  # the others would have to try too
         samples = len(batch["index"])
-        size = -(-samples // self.recipe.accumulate)
+        size = -(-samples // self.recipe.run.accumulate)
         while size > 1:
             size //= 2
             if self.device.type == "cuda":
@@ -206,18 +207,18 @@ class TrainingStep:
             step: The step's number in the run.
             count: Parts that are worked through one after the other.
         """
-        recipe, world = self.recipe, self.group.world
-        seed = _step_seed(recipe.seed, step, self.group.rank)
+        run, world = self.recipe.run, self.group.world
+        seed = _step_seed(run.seed, step, self.group.rank)
         torch.manual_seed(seed)
         self.optimizer.zero_grad()
-        batch = to_device(batch, self.device, channels_last=recipe.channels_last)
-        kind = torch.float16 if recipe.precision == "float16" else torch.bfloat16
+        batch = to_device(batch, self.device, channels_last=run.channels_last)
+        kind = torch.float16 if run.precision == "float16" else torch.bfloat16
         losses = []
         parts = self.objective.parts(batch, count)
         for number, (part, own) in enumerate(parts):
             share = own / samples
             with self.group.accumulate(self.wrapped, number == len(parts) - 1):
-                with torch.autocast(self.device.type, kind, enabled=recipe.precision != "float32"):
+                with torch.autocast(self.device.type, kind, enabled=run.precision != "float32"):
                     if self.change:
                         part = self.change(part, seed + number)
                     loss = self.forward(part)["loss"] * (share * world)  # the processes' gradients are averaged
@@ -230,6 +231,23 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     """Copy all values at once; torch refuses to copy none."""
     if targets:
         torch._foreach_copy_(targets, sources)
+
+
+def _check_parts(recipe: Recipe, least: int, world: int) -> None:
+    """Raise unless each part of a step has as many samples as the model needs in training.
+
+    Raises:
+        ValueError: One has fewer.
+    """
+    own = recipe.run.batch_size // world
+    size = -(-own // recipe.run.accumulate)
+    last = own % size or size
+    if min(size, last) < least:
+        run = f"batch_size={recipe.run.batch_size} in parts (accumulate={recipe.run.accumulate})"
+        raise ValueError(
+            f"the model normalises over the samples of a batch and needs at least {least}, but {run} leaves a part of "
+            f"{min(size, last)}: choose a batch_size that accumulate divides into parts of {least} or more"
+        )
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -1,24 +1,9 @@
-"""What training does to a picture at random: the augmentations by name.
-
-``augment`` is a name that a recipe can hold:
-
-* ``none``: nothing; the evaluation transform alone.
-* ``light``: of a photo a random crop of 50 to 100 % of the area; a glyph (digit, letter) is turned by up to 5 degrees,
-  moved by up to 3 % of the size and scaled by up to 5 %.
-* ``standard``: of a photo a random crop of 25 to 100 %, with brightness, contrast and saturation changed by up to 20 %;
-  glyphs by 10 degrees, 6 % and 10 %.
-* ``imagenet``: of a photo a random crop of 8 to 100 %; glyphs as in ``standard``.
-
-Half of the pictures are mirrored, except where the data set says that a mirrored picture loses its class, and with
-``none``. `Augment` adds to these, or changes their parts.
-"""
+"""What training does to a picture at random, in the parts that `Augment` names."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,65 +18,14 @@ from torchvision.transforms import v2
 
 from tokenmix.names import unknown
 from tokenmix.runtime.preprocess import INTERPOLATIONS
+from tokenmix.tasks.classification.options import Augment
 
-AUGMENTS = ("none", "light", "standard", "imagenet")
-CROP_INTERPOLATIONS = ("random", *INTERPOLATIONS)
-CROP_AREA = {"light": 0.5, "standard": 0.25, "imagenet": 0.08}  # the smallest share of a photo's area
 _COLOUR = {"standard": 0.2}
 _GLYPHS = {  # degrees, share of the size, relative scale
     "light": (5.0, 0.03, 0.05),
     "standard": (10.0, 0.06, 0.1),
     "imagenet": (10.0, 0.06, 0.1),
 }
-_NUMBER = r"\d+(\.\d+)?"
-_RAND_AUGMENT = re.compile(rf"rand(-(m\d+|n\d+|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3a|3aw)))*")
-
-
-def is_rand_augment(text: str) -> bool:
-    """Whether timm reads this as RandAugment, such as ``"rand-m9-mstd0.5-inc1"``."""
-    return _RAND_AUGMENT.fullmatch(text) is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augment:
-    """What training does to a picture at random, with timm's and torchvision's parts.
-
-    Args:
-        name: The set to start from, see the module.
-        crop_scale: The smallest and largest share of a photo's area that a crop keeps; None: as the name says. Glyphs
-            are turned and shifted instead.
-        crop_interpolation: ``"bicubic"``, ``"bilinear"`` or ``"random"``, either of the two; None: as in evaluation.
-        rand_augment: timm's RandAugment by its string, such as ``"rand-m9-mstd0.5-inc1"``.
-        color_jitter: Largest relative change of brightness, contrast and saturation; None: of photos as the name says.
-        erase_rate: Share of the pictures in which a rectangle becomes noise (arXiv:1708.04896).
-
-    Raises:
-        ValueError: An unknown name, or a value out of range.
-    """
-
-    name: str = "standard"
-    crop_scale: tuple[float, float] | None = None
-    crop_interpolation: str | None = None
-    rand_augment: str | None = None
-    color_jitter: float | None = None
-    erase_rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.name not in AUGMENTS:
-            raise ValueError(unknown("augment", self.name, AUGMENTS))
-        if self.crop_interpolation is not None and self.crop_interpolation not in CROP_INTERPOLATIONS:
-            raise ValueError(unknown("crop_interpolation", self.crop_interpolation, CROP_INTERPOLATIONS))
-        if self.rand_augment is not None and not is_rand_augment(self.rand_augment):
-            raise ValueError(f"rand_augment must be such as 'rand-m9-mstd0.5-inc1', not {self.rand_augment!r}")
-        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError(f"crop_scale must be two shares, above 0 and at most 1, not {self.crop_scale}")
-
-    @property
-    def area(self) -> tuple[float, float] | None:
-        """The shares of a photo's area that a crop keeps, or None where photos are not cropped at random."""
-        if self.crop_scale is not None:
-            return self.crop_scale
-        return (CROP_AREA[self.name], 1.0) if self.name in CROP_AREA else None
 
 
 def picture_augment(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenmix.data.dataset import Pictures, unreadable
+from tokenmix.data.inventory import summary
 from tokenmix.runtime.images import decode, stored_as
 from tokenmix.tasks.classification.images import ClassData, ImageSet
 from tokenmix.tasks.classification.sources import load_pictures
@@ -183,6 +184,8 @@ def _findings(data: ClassData, report: dict[str, Any], fatal: int) -> list[dict[
     for skipped in data.skipped:
         if skipped.damaged:
             add(True, "damaged shard", f"{skipped.name}: {skipped.reason}")
+    for reason, names in data.unused.items():
+        add(False, "not used", f"{len(names):,} x {reason}: {summary(names)}")
     broken = [f"{one['name']} ({one['reason']})" for one in report["broken"]]
     if broken:
         add(fatal > 0, "broken", f"{len(broken):,} images cannot be used: {_some(broken)}")

@@ -6,8 +6,8 @@ import torch
 from timm.data import Mixup
 
 from tokenmix.data.random_numbers import kept_generators, seed_generators
-from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks import Batch
+from tokenmix.tasks.classification.options import Augment
 
 
 class Mixing:
@@ -17,15 +17,15 @@ class Mixing:
     Labels are not smoothed here: the task does that.
 
     Args:
-        recipe: The two alphas and how often which.
+        augment: The two alphas and how often which.
         num_classes: K.
     """
 
-    def __init__(self, recipe: Recipe, num_classes: int) -> None:
+    def __init__(self, augment: Augment, num_classes: int) -> None:
         self.mix = Mixup(
-            mixup_alpha=recipe.mixup,
-            cutmix_alpha=recipe.cutmix,
-            switch_prob=recipe.mix_switch,
+            mixup_alpha=augment.mixup,
+            cutmix_alpha=augment.cutmix,
+            switch_prob=augment.mix_switch,
             label_smoothing=0.0,
             num_classes=num_classes,
         )

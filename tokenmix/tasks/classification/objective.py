@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from tokenmix.metrics import TopK
 from tokenmix.names import unknown
 from tokenmix.tasks.base import Batch, Objective
-
-DISTILLS = ("hard", "soft")
+from tokenmix.tasks.classification.options import DISTILLS
 
 
 class ClassificationObjective(Objective):

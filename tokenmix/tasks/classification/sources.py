@@ -63,6 +63,12 @@ def load_pictures(
     return data
 
 
+def is_plain_folder(spec: str) -> bool:
+    """Whether this means a folder of pictures: no name of a data set, and no tar shards."""
+    known = spec in KNOWN or spec in TORCHVISION or spec.startswith("hf:")
+    return not known and not is_shard_spec(spec) and Path(spec).expanduser().is_dir()
+
+
 def _imagenet(seed: int, image_size: int, check: bool | Probe, log: Callable[[str], None]) -> ClassData:
     """ImageNet-1K as its owner has laid it out: class folders or tar shards in ``train`` and ``val``."""
     path = data_root() / "imagenet"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
-from tokenmix.tasks.base import Answer, Batch, Judging, Log, Option, PredictionsWriter
+from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
+from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.picture_task import PictureTask, class_name
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 TOP = 5  # classes that a prediction names
 
@@ -39,15 +44,28 @@ class ClassJudging(Judging):
         return class_rows(self.answered, self.facts["classes"])
 
 
+def published_classes(count: int) -> list[str] | None:
+    """The names of ImageNet's 1,000 classes, which published weights without names are for; None for another number."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return [info.index_to_description(index) for index in range(count)] if count == info.num_classes() else None
+
+
 class ClassificationTask(PictureTask):
     """One class per picture."""
 
     name = "classification"
     title = "classification"
     headline = "top1"
+    headline_is_share = True
+    headline_meaning = "Share of the test images whose most likely class is the true one."
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": "", "brier": ""}
+    Options = Options
+    Augment = Augment
+    default_recipe = "basic"
+    labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5"}
     objective_type = ClassificationObjective
-    recipe_keys = ("label_smoothing", "distill", "distill_weight", "distill_temperature")
     predict_options = (
         Option("--top", {"type": int, "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
     )
@@ -67,6 +85,21 @@ class ClassificationTask(PictureTask):
         from tokenmix.tasks.classification.sources import load_pictures
 
         return load_pictures(spec, seed=seed, download=download, image_size=image_size, check=check, log=log)
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        from tokenmix.tasks.classification.judged import open_judged_folder
+        from tokenmix.tasks.classification.sources import is_plain_folder
+
+        if is_plain_folder(spec):
+            return open_judged_folder(Path(spec).expanduser(), loaded, split, seed, log)
+        return super().open_judged(spec, loaded, split, seed=seed, download=download, log=log)
+
+    def recognise_data(self, inventory: Any) -> str:
+        """Folders with pictures that are called after classes: what any other evidence is stronger than."""
+        tops = sorted({name.split("/")[0] for name in inventory.pictures if "/" in name})
+        return f"folders with pictures: {', '.join(tops[:5])}" if tops else ""
 
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.classification.sources import KNOWN
@@ -97,43 +130,49 @@ class ClassificationTask(PictureTask):
                 f"use load_data(..., task={self.name!r})"
             )
 
+    # ----------------------------------------------------------------------------------------------------- the recipe
+
+    def recipes(self) -> Iterator[Callable[[], Any]]:
+        from tokenmix.tasks.classification.recipes import RECIPES
+
+        return iter(RECIPES)
+
+    def check_compared(self, recipe: Any) -> None:
+        super().check_compared(recipe)
+        if recipe.task.crop_pct is not None:
+            raise ValueError("compare prepares images as the data set says: set crop_pct=None")
+
     # --------------------------------------------------------------------------------------------------- the training
+
+    def preparation(self, recipe: Any, data: DataSet, model: Any) -> dict[str, Any]:
+        found = super().preparation(recipe, data, model)
+        return found if recipe.task.crop_pct is None else found | {"crop_pct": recipe.task.crop_pct}
 
     def loaders(
         self, recipe: Any, data: Any, preparation: Mapping[str, Any], **share: Any
     ) -> tuple[BatchLoader, BatchLoader]:
-        from tokenmix.tasks.classification.augment import Augment
         from tokenmix.tasks.classification.loader import Loader
 
-        augment = Augment(
-            name=recipe.augment,
-            crop_scale=recipe.crop_scale,
-            crop_interpolation=recipe.crop_interpolation,
-            rand_augment=recipe.rand_augment,
-            color_jitter=recipe.color_jitter,
-            erase_rate=recipe.erase_rate,
-        )
-        shape: dict[str, Any] = {"image_size": recipe.image_size, "seed": recipe.seed, **share, **preparation}
-        size = recipe.batch_size
-        train = Loader(
-            data.train, train=True, batch_size=size, augment=augment, multi_scale=recipe.multi_scale, **shape
-        )
-        return train, Loader(data.val, train=False, batch_size=-(-size // recipe.accumulate), **shape)
+        run, sizes = recipe.run, recipe.task.multi_scale
+        shape: dict[str, Any] = {"image_size": recipe.task.image_size, "seed": run.seed, **share, **preparation}
+        size = run.batch_size
+        train = Loader(data.train, train=True, batch_size=size, augment=recipe.augment, multi_scale=sizes, **shape)
+        return train, Loader(data.val, train=False, batch_size=-(-size // run.accumulate), **shape)
 
     def changes(
         self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], model: Any, device: torch.device
     ) -> Callable[[Batch, int], Batch] | None:
         """Mixup and cutmix, and what a teacher says."""
         mixing: Callable[[Batch, int], Batch] | None = None
-        if recipe.mixup or recipe.cutmix:
+        if recipe.augment.mixup or recipe.augment.cutmix:
             from tokenmix.tasks.classification.mixing import Mixing
 
-            mixing = Mixing(recipe, self.outputs(data.facts))
-        if recipe.teacher is None:
+            mixing = Mixing(recipe.augment, self.outputs(data.facts))
+        if recipe.task.teacher is None:
             return mixing
         from tokenmix.tasks.classification.teacher import Teacher
 
-        teacher = Teacher(recipe, self.outputs(data.facts), preparation["mean"], preparation["std"], device)
+        teacher = Teacher(recipe.task, self.outputs(data.facts), preparation["mean"], preparation["std"], device)
         if hasattr(model, "set_distilled_training") and isinstance(model.get_classifier(), tuple):
             model.set_distilled_training(True)
 
@@ -185,12 +224,14 @@ class ClassificationTask(PictureTask):
         parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         add_result(path, model, numbers, parameters, image_size or loaded.image_size, loaded.preparation)
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         from tokenmix.tasks.classification.results import AnswersFile
 
         if not path.endswith(".csv"):
             raise ValueError(f"--predictions {path}: the file's name must end in .csv")
-        return AnswersFile(path, samples, facts["classes"])
+        return AnswersFile(path, samples, facts["classes"], labelled)
 
     # ------------------------------------------------------------------------------------------------- files of a user
 
@@ -206,19 +247,36 @@ class ClassificationTask(PictureTask):
 
         if top < 1:
             raise ValueError(f"--top must be 1 or more, got {top}")
+        known = loaded.classes or published_classes(getattr(loaded.model, "num_classes", 0))
 
         def answer(path: str) -> Answer:
             image = preprocess(open_image(path), loaded.image_size, **loaded.preparation)
             with torch.inference_mode():
                 shares = loaded.model(image[None].to(device))[0].float().softmax(0).cpu()
             values, indices = shares.topk(min(top, len(shares)))
-            names = [class_name(loaded.classes, index) for index in indices.tolist()]
+            names = [class_name(known, index) for index in indices.tolist()]
             rows = list(zip(names, values.tolist(), strict=True))
             width = max(len(name) for name in names)
             lines = [path, *(f"  {name:<{width}}  {bar(share)}  {100 * share:5.1f} %" for name, share in rows)]
             return Answer({"top": [list(row) for row in rows]}, lines)
 
         return answer
+
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        few = len(facts["classes"]) <= TOP  # of which the right one is always among the first
+        return [name for name in names if not (few and name == "top5")]
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.classification.page import run_sections
+
+        return run_sections(run, pictures)
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        from tokenmix.tasks.classification.page import compare_sections
+
+        return compare_sections(results, pictures)
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 

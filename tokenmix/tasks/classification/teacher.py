@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from tokenmix.backbones.official import read, unwrap
 from tokenmix.checkpoints import fill, open_model, our_models
 from tokenmix.names import unknown
-from tokenmix.recipes.recipe import Recipe
 from tokenmix.safety import regular_file
+from tokenmix.tasks.classification.options import Options
 
 
 class Teacher:
     """(B, 3, H, W) as the trained model sees it -> the teacher's logits (B, K), without gradient.
 
     Args:
-        recipe: Names the teacher.
+        options: Name the teacher.
         num_classes: That it must know.
         mean: Of the values in 0..1, that the trained model's images are normalised with.
         std: Likewise.
@@ -32,14 +32,14 @@ class Teacher:
 
     def __init__(
         self,
-        recipe: Recipe,
+        options: Options,
         num_classes: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
         device: torch.device,
     ) -> None:
-        assert recipe.teacher is not None
-        self.model, theirs = _open(recipe.teacher, recipe.teacher_weights, num_classes)
+        assert options.teacher is not None
+        self.model, theirs = _open(options.teacher, options.teacher_weights, num_classes)
         self.model.eval().requires_grad_(False).to(device)
 
         def row(values: tuple[float, ...]) -> Tensor:
@@ -74,6 +74,6 @@ def _open(
     if (known := getattr(model, "num_classes", num_classes)) != num_classes:
         raise ValueError(
             f"the teacher {name} knows {known} classes, the data has {num_classes}: train one on these data and give "
-            "its run folder as the recipe key 'teacher'"
+            "its run folder as the recipe key 'task.teacher'"
         )
     return model, statistics

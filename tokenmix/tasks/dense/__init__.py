@@ -1,7 +1,8 @@
 """Pictures with boxes, masks or a label for each pixel."""
 
-from tokenmix.tasks.dense.augment import DENSE_AUGMENTS, DenseAugment, dense_augment
+from tokenmix.tasks.dense.augment import dense_augment
 from tokenmix.tasks.dense.loader import DenseLoader, dense_preprocess
+from tokenmix.tasks.dense.options import DENSE_AUGMENTS, DenseAugment
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.scenes import load_scenes
 from tokenmix.tasks.dense.sets import DENSE_TASKS, IGNORED, DenseData, DenseSet, LabelSet, Objects, ObjectSet

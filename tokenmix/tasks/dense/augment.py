@@ -1,23 +1,11 @@
 """What training does at random to pictures together with their boxes, masks or labels, by torchvision's v2 transforms.
 
-``augment`` is a name that a recipe can hold:
-
-* ``none``: the scaling of evaluation.
-* ``light``: half of the pictures are mirrored; for segmentation also scaled by 0.5 to 2 and cropped.
-* ``standard``: as ``light``, for detection with large-scale jitter (arXiv:2012.07177: scaled by 0.1 to 2 and cropped),
-  for segmentation with changed colours, and crops of which one class covers less than 75 %.
-* ``multiscale``, for detection: mirrored, and the shorter side is one of 480, 512, ..., 800 (arXiv:2005.12872).
-* ``detr``, for detection: as ``multiscale``, half of them cropped before (arXiv:2005.12872, sec. A.4).
-* ``ssd``, for detection: colours, zooming out, crops by overlap (arXiv:1512.02325), mirrored, stretched to the size.
-
-`DenseAugment` has their parts one by one.
+What is done stands in a `DenseAugment`, which a recipe's ``augment`` names.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,83 +14,12 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
 from tokenmix.names import unknown
+from tokenmix.tasks.dense.options import PARTS, DenseAugment, LabelAugment, ObjectAugment
 from tokenmix.tasks.dense.sets import IGNORED
 
 _TRIES = 10  # crops drawn until one has classes enough
 _SMALLEST_PX = 4  # a picture with a shorter side is not cropped further
 _DETR_SCALES, _DETR_CROPS, _LONG_PX = (400, 500, 600), (384, 600), 1333
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenseAugment:
-    """The random changes, in the order in which they are made.
-
-    Args:
-        zoom_out: Half of the pictures are laid on a canvas of up to this many times their sides; 1 for none.
-        iou_crop: Crops that overlap with a box by a drawn share, SSD's.
-        stretch: Resize to the size whatever the shape, in evaluation too; else the shape is kept.
-        pre_crop: Half of the pictures are first scaled to a shorter side of 400, 500 or 600 pixels and cut at a random
-            place to sides of 384 to 600.
-        short_sides: Lengths in pixels, one of them drawn, to which the shorter side is scaled, unless the longer one
-            would pass the size's longer side; empty: the size's shorter side.
-        scale: Smallest and largest factor on that.
-        crop: Cut the size at a random place; what is outside the picture is filled, labels with 255.
-        crop_size: (height, width) to cut instead of the size, which then only says how large the picture is before.
-        cat_max_ratio: The largest share of a crop's labelled pixels that one class may have, where ten crops find it.
-        flip: Share of the pictures that are mirrored.
-        photometric: Change brightness, contrast, saturation and hue.
-
-    Raises:
-        ValueError: A value out of range.
-    """
-
-    zoom_out: float = 1.0
-    iou_crop: bool = False
-    stretch: bool = False
-    pre_crop: bool = False
-    short_sides: tuple[int, ...] = ()
-    scale: tuple[float, float] = (1.0, 1.0)
-    crop: bool = False
-    crop_size: tuple[int, int] | None = None
-    cat_max_ratio: float = 1.0
-    flip: float = 0.0
-    photometric: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "short_sides", tuple(self.short_sides))
-        object.__setattr__(self, "scale", tuple(self.scale))
-        if self.crop_size is not None:
-            object.__setattr__(self, "crop_size", tuple(self.crop_size))
-        rules = {
-            "zoom_out": self.zoom_out >= 1,
-            "short_sides": all(side >= 1 for side in self.short_sides),
-            "scale": len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1],
-            "crop_size": self.crop_size is None or (len(self.crop_size) == 2 and min(self.crop_size) >= 1),
-            "cat_max_ratio": 0 < self.cat_max_ratio <= 1,
-            "flip": 0 <= self.flip <= 1,
-        }
-        for name, holds in rules.items():
-            if not holds:
-                raise ValueError(f"augmentation {name}={getattr(self, name)!r} is out of range")
-
-
-_MIRROR = DenseAugment(flip=0.5)
-_CROPS = DenseAugment(scale=(0.5, 2.0), crop=True, flip=0.5)
-_JITTER = DenseAugment(scale=(0.1, 2.0), crop=True, flip=0.5)
-_OBJECT_SETS = {
-    "none": DenseAugment(),
-    "light": _MIRROR,
-    "standard": _JITTER,
-    "multiscale": dataclasses.replace(_MIRROR, short_sides=tuple(range(480, 801, 32))),
-    "detr": dataclasses.replace(_MIRROR, short_sides=tuple(range(480, 801, 32)), pre_crop=True),
-    "ssd": DenseAugment(zoom_out=4.0, iou_crop=True, stretch=True, flip=0.5, photometric=True),
-}
-_LABEL_SETS = {
-    "none": DenseAugment(),
-    "light": _CROPS,
-    "standard": dataclasses.replace(_CROPS, cat_max_ratio=0.75, photometric=True),
-}
-DENSE_AUGMENTS = tuple(_OBJECT_SETS)
 
 
 def dense_augment(name: str, task: str, changes: Mapping[str, Any] | None = None) -> DenseAugment:
@@ -111,17 +28,11 @@ def dense_augment(name: str, task: str, changes: Mapping[str, Any] | None = None
     Raises:
         ValueError: There is no such name or part, or a value is out of range.
     """
-    sets = _LABEL_SETS if task == "segmentation" else _OBJECT_SETS
-    if name not in sets:
-        raise ValueError(unknown(f"augment for {task}", name, sets))
-    names = [field.name for field in dataclasses.fields(DenseAugment)]
     for key in changes or {}:
-        if key not in names:
-            raise ValueError(unknown("part of the augmentation", key, names))
-    try:
-        return dataclasses.replace(sets[name], **(changes or {}))
-    except TypeError as error:
-        raise ValueError(f"augmentation {dict(changes or {})}: {error}") from error
+        if key not in PARTS:
+            raise ValueError(unknown("part of the augmentation", key, PARTS))
+    kind = LabelAugment if task == "segmentation" else ObjectAugment
+    return kind(name=name, **(changes or {})).parts
 
 
 def dense_transform(augment: DenseAugment, size: tuple[int, int], *, boxes: bool, fill: Sequence[int]) -> v2.Compose:

@@ -53,7 +53,7 @@ def _numbered(places: list[Place], layers: int) -> dict[Place, int]:
     }
     if max(numbers.values()) > layers:
         raise ValueError(
-            f"recipe key 'layer_decay_layers': the backbone has {max(numbers.values())} layers below its last stage, "
-            f"more than {layers}"
+            f"recipe key 'task.layer_decay_layers': the backbone has {max(numbers.values())} layers below its last "
+            f"stage, more than {layers}"
         )
     return numbers

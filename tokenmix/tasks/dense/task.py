@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -13,13 +14,19 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
 from tokenmix.runtime.images import open_image
-from tokenmix.tasks.base import Answer, Judging, Log, Option
-from tokenmix.tasks.dense.augment import DenseAugment, dense_augment
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
+from tokenmix.tasks.dense.evidence import rounded
 from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.options import DenseAugment, DenseOptions
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
+from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix.tasks.picture_task import PictureTask
 
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
+
 OUT = "predictions"  # where drawings go
+_OF_ALL = tuple(entry.name for entry in fields(PictureOptions))
 
 
 class DenseJudging(Judging):
@@ -52,6 +59,20 @@ class DenseTask(PictureTask):
 
         return load_dense(spec, self.name, seed=seed, image_size=image_size, check=bool(check), log=log)
 
+    def recognise_data(self, inventory: Any) -> str:
+        from tokenmix.tasks.dense.sources import readings
+
+        return "; ".join(f"{name} ({evidence})" for name, (evidence, _) in readings(inventory, self.name).items())
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        from tokenmix.tasks.dense.judged import open_judged_folder
+
+        if spec in self.data_names() or not Path(spec).expanduser().is_dir():
+            return super().open_judged(spec, loaded, split, seed=seed, download=download, log=log)
+        return open_judged_folder(self, Path(spec).expanduser(), loaded, split, seed, log)
+
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.dense.sources import NAMED
 
@@ -75,14 +96,28 @@ class DenseTask(PictureTask):
                 f"{getattr(data, 'task', 'another')!r}: use load_data(..., task={self.name!r})"
             )
 
+    # ----------------------------------------------------------------------------------------------------- the recipe
+
+    def recipes(self) -> Iterator[Callable[[], Any]]:
+        from tokenmix.tasks.dense.recipes import recipes_of
+
+        return recipes_of(self.name)
+
+    def check_recipe(self, recipe: Any) -> None:
+        super().check_recipe(recipe)
+        options = recipe.task
+        for entry in fields(DenseOptions) if recipe.model.head is None else ():
+            if entry.name not in _OF_ALL and getattr(options, entry.name) != entry.default:
+                raise ValueError(f"recipe key 'task.{entry.name}' is for a dense model: set head too, or leave it out")
+        if options.layer_decay_layers is not None and recipe.optimizer.layer_decay is None:
+            raise ValueError(
+                "recipe key 'task.layer_decay_layers' needs 'optimizer.layer_decay', the factor from layer to layer"
+            )
+
     # --------------------------------------------------------------------------------------------------- the training
 
-    def augment(self, recipe: Any) -> DenseAugment:
-        """What the recipe does at random to a picture with its answer."""
-        return dense_augment(recipe.augment, self.name, recipe.augment_args)
-
     def preparation(self, recipe: Any, data: DataSet, model: Any) -> dict[str, Any]:
-        mode = "squash" if self.augment(recipe).stretch else "fit"
+        mode = "squash" if recipe.augment.parts.stretch else "fit"
         found = super().preparation(recipe, data, model)
         return found | {"crop_pct": 1.0, "interpolation": "bilinear", "crop_mode": mode}
 
@@ -90,23 +125,24 @@ class DenseTask(PictureTask):
         self, recipe: Any, data: Any, preparation: Mapping[str, Any], **share: Any
     ) -> tuple[BatchLoader, BatchLoader]:
         options: dict[str, Any] = {
-            "image_size": recipe.image_size,
+            "image_size": recipe.task.image_size,
             "mean": preparation["mean"],
             "std": preparation["std"],
-            "augment": self.augment(recipe),
-            "seed": recipe.seed,
+            "augment": recipe.augment.parts,
+            "seed": recipe.run.seed,
             **share,
         }
-        size = recipe.batch_size
+        size = recipe.run.batch_size
         train = DenseLoader(data.train, train=True, batch_size=size, **options)
-        return train, DenseLoader(data.val, train=False, batch_size=-(-size // recipe.accumulate), **options)
+        return train, DenseLoader(data.val, train=False, batch_size=-(-size // recipe.run.accumulate), **options)
 
     def learning_rates(self, recipe: Any, model: Any) -> dict[str, float] | None:
         from tokenmix.tasks.dense.learning_rates import learning_rates
 
-        if recipe.head is None or (recipe.layer_decay is None and recipe.head_lr == 1):
+        decay, options = recipe.optimizer.layer_decay, recipe.task
+        if recipe.model.head is None or (decay is None and options.head_lr == 1):
             return None
-        return learning_rates(model, recipe.layer_decay, recipe.layer_decay_layers, recipe.head_lr)
+        return learning_rates(model, decay, options.layer_decay_layers, options.head_lr)
 
     def fixed_modules(self, recipe: Any, model: Any) -> list[Any]:
         """The batch norms of the backbone, where the recipe freezes them."""
@@ -114,7 +150,7 @@ class DenseTask(PictureTask):
 
         from tokenmix.heads.levels import levels_of
 
-        inner = levels_of(model)[1].modules() if recipe.freeze_norms else ()
+        inner = levels_of(model)[1].modules() if recipe.task.freeze_norms else ()
         return [module for module in inner if isinstance(module, _BatchNorm)]
 
     # ----------------------------------------------------------------------------------------------------- the judging
@@ -130,6 +166,19 @@ class DenseTask(PictureTask):
 
     def judging(self, metric: Any, facts: Mapping[str, Any]) -> Judging:
         return DenseJudging(metric, facts)
+
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def compared(self, judging: Judging) -> dict[str, Any]:
+        """``per_class``: of each class its name and the numbers of `row_columns`, None for what is not there."""
+        names = list(self.row_columns())
+        return {"per_class": [rounded({name: row[name] for name in names}) for row in judging.rows()]}
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        from tokenmix.tasks.dense.page import compare_sections
+
+        column, title = list(self.row_columns().items())[1]
+        return compare_sections(results, column, title)
 
     # ------------------------------------------------------------------------------------------------- files of a user
 
@@ -163,7 +212,8 @@ class DenseTask(PictureTask):
             with atomic_path(target) as temporary:
                 found.drawn(picture).save(temporary, "PNG")
             values = {"size": [picture.height, picture.width], "drawing": str(target), **found.told()}
-            return Answer(values, [f"{path} -> {target}", *self.answer_lines(values)])
+            key = [f"  {number} in the drawing: {name}" for number, name in found.numbers().items()]
+            return Answer(values, [f"{path} -> {target}", *self.answer_lines(values), *key])
 
         return answer
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
@@ -14,8 +14,14 @@ from tokenmix.metrics import CocoAP
 from tokenmix.pictures.found import FoundObjects
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
+from tokenmix.tasks.dense.options import ObjectAugment
 from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
+from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
+from tokenmix.tasks.options import TaskOptions
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 THRESHOLD = 0.5  # the least score that a prediction shows
 
@@ -26,6 +32,12 @@ class DetectionTask(DenseTask):
     name = "detection"
     title = "detection"
     headline = "box_AP"
+    Options: ClassVar[type[TaskOptions]] = DetectionOptions
+    Augment = ObjectAugment
+    headline_meaning = (
+        "COCO's average precision of the boxes: the mean over the classes and the IoU thresholds 0.5 to 0.95 of the "
+        "precision at 101 levels of recall."
+    )
     objective_type = DetectionObjective
     predict_options = (
         Option(
@@ -51,10 +63,20 @@ class DetectionTask(DenseTask):
         assert hasattr(data, "classes")
         return ObjectEvidence(data)  # type: ignore[arg-type]
 
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        return [name for name in names if not name.endswith(("_APs", "_APm", "_APl"))]  # six lines can be told apart
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.detection.page import run_sections
+
+        return run_sections(run, pictures)
+
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         if not path.endswith(".json"):
             raise ValueError(f"--predictions {path}: the file's name must end in .json")
         return _Results(path, samples)
@@ -103,6 +125,8 @@ class InstancesTask(DetectionTask):
     name = "instances"
     title = "instance segmentation"
     headline = "mask_AP"
+    Options = InstancesOptions
+    headline_meaning = DetectionTask.headline_meaning.replace("boxes", "masks")
     objective_type = InstancesObjective
 
     def demos(self) -> Mapping[str, str]:
