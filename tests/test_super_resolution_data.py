@@ -12,7 +12,7 @@ from PIL import Image
 
 from tokenmix.runtime.images import ImageError
 from tokenmix.tasks.super_resolution.data import ArrayPairs, FilePairs, map_plain, shrunk, to_tensor
-from tokenmix.tasks.super_resolution.layouts import find_pairs, of_split
+from tokenmix.tasks.super_resolution.layouts import find_pairs, speaking_folders
 
 
 def picture(height: int = 24, width: int = 30, seed: int = 0) -> np.ndarray:
@@ -87,17 +87,21 @@ def test_pairs_benchmarks_and_flat_folders(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no folder of pictures"):
+    with pytest.raises(ValueError, match="there is no such folder"):
         find_pairs(tmp_path / "gone", 2)
     with pytest.raises(ValueError, match="no pictures in it"):
         find_pairs(tmp_path, 2)
     for name in ("a", "b"):
         put(tmp_path / f"high/{name}.png")
     put(tmp_path / "low/a.png")
-    with pytest.raises(ValueError, match=r"1 of 2 large pictures have no small one .* high/b\.png: add them"):
+    with pytest.raises(ValueError, match=r"1 of 2 large pictures have no small one .*\(high/b\.png\): add them"):
         find_pairs(tmp_path, 2)
-    with pytest.raises(ValueError, match="unknown split 'test'"):
-        of_split({"train": []}, "test")
+
+
+def test_what_speaks_for_super_resolution() -> None:
+    assert speaking_folders(["DIV2K/DIV2K_train_HR/1.png"]) == "a folder DIV2K_train_HR"
+    assert speaking_folders(["train/HR/1.png", "train/lr/1.png"]) == "folders HR and lr"
+    assert speaking_folders(["train/cat/1.png", "high/1.png"]) == ""
 
 
 def test_patches_are_a_function_of_their_keys() -> None:

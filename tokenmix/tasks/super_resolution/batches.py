@@ -54,7 +54,7 @@ class PatchBatches(Dataset):
             "image": torch.stack(low),
             "target": torch.stack(high),
             "mask": torch.arange(len(key.indices)) < key.real,
-            "index": torch.tensor(key.indices),
+            "index": torch.tensor(key.indices) // self.each,  # the picture
         }
 
 

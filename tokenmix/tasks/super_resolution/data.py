@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
-from tokenmix.data.dataset import DataSet, Samples
+from tokenmix.data.dataset import DataSet, Samples, printable
+from tokenmix.data.file_identity import file_identities
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import uniforms
 from tokenmix.files import atomic_path
 from tokenmix.runtime.images import ImageError, open_image, open_known
-from tokenmix.tasks.super_resolution.layouts import Pair, find_pairs, of_split
+from tokenmix.tasks.super_resolution.layouts import Pair, find_pairs
 from tokenmix.tasks.super_resolution.resize import resize
 
 Pixels = NDArray[np.uint8]
@@ -137,7 +138,7 @@ class FilePairs(PairSet):
     """
 
     def __init__(self, pairs: Sequence[Pair], scale: int, *, cache: Path | None = None) -> None:
-        super().__init__([pair.name for pair in pairs], scale)
+        super().__init__([printable(pair.name) for pair in pairs], scale)
         self.pairs = list(pairs)
         self.cache = data_root() / "pixels" if cache is None else cache
 
@@ -208,20 +209,30 @@ class FilePhotographs(Photographs):
 
     Args:
         folder: The data set's.
-        split: Of `tokenmix.tasks.super_resolution.layouts.find_pairs`.
-        names: Of the split's pictures those that are meant.
+        splits: Of `tokenmix.tasks.super_resolution.layouts.find_pairs`, in which the pictures are.
+        pairs: Of the splits' pictures those that are meant, at any scale.
         cache: See `FilePairs`.
     """
 
-    def __init__(self, folder: Path, split: str, names: Sequence[str], *, cache: Path | None = None) -> None:
-        super().__init__(names)
-        self.folder, self.split, self.cache = folder, split, cache
+    def __init__(
+        self, folder: Path, splits: Sequence[str], pairs: Sequence[Pair], *, cache: Path | None = None
+    ) -> None:
+        super().__init__([printable(pair.name) for pair in pairs])
+        self.folder, self.splits, self.pairs, self.cache = folder, list(splits), list(pairs), cache
+
+    def contents(self) -> NDArray[np.uint64]:
+        return file_identities([pair.high for pair in self.pairs])
+
+    def subset(self, rows: Sequence[int]) -> FilePhotographs:
+        """Some of the pictures."""
+        return FilePhotographs(self.folder, self.splits, [self.pairs[row] for row in rows], cache=self.cache)
 
     def at(self, scale: int) -> FilePairs:
-        pairs = {pair.name: pair for pair in of_split(find_pairs(self.folder, scale), self.split)}
-        if gone := [name for name in self.names if name not in pairs]:
+        there = find_pairs(self.folder, scale)
+        found = {pair.name: pair for split in self.splits for pair in there.get(split, [])}
+        if gone := [pair.name for pair in self.pairs if pair.name not in found]:
             raise ValueError(f"{self.folder}: {gone[0]} is not there any more")
-        return FilePairs([pairs[name] for name in self.names], scale, cache=self.cache)
+        return FilePairs([found[pair.name] for pair in self.pairs], scale, cache=self.cache)
 
 
 @dataclass

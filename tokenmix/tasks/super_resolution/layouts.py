@@ -14,11 +14,12 @@ Known are
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenmix.names import unknown
-from tokenmix.tasks.classification.folder import SPLITS, subfolders, visible_pictures
+from tokenmix.data.inventory import Inventory, summary, take_inventory
+from tokenmix.data.split_words import split_of
 
 HIGH = ("high", "hr", "gt", "hq", "target", "targets", "original", "ground_truth")
 LOW = ("low", "lr", "lq", "input", "inputs", "lr_bicubic", "lrbicx", "bicubic")
@@ -45,107 +46,117 @@ def find_pairs(path: Path, scale: int) -> dict[str, list[Pair]]:
     Raises:
         ValueError: There is no such folder or no picture in it, or a large picture has no small one where others have.
     """
-    if not path.is_dir():
-        raise ValueError(f"{path} is no folder of pictures")
-    found = _challenge(path, scale)
+    inventory = take_inventory(path)
+    found = _challenge(inventory, scale)
     if not found:
-        splits = {SPLITS[name.lower()]: name for name in subfolders(path) if name.lower() in SPLITS}
-        if splits and "train" not in splits and len(splits) < len(subfolders(path)):
-            splits = {}
-        found = {split: _pairs(path / name, scale, path) for split, name in splits.items()}
-        found = found or {"train": _pairs(path, scale, path)}
-    found = {split: pairs for split, pairs in found.items() if pairs}
+        folders = _folders(inventory, ".").values()
+        splits = {split: name for name in folders if (split := split_of(name))}
+        if "train" not in splits and len(splits) < len(folders):
+            splits = {}  # a word among others
+        found = {split: _pairs(inventory, name, scale) for split, name in splits.items()}
+        found = found or {"train": _pairs(inventory, ".", scale)}
+    found = {split: found[split] for split in ("train", "val", "test") if found.get(split)}
     if not found:
         raise ValueError(f"{path}: no pictures in it")
     return found
 
 
-def _challenge(path: Path, scale: int) -> dict[str, list[Pair]]:
+def _folders(inventory: Inventory, where: str) -> dict[str, str]:
+    """The folders with pictures right below a folder: the names in lower case, and the paths from the root."""
+    prefix = "" if where == "." else f"{where}/"
+    names = [name[len(prefix) :] for name in inventory.below(where)]
+    return {part.lower(): f"{prefix}{part}" for name in names if "/" in name for part in [name.split("/")[0]]}
+
+
+def _challenge(inventory: Inventory, scale: int) -> dict[str, list[Pair]]:
     """What the folders of a challenge hold, here or one folder deeper."""
     found: dict[str, list[Pair]] = {}
-    for parent in (path, *(path / name for name in subfolders(path))):
-        for name in subfolders(parent):
-            match = re.fullmatch(r"(?P<set>.+?)(?:_(?P<split>train|valid|val|test))?_HR", name, re.IGNORECASE)
+    for parent in (".", *_folders(inventory, ".").values()):
+        folders = _folders(inventory, parent)
+        for lower, high in folders.items():
+            match = re.fullmatch(r"(?P<set>.+?)(?:_(?P<split>train|valid|val|test))?_hr", lower)
             if match is None:
                 continue
-            split = SPLITS[(match["split"] or "train").lower()]
-            stem = name[: -len("_HR")]
-            candidates = [
-                parent / f"{stem}_LR_bicubic" / f"X{scale}",
-                parent / f"{stem}_LR_bicubic_X{scale}" / f"{stem}_LR_bicubic" / f"X{scale}",
-                parent / f"{stem}_LR_bicubic_X{scale}",
-            ]
-            low = next((one for one in candidates if one.is_dir()), None)
-            found.setdefault(split, []).extend(_matched(parent / name, low, scale, path))
+            stem, size = lower[: -len("_hr")], f"x{scale}"
+            places = [(f"{stem}_lr_bicubic", size), (f"{stem}_lr_bicubic_{size}", f"{stem}_lr_bicubic", size)]
+            found_low = [low for parts in places if (low := _inside(inventory, parent, parts)) is not None]
+            pairs = _matched(inventory, high, found_low[0] if found_low else None, scale)
+            found.setdefault(split_of(match["split"] or "train"), []).extend(pairs)
     return found
 
 
-def _pairs(path: Path, scale: int, root: Path) -> list[Pair]:
+def _inside(inventory: Inventory, where: str, parts: Iterable[str]) -> str | None:
+    """The folder at the end of a path of names in lower case, or None."""
+    for part in parts:
+        folders = _folders(inventory, where)
+        if part not in folders:
+            return None
+        where = folders[part]
+    return where
+
+
+def _pairs(inventory: Inventory, where: str, scale: int) -> list[Pair]:
     """The pictures of one split."""
-    names = {name.lower(): name for name in subfolders(path)}
-    combined = sorted(key for key in names if re.fullmatch(r"image_srf_\d+", key))
+    folders = _folders(inventory, where)
+    combined = sorted(name for name in folders if re.fullmatch(r"image_srf_\d+", name))
     if combined:
         own = f"image_srf_{scale}"
-        return _combined(path / names[own if own in combined else combined[0]], own in combined)
-    high = next((path / names[key] for key in HIGH if key in names), None)
+        return _combined(inventory, folders[own if own in combined else combined[0]], own in combined)
+    high = next((folders[name] for name in HIGH if name in folders), None)
     if high is None:
-        return _matched(path, None, scale, root)
-    low = next((path / names[key] for key in LOW if key in names), None)
-    if low is not None:
-        sizes = {name.lower(): name for name in subfolders(low)}
-        size = next((sizes[key] for key in (f"x{scale}", str(scale), f"{scale}x") if key in sizes), None)
-        if size is not None:
-            low = low / size
-        elif any(re.fullmatch(r"x?\d+x?", key) for key in sizes):
-            low = None  # only of other scales
-    sizes = {name.lower(): name for name in subfolders(high)}
-    return _matched(high / sizes[f"x{scale}"] if f"x{scale}" in sizes else high, low, scale, root)
+        return _matched(inventory, where, None, scale)
+    low = next((folders[name] for name in LOW if name in folders), None)
+    return _matched(inventory, _sized(inventory, high, scale) or high, low and _sized(inventory, low, scale), scale)
 
 
-def _combined(path: Path, given: bool) -> list[Pair]:
+def _sized(inventory: Inventory, where: str, scale: int) -> str | None:
+    """The folder itself, or the one in it for the scale; None if there are only folders for other scales."""
+    folders = _folders(inventory, where)
+    own = next((folders[name] for name in (f"x{scale}", str(scale), f"{scale}x") if name in folders), None)
+    return own or (None if any(re.fullmatch(r"x?\d+x?", name) for name in folders) else where)
+
+
+def _combined(inventory: Inventory, where: str, given: bool) -> list[Pair]:
     """Large and small pictures in one folder, told apart by the end of their names; ``given``: of the right scale."""
-    files = {Path(name).stem: path / name for name in visible_pictures(path)}
+    files = {Path(name).stem: inventory.root / name for name in inventory.below(where)}
     pairs = []
     for stem, high in files.items():
         if stem.upper().endswith("HR"):
             name = re.sub(r"_SRF_\d+_HR$", "", stem, flags=re.IGNORECASE)
             pairs.append(Pair(name, high, files.get(stem[:-2] + "LR") if given else None))
-    return _checked(pairs, path, given)
+    return _checked(inventory, pairs, where, given)
 
 
-def _matched(high: Path, low: Path | None, scale: int, root: Path) -> list[Pair]:
+def _matched(inventory: Inventory, high: str, low: str | None, scale: int) -> list[Pair]:
     """The large pictures of a folder with the small ones of the same name, with or without ``x2`` at its end."""
-    small = {} if low is None else {_key(name, scale): low / name for name in visible_pictures(low)}
-    pairs = []
-    for name in visible_pictures(high):
-        file = high / name
-        pairs.append(Pair(file.relative_to(root).as_posix(), file, small.get(_key(name, scale))))
-    return _checked(pairs, low or high, bool(small))
+    small = {} if low is None else {_key(name, low, scale): inventory.root / name for name in inventory.below(low)}
+    pairs = [Pair(name, inventory.root / name, small.get(_key(name, high, scale))) for name in inventory.below(high)]
+    return _checked(inventory, pairs, low or high, bool(small))
 
 
-def _key(name: str, scale: int) -> str:
-    """What large and small pictures have in common: the path without ending, and without the scale at its end."""
-    stem = Path(name).with_suffix("").as_posix()
+def _key(name: str, folder: str, scale: int) -> str:
+    """What large and small pictures have in common: the path in the folder without ending and scale."""
+    stem = Path(name).relative_to(folder).with_suffix("").as_posix()
     return re.sub(rf"[_-]?(?:x{scale}|{scale}x)[a-z]?$|[_-](?:HR|LR|GT|LQ)$", "", stem, flags=re.IGNORECASE)
 
 
-def _checked(pairs: list[Pair], where: Path, complete: bool) -> list[Pair]:
+def _checked(inventory: Inventory, pairs: list[Pair], where: str, complete: bool) -> list[Pair]:
     """The pairs, each of which must have a small picture if they are to be ``complete``."""
-    alone = [pair for pair in pairs if pair.low is None]
+    alone = [pair.name for pair in pairs if pair.low is None]
     if alone and complete:
         raise ValueError(
-            f"{where}: {len(alone)} of {len(pairs)} large pictures have no small one of the same name, the first of "
-            f"them {alone[0].name}: add them, or take the folder of small pictures away, and they are made"
+            f"{inventory.root / where}: {len(alone)} of {len(pairs)} large pictures have no small one of the same name "
+            f"({summary(alone)}): add them, or take the folder of small pictures away, and they are made"
         )
     return pairs
 
 
-def of_split(found: dict[str, list[Pair]], split: str) -> list[Pair]:
-    """The pictures of one split.
-
-    Raises:
-        ValueError: The folder has no such split.
-    """
-    if split not in found:
-        raise ValueError(unknown("split", split, found))
-    return found[split]
+def speaking_folders(pictures: Iterable[str]) -> str:
+    """What in the paths of a folder's pictures speaks for super-resolution, in words; empty if nothing does."""
+    folders = sorted({part for name in pictures for part in Path(name).parts[:-1]})
+    for name in folders:
+        if re.fullmatch(r".+_(HR|LR_bicubic)|image_SRF_\d+", name, re.IGNORECASE):
+            return f"a folder {name}"
+    lower = {name.lower(): name for name in folders}
+    high, low = (next((lower[key] for key in keys if key in lower), None) for keys in (HIGH, LOW))
+    return f"folders {high} and {low}" if high and low else ""

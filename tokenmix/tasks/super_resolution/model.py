@@ -235,3 +235,23 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     """An official checkpoint, as it was published, under our keys (EMA weights if it has them); others unchanged."""
     plain = unwrap(state_dict)
     return KEYS.from_official(plain, list(model.state_dict())) if "conv_bef_up.weight" in plain else plain
+
+
+def official_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights under the official project's names.
+
+    Raises:
+        ValueError: It has no such network: the mixers are others.
+    """
+    problem = "this network is not the official architecture and has no official names"
+    try:
+        state_dict = KEYS.to_official(model.state_dict())
+    except KeyError as error:
+        raise ValueError(problem) from error
+    # Other mixers may have keys that look like the official ones: compare with the network that would be read back.
+    shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
+    found = recognise(shapes)
+    again = create_upscaler(found.variant, **found.model_args, device="meta") if found else None
+    if again is None or list(again.state_dict()) != list(model.state_dict()):
+        raise ValueError(problem)
+    return state_dict

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tokenmix.data.dataset import Skipped
+from tokenmix.data.dataset import Skipped, printable
 from tokenmix.data.random_numbers import permutation
-from tokenmix.tasks.super_resolution.data import ArrayPhotographs, FilePhotographs, PhotographData
+from tokenmix.runtime.images import open_known
+from tokenmix.tasks.judged import choose
+from tokenmix.tasks.super_resolution.data import ArrayPhotographs, FilePhotographs, PhotographData, Photographs
 from tokenmix.tasks.super_resolution.layouts import Pair, find_pairs
+from tokenmix.tasks.super_resolution.metrics import WINDOW
 
-BENCHMARKS = ("set5", "set14", "b100", "bsd100", "urban100", "manga109")
-"""Folders of these names, in lower case, are all for judging."""
 NAMED = {"photographs": "16 photographs of scikit-image and scikit-learn; embedded"}
+SPLITS = ("train", "val", "test")
 SHARES = {"val": 0.1, "test": 0.1}
-
 # Of each part the files in the packages' folders of pictures.
 EMBEDDED = {
     "train": (
@@ -28,13 +30,14 @@ EMBEDDED = {
     "val": ("skimage/camera.png", "skimage/rocket.jpg"),
     "test": ("skimage/astronaut.png", "skimage/chelsea.png", "skimage/coffee.png"),
 }
+Log = Callable[[str], None]
 
 
-def load_photographs(spec: str, *, seed: int, check: bool, log: Callable[[str], None]) -> PhotographData:
-    """The data set that ``spec`` names.
+def load_photographs(spec: str, *, seed: int, check: bool, log: Log) -> PhotographData:
+    """The data set that ``spec`` names, to train on.
 
-    A folder of one of the benchmarks' names is all for judging. Where another folder has no validation or test
-    pictures, a tenth of the training pictures each, one at least, become them, chosen by ``seed``.
+    Where a folder has no validation or test pictures, a tenth of the training pictures each, one at least, become them,
+    chosen by ``seed``.
 
     Args:
         spec: ``photographs`` or a folder, see `tokenmix.tasks.super_resolution.layouts`.
@@ -48,58 +51,91 @@ def load_photographs(spec: str, *, seed: int, check: bool, log: Callable[[str], 
     if spec in NAMED:
         return _embedded()
     path = Path(spec).expanduser()
-    found = find_pairs(path, 2)
-    skipped: list[Skipped] = []
-    if check:
-        found = {split: _readable(pairs, skipped, log) for split, pairs in found.items()}
-    origins = {split: split for split in ("train", "val", "test")}
-    if path.resolve().name.lower() in BENCHMARKS:
-        whole = next(iter(found))
-        found, origins = {"train": [], "val": [], "test": found[whole]}, origins | {"test": whole}
-        log(f"{path}: a benchmark, all {len(found['test'])} pictures are for judging")
-    else:
-        for split in ("val", "test"):
-            if not found.get(split):
-                found[split], origins[split] = _split_off(found, split, seed), "train"
-                log(f"{path}: {len(found[split])} training pictures become {split}, chosen by seed {seed}")
-    parts = [
-        FilePhotographs(path, origins[split], [pair.name for pair in found[split]])
-        for split in ("train", "val", "test")
-    ]
-    return PhotographData(path.resolve().name, *parts, skipped=skipped)
+    found, skipped = _found(path, check, log)
+    parts = {split: FilePhotographs(path, [split], pairs) for split, pairs in found.items()}
+    missing = [split for split in SPLITS[1:] if split not in parts]
+    if missing:
+        train = parts.get("train", FilePhotographs(path, ["train"], []))
+        for split, rows in _split_off(len(train), missing, seed, path).items():
+            parts[split] = train.subset(rows)
+        told = " and ".join(f"{len(parts[split])} become {split}" for split in missing)
+        log(f"{path}: of the training pictures {told}, chosen by seed {seed}")
+    train, val, test = (parts[split] for split in SPLITS)
+    return PhotographData(path.resolve().name, train, val, test, skipped=skipped, split_off=bool(missing))
 
 
-def _readable(pairs: list[Pair], skipped: list[Skipped], log: Callable[[str], None]) -> list[Pair]:
-    """The pairs whose pictures have a readable header, and what is wrong with the others."""
-    from tokenmix.runtime.images import open_known
-    from tokenmix.tasks.super_resolution.metrics import WINDOW
+def load_judged(
+    spec: str, learnt: Mapping[str, Any] | None, split: str | None, *, seed: int, log: Log
+) -> tuple[str, Photographs]:
+    """The name of a data set, and the pictures of it that a network is judged by.
 
-    good = []
-    for pair in pairs:
-        try:
-            for path in [pair.high] + ([pair.low] if pair.low else []):
-                with open_known(path) as image:
-                    if min(image.size) < WINDOW:
-                        raise ValueError(f"{image.width} x {image.height} pixels are too few")
-            good.append(pair)
-        except Exception as error:  # whatever Pillow raises on a broken header
-            skipped.append(Skipped(pair.name, str(error) or type(error).__name__))
-            log(f"left out {pair.name}: {skipped[-1].reason}")
-    return good
+    Args:
+        spec: See `load_photographs`.
+        learnt: What the network says of its data, see `tokenmix.tasks.judged.choose`.
+        split: Which part; None: of a folder all that it has not learnt from, else the test pictures.
+        seed: Of the split, where the folder has none and the network does not know the folder.
+        log: Hears what was decided.
+
+    Raises:
+        ValueError: See `load_photographs`.
+    """
+    if spec in NAMED:
+        return spec, getattr(_embedded(), split or "test")
+    path = Path(spec).expanduser()
+    found, _ = _found(path, True, log)
+    whole = len(found) == 1
+    folders = ["" if whole else part for part, pairs in found.items() for _ in pairs]
+    everything = FilePhotographs(path, list(found), [pair for pairs in found.values() for pair in pairs])
+    names, labels = everything.names, [0] * len(everything)
+    chosen, notes = choose(path, everything.contents(), folders, names, labels, learnt, split, seed)
+    for note in notes:
+        log(note)
+    return path.resolve().name, everything.subset(chosen)
 
 
-def _split_off(found: dict[str, list[Pair]], split: str, seed: int) -> list[Pair]:
-    """Take a share of the training pictures away, and return it."""
-    train = found.get("train", [])
-    if len(train) < 3:
+def _found(path: Path, check: bool, log: Log) -> tuple[dict[str, list[Pair]], list[Skipped]]:
+    """The pictures of a folder by split, and what was left out."""
+    found, skipped = find_pairs(path, 2), list[Skipped]()
+    if not check:
+        return found, skipped
+    for split, pairs in found.items():
+        wrong = {pair.name: reason for pair in pairs if (reason := _problem(pair))}
+        skipped += [Skipped(printable(name), reason) for name, reason in wrong.items()]
+        found[split] = [pair for pair in pairs if pair.name not in wrong]
+    for one in skipped[:10]:
+        log(f"left out {one.name}: {one.reason}")
+    found = {split: pairs for split, pairs in found.items() if pairs}
+    if not found:
         raise ValueError(
-            f"{len(train)} pictures to learn from are too few to take some for {split} away: add others, or folders "
-            "train, val and test"
+            f"{path}: none of its pictures can be used; first of all {skipped[0].name}: {skipped[0].reason}"
         )
-    count = max(1, round(SHARES[split] * len(train)))
-    taken = set(permutation(len(train), seed, sorted(SHARES).index(split))[:count].tolist())
-    found["train"] = [pair for place, pair in enumerate(train) if place not in taken]
-    return [pair for place, pair in enumerate(train) if place in taken]
+    return found, skipped
+
+
+def _problem(pair: Pair) -> str:
+    """Why a picture cannot be used, as far as its header tells."""
+    try:
+        for path in [pair.high, *([pair.low] if pair.low else [])]:
+            with open_known(path) as image:
+                if min(image.size) < WINDOW:
+                    return f"{image.width} x {image.height} pixels are too few"
+    except Exception as error:  # whatever Pillow raises on a broken header
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _split_off(count: int, missing: list[str], seed: int, path: Path) -> dict[str, list[int]]:
+    """Rows of the training pictures for each of the parts that are missing, and what remains as ``train``."""
+    if count <= len(missing):
+        raise ValueError(
+            f"{path}: {count} pictures to learn from are too few to take some for {' and '.join(missing)} away: add "
+            "others, or folders train, val and test"
+        )
+    order, parts = permutation(count, seed).tolist(), {}
+    for split in missing:
+        taken = max(1, round(SHARES[split] * count))
+        parts[split], order = sorted(order[:taken]), order[taken:]
+    return {**parts, "train": sorted(order)}
 
 
 def _embedded() -> PhotographData:
@@ -122,4 +158,5 @@ def _embedded() -> PhotographData:
             with Image.open(folders[package] / file) as image:
                 pictures.append(np.asarray(image.convert("RGB")))
         parts.append(ArrayPhotographs(pictures, [name.split("/")[1] for name in names]))
-    return PhotographData("photographs", *parts)
+    train, val, test = parts
+    return PhotographData("photographs", train, val, test)

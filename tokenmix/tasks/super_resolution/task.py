@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.data.dataset import DataSet, Samples
+from tokenmix.data.inventory import Inventory
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
 from tokenmix.names import unknown
-from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task
 from tokenmix.tasks.super_resolution.options import Augment, Options
 
 OUT = "predictions"  # where enlarged pictures go
@@ -52,8 +53,18 @@ class SuperResolutionTask(Task):
     title = "super-resolution"
     noun = "pictures"
     headline = "psnr"
+    headline_meaning = (
+        "The peak signal-to-noise ratio of the luma, without as many pixels at each border as the scale is, as the "
+        "mean over the pictures: 3 dB more are half the squared error."
+    )
     fact_names = ()
     units: ClassVar[Mapping[str, str]] = {"": "", "psnr": "dB", "bicubic_psnr": "dB", "gain": "dB"}
+    labels: ClassVar[Mapping[str, str]] = {
+        "psnr": "PSNR",
+        "ssim": "SSIM",
+        "bicubic_psnr": "bicubic PSNR",
+        "bicubic_ssim": "bicubic SSIM",
+    }
     batch_size = 1
     default_recipe = "photographs_upscale"
     Options = Options
@@ -68,6 +79,8 @@ class SuperResolutionTask(Task):
         Option("--out", {"metavar": "DIR", "help": f"where the pictures go (default: {OUT}/)"}),
         Option("--scale", {"type": float, "metavar": "S", "help": "how many times larger (default: the model's)"}),
     )
+
+    commands: ClassVar[Mapping[str, str]] = {"upscale": "tokenmix.tasks.super_resolution.upscale_command"}
 
     # ----------------------------------------------------------------------------------------------------- the data
 
@@ -87,6 +100,20 @@ class SuperResolutionTask(Task):
         if image_size is not None:
             data.image_size = image_size
         return data
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        """See `tokenmix.tasks.super_resolution.sources.load_judged`."""
+        from tokenmix.tasks.super_resolution.sources import load_judged
+
+        name, photographs = load_judged(spec, loaded.data, split, seed=seed, log=log)
+        return Judged(name, photographs, {})
+
+    def recognise_data(self, inventory: Inventory) -> str:
+        from tokenmix.tasks.super_resolution.layouts import speaking_folders
+
+        return speaking_folders(inventory.pictures)
 
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.super_resolution.sources import NAMED
@@ -122,6 +149,11 @@ class SuperResolutionTask(Task):
             return None
         model = create_upscaler(found.variant, **found.model_args, device="meta")
         return found.variant, found.model_args, {}, checkpoint_filter_fn(state_dict, model)
+
+    def official_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        from tokenmix.tasks.super_resolution.model import official_weights
+
+        return official_weights(model)
 
     def recipes(self) -> Iterator[Callable[[], Any]]:
         from tokenmix.tasks.super_resolution import recipes
@@ -228,8 +260,9 @@ class SuperResolutionTask(Task):
         from tokenmix.tasks.super_resolution.batches import patch_loader
 
         size = loaded.image_size[0] or 48
-        share = {"size": size, "each": max(1, -(-count // len(samples))), "batch_size": count, "seed": 0}
-        return next(iter(patch_loader(samples, loaded.model.scale, **share).batches(0)))["image"][:count]
+        each = max(1, -(-count // len(samples)))
+        loader = patch_loader(samples, loaded.model.scale, size=size, each=each, batch_size=count, seed=0)
+        return next(iter(loader.batches(0)))["image"][:count]
 
     def judging(self, metric: Metric, facts: Mapping[str, Any]) -> Judging:
         return PictureJudging(metric, facts)

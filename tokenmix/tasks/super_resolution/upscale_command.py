@@ -79,7 +79,7 @@ def targets(words: list[str], scale: float) -> list[tuple[Path, Path]]:
     Raises:
         ValueError: There is no target, or no picture; or several pictures would go into one file.
     """
-    from tokenmix.tasks.classification.folder import visible_pictures
+    from tokenmix.data.inventory import take_inventory
     from tokenmix.tasks.super_resolution.photographs import WRITERS
     from tokenmix.tasks.super_resolution.upscaling import output_path
 
@@ -89,7 +89,7 @@ def targets(words: list[str], scale: float) -> list[tuple[Path, Path]]:
     out = Path(last)
     pictures: list[Path] = []
     for source in map(Path, sources):
-        found = [source / name for name in visible_pictures(source)] if source.is_dir() else [source]
+        found = [source / name for name in take_inventory(source).pictures] if source.is_dir() else [source]
         if not found:
             raise ValueError(f"{source}: no pictures in this folder")
         pictures += found
