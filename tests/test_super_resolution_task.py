@@ -15,6 +15,7 @@ from tests import goldens
 from tokenmix import load_checkpoint
 from tokenmix.checkpoints import convert, open_model
 from tokenmix.cli import main
+from tokenmix.comparison import compare
 from tokenmix.evaluate import judge
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data
@@ -22,6 +23,7 @@ from tokenmix.tasks import find_task
 from tokenmix.tasks.super_resolution.evidence import PictureScores
 from tokenmix.tasks.super_resolution.metrics import compare_pictures
 from tokenmix.tasks.super_resolution.model import Upscaler
+from tokenmix.tasks.super_resolution.photographs import read_photograph
 from tokenmix.tasks.super_resolution.resize import Bicubic, resize
 from tokenmix.train import fit
 from tokenmix.train.training_step import TrainingStep
@@ -87,7 +89,9 @@ def test_a_run_learns_and_says_what_it_is(trained: Path, folder: Path) -> None:
     assert judged.numbers["psnr"] == pytest.approx(best["val_psnr"], abs=1e-3)
     assert judged.numbers["gain"] == pytest.approx(judged.numbers["psnr"] - judged.numbers["bicubic_psnr"])
     page = (trained / "report.html").read_text()
-    assert "dB" in page
+    assert "Worst pictures" in page
+    assert page.count("<figcaption>") == 3  # of the one validation picture
+    assert f"{judged.numbers['psnr']:.2f} dB" in page
 
 
 def test_a_killed_run_equals_an_unkilled_one(
@@ -210,27 +214,33 @@ def test_data_are_split_and_checked(folder: Path, tmp_path: Path, capsys: pytest
     flat.rename(tmp_path / "Set14")
     (tmp_path / "Set14" / "broken.png").write_text("no picture")
     Image.fromarray(photograph(0)[:8]).save(tmp_path / "Set14" / "small.png")
-    benchmark = load_data(tmp_path / "Set14", task="super_resolution", log=quiet)
-    assert [len(part) for part in (benchmark.train, benchmark.val, benchmark.test)] == [0, 0, 10]
-    assert sorted(skipped.name for skipped in benchmark.skipped) == ["broken.png", "small.png"]
+    assert sorted(one.name for one in load_data(tmp_path / "Set14", task="super_resolution", log=quiet).skipped) == [
+        "broken.png",
+        "small.png",
+    ]
+    judged = find_task("super_resolution").open_judged(
+        str(tmp_path / "Set14"), open_model("bicubic_x2"), None, log=quiet
+    )
+    assert len(judged.samples) == 10  # all of a folder from which nothing was learnt
     assert main(["data", "check", str(folder), "--task", "super_resolution"]) in (0, 3)
     assert "train: 4 pictures" in capsys.readouterr().out
 
 
 def test_upscale_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
         Image.fromarray(photograph(len(name))).save(tmp_path / "in" / name)
     out = tmp_path / "out"
     assert main(["upscale", str(tmp_path / "in"), str(out), "--model", str(trained)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["a-x2.png", "b-x2.png"]
-    assert Image.open(out / "a-x2.png").size == (112, 96)
+    assert read_photograph(out / "a-x2.png").pixels.shape == (96, 112, 3)
     one = ["upscale", str(tmp_path / "in/a.png"), str(tmp_path / "one.png"), "--model", "bicubic_x3", "--json"]
     capsys.readouterr()
     assert main(one) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert told["size"] == [144, 168]
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "one.png")), resize(photograph(5), 3))
+    assert np.array_equal(read_photograph(tmp_path / "one.png").pixels, resize(photograph(5), 3))
     (tmp_path / "in" / "text.png").write_text("no picture")
     assert main(["upscale", str(tmp_path / "in"), str(out), "--model", "bicubic_x2", "--scale", "1.5"]) == 2
     told = capsys.readouterr()
@@ -239,7 +249,7 @@ def test_upscale_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
     for words, reason in (
         ([str(tmp_path / "in/a.png")], "needs pictures and, at the end, a file or folder for them"),
         ([str(tmp_path / "in"), str(tmp_path / "x.png")], "3 pictures cannot go into one file"),
-        ([str(tmp_path), str(out)], "no pictures in this folder"),
+        ([str(tmp_path / "empty"), str(out)], "no pictures in this folder"),
     ):
         assert main(["upscale", *words, "--model", "bicubic_x2"]) == 2
         assert reason in capsys.readouterr().err
@@ -269,3 +279,19 @@ def test_bicubic_has_nothing_to_learn(folder: Path, tmp_path: Path) -> None:
     assert isinstance(open_model("bicubic_x4").model, Bicubic)
     with pytest.raises(ValueError, match="no trainable parameter"):
         train(folder, tmp_path, "model.name=bicubic_x2", "model.args={}")
+
+
+def test_mixers_are_compared(folder: Path, tmp_path: Path) -> None:
+    settings = [*SETTINGS, "epochs=1"]
+    results = compare(
+        str(folder),
+        "ffnified,pool",
+        out=tmp_path,
+        recipe="photographs_upscale",
+        settings=settings,
+        measure_seconds=0.2,
+        log=quiet,
+    )
+    assert (results["headline"], results["unit"]) == ("psnr", "dB")
+    assert all(entry["test_psnr"] > 0 for entry in results["mixers"].values())
+    assert "bicubic" in (tmp_path / "report.html").read_text()

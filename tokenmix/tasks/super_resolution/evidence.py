@@ -18,6 +18,7 @@ from tokenmix.tasks.super_resolution.metrics import compare_pictures, quantised
 from tokenmix.tasks.super_resolution.resize import resize
 
 PICTURES = 12  # that are kept, the worst
+MOST = 200  # that are named with their numbers
 CROP_PX = 128  # the side of what is shown of each
 
 
@@ -120,7 +121,9 @@ class PictureEvidence:
     def gather(self, metric: Metric) -> dict[str, Any]:
         rows = sorted(self.scores.gather(), key=_order)
         mistakes = [row for row in rows if "found" in row][:PICTURES]
-        return {"kind": "pictures", "images": len(rows), "mistakes": mistakes}
+        numbers = ("name", "gain", "psnr", "ssim", "bicubic_psnr")
+        pictures = [{name: row[name] for name in numbers} for row in rows[:MOST]]
+        return {"kind": "pictures", "images": len(rows), "mistakes": mistakes, "pictures": pictures}
 
     def picture(self, entry: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
         """PNG files of the same part: of bicubic interpolation, of the network, of the true picture."""

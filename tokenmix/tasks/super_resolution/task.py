@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from tokenmix.metrics import Metric
 from tokenmix.names import unknown
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task
 from tokenmix.tasks.super_resolution.options import Augment, Options
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 OUT = "predictions"  # where enlarged pictures go
 
@@ -279,6 +282,22 @@ class SuperResolutionTask(Task):
 
     def cell(self, row: Mapping[str, Any], name: str) -> str:
         return f"{row[name]:.4f}" if "ssim" in name else super().cell(row, name)
+
+    # ---------------------------------------------------------------------------------------------- pages, comparisons
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.super_resolution.page import run_sections
+
+        return run_sections(run, pictures)
+
+    def compared(self, judging: Judging) -> dict[str, Any]:
+        """``per_picture``: each picture's numbers."""
+        return {"per_picture": judging.rows()}
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        from tokenmix.tasks.super_resolution.page import compare_sections
+
+        return compare_sections(results)
 
     # ------------------------------------------------------------------------------------------------- files of a user
 
