@@ -29,9 +29,9 @@ from tokenmix.bench.machine import describe
 from tokenmix.data.dataset import DataSet
 from tokenmix.files import write_json
 from tokenmix.sources import load_data
-from tokenmix.tasks.classification.augment import CROP_AREA, Augment
 from tokenmix.tasks.classification.check import check_data
 from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.options import CROP_AREA, Augment
 from tokenmix.tasks.classification.write_shards import pack_data
 
 RESULTS = Path(__file__).parent / "results"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -28,7 +27,7 @@ def small_net(mixers: str) -> nn.Module:
 
 
 def opened(
-    model: nn.Module, size: tuple[int, int] = (16, 16), classes: Sequence[str] | None = None, **changes: Any
+    model: nn.Module, size: tuple[int, int] = (16, 16), *, classes: list[str] | None = None, **changes: Any
 ) -> LoadedModel:
     """A classifier."""
     known: dict[str, Any] = {

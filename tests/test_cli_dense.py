@@ -24,14 +24,14 @@ from tokenmix.cli import main
 from tokenmix.evaluate import evaluate, judge
 from tokenmix.metrics import SegmentationOverlap
 from tokenmix.pictures.found import FoundObjects, run_lengths
-from tokenmix.runtime.images import open_image
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
-from tokenmix.tasks.dense.augment import DenseAugment
 from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.options import DenseAugment
 from tokenmix.tasks.dense.sets import read_labels
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.predictions import LabelMaps
+from tokenmix_runtime.images import open_image
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,11 +20,11 @@ from tokenmix.cli import main
 from tokenmix.data.prepare import preprocess
 from tokenmix.export import export
 from tokenmix.recipes import make_recipe
-from tokenmix.runtime.preprocess import resize_and_crop
 from tokenmix.tasks import find_task
 from tokenmix.tasks.classification.images import ClassData, FileImages
 from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train import fit
+from tokenmix_runtime.preprocess import resize_and_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

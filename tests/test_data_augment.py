@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenmix.tasks.classification.augment import INTERPOLATIONS, Augment, is_rand_augment, picture_augment
+from tokenmix.tasks.classification.augment import INTERPOLATIONS, picture_augment
 from tokenmix.tasks.classification.images import ArrayImages, FileImages
 from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.options import Augment, is_rand_augment
 
 FULL = Augment(
     name="imagenet",

@@ -17,11 +17,11 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from tests.shard_files import write_shards
 from tokenmix.cli import main
 from tokenmix.data.tars import read_contents
-from tokenmix.runtime.images import ImageError
 from tokenmix.sources import load_data
 from tokenmix.tasks.classification.check import check_data
 from tokenmix.tasks.classification.images import ArrayImages, ClassData
 from tokenmix.tasks.classification.write_shards import pack_data
+from tokenmix_runtime.images import ImageError
 
 
 def silent(line: str) -> None:

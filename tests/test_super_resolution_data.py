@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenmix.runtime.images import ImageError
 from tokenmix.tasks.super_resolution.data import ArrayPairs, FilePairs, map_plain, shrunk, to_tensor
 from tokenmix.tasks.super_resolution.layouts import find_pairs, speaking_folders
+from tokenmix_runtime.images import ImageError
 
 
 def picture(height: int = 24, width: int = 30, seed: int = 0) -> np.ndarray:

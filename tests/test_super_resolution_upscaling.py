@@ -15,13 +15,13 @@ from PIL import ExifTags, Image, ImageCms
 
 from tests.scramble import scramble
 from tokenmix.mixers import MIXERS
-from tokenmix.runtime.images import ImageError
 from tokenmix.tasks.super_resolution.model import Upscaler, create_upscaler, upscaler
 from tokenmix.tasks.super_resolution.photographs import WRITERS, read_photograph
 from tokenmix.tasks.super_resolution.receptive import receptive_radii
 from tokenmix.tasks.super_resolution.resize import Bicubic, resize
 from tokenmix.tasks.super_resolution.tiles import bytes_per_pixel, choose_tiling
 from tokenmix.tasks.super_resolution.upscaling import upscale, upscale_file
+from tokenmix_runtime.images import ImageError
 
 LOCAL = {"ffnified": 4 + 3, "pool": 1, "depthwise": 3, "identity": 0}
 

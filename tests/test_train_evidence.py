@@ -22,9 +22,9 @@ from tokenmix.evaluate import evaluate
 from tokenmix.metrics import CocoAP
 from tokenmix.pictures.colours import class_colour
 from tokenmix.sources import load_data
-from tokenmix.tasks.dense.augment import DenseAugment
 from tokenmix.tasks.dense.evidence import DRAWN_PX, IMAGES
 from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.options import DenseAugment
 from tokenmix.tasks.dense.sets import ObjectSet
 from tokenmix.tasks.detection.evidence import ObjectEvidence
 from tokenmix.tasks.segmentation.evidence import LabelEvidence, WorstMaps

@@ -25,21 +25,10 @@ from tokenmix.files import atomic_path
 from tokenmix.heads import HEADS, make_dense, own_options
 from tokenmix.heads.levels import Levels
 from tokenmix.heads.official import DENSE
-from tokenmix.names import unknown
-from tokenmix.safety import (
-    LIMITS,
-    image_problem,
-    is_trusted,
-    norm_problem,
-    parse_json,
-    read_json,
-    refusal,
-    regular_file,
-    shown,
-    speaking,
-    trusting,
-)
+from tokenmix.safety import is_trusted, refusal, speaking, trusting
 from tokenmix.tasks import DEFAULT_TASK, Task, all_tasks, find_task
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, image_problem, norm_problem, parse_json, read_json, regular_file, shown
 
 __all__ = ["CheckpointError", "LoadedModel", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenmix.data.inventory import take_inventory
 from tokenmix.tasks import DEFAULT_TASK, Task, all_tasks, find_task
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 
 def load_data(

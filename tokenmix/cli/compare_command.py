@@ -20,7 +20,7 @@ from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
 from tokenmix.jobs import Queued
 from tokenmix.pages.comparison_table import text_table
 from tokenmix.pages.conclusions import headline
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

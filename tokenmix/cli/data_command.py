@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tokenmix.argument_types import whole
 from tokenmix.cli.output import print_json
-from tokenmix.names import unknown
 from tokenmix.sources import load_data, recognise
 from tokenmix.tasks import find_task
-from tokenmix.terminal import say
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 ACTIONS = ("check", "pack")
 FOUND = 3  # the exit code

@@ -13,8 +13,8 @@ from tokenmix.argument_types import whole
 from tokenmix.cli.judging import numbers_line, rows_table
 from tokenmix.cli.output import print_json
 from tokenmix.tasks import find_task
-from tokenmix.terminal import say
 from tokenmix.train.demo import demos, train_demo
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,9 +19,9 @@ from tokenmix.data.dataset import Samples
 from tokenmix.data.loader import named_deaths
 from tokenmix.evaluate import find_device, judge
 from tokenmix.tasks import Option, Task, find_task
-from tokenmix.terminal import say
 from tokenmix.train.distributed import processes, speaks
 from tokenmix.train.log import Shown
+from tokenmix_runtime.terminal import say
 
 SPLITS = ("test", "val", "train", "all")
 

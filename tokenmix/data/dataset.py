@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenmix.cores import usable_cores
 from tokenmix.data.random_numbers import name_keys, permutation
-from tokenmix.runtime.images import ImageError
-from tokenmix.terminal import shown
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.images import ImageError
+from tokenmix_runtime.terminal import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmix.cores import usable_cores
+from tokenmix_runtime.cores import usable_cores
 
 ENDS = 4096  # bytes of a file's begin and end that are looked at
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenmix.data.natural import natural
-from tokenmix.runtime.images import EXTENSIONS
-from tokenmix.terminal import shown
+from tokenmix_runtime.images import EXTENSIONS
+from tokenmix_runtime.terminal import shown
 
 # Left behind by systems and programs, which no user has put there.
 IGNORED_FOLDERS = frozenset(

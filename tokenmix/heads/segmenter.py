@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import ACTIVATIONS, ConvNorm
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 
 class Segmenter(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 
 from tokenmix.layers import ConvNorm, RepDepthwise
 from tokenmix.mixers.metamixer import MetaMixer, Static
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 QUERIES = ("norm", "bias", "bias_norm")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tokenmix.names import runtime_name
 from tokenmix.pages.charts import Point, both_sizes, scatter, short
 from tokenmix.pages.conclusions import pareto
 from tokenmix.pages.page import Cell, Head, Section, flat, page, render
+from tokenmix.runtime_names import runtime_name
 
 _KINDS = {"inference": "Inference speed", "training": "Training steps", "growth": "Growth with the number of tokens"}
 _Rows = Sequence[Mapping[str, Any]]

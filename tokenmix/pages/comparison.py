@@ -9,13 +9,13 @@ from typing import Any
 from markupsafe import Markup
 
 from tokenmix.files import write_text
-from tokenmix.names import runtime_name
 from tokenmix.pages.charts import COLOURS, Point, both_sizes, curves, scatter, short
 from tokenmix.pages.comparison_table import front_note, html_table
 from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, front_of, headline, speed
 from tokenmix.pages.method import definitions, method
 from tokenmix.pages.page import Section, page, render
 from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
+from tokenmix.runtime_names import runtime_name
 
 Line = list[tuple[float, float]]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tokenmix.names import runtime_name
 from tokenmix.pages.conclusions import conclusions
 from tokenmix.pages.page import Cell, Head, render
 from tokenmix.pages.result_schema import Comparison, Row, dig, number, read, sequence
+from tokenmix.runtime_names import runtime_name
 
 _MISSING = "–"
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenmix.names import runtime_name
 from tokenmix.pages.result_schema import Comparison, Row, dig, read, sequence, told_apart
+from tokenmix.runtime_names import runtime_name
 
 
 @dataclass(frozen=True)

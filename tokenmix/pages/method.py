@@ -6,9 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tokenmix.names import runtime_name
 from tokenmix.pages.page import flat, in_words, render
 from tokenmix.pages.result_schema import Comparison, dig, mapping, number, sequence
+from tokenmix.runtime_names import runtime_name
 
 _MATCHED = {
     "params": "widths adjusted so that all mixers have about the parameters of the first",

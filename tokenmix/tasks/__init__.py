@@ -6,7 +6,6 @@ import functools
 import importlib
 import pkgutil
 
-from tokenmix.names import unknown
 from tokenmix.tasks.base import (
     DEFAULT_TASK,
     Answer,
@@ -21,6 +20,7 @@ from tokenmix.tasks.base import (
     to_device,
 )
 from tokenmix.tasks.options import TaskAugment, TaskOptions
+from tokenmix_runtime.names import unknown
 
 __all__ = [
     "DEFAULT_TASK",

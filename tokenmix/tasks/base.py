@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
-from tokenmix.names import unknown
 from tokenmix.tasks.options import TaskAugment, TaskOptions
+from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples
     from tokenmix.data.inventory import Inventory
     from tokenmix.data.loader import BatchLoader
     from tokenmix.pages.page import Section
+    from tokenmix.tasks.file_form import FileForm
 
 DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
 Batch = dict[str, Any]
@@ -180,6 +181,7 @@ class Task(ABC):
         Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
             it is made from.
         Augment: What training does to its samples at random, another part of a recipe.
+        file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
         commands: Its own commands: the name of each to the module that has ``add_arguments`` and ``run``. What each
@@ -200,6 +202,7 @@ class Task(ABC):
     default_recipe: str | None = None
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     Augment: ClassVar[type[TaskAugment]] = TaskAugment
+    file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
     commands: ClassVar[Mapping[str, str]] = {}
@@ -482,6 +485,46 @@ class Task(ABC):
             pictures: Those of `samples`.
         """
         return ()
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def raw_form(self, model: nn.Module) -> nn.Module:
+        """A network of the task as a module from one tensor to one or several: what is timed, counted and exported."""
+        return model
+
+    def example_inputs(self, loaded: Any, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
+        """``(count, ...)``: noise as `raw_form` of a loaded model takes it.
+
+        Raises:
+            ValueError: It takes no single tensor.
+        """
+        raise ValueError(f"{self.title}: its models do not take one tensor, so that none can be made up for them")
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        """A loaded model as a file; ``inside`` names those of `file_parts` that the file does itself.
+
+        Raises:
+            ValueError: There is no such file, or none of this model.
+        """
+        raise ValueError(f"{self.title}: its models cannot be exported to other runtimes")
+
+    def training_loss(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """The loss of a network in training on inputs with a made-up truth, to measure a step.
+
+        Raises:
+            ValueError: There is no such measurement.
+        """
+        raise ValueError(f"{self.title}: a training step cannot be measured without data")
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, Any, float]]:
+        """What a training by a recipe computes for one sample: modules with an input, and how often that is computed.
+
+        A backward pass counts as two forward ones. Nothing need have values: torch's meta device will do.
+
+        Raises:
+            ValueError: It cannot be said.
+        """
+        raise ValueError(f"{self.title}: what a training computes is not counted")
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 

@@ -29,12 +29,8 @@ from tokenmix.data.identity import DataIdentity, changes
 from tokenmix.data.loader import BatchLoader, named_deaths
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
-from tokenmix.limits import check_number
 from tokenmix.recipes.recipe import Recipe, differences, with_values
-from tokenmix.safety import read_json
-from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.tasks import Batch, find_task
-from tokenmix.terminal import say
 from tokenmix.train import shards
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.distributed import TIMEOUT_S, Group, processes
@@ -46,6 +42,10 @@ from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 from tokenmix.train.trackers import MARKS, check_trackers
 from tokenmix.train.training_step import TrainingStep
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.shortage import OutOfMemory, shortage
+from tokenmix_runtime.terminal import say
+from tokenmix_runtime.untrusted import read_json
 
 __all__ = ["DiskFull", "Diverged", "FitResult", "Terminated", "fit"]
 

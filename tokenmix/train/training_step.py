@@ -14,13 +14,13 @@ from torch.distributed.tensor import DTensor
 
 from tokenmix.data.dataset import DataSet
 from tokenmix.recipes.recipe import Recipe
-from tokenmix.shortage import shortage
 from tokenmix.tasks import Batch, Objective, Task, to_device
 from tokenmix.train.checkpoint import load_weights
 from tokenmix.train.distributed import Group, laid_out
 from tokenmix.train.ema import Average
 from tokenmix.train.model import classifier_of, synchronise
 from tokenmix.train.optimizer import make_optimizer
+from tokenmix_runtime.shortage import shortage
 
 
 class TrainingStep:

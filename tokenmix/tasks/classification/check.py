@@ -12,11 +12,11 @@ import numpy as np
 
 from tokenmix.data.dataset import Pictures, unreadable
 from tokenmix.data.inventory import summary
-from tokenmix.runtime.images import decode, stored_as
 from tokenmix.tasks.classification.images import ClassData, ImageSet
 from tokenmix.tasks.classification.sources import load_pictures
-from tokenmix.terminal import say
 from tokenmix.text_tables import table
+from tokenmix_runtime.images import decode, stored_as
+from tokenmix_runtime.terminal import say
 
 SPLITS = ("train", "val", "test")
 TINY_PX = 32  # a shorter side below this is named

@@ -13,9 +13,9 @@ from tokenmix.data.memory import checked
 from tokenmix.data.natural import natural, same
 from tokenmix.data.random_numbers import stratified
 from tokenmix.data.split_words import NAMES, split_of
-from tokenmix.runtime.images import EXTENSIONS
 from tokenmix.tasks.classification.images import ClassData, FileImages, ImageSet
-from tokenmix.terminal import say
+from tokenmix_runtime.images import EXTENSIONS
+from tokenmix_runtime.terminal import say
 
 VAL_SHARE = 0.15
 TEST_SHARE = 0.15

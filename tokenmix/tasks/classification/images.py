@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tokenmix.data.dataset import Pictures, printable
 from tokenmix.data.file_identity import file_identities
-from tokenmix.runtime.images import ImageError, decode, open_image, read_file, to_rgb
 from tokenmix.tasks.picture_data import ClassedPictures
+from tokenmix_runtime.images import ImageError, decode, open_image, read_file, to_rgb
 
 
 class ImageSet(Pictures):

@@ -9,11 +9,11 @@ from typing import Any
 
 from tokenmix.data.dataset import printable, unreadable
 from tokenmix.data.natural import same
-from tokenmix.names import unknown
 from tokenmix.tasks.base import Judged, Log
 from tokenmix.tasks.classification.folder import read_class_folders, tell_unused
 from tokenmix.tasks.classification.images import FileImages
 from tokenmix.tasks.judged import choose
+from tokenmix_runtime.names import unknown
 
 
 @dataclass(frozen=True)

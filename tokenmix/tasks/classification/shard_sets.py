@@ -22,7 +22,7 @@ from tokenmix.data.text_files import read_json, read_text
 from tokenmix.tasks.classification.folder import split_off
 from tokenmix.tasks.classification.images import ClassData, ImageSet
 from tokenmix.tasks.classification.shards import LANES, Shard, ShardImages
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 _THREADS = 8  # shards that are fetched and read at a time
 _MOST_CLASSES = 1_000_000

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tokenmix.data.dataset import Probe
 from tokenmix.data.memory import data_root
-from tokenmix.names import unknown
 from tokenmix.tasks.classification.digits import load_digits
 from tokenmix.tasks.classification.folder import load_folder
 from tokenmix.tasks.classification.images import ClassData
 from tokenmix.tasks.classification.named import TORCHVISION, load_hub, load_torchvision
 from tokenmix.tasks.classification.shard_sets import is_shard_spec, load_shards
-from tokenmix.terminal import say
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 KNOWN = {
     "digits": "scikit-learn's 1,797 handwritten digits, 10 classes; embedded, needs no download",

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import timm
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
@@ -14,6 +17,7 @@ from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
 from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
+from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.picture_task import PictureTask, class_name
 
 if TYPE_CHECKING:
@@ -66,6 +70,7 @@ class ClassificationTask(PictureTask):
     default_recipe = "basic"
     labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5"}
     objective_type = ClassificationObjective
+    file_parts = ("resize", "normalize", "softmax")
     predict_options = (
         Option("--top", {"type": int, "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
     )
@@ -242,8 +247,8 @@ class ClassificationTask(PictureTask):
             ValueError: ``top`` is below 1; in use, if the picture cannot be read.
         """
         from tokenmix.data.prepare import preprocess
-        from tokenmix.runtime.images import open_image
         from tokenmix.text_tables import bar
+        from tokenmix_runtime.images import open_image
 
         if top < 1:
             raise ValueError(f"--top must be 1 or more, got {top}")
@@ -277,6 +282,32 @@ class ClassificationTask(PictureTask):
         from tokenmix.tasks.classification.page import compare_sections
 
         return compare_sections(results, pictures)
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.classification.export import ClassForm
+
+        return ClassForm(self, loaded, image_size, inside)
+
+    def training_loss(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Cross-entropy with the first classes in turn; of several classifiers the sum."""
+        outputs = model(inputs)
+        parts = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        labels = torch.arange(len(inputs), device=inputs.device) % parts[0].shape[1]
+        return torch.stack([F.cross_entropy(part, labels) for part in parts]).sum()
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, Any, float]]:
+        """One image forward and back, of a teacher forward."""
+        options = recipe.task
+        height, width = options.image_size
+        sizes = [(side, side) for side in options.multi_scale] or [(height, width)]
+        shares = [max(1.0, height * width / (h * w)) for h, w in sizes]  # a step of smaller images has more of them
+        model = timm.create_model(recipe.model.name.split(".")[0], num_classes=self.outputs(facts), **recipe.model.args)
+        for size, share in zip(sizes, shares, strict=True):
+            yield model, torch.zeros(1, 3, *size), 3 * share / sum(shares)
+        if options.teacher is not None:
+            yield timm.create_model(options.teacher.split(".")[0]), torch.zeros(1, 3, height, width), 1.0
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 

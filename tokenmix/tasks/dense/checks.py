@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags
 
-from tokenmix.cores import usable_cores
 from tokenmix.data.dataset import Skipped, printable
 from tokenmix.data.text_files import is_file
-from tokenmix.runtime.images import open_image, open_known
 from tokenmix.tasks.dense.layout import LEADS_OUT, Item, Layout, RawObject, leads_out
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, labels_of, mask_problem
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.images import open_image, open_known
 
 _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a mistake and not as rounding
 

@@ -9,7 +9,6 @@ from typing import Any
 from tokenmix.data.dataset import printable
 from tokenmix.data.inventory import take_inventory
 from tokenmix.data.natural import same
-from tokenmix.names import unknown
 from tokenmix.tasks.base import Judged, Log, Task
 from tokenmix.tasks.dense.checks import usable
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
@@ -17,6 +16,7 @@ from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.sets import IGNORED
 from tokenmix.tasks.dense.sources import read_layout
 from tokenmix.tasks.judged import choose
+from tokenmix_runtime.names import unknown
 
 
 def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, seed: int, log: Log) -> Judged:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tokenmix.data.dataset import Pictures, printable
 from tokenmix.data.file_identity import file_identities
-from tokenmix.runtime.images import MAX_PIXELS, open_image, open_known
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.picture_data import ClassedPictures
+from tokenmix_runtime.images import MAX_PIXELS, open_image, open_known
 
 DENSE_TASKS = ("detection", "instances", "segmentation")
 IGNORED = 255  # the label of pixels that count for nothing

@@ -13,7 +13,6 @@ from tokenmix.data.dataset import printable
 from tokenmix.data.inventory import Inventory, summary, take_inventory
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import hashes, name_keys
-from tokenmix.names import unknown
 from tokenmix.tasks.dense.checks import usable
 from tokenmix.tasks.dense.coco import find_coco, read_coco
 from tokenmix.tasks.dense.labels import (
@@ -36,7 +35,8 @@ from tokenmix.tasks.dense.voc import (
     read_voc_masks,
 )
 from tokenmix.tasks.dense.yolo import find_yolo, read_yolo
-from tokenmix.terminal import say
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 Log = Callable[[str], None]
 VAL_SHARE = TEST_SHARE = 0.15

@@ -13,7 +13,7 @@ from PIL import Image
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
-from tokenmix.runtime.images import open_image
+from tokenmix.heads import Raw
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
 from tokenmix.tasks.dense.evidence import rounded
 from tokenmix.tasks.dense.loader import DenseLoader
@@ -21,6 +21,7 @@ from tokenmix.tasks.dense.options import DenseAugment, DenseOptions
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
 from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix.tasks.picture_task import PictureTask
+from tokenmix_runtime.images import open_image
 
 if TYPE_CHECKING:
     from tokenmix.pages.page import Section
@@ -179,6 +180,17 @@ class DenseTask(PictureTask):
 
         column, title = list(self.row_columns().items())[1]
         return compare_sections(results, column, title)
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def raw_form(self, model: Any) -> Any:
+        return Raw(model)
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[Any, Any, float]]:
+        from tokenmix.tasks.dense.training_work import training_work
+
+        size = recipe.augment.parts.crop_size or recipe.task.image_size
+        return training_work(recipe, size, self.outputs(facts))
 
     # ------------------------------------------------------------------------------------------------- files of a user
 

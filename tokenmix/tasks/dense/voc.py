@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tokenmix.cores import usable_cores
 from tokenmix.data.inventory import Inventory
 from tokenmix.data.natural import same
 from tokenmix.data.split_words import split_of
@@ -21,6 +20,7 @@ from tokenmix.tasks.dense.layout import LEADS_OUT, SPLITS, Item, Layout, RawObje
 from tokenmix.tasks.dense.pairing import Pairing, stem
 from tokenmix.tasks.dense.sets import IGNORED, coco_tools, read_labels
 from tokenmix.tasks.dense.values import number_of, text_of, truth_of, whole_of
+from tokenmix_runtime.cores import usable_cores
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),

@@ -22,6 +22,7 @@ from tokenmix.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
     from tokenmix.pages.page import Section
+from tokenmix.tasks.file_form import FileForm
 
 THRESHOLD = 0.5  # the least score that a prediction shows
 
@@ -39,6 +40,7 @@ class DetectionTask(DenseTask):
         "precision at 101 levels of recall."
     )
     objective_type = DetectionObjective
+    file_parts = ("normalize", "nms")
     predict_options = (
         Option(
             "--threshold", {"type": float, "metavar": "S", "help": f"the least score, 0 to 1 (default: {THRESHOLD})"}
@@ -106,6 +108,11 @@ class DetectionTask(DenseTask):
             raise ValueError(f"--threshold must be from 0 to 1, got {threshold:g}")
         return super().answerer(loaded, device, threshold=threshold, **options)
 
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import DetectorForm
+
+        return DetectorForm(self, loaded, image_size, inside)
+
     def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
         from tokenmix.text_tables import table
 
@@ -135,6 +142,11 @@ class InstancesTask(DetectionTask):
     def row_columns(self) -> Mapping[str, str]:
         masks = {"mask_AP": "mask AP, %", "mask_AP50": "mask AP50, %"}
         return {"class": "class", **masks, "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import InstancesForm
+
+        return InstancesForm(self, loaded, image_size, inside)
 
 
 class _Results:

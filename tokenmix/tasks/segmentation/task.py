@@ -17,6 +17,7 @@ from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.options import LabelAugment
 from tokenmix.tasks.dense.task import DenseTask
+from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.options import Options
 
@@ -55,6 +56,7 @@ class SegmentationTask(DenseTask):
             {"type": size, "metavar": "H[,W]", "help": "from window to window (default: two thirds of the window)"},
         ),
     )
+    file_parts = ("normalize", "argmax")
     predict_options = (DenseTask.out_option,)
 
     def demos(self) -> Mapping[str, str]:
@@ -100,6 +102,11 @@ class SegmentationTask(DenseTask):
         with evaluating(objective):
             (label,) = objective.predict({"image": [image.to(device)], "size": wanted})
         return FoundLabels(label, loaded.classes, count)
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.segmentation.export import SegmenterForm
+
+        return SegmenterForm(self, loaded, image_size, inside)
 
     def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
         from tokenmix.text_tables import bar

@@ -29,9 +29,9 @@ from tokenmix.data.file_identity import file_identities
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import uniforms
 from tokenmix.files import atomic_path
-from tokenmix.runtime.images import ImageError, open_image, open_known
 from tokenmix.tasks.super_resolution.layouts import Pair, find_pairs
 from tokenmix.tasks.super_resolution.resize import resize
+from tokenmix_runtime.images import ImageError, open_image, open_known
 
 Pixels = NDArray[np.uint8]
 

@@ -20,7 +20,7 @@ from tokenmix.backbones.official import unwrap
 from tokenmix.blocks import Mlp, Residual
 from tokenmix.layers import ConvNorm, LayerNorm2d
 from tokenmix.mixers import MixerSpec, make_mixer, split_specs
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 NORMS = ("none", "layer", "batch")
 PLAIN = "ffnified(key_size=3, value_size=3, query='bias')"

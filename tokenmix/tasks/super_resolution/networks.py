@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from tokenmix.backbones.arguments import check_parameters
-from tokenmix.names import unknown
-from tokenmix.safety import LIMITS
 from tokenmix.tasks.super_resolution.model import VARIANTS, create_upscaler, upscaler
 from tokenmix.tasks.super_resolution.resize import Bicubic
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS
 
 NETWORKS = {
     "ffnet_sr": "FFNet-SR, 2.38 M parameters at x2 (arXiv:2406.02021)",

@@ -1,6 +1,6 @@
 """Photographs with all that they hold: 8 or 16 bits, grey or colour, transparency and colour profile; and writing them.
 
-Training and the other tasks see every picture as 8-bit RGB (`tokenmix.runtime.images`). An enlarged photograph must
+Training and the other tasks see every picture as 8-bit RGB (`tokenmix_runtime.images`). An enlarged photograph must
 not lose what its owner has put into it. Pillow reads and writes no colours of 16 bits, and writes only whole pictures:
 imagecodecs and tifffile read those, and PNG files, to which a large result is written strip by strip, are made here,
 because no library does so for 16 bits.
@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from tokenmix.runtime.images import MAX_PIXELS, ImageError, open_image, open_known
-from tokenmix.safety import regular_file
-from tokenmix.terminal import shown
+from tokenmix_runtime.images import MAX_PIXELS, ImageError, open_image, open_known
+from tokenmix_runtime.terminal import shown
+from tokenmix_runtime.untrusted import regular_file
 
 Pixels = NDArray[Any]
 NEEDED = "colours of 16 bits, and TIFF files that are written, need two more packages: pip install tifffile imagecodecs"

@@ -11,11 +11,11 @@ from PIL import Image
 
 from tokenmix.data.dataset import Skipped, printable
 from tokenmix.data.random_numbers import permutation
-from tokenmix.runtime.images import open_known
 from tokenmix.tasks.judged import choose
 from tokenmix.tasks.super_resolution.data import ArrayPhotographs, FilePhotographs, PhotographData, Photographs
 from tokenmix.tasks.super_resolution.layouts import Pair, find_pairs
 from tokenmix.tasks.super_resolution.metrics import WINDOW
+from tokenmix_runtime.images import open_known
 
 NAMED = {"photographs": "16 photographs of scikit-image and scikit-learn; embedded"}
 SPLITS = ("train", "val", "test")

@@ -13,9 +13,9 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.inventory import Inventory
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
-from tokenmix.names import unknown
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task
 from tokenmix.tasks.super_resolution.options import Augment, Options
+from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
     from tokenmix.pages.page import Section

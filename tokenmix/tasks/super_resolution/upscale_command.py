@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.argument_types import number, whole
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 TASK = "super_resolution"
 

@@ -12,22 +12,21 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tokenmix.bench.fold import inference_form
+from tokenmix.bench.folded import inference_form
 from tokenmix.bench.published import published
 from tokenmix.checkpoints import LoadedModel, open_model, our_models
 from tokenmix.export.onnx_file import onnx_session
-from tokenmix.heads import Raw
-from tokenmix.names import unknown
-from tokenmix.tasks import DEFAULT_TASK
+from tokenmix.tasks import DEFAULT_TASK, Task, find_task
+from tokenmix_runtime.names import unknown
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredModel:
     """One model to be measured.
 
     Attributes:
         name: As the user wrote it.
-        opened: As it was trained; None for an ONNX file.
+        loaded: As it was trained; None for an ONNX file.
         file: The ONNX file, if it is one.
         image_size: Height and width in pixels that it is measured with.
         chans: Channels of its input.
@@ -36,28 +35,38 @@ class Subject:
     """
 
     name: str
-    opened: LoadedModel | None
+    loaded: LoadedModel | None
     file: Path | None
     image_size: tuple[int, int]
     chans: int
     largest_batch: int | None
     published: dict[str, Any] | None
 
+    @property
+    def task(self) -> Task:
+        """What it does; an ONNX file is none of any task."""
+        assert self.loaded is not None
+        return find_task(self.loaded.task)
+
     def images(self, batch: int, seed: int = 0) -> Tensor:
         """(batch, chans, H, W) of seeded noise."""
+        if self.loaded is not None:
+            return self.task.example_inputs(self.loaded, batch, self.image_size, seed)
         return torch.randn(batch, self.chans, *self.image_size, generator=torch.Generator().manual_seed(seed))
 
     def trained_form(self) -> nn.Module:
-        """The model, of a dense one with its raw outputs."""
-        assert self.opened is not None
-        return self.opened.model if self.opened.head is None else Raw(self.opened.model)
+        """The model with its raw outputs."""
+        assert self.loaded is not None
+        return self.task.raw_form(self.loaded.model)
 
     def inference_form(self) -> nn.Module:
-        """Merged and folded, see `tokenmix.bench.fold`."""
+        """Merged and folded, see `tokenmix.bench.folded`."""
         return inference_form(self.trained_form(), self.images(1))
 
 
-def open_subjects(names: Sequence[str], image_size: tuple[int, int] | None = None, *, seed: int = 0) -> list[Subject]:
+def open_models(
+    names: Sequence[str], image_size: tuple[int, int] | None = None, *, seed: int = 0
+) -> list[MeasuredModel]:
     """Open the models; those that are given by name get random weights, which take the same time, and no download.
 
     Args:
@@ -73,30 +82,30 @@ def open_subjects(names: Sequence[str], image_size: tuple[int, int] | None = Non
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{name} is named {names.count(name)} times: once is enough")
-    subjects = []
+    found = []
     for name in names:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            subject = _file(name, image_size) if name.endswith(".onnx") else _model(name, image_size)
-        subjects.append(subject)
-    return subjects
+            one = _file(name, image_size) if name.endswith(".onnx") else _model(name, image_size)
+        found.append(one)
+    return found
 
 
-def _model(name: str, image_size: tuple[int, int] | None) -> Subject:
+def _model(name: str, image_size: tuple[int, int] | None) -> MeasuredModel:
     if Path(name).exists():
-        opened = open_model(name)
+        loaded = open_model(name)
         fact = None
     else:
-        opened = _by_name(name)
-        fact = published(name, image_size or opened.image_size)
-    subject = Subject(name, opened, None, image_size or opened.image_size, len(opened.mean), None, fact)
+        loaded = _by_name(name)
+        fact = published(name, image_size or loaded.image_size)
+    one = MeasuredModel(name, loaded, None, image_size or loaded.image_size, len(loaded.mean), None, fact)
     try:
         with torch.inference_mode():
-            subject.trained_form().eval()(subject.images(1))
+            one.trained_form().eval()(one.images(1))
     except (RuntimeError, AssertionError) as error:
-        size = " x ".join(map(str, subject.image_size))
+        size = " x ".join(map(str, one.image_size))
         raise ValueError(f"{name} cannot take images of {size} pixels: {error}") from error
-    return subject
+    return one
 
 
 def _by_name(name: str) -> LoadedModel:
@@ -123,7 +132,7 @@ def _by_name(name: str) -> LoadedModel:
     )
 
 
-def _file(name: str, image_size: tuple[int, int] | None) -> Subject:
+def _file(name: str, image_size: tuple[int, int] | None) -> MeasuredModel:
     source = onnx_session(name).get_inputs()[0]
     shape = source.shape
     if source.type != "tensor(float)" or len(shape) != 4:
@@ -134,6 +143,6 @@ def _file(name: str, image_size: tuple[int, int] | None) -> Subject:
     if any(isinstance(side, int) and side != wanted for side, wanted in zip(shape[2:], size, strict=True)):
         raise ValueError(f"{name} takes images of {shape[2]} x {shape[3]} pixels only: leave --image-size out")
     chans = shape[1] if isinstance(shape[1], int) else 3
-    return Subject(
+    return MeasuredModel(
         name, None, Path(name), (size[0], size[1]), chans, shape[0] if isinstance(shape[0], int) else None, None
     )

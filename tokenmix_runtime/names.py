@@ -1,19 +1,9 @@
-"""Names as people read them: of runtimes, and in messages about one that a user got wrong."""
+"""Messages for names that a user got wrong."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-
-RUNTIME_NAMES = {
-    "pytorch": "PyTorch",
-    "channels_last": "PyTorch, channels last",
-    "compile": "torch.compile",
-    "cuda_graph": "CUDA graph",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "executorch": "ExecuTorch",
-}
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
@@ -31,8 +21,3 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     hint = f"; did you mean {lower[close[0]]!r}?" if close else "."
     shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
     return f"unknown {kind} {text!r}{hint} Known: {shown}"
-
-
-def runtime_name(runtime: str) -> str:
-    """How a runtime is written in prose."""
-    return RUNTIME_NAMES.get(runtime, runtime)

@@ -1,4 +1,4 @@
-"""``python -m tokenmix.runtime MODEL.onnx IMAGE...``: what an exported model says about pictures."""
+"""``python -m tokenmix_runtime MODEL.onnx IMAGE...``: what an exported model says about pictures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 
-from tokenmix.console import Output, steady_streams
-from tokenmix.limits import check_number
-from tokenmix.runtime.images import ImageError
-from tokenmix.runtime.manifest import TASKS, ModelError
-from tokenmix.runtime.predictor import Predictor
-from tokenmix.runtime.results import Classification, Detections, Result
-from tokenmix.shortage import shortage
-from tokenmix.terminal import say
+from tokenmix_runtime.console import Output, steady_streams
+from tokenmix_runtime.images import ImageError
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.manifest import TASKS, ModelError
+from tokenmix_runtime.predictor import Predictor
+from tokenmix_runtime.results import Classification, Detections, Result
+from tokenmix_runtime.shortage import shortage
+from tokenmix_runtime.terminal import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,13 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             told = f"standard output: {error}" if error is output.error else shortage(error)
             if told is None:
                 raise
-            print(f"tokenmix.runtime: error: {told}", file=sys.stderr)
+            print(f"tokenmix_runtime: error: {told}", file=sys.stderr)
             return 2
         return code
 
 
 def _answer(argv: Sequence[str] | None, output: Output) -> int:
-    parser = argparse.ArgumentParser(prog="tokenmix.runtime", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tokenmix_runtime", description=__doc__)
     add = parser.add_argument
     add("model", help="an ONNX file that tokenmix export wrote")
     add("images", nargs="+", metavar="IMAGE", help="picture files")
@@ -56,7 +56,7 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
     def fail(error: Exception) -> None:
         nonlocal failed
         failed = True
-        say(f"tokenmix.runtime: error: {error}", file=sys.stderr)
+        say(f"tokenmix_runtime: error: {error}", file=sys.stderr)
 
     answers = []
     try:

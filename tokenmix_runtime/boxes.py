@@ -1,6 +1,6 @@
 """From a detector's raw outputs to its detections: anchors, coding, suppression, as PyTorch's model does them.
 
-What the parameters mean is said in ``tokenmix/export/postprocess.py``, which reads them off the model.
+What the parameters mean is said in ``tokenmix/heads/decoding.py``, which reads them off the model.
 """
 
 from __future__ import annotations

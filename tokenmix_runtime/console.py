@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-ERRORS = "tokenmix.console"
+ERRORS = "tokenmix_runtime.console"
 PLAIN = {"█": "#", "·": ".", "–": "-", "…": "...", "×": "x", "±": "+-", "²": "2"}
 """What stands for a character of ours on a console that lacks it."""
 _PAUSE_S = 0.01  # before a full pipe is tried again

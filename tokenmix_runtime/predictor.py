@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenmix.cores import cpu_quota, usable_cores
-from tokenmix.runtime import boxes, maps
-from tokenmix.runtime.images import MAX_PIXELS, ImageError, open_image, to_rgb
-from tokenmix.runtime.manifest import Manifest, ModelError, check_task, read_manifest
-from tokenmix.runtime.preprocess import enough, fit, normalised, resize_and_crop
-from tokenmix.runtime.results import Classification, Detections, Result, SegmentMap
-from tokenmix.safety import regular_file
+from tokenmix_runtime import boxes, maps
+from tokenmix_runtime.cores import cpu_quota, usable_cores
+from tokenmix_runtime.images import MAX_PIXELS, ImageError, open_image, to_rgb
+from tokenmix_runtime.manifest import Manifest, ModelError, check_task, read_manifest
+from tokenmix_runtime.preprocess import enough, fit, normalised, resize_and_crop
+from tokenmix_runtime.results import Classification, Detections, Result, SegmentMap
+from tokenmix_runtime.untrusted import regular_file
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Array = NDArray[Any]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 CROP_MODES = ("center", "squash")

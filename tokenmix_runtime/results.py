@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmix.runtime.maps import paste
+from tokenmix_runtime.maps import paste
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,18 +6,15 @@ so many detections. Suppression is a matrix of overlaps and a few products with 
 
 from __future__ import annotations
 
-import dataclasses
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_iou
 
-from tokenmix.export.detect import DetectInstances, Found, at_least
-from tokenmix.export.prepare import Prepared
+from tokenmix.heads.in_graph import DetectInstances, Found, at_least
 
 ROUNDS = 24
 """Of suppression. A box's fate is settled one round after that of the better boxes that it overlaps: chains of overlaps
@@ -25,17 +22,6 @@ up to this length are exact, and an even number keeps what a longer one leaves o
 took at most 13 rounds, Mask R-CNN with random weights on photographs 9."""
 CANDIDATES = 1000
 """How many of the second stage's boxes, the best of all classes, compete for being detections."""
-
-
-def with_fixed_shapes(prepared: Prepared) -> Prepared:
-    """The same with its two-stage detector, if it is one, as `FixedInstances`."""
-    return dataclasses.replace(prepared, model=_fixed(prepared.model))
-
-
-def _fixed(model: nn.Module) -> nn.Module:
-    if isinstance(model, nn.Sequential):
-        return nn.Sequential(OrderedDict((name, _fixed(part)) for name, part in model.named_children()))
-    return FixedInstances(model.model) if isinstance(model, DetectInstances) else model
 
 
 class FixedInstances(DetectInstances):

@@ -1,4 +1,4 @@
-"""Detectors from one image to their detections, in a form that can be exported: box decoding and NMS in the graph.
+"""Detectors from one picture to its detections, in a form that can be exported: decoding and suppression in the graph.
 
 The results are those of the models themselves, whose code in torchvision cannot be traced.
 """
@@ -6,7 +6,6 @@ The results are those of the models themselves, whose code in torchvision cannot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -194,14 +193,6 @@ class DetectInstances(_Anchored):
         return boxes[order], scores[order], labels[order]
 
 
-DETECT = {
-    "ssdlite": DetectSSDLite,
-    "retinanet": DetectRetinaNet,
-    "mask_rcnn": DetectInstances,
-    "cascade_mask_rcnn": DetectInstances,
-}
-
-
 @torch.no_grad()
 def map_strides(model: Any) -> list[int]:
     """The strides in pixels of a detector's maps, from fine to coarse."""
@@ -209,15 +200,6 @@ def map_strides(model: Any) -> list[int]:
     first = next(parameter for parameter in model.parameters() if parameter.ndim == 4)
     image = first.new_zeros(1, first.shape[1], multiple, multiple)
     return [multiple // y.shape[-2] for y in model.backbone(image).values()]
-
-
-def map_sizes(model: Any, size: Sequence[int]) -> list[list[int]]:
-    """Height and width of each of a detector's maps that carry anchors, for images of a size."""
-    with torch.no_grad():
-        first = next(parameter for parameter in model.parameters() if parameter.ndim == 4)
-        image = first.new_zeros(1, first.shape[1], *size)
-        maps = model.features(image) if hasattr(model, "features") else model.backbone(image).values()
-        return [list(y.shape[-2:]) for y in maps]
 
 
 def at_least(boxes: Tensor, side: float) -> Tensor:

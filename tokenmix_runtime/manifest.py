@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import CROP_MODES, INTERPOLATIONS
-from tokenmix.safety import LIMITS, image_problem, norm_problem, parse_json, read_json, shown
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import CROP_MODES, INTERPOLATIONS
+from tokenmix_runtime.untrusted import LIMITS, image_problem, norm_problem, parse_json, read_json, shown
 
 FAMILY, NEWEST = "tokenmix.model/", 2
 TASKS = ("classification", "detection", "instances", "segmentation")
@@ -45,8 +45,8 @@ class Manifest:
         image_size: (height, width) in pixels to which pictures are scaled.
         mean: Per channel, of values in 0..1.
         std: Likewise.
-        crop_pct: See `tokenmix.runtime.preprocess.resize_and_crop`.
-        crop_mode: ``"center"``, ``"squash"``, or ``"fit"``, see `tokenmix.runtime.preprocess.fit`.
+        crop_pct: See `tokenmix_runtime.preprocess.resize_and_crop`.
+        crop_mode: ``"center"``, ``"squash"``, or ``"fit"``, see `tokenmix_runtime.preprocess.fit`.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
         inside: The steps of preparation that the graph does itself: ``"normalize"``, ``"resize"``.
         postprocess: ``kind``, ``inside``, ``multiple``, and what the kind needs.

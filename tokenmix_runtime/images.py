@@ -27,8 +27,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
-from tokenmix.safety import regular_file
-from tokenmix.terminal import shown
+from tokenmix_runtime.terminal import shown
+from tokenmix_runtime.untrusted import regular_file
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for "this must be an attack": half a gigabyte as RGB
 MAX_BYTES = 2**31  # of a file: such a picture with 16 bits per channel, not compressed, and its notes
