@@ -15,7 +15,6 @@ from tests import goldens
 from tokenmix import load_checkpoint
 from tokenmix.checkpoints import convert, open_model
 from tokenmix.cli import main
-from tokenmix.comparison import compare
 from tokenmix.evaluate import judge
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data
@@ -23,6 +22,7 @@ from tokenmix.tasks import find_task
 from tokenmix.tasks.super_resolution.evidence import PictureScores
 from tokenmix.tasks.super_resolution.metrics import compare_pictures
 from tokenmix.tasks.super_resolution.model import Upscaler
+from tokenmix.tasks.super_resolution.page import compare_sections
 from tokenmix.tasks.super_resolution.photographs import read_photograph
 from tokenmix.tasks.super_resolution.resize import Bicubic, resize
 from tokenmix.train import fit
@@ -281,17 +281,12 @@ def test_bicubic_has_nothing_to_learn(folder: Path, tmp_path: Path) -> None:
         train(folder, tmp_path, "model.name=bicubic_x2", "model.args={}")
 
 
-def test_mixers_are_compared(folder: Path, tmp_path: Path) -> None:
-    settings = [*SETTINGS, "epochs=1"]
-    results = compare(
-        str(folder),
-        "ffnified,pool",
-        out=tmp_path,
-        recipe="photographs_upscale",
-        settings=settings,
-        measure_seconds=0.2,
-        log=quiet,
-    )
-    assert (results["headline"], results["unit"]) == ("psnr", "dB")
-    assert all(entry["test_psnr"] > 0 for entry in results["mixers"].values())
-    assert "bicubic" in (tmp_path / "report.html").read_text()
+def test_mixers_are_compared_picture_by_picture() -> None:
+    def entry(psnr: float) -> dict[str, Any]:
+        rows = [{"picture": "a.png", "psnr": psnr, "ssim": 0.9, "gain": psnr - 30, "bicubic_psnr": 30.0}]
+        return {"mixer": "x", "per_picture": rows}
+
+    results = {"mixers": {"aff": entry(31.25), "pool": entry(31.0)}, "headline": "psnr"}
+    (section,) = compare_sections(results)
+    assert all(text in section.html for text in ("a.png", "30.00", "31.25", "31.00", "bicubic", "aff", "pool"))
+    assert compare_sections({"mixers": {"aff": {}}}) == []

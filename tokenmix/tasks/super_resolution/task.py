@@ -19,8 +19,10 @@ from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
     from tokenmix.pages.page import Section
+    from tokenmix.tasks.file_form import FileForm
 
 OUT = "predictions"  # where enlarged pictures go
+PATCH = 48  # pixels of a small patch's side, where nobody says
 
 
 class PictureJudging(Judging):
@@ -262,7 +264,7 @@ class SuperResolutionTask(Task):
         """Patches of the first pictures, as large as those that the model learnt from."""
         from tokenmix.tasks.super_resolution.batches import patch_loader
 
-        size = loaded.image_size[0] or 48
+        size = loaded.image_size[0] or PATCH
         each = max(1, -(-count // len(samples)))
         loader = patch_loader(samples, loaded.model.scale, size=size, each=each, batch_size=count, seed=0)
         return next(iter(loader.batches(0)))["image"][:count]
@@ -282,6 +284,39 @@ class SuperResolutionTask(Task):
 
     def cell(self, row: Mapping[str, Any], name: str) -> str:
         return f"{row[name]:.4f}" if "ssim" in name else super().cell(row, name)
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def example_inputs(self, loaded: Any, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
+        size = image_size or (loaded.image_size if min(loaded.image_size) else (PATCH, PATCH))
+        channels = getattr(loaded.model, "in_chans", 3)
+        return torch.rand(count, channels, *size, generator=torch.Generator().manual_seed(seed))
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        """See `tokenmix.tasks.super_resolution.export`.
+
+        Raises:
+            ValueError: The model takes no RGB pictures, or is no network.
+        """
+        from tokenmix.tasks.super_resolution.export import EnlargingForm
+        from tokenmix.tasks.super_resolution.model import Upscaler
+
+        if not isinstance(loaded.model, Upscaler) or loaded.model.in_chans != 3:
+            raise ValueError(f"{loaded.name} cannot be exported: that can be networks for RGB pictures")
+        size = image_size or (loaded.image_size if min(loaded.image_size) else (PATCH, PATCH))
+        return EnlargingForm(self, loaded, size, inside)
+
+    def training_loss(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """FFNet-SR's, with a truth that is all grey."""
+        from tokenmix.tasks.super_resolution.loss import reconstruction_loss
+
+        enlarged = model(inputs)
+        return reconstruction_loss(enlarged, torch.full_like(enlarged, 0.5))[0]
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, Any, float]]:
+        """One patch forward and back."""
+        size = recipe.task.image_size or (PATCH, PATCH)
+        yield self.build(recipe, facts), torch.zeros(1, 3, *size), 3.0
 
     # ---------------------------------------------------------------------------------------------- pages, comparisons
 
