@@ -17,7 +17,7 @@ from tokenmix.train import Diverged, FitResult
 
 
 def _job(folder: Path, **changes) -> Job:
-    return Job(folder, toy_recipe(), 0, threads=1, images=toy_data, make=toy_model, **changes)
+    return Job(folder, toy_recipe(), 0, threads=1, data=toy_data, make=toy_model, **changes)
 
 
 def test_a_job_is_its_file(tmp_path):

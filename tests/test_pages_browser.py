@@ -10,6 +10,8 @@ import pytest
 
 from tests import browser
 from tests.comparison_results import drawn_pictures, made_up
+from tests.test_bench_command import made_up as made_up_bench
+from tokenmix.pages.bench import bench_page
 from tokenmix.pages.comparison import write_comparison
 
 pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
@@ -162,6 +164,18 @@ def test_phone_and_dark(page: Any) -> None:
     assert page.execute_script("const b = document.querySelector('.scroll'); return b.scrollWidth > b.clientWidth")
     browser.screen(page, 375, 800, dark=True)
     assert colour() != light
+
+
+def test_a_benchmark_on_a_phone(driver: Any, tmp_path: Path) -> None:
+    path = tmp_path / "bench.html"
+    path.write_text(bench_page(made_up_bench()))
+    for width in (390, 1440):
+        browser.screen(driver, width, 800, dark=width == 390)
+        driver.get(path.as_uri())
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        charts = driver.find_elements("css selector", "svg.scatter")
+        assert ["narrow" in chart.get_attribute("class") for chart in charts if chart.is_displayed()] == [width == 390]
+    assert driver.get_log("browser") == []
 
 
 @pytest.mark.parametrize(("mixers", "classes"), [(1, 2), (3, 100)])

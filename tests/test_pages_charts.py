@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.comparison_results import made_up
-from tokenmix.pages.charts import Point, Scale, amount_scale, curves, percent_scale, place_labels, scatter
+from tokenmix.pages.charts import Point, Scale, amount_scale, curves, place_labels, scatter, value_scale
 from tokenmix.pages.comparison import pareto_svg
 
 
@@ -33,10 +33,10 @@ def test_axes_bend_where_the_range_demands() -> None:
     assert amount_scale([1.0, 4.0], 0, 100).kind == "linear"
     assert amount_scale([1.0, 40.0], 0, 100).kind == "log"
     assert amount_scale([0.0, 40.0], 0, 100).kind == "linear"
-    assert percent_scale([97.0, 98.0], 0, 100, weight=0.3).kind == "linear"
-    assert percent_scale([40.0, 99.0], 0, 100, weight=0.3).kind == "error"
-    assert percent_scale([40.0, 100.0], 0, 100, weight=0.3)(100.0) == pytest.approx(100.0)
-    flat = percent_scale([98.0, 98.0], 0, 100, weight=0.25)
+    assert value_scale([97.0, 98.0], 0, 100, weight=0.3).kind == "linear"
+    assert value_scale([40.0, 99.0], 0, 100, weight=0.3).kind == "error"
+    assert value_scale([40.0, 100.0], 0, 100, weight=0.3)(100.0) == pytest.approx(100.0)
+    flat = value_scale([98.0, 98.0], 0, 100, weight=0.25)
     assert flat.high - flat.low >= 4 * 0.25
 
 

@@ -15,6 +15,7 @@ from tests.test_pages_comparison import check
 from tests.test_pages_run import HOSTILE, made_up
 from tokenmix.pages.run import run_page, write_run
 from tokenmix.tasks.dense.page import MATRIX
+from tokenmix.tasks.detection import page as detection_page
 
 
 def jpeg(colour: str) -> bytes:
@@ -101,6 +102,11 @@ def test_nothing_wrong_no_pictures_and_hostile_names() -> None:
     assert page.count('class="blank"') == 4
     run["evidence"]["mistakes"] = []
     assert "every validation image is right" in run_page(run)
+
+
+def test_numbers_in_drawings_are_told(monkeypatch) -> None:
+    monkeypatch.setattr(detection_page, "numbered", lambda names: {1: "猫"})
+    assert "<b>1</b>猫" in run_page(dense("objects"), PICTURES)
 
 
 @pytest.fixture(scope="module")

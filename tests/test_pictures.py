@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
+from tokenmix.pictures import fonts
 from tokenmix.pictures.colours import COUNT, class_colour, css_colour, palette
 from tokenmix.pictures.drawing import SMALLEST_PX, draw_labels, draw_objects, shares_of
+from tokenmix.pictures.fonts import numbered
+from tokenmix.pictures.found import FoundLabels, FoundObjects
 
 GREY = Image.new("RGB", (320, 240), (128, 128, 128))
 # Another model of colour blindness than the one that chose the colours: Vienot, Brettel and Mollon, 1999.
@@ -105,3 +110,59 @@ def test_a_legend_is_never_cut_off() -> None:
     narrow = draw_labels(Image.new("RGB", (20, 400)), label, names)
     right = pixels(narrow)[-400:, -3:]
     assert (right == 255).all()
+
+
+# ------------------------------------------------------------------------------------------------------------ the fonts
+
+
+@pytest.fixture
+def only(monkeypatch, tmp_path):
+    """A machine with the fonts that are put into a folder, and no others."""
+    monkeypatch.setattr(fonts, "folders", lambda: [tmp_path / "fonts"])
+    (tmp_path / "fonts").mkdir()
+    for cached in (fonts._file_with, fonts._files):
+        cached.cache_clear()
+    yield tmp_path / "fonts"
+    for cached in (fonts._file_with, fonts._files):
+        cached.cache_clear()
+
+
+def test_a_name_that_no_font_has_is_drawn_as_its_number(only) -> None:
+    (only / "broken.ttf").write_bytes(b"no font")
+    names = ["cat", "猫", "a b_c-9.%(x)", "کتاب"]
+    assert numbered(names) == {1: "猫", 3: "کتاب"}
+    boxes = [[100, 80, 200, 160]]
+    drawn, plain = (draw_objects(GREY, boxes, [2], classes, scores=[0.5]) for classes in (names, ["", "1"]))
+    assert (pixels(drawn) == pixels(plain)).all()
+    label = np.ones((240, 320), int)
+    drawn, plain = (draw_labels(GREY, label, classes) for classes in (names, ["", "1"]))
+    assert (pixels(drawn) == pixels(plain)).all()
+    found = FoundLabels(torch.from_numpy(label), names, 4)
+    assert found.numbers() == {1: "猫"}
+    objects = {"boxes": torch.tensor(boxes), "labels": torch.tensor([4]), "scores": torch.tensor([0.5])}
+    assert FoundObjects(objects, names).numbers() == {3: "کتاب"}
+
+
+DEJAVU = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
+
+
+@pytest.mark.skipif(
+    not DEJAVU.is_file(), reason="needs the font DejaVu Sans (Debian: apt-get install fonts-dejavu-core)"
+)
+def test_a_font_of_the_machine_is_taken_where_pillows_own_lacks_letters(only) -> None:
+    (only / "LastResort.ttf").write_bytes(DEJAVU.read_bytes())  # by its name a font of boxes
+    assert numbered(["Γάτα"]) == {0: "Γάτα"}
+    fonts._file_with.cache_clear(), fonts._files.cache_clear()
+    (only / "DejaVuSans.ttf").write_bytes(DEJAVU.read_bytes())
+    assert numbered(["Γάτα", "кошка", "猫", "chat ébène"]) == {2: "猫"}
+    assert fonts.font_for("Γάτα", 20).getname()[0] == "DejaVu Sans"
+    assert fonts.font_for("cat", 20).getname()[0] == "Aileron"
+    drawn, other = (draw_objects(GREY, [[100, 80, 200, 160]], [1], [name]) for name in ("Γάτα", "Δάτα"))
+    assert (pixels(drawn) != pixels(other)).any()
+
+
+def test_letters_that_join_are_drawn_only_by_what_can_join_them(only, monkeypatch) -> None:
+    if DEJAVU.is_file():
+        (only / "DejaVuSans.ttf").write_bytes(DEJAVU.read_bytes())
+    monkeypatch.setattr(fonts.features, "check", lambda feature: False)
+    assert numbered(["کتاب", "cat"]) == {0: "کتاب"}

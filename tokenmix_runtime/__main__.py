@@ -12,7 +12,6 @@ from tokenmix_runtime.images import ImageError
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.manifest import TASKS, ModelError
 from tokenmix_runtime.predictor import Predictor
-from tokenmix_runtime.results import Classification, Detections, Result
 from tokenmix_runtime.shortage import shortage
 from tokenmix_runtime.terminal import say
 
@@ -72,10 +71,9 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
                 answers.append({"image": path, "error": str(error)})
                 continue
             if args.json:
-                more = answer.as_dict(args.top) if isinstance(answer, Classification) else answer.as_dict()
-                answers.append({"image": path, **more})
+                answers.append({"image": path, **answer.as_dict(args.top)})
             else:
-                say("\n".join([path, *(f"  {line}" for line in _lines(answer, args.top, args.score))]))
+                say("\n".join([path, *(f"  {line}" for line in answer.lines(args.top, args.score))]))
     except (ValueError, OSError, ImportError) as error:
         if error is output.error:
             raise
@@ -83,16 +81,6 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
     if args.json and answers:
         print(json.dumps(answers, indent=1))
     return 2 if failed else 0
-
-
-def _lines(answer: Result, top: int, score: float) -> list[str]:
-    if isinstance(answer, Detections):
-        shown = answer.above(score)
-        rows = zip(shown.scores.tolist(), shown.boxes.tolist(), shown.names, strict=True)
-        found = [f"{100 * s:5.1f} %  ({', '.join(f'{value:.0f}' for value in box)})  {name}" for s, box, name in rows]
-        return found or [f"nothing above a score of {score:g}"]
-    shares = answer.top(top) if isinstance(answer, Classification) else list(answer.shares().items())
-    return [f"{100 * share:5.1f} %  {name}" for name, share in shares]
 
 
 if __name__ == "__main__":

@@ -11,17 +11,11 @@ from typing import Any
 
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.preprocess import CROP_MODES, INTERPOLATIONS
+from tokenmix_runtime.readings import READINGS, Reading
 from tokenmix_runtime.untrusted import LIMITS, image_problem, norm_problem, parse_json, read_json, shown
 
 FAMILY, NEWEST = "tokenmix.model/", 2
-TASKS = ("classification", "detection", "instances", "segmentation")
-KINDS = {
-    "softmax": ("classification",),
-    "argmax": ("segmentation",),
-    "ssdlite": ("detection",),
-    "retinanet": ("detection",),
-    "rcnn": ("instances",),
-}
+TASKS = tuple(sorted({task for reading in READINGS.values() for task in reading.tasks}))
 INSIDE: tuple[list[str], ...] = ([], ["normalize"], ["resize"], ["resize", "normalize"])  # resizing brings normalising
 # What the manifest beside a file, which tells of files in several formats, must say as the one inside does.
 SAME = ("model", "task", "head", "labels", "preprocess", "postprocess")
@@ -36,7 +30,7 @@ class Manifest:
     """What `Predictor` knows about a file.
 
     Attributes:
-        task: ``"classification"``, ``"detection"``, ``"instances"`` or ``"segmentation"``.
+        task: One of `TASKS`.
         model: The architecture's name.
         labels: Names of the classes, of a detector from label 1 on; None if nobody knows them.
         input_name: Of the graph's input.
@@ -68,6 +62,24 @@ class Manifest:
     inside: tuple[str, ...]
     postprocess: Mapping[str, Any]
     content: Mapping[str, Any]
+
+    @property
+    def reading(self) -> Reading:
+        """How its outputs become an answer."""
+        return READINGS[self.postprocess["kind"]]
+
+    def names(self, used: range, *, first: int = 0, whole: bool = False) -> tuple[str, ...]:
+        """The names of all classes, of which these occur, or are all there are; without a name they are numbered.
+
+        Raises:
+            ValueError: There are other classes than the labels name.
+        """
+        if self.labels is None and used.start >= 0:
+            return tuple(f"class {first + i}" for i in range(used.stop))
+        known = self.labels or ()
+        if used.start < 0 or used.stop > len(known) or (whole and used.stop != len(known)):
+            raise ValueError(f"classes {used.start} to {used.stop - 1}, and {len(known)} labels")
+        return known
 
 
 def read_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Manifest:
@@ -168,7 +180,7 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
     inside = before["inside"]
     rules = [
         ("task", task, task in TASKS),
-        ("postprocess.kind", kind, kind in KINDS and task in KINDS[kind]),
+        ("postprocess.kind", kind, isinstance(kind, str) and kind in READINGS and task in READINGS[kind].tasks),
         ("postprocess.inside", after["inside"], isinstance(after["inside"], bool)),
         ("postprocess.multiple", after["multiple"], 1 <= after["multiple"] <= LIMITS["side"]),
         ("mean", before["mean"], len(before["mean"]) == 3),

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenmix_runtime import boxes, maps
 from tokenmix_runtime.cores import cpu_quota, usable_cores
 from tokenmix_runtime.images import MAX_PIXELS, ImageError, open_image, to_rgb
 from tokenmix_runtime.manifest import Manifest, ModelError, check_task, read_manifest
 from tokenmix_runtime.preprocess import enough, fit, normalised, resize_and_crop
-from tokenmix_runtime.results import Classification, Detections, Result, SegmentMap
+from tokenmix_runtime.readings import View
+from tokenmix_runtime.results import Result
 from tokenmix_runtime.untrusted import regular_file
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Array = NDArray[Any]
-_BATCH = 16  # images of a classifier per run
+_BATCH = 16  # pictures per run, where answers have no places
 
 
 class Predictor:
@@ -34,8 +34,7 @@ class Predictor:
 
     Args:
         path: The file.
-        task: What the model must be for (``"classification"``, ``"detection"``, ``"instances"`` or
-            ``"segmentation"``); None: anything.
+        task: What the model must be for, one of `tokenmix_runtime.manifest.TASKS`; None: anything.
         threads: Of ONNX Runtime; None: as many as there are cores, or as a container's CPU quota allows.
 
     Raises:
@@ -64,8 +63,8 @@ class Predictor:
         """The answer for a picture, or a list of answers for a list of pictures."""
         if not isinstance(pictures, list | tuple):
             return self._answer([pictures])[0]  # type: ignore[list-item]
-        whole = self.task == "classification" and self.manifest.shape[0] is None and None not in self.manifest.shape[1:]
-        step = _BATCH if whole else 1
+        batch, *shape = self.manifest.shape
+        step = 1 if self.manifest.reading.placed or batch is not None or None in shape else _BATCH
         return [
             answer for begin in range(0, len(pictures), step) for answer in self._answer(pictures[begin : begin + step])
         ]
@@ -79,14 +78,13 @@ class Predictor:
             values = self._session.run(None, {self.manifest.input_name: batch})
         except Exception as error:  # onnxruntime has one class per status and no common public base
             raise ModelError(f"ONNX Runtime cannot run {self.path} on {batch.shape}: {_first_line(error)}") from None
-        outputs = dict(zip(self._names, values, strict=True))
+        height, width = batch.shape[2:]
+        views = [
+            View((picture.height, picture.width), seen, (height, width))
+            for picture, (_, seen) in zip(stored, ready, strict=True)
+        ]
         try:
-            if self.task == "classification":
-                return self._classify(outputs)
-            (_, seen), size = ready[0], (stored[0].height, stored[0].width)
-            if self.task == "segmentation":
-                return [self._segment(outputs, seen, batch.shape[2:], size)]
-            return [self._detect(outputs, seen, batch.shape[2:], size)]
+            return list(self.manifest.reading.read(dict(zip(self._names, values, strict=True)), self.manifest, views))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ModelError(f"the outputs of {self.path} are not those of its manifest: {reason}") from None
@@ -94,7 +92,7 @@ class Predictor:
     def _open(self, picture: Picture) -> Image.Image:
         if isinstance(picture, str | os.PathLike):
             m = self.manifest
-            reduced = self.task == "classification" and m.crop_mode != "fit" and "resize" not in m.inside
+            reduced = not m.reading.placed and m.crop_mode != "fit" and "resize" not in m.inside
             return open_image(picture, at_least=enough(m.image_size, m.crop_pct) if reduced else None)
         if isinstance(picture, Image.Image):
             if picture.width * picture.height > MAX_PIXELS:
@@ -142,59 +140,6 @@ class Predictor:
         canvas[:] = fill[:, None, None]
         canvas[:, : seen[0], : seen[1]] = image
         return canvas, seen
-
-    def _classify(self, outputs: dict[str, Array]) -> list[Result]:
-        if self.manifest.postprocess["inside"]:
-            rows = outputs["probabilities"].astype(np.float32)
-        else:
-            rows = boxes.softmax(outputs["logits"].astype(np.float32))
-        if rows.ndim != 2:
-            raise ValueError(f"a classifier's have the shape (pictures, classes), not {rows.shape}")
-        labels = self._labels(range(rows.shape[1]), whole=True)
-        return [Classification(row, labels) for row in rows]
-
-    def _segment(
-        self, outputs: dict[str, Array], seen: tuple[int, int], canvas: Sequence[int], size: tuple[int, int]
-    ) -> SegmentMap:
-        rules = self.manifest.postprocess
-        if rules["inside"]:
-            (classes,) = outputs["classes"]
-            labels = self._labels(range(int(classes.min()), int(classes.max()) + 1))
-            kept = classes[: seen[0], : seen[1]].astype(np.uint8 if len(labels) <= 256 else np.int32)
-            return SegmentMap(maps.nearest(kept, size), labels)
-        (logits,) = outputs["logits"].astype(np.float32)
-        whole = maps.bilinear(logits, canvas, align_corners=rules["align_corners"])
-        labels = self._labels(range(len(logits)), whole=True)
-        return SegmentMap(maps.classes_of(whole[:, : seen[0], : seen[1]], size), labels)
-
-    def _detect(
-        self, outputs: dict[str, Array], seen: tuple[int, int], canvas: Sequence[int], size: tuple[int, int]
-    ) -> Detections:
-        rules = self.manifest.postprocess
-        if rules["inside"]:
-            found = boxes.Found(*(outputs[name] for name in ("boxes", "scores", "labels")))
-        else:
-            decode = {"ssdlite": boxes.ssdlite, "retinanet": boxes.retinanet}[rules["kind"]]
-            (scores,), (offsets,) = (outputs[name].astype(np.float32) for name in ("scores", "boxes"))
-            background = rules["kind"] == "ssdlite"
-            self._labels(range(scores.shape[1] - background), first=1, whole=True)
-            found = decode(scores, offsets, seen, canvas, rules)
-        down, right = size[0] / seen[0], size[1] / seen[1]
-        enlarged = boxes.clip(found.boxes.astype(np.float32) * np.array([right, down, right, down], np.float32), size)
-        indices = found.labels.astype(np.int64)
-        labels = self._labels(range(int(indices.min(initial=1)) - 1, int(indices.max(initial=0))), first=1)
-        names = tuple(labels[label - 1] for label in indices)
-        patches = outputs["masks"][:, 0].astype(np.float32) if self.task == "instances" else None
-        return Detections(enlarged, found.scores.astype(np.float32), indices, names, size, patches)
-
-    def _labels(self, used: range, *, first: int = 0, whole: bool = False) -> tuple[str, ...]:
-        """The names of all classes, of which these occur, or are all there are; without a name they are numbered."""
-        known = self.manifest.labels
-        if known is None and used.start >= 0:
-            return tuple(f"class {first + i}" for i in range(used.stop))
-        if known is None or used.start < 0 or used.stop > len(known) or (whole and used.stop != len(known)):
-            raise ValueError(f"classes {used.start} to {used.stop - 1}, and {len(known or ())} labels")
-        return known
 
 
 def _session(path: str, threads: int | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,8 +13,20 @@ from numpy.typing import NDArray
 from tokenmix_runtime.maps import paste
 
 
+class Result(ABC):
+    """An answer."""
+
+    @abstractmethod
+    def as_dict(self, top: int = 5) -> dict[str, Any]:
+        """For JSON; ``top``: how many classes are told, where an answer is a list of them."""
+
+    @abstractmethod
+    def lines(self, top: int, score: float) -> list[str]:
+        """For people; objects above a ``score``."""
+
+
 @dataclass(frozen=True, eq=False)
-class Classification:
+class Classification(Result):
     """Probabilities of classes.
 
     Attributes:
@@ -35,12 +48,16 @@ class Classification:
         return self.top(1)[0][0]
 
     def as_dict(self, top: int = 5) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON: the most likely classes."""
         return {"top": [[name, share] for name, share in self.top(top)]}
+
+    def lines(self, top: int, score: float) -> list[str]:
+        """The most likely classes."""
+        return [f"{100 * share:5.1f} %  {name}" for name, share in self.top(top)]
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Detections(Result):
     """The N objects that were found, best first.
 
     Attributes:
@@ -87,8 +104,15 @@ class Detections:
         patches = None if self.patches is None else self.patches[kept]
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names, self.size, patches)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; of masks the number of their pixels."""
+    def lines(self, top: int, score: float) -> list[str]:
+        """An object in each line, its box in brackets."""
+        shown = self.above(score)
+        rows = zip(shown.scores.tolist(), shown.boxes.tolist(), shown.names, strict=True)
+        found = [f"{100 * s:5.1f} %  ({', '.join(f'{value:.0f}' for value in box)})  {name}" for s, box, name in rows]
+        return found or [f"nothing above a score of {score:g}"]
+
+    def as_dict(self, top: int = 5) -> dict[str, Any]:
+        """For JSON, all objects; of masks the number of their pixels."""
         rows = zip(self.names, self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True)
         found = [{"name": n, "label": label, "score": score, "box": box} for n, label, score, box in rows]
         if self.patches is not None:
@@ -98,7 +122,7 @@ class Detections:
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentMap:
+class SegmentMap(Result):
     """A class for each pixel.
 
     Attributes:
@@ -115,9 +139,10 @@ class SegmentMap:
         order = np.argsort(-counts, kind="stable")
         return {self.labels[i]: float(counts[i]) for i in order if counts[i]}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, top: int = 5) -> dict[str, Any]:
         """For JSON: shares, not pixels."""
         return {"size": list(self.classes.shape), "shares": self.shares()}
 
-
-Result = Classification | Detections | SegmentMap
+    def lines(self, top: int, score: float) -> list[str]:
+        """The share of each class."""
+        return [f"{100 * share:5.1f} %  {name}" for name, share in self.shares().items()]

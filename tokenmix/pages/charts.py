@@ -17,7 +17,6 @@ from markupsafe import Markup
 
 from tokenmix.pages.page import TEMPLATES, render
 
-COLOURS = 7  # palette.css holds as many; the next ones repeat them with other dashes
 WIDE, NARROW = (880, 460), (360, 400)  # pixels of a scatter, on a screen and on a phone
 _CHAR, _BOLD = 6.7, 7.6  # average pixels of a character at 12 px, to keep labels apart
 _RADII = (10, 18, 28, 40, 54, 70)  # of the places tried for a label, nearest first, in pixels
@@ -98,18 +97,20 @@ def amount_scale(values: Sequence[float], start: float, stop: float) -> Scale:
     return Scale(max(low - air, 0.0) if low >= 0 else low - air, high + air, start, stop)
 
 
-def percent_scale(
-    values: Sequence[float], start: float, stop: float, *, weight: float, doubt: Sequence[float] = ()
+def value_scale(
+    values: Sequence[float], start: float, stop: float, weight: float | None = None, doubt: Sequence[float] = ()
 ) -> Scale:
-    """An axis for shares in percent; logarithmic in what is missing to 100 where that differs by more than six times.
+    """An axis for values, of shares in percent logarithmic in what is missing to 100 where that differs by six times.
 
     Args:
-        values: The shares to show, 0 to 100.
+        values: Those to show.
         start: The pixel of the lower end.
         stop: The pixel of the upper end.
-        weight: What one sample weighs in percent: the axis never spans less than four of them.
+        weight: For shares in percent: what one sample weighs; the axis never spans less than four of them.
         doubt: Further values to show, which do not decide the kind of axis.
     """
+    if weight is None or min(values) < 0 or max(values) > 100:
+        return amount_scale([*values, *doubt], start, stop)
     floor = weight / 2
     bent = (100 + floor - min(values)) / (100 + floor - max(values)) > 6
     low, high = min(*values, *doubt, 100.0), max(*values, *doubt, 0.0)
@@ -120,19 +121,11 @@ def percent_scale(
     return Scale(max(low - air, 0.0), min(high + air, 100 + floor), start, stop)
 
 
-def _value_scale(
-    values: Sequence[float], start: float, stop: float, weight: float | None, doubt: Sequence[float] = ()
-) -> Scale:
-    """Of shares in percent where one has a ``weight``, else of amounts."""
-    if weight is None or min(values) < 0 or max(values) > 100:
-        return amount_scale([*values, *doubt], start, stop)
-    return percent_scale(values, start, stop, weight=weight, doubt=doubt)
-
-
-def _frame(x: Scale, y: Scale, box: Box, below: str, above: str) -> dict[str, Any]:
+def _frame(x: Scale, y: Scale, box: Box, below: str, above: str, size: tuple[int, int]) -> dict[str, Any]:
     """What the template draws around a chart: ticks with their pixels, and the axes' titles."""
     left, _, right, _ = box
     return {
+        "size": size,
         "box": box,
         "rows": [(y(value), text) for value, text in y.ticks(6)],
         "columns": [(x(value), text) for value, text in x.ticks(max(int((right - left) // 90), 3))],
@@ -201,7 +194,7 @@ def scatter(
     left, top, right, bottom = box = (52, 26, width - 16, height - 46)
     ends = [end for point in points if point.cost_range for end in point.cost_range]
     x = amount_scale([*(point.cost for point in points), *ends], left, right)
-    y = _value_scale([point.value for point in points], bottom, top, weight, band[1] if band else ())
+    y = value_scale([point.value for point in points], bottom, top, weight, band[1] if band else ())
     dots = [(x(point.cost), y(point.value)) for point in points]
     front = [dot for dot, point in zip(dots, points, strict=True) if point.front]
     obstacles = _steps(front, right)
@@ -217,23 +210,10 @@ def scatter(
         obstacles.append(shade["box"])
     labels = [(*dot, point.label) for dot, point in zip(dots, points, strict=True)]
     places = place_labels(labels, (left, top - 20, right, bottom), obstacles, [point.front for point in points])
-    return render(
-        "scatter.svg",
-        kind=kind,
-        width=width,
-        height=height,
-        said=f"{title}. Pareto front: {', '.join(point.label for point in points if point.front)}.",
-        frame=_frame(x, y, box, costs, values),
-        better="↙ better" if lower_is_better else "↖ better",
-        shade=shade,
-        front="".join(f"{'H' if n else 'M'}{at}{'V' if n else ' '}{up}" for n, (at, up) in enumerate(front)),
-        spots=[(*dot, point, place) for dot, point, place in zip(dots, points, places, strict=True)],
-        x=x,
-        y=y,
-        colours=COLOURS,
-        caption=caption,
-        **(_own_style() if caption else {}),
-    )
+    frame = _frame(x, y, box, costs, values, size)
+    shown: dict[str, Any] = {"title": title, "kind": kind, "caption": caption, "lower_is_better": lower_is_better}
+    shown |= {"spots": list(zip(dots, points, places, strict=True)), "front": front, "shade": shade}
+    return render("scatter.svg", x=x, y=y, frame=frame, **shown, **(_own_style() if caption else {}))
 
 
 def _steps(front: Sequence[tuple[float, float]], right: float) -> list[Box]:
@@ -383,23 +363,10 @@ def curves(
     epochs = [epoch for points in drawn.values() for epoch, _ in points]
     values = [value for points in drawn.values() for _, value in points]
     right, top, bottom = width - 12, 26, height - 40
-    y = _value_scale([*values, 0.0] if zero else values, bottom, top, weight)
+    y = value_scale([*values, 0.0] if zero else values, bottom, top, weight)
     left = max(46, round(14 + _CHAR * max(len(text) for _, text in y.ticks(6))))
     first, last = min(epochs), max(epochs)
     x = Scale(first, last if last > first else first + 1, left, right, "whole")
-    paths = [
-        (index, index // COLOURS % 3, [(x(epoch), y(value)) for epoch, value in points])
-        for index, points in drawn.items()
-    ]
-    frame = _frame(x, y, (left, top, right, bottom), "epoch", title)
-    return render(
-        "curves.svg",
-        width=width,
-        height=height,
-        said=f"{title} over epochs",
-        frame=frame,
-        series=series,
-        x=x,
-        paths=paths,
-        colours=COLOURS,
-    )
+    frame = _frame(x, y, (left, top, right, bottom), "epoch", title, size)
+    paths = {index: [(x(epoch), y(value)) for epoch, value in points] for index, points in drawn.items()}
+    return render("curves.svg", x=x, frame=frame, title=title, series=series, paths=paths)

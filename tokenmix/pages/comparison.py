@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tokenmix.files import write_text
-from tokenmix.pages.charts import COLOURS, Point, both_sizes, curves, scatter, short
+from tokenmix.pages.charts import Point, both_sizes, curves, scatter, short
 from tokenmix.pages.comparison_table import front_note, html_table
 from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, front_of, headline, speed
 from tokenmix.pages.method import definitions, method
@@ -238,4 +238,4 @@ def _curves(comparison: Comparison, series: Sequence[tuple[Any, ...]]) -> Markup
     shown = [row for row in comparison.rows if any(lines[row.index][1] for *_, lines in series)]
     if not shown:
         return Markup("")
-    return render("learning.html", charts=[chart for chart in charts if chart], rows=shown, colours=COLOURS)
+    return render("learning.html", charts=[chart for chart in charts if chart], rows=shown)

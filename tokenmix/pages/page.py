@@ -17,6 +17,7 @@ from markupsafe import Markup
 TEMPLATES = Path(__file__).with_name("templates")
 STYLES = ("palette.css", "charts.css", "page.css", "parts.css")
 SCRIPTS = ("page.js", "curves.js", "matrix.js", "comparison.js", "run.js")
+COLOURS = 7  # palette.css holds as many; the next lines and points repeat them, lines with other dashes
 SMALL_PX = 84  # the width of a picture on a card: smaller ones are shown pixel by pixel
 _KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 
@@ -108,6 +109,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    made.globals["colours"] = COLOURS
     made.filters |= {"address": picture_address, "small": is_small}
     return made
 
