@@ -158,6 +158,8 @@ def _open(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any])
             raise CheckpointError(f"{name}: holds {kind}, and what is needed here is for {' or '.join(tasks)}")
         name = loaded.what.variant
         published = "task" not in loaded.info  # which a training run of ours writes
+    elif own := _untrained(name, tasks, model_args):
+        loaded, published = own, False
     else:
         if not hub and not timm.is_model(name):
             raise CheckpointError(f"{name}: no such file or folder, and {unknown('model', name, our_models())}")
@@ -171,6 +173,25 @@ def _open(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any])
         loaded.model.eval()
         published = pretrained
     return _described(loaded, name, published)
+
+
+def _untrained(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any]) -> _Loaded | None:
+    """A task's own network of that name with fresh weights, of which it warns where there are any; None if no task has.
+
+    Raises:
+        CheckpointError: It is for another task than those that are asked for.
+    """
+    for task in all_tasks().values():
+        if name in task.networks():
+            if tasks is not None and task.name not in tasks:
+                raise CheckpointError(
+                    f"{name} is for {task.title}, and what is needed here is for {' or '.join(tasks)}"
+                )
+            model = task.network(name, {}, **model_args)
+            if next(model.parameters(), None) is not None:
+                warnings.warn(f"{name} has no published weights to download: its weights are random", stacklevel=4)
+            return _Loaded(model.eval(), Official(name, dict(model_args)), {"task": task.name}, {})
+    return None
 
 
 def described_model(model: nn.Module, info: Mapping[str, Any]) -> LoadedModel:
@@ -654,6 +675,12 @@ def _fill(model: nn.Module, state_dict: Mapping[str, Tensor], name: str, variant
 def _official(model: nn.Module, name: str, what: Official) -> dict[str, Tensor]:
     """The weights under official names, if the official project has such a model."""
     family = _family(what)
+    for task in all_tasks().values():
+        if what.variant in task.networks():
+            try:
+                return task.official_weights(model)
+            except ValueError as error:
+                raise CheckpointError(f"{name}: {error}") from None
     if family is None:
         kind, known = (what.variant, FAMILIES) if what.head is None else (f"{what.head} with {what.variant}", DENSE)
         raise CheckpointError(f"{name}: {kind} has no official names; only {', '.join(known)} have")

@@ -16,6 +16,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "image_size": (1, 8_192),
     "keep": (1, 10_000),
     "measure_seconds": (1e-3, 365 * DAY_S),
+    "memory_mb": (16, 10_000_000),
     "port": (0, 65_535),
     "rounds": (1, 1_000_000),
     "seconds": (1e-3, 365 * DAY_S),

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tokenmix.backbones.arguments import build_checked
 from tokenmix_runtime.untrusted import regular_file
 
-EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
-RAW_KEYS = ("state_dict", "model", "model_state_dict")
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema")
+RAW_KEYS = ("state_dict", "model", "model_state_dict", "params")
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 BACKBONES = ("backbone.", "encoder.")  # of mmdetection and mmsegmentation, and of CVNets
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import signal
 import sys
 import threading
@@ -34,6 +35,7 @@ COMMANDS = {
     "job": "do one run of a comparison or sweep: what a cluster starts",
     "eval": "judge a trained model on a data set",
     "predict": "name what is on pictures",
+    "upscale": "make photographs larger",
     "export": "write a model for another runtime, verified",
     "web": "run an exported model in the browser, on this machine or as static files",
     "bench": "time models side by side, against each other and against what the machine can do",
@@ -44,7 +46,7 @@ COMMANDS = {
     "demo": "train a detector or a segmenter on embedded pictures, in minutes",
     "data": "check a data set before training, or pack it into tar shards",
 }
-TRUSTING = ("compare", "train", "sweep", "job", "eval", "predict", "export", "bench", "convert", "recipes")
+TRUSTING = ("compare", "train", "sweep", "job", "eval", "predict", "upscale", "export", "bench", "convert", "recipes")
 RESUMABLE = ("compare", "train", "sweep", "job", "demo")  # what they do is in their folder, whoever reads what they say
 TELLING = ("predict", "models", "mixers", "recipes")  # nothing is left to do for them when nobody reads it
 MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug
@@ -106,7 +108,7 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
         return 2
     args = argparse.Namespace()
     try:
-        command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
+        command = command_module(name)
         parser = make_parser(name, command)
         try:
             args = parser.parse(words)
@@ -130,6 +132,16 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
         told = f"{lack}; {_smaller(args)}" if lack else str(error)
         say(f"tokenmix {name}: error: {told}", file=sys.stderr)
         return 75 if isinstance(error, ChildProcessError | ConnectionError | DiskFull) else 2
+
+
+def command_module(name: str) -> Any:
+    """The module of a command, which has ``add_arguments`` and ``run``: one here, or one of a task."""
+    if importlib.util.find_spec(f"tokenmix.cli.{name}_command"):
+        return importlib.import_module(f"tokenmix.cli.{name}_command")
+    from tokenmix.tasks import all_tasks
+
+    (path,) = [task.commands[name] for task in all_tasks().values() if name in task.commands]
+    return importlib.import_module(path)
 
 
 def make_parser(name: str, command: Any) -> Parser:

@@ -184,6 +184,8 @@ class Task(ABC):
         file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
+        commands: Its own commands: the name of each to the module that has ``add_arguments`` and ``run``. What each
+            does stands in `tokenmix.cli.COMMANDS`, so that the list of commands needs no task.
     """
 
     name: str
@@ -203,6 +205,7 @@ class Task(ABC):
     file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+    commands: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
         """Give each named task options of its own, by whose type a recipe knows the task."""
@@ -329,6 +332,14 @@ class Task(ABC):
     def recognise(self, state_dict: StateDict) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, Tensor]] | None:
         """An official checkpoint of one of `networks`: name, arguments, facts, weights by our names; or None."""
         return None
+
+    def official_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """The weights of one of `networks` by the names of its official project.
+
+        Raises:
+            ValueError: That has no such network.
+        """
+        raise ValueError(f"networks for {self.title} have no official names")
 
     @abstractmethod
     def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
