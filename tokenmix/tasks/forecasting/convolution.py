@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenmix.tasks.forecasting.dropout import product_gelu
+
 # Up to this many tokens the product is faster than `conv1d` on a CPU, and ...
 PRODUCT_TOKENS = 192
 # ... up to this many elements all band matrices together are worth their memory.
@@ -69,6 +71,15 @@ def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, form: str = "auto"
     bands = band_matrices(kernel, tokens)
     y = torch.bmm(rows, bands) if bias is None else torch.baddbmm(bias[:, None, None], rows, bands)
     return y.view(variables, dim, batch, tokens)
+
+
+def depthwise_gelu(x: Tensor, kernel: Tensor, bias: Tensor, form: str = "auto") -> Tensor:
+    """``gelu(depthwise(x, ...))``; arguments as there."""
+    variables, dim, batch, tokens = x.shape
+    if not uses_products(variables * dim, tokens, form):
+        return F.gelu(depthwise(x, kernel, bias, form))
+    rows = x.reshape(variables * dim, batch, tokens)
+    return product_gelu(rows, band_matrices(kernel, tokens), bias[:, None, None], 0.0).view(x.shape)
 
 
 def output_moments(mean: Tensor, covariance: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,2 @@
-def make_series_mixer(*a, **k): raise NotImplementedError
+def make_series_mixer(*a, **k):
+    raise NotImplementedError

@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from tokenmix.tasks.forecasting.convolution import (
     band_matrices,
     depthwise,
+    depthwise_gelu,
     input_moments,
     output_moments,
     uses_products,
 )
+from tokenmix.tasks.forecasting.dropout import product_dropout, product_gelu
 
 QUERY_RATIO = 2  # of the token mixer's map of the variables
 QUERY_DROPS = (0.3, 0.15)  # of its two dropouts; fixed in the official code
 MLP_DROP = 0.15  # of the channel mixer's second dropout; fixed there too
-
 
 
 class ReversibleNorm(nn.Module):
@@ -164,11 +165,14 @@ class VariableQuery(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         variables, dim = x.shape[:2]
-        y = grouped(self.expand, x.flatten(2).transpose(0, 1))  # (D, 2 M, B N)
-        y = F.gelu(self.drop1(y))
-        y = y.view(dim, variables, QUERY_RATIO, -1).permute(1, 2, 0, 3)
-        y = grouped(self.reduce, y.reshape(variables, QUERY_RATIO * dim, -1))  # (M, D, B N)
-        return self.norm(self.drop2(y)).view(x.shape)
+        y = product_gelu(
+            *factors(self.expand, x.flatten(2).transpose(0, 1)),
+            rate_of(self.drop1),
+            (dim, variables, QUERY_RATIO, -1),
+            (1, 2, 0, 3),
+        )  # (M, 2, D, B N)
+        y = product_dropout(*factors(self.reduce, y.flatten(1, 2)), rate_of(self.drop2))  # (M, D, B N)
+        return self.norm(y).view(x.shape)
 
     @torch.no_grad()
     def fuse(self) -> VariableQuery:
@@ -198,7 +202,7 @@ class KeyValue(nn.Module):
         self.value = nn.Conv1d(width, width, kernel_size, padding=padding, groups=width, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.gelu(depthwise(x, self.key.weight, self.key.bias, self.form))
+        y = depthwise_gelu(x, self.key.weight, self.key.bias, self.form)
         return depthwise(y, self.value.weight, self.value.bias, self.form)
 
 
@@ -362,10 +366,12 @@ class ChannelMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         variables, dim = x.shape[:2]
-        y = grouped(self.expand, self.depthwise(x).flatten(2))  # (M, ratio D, B N)
-        y = F.gelu(self.drop1(y))
-        y = grouped(self.reduce, y.transpose(0, 1).reshape(dim, -1, y.size(-1)))  # (D, M, B N)
-        return x + self.drop2(y).transpose(0, 1).view(x.shape)
+        y = product_gelu(
+            *factors(self.expand, self.depthwise(x).flatten(2)), rate_of(self.drop1), order=(1, 0, 2)
+        )  # (ratio D, M, B N)
+        y = y.view(dim, -1, y.size(-1))
+        y = product_dropout(*factors(self.reduce, y), rate_of(self.drop2))  # (D, M, B N)
+        return x + y.transpose(0, 1).reshape(x.shape)
 
 
 class Block(nn.Module):
@@ -457,11 +463,15 @@ class DecomposedForecaster(nn.Module):
         return self.residual(past - trend) + self.trend(trend)
 
 
-def grouped(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """``(G, I, P) -> (G, O, P)``: a grouped 1x1 convolution of P positions, given group by group."""
-    weight = conv.weight.view(conv.groups, -1, conv.weight.size(1))
+def factors(conv: nn.Conv1d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``(G, I, P)``: a grouped 1x1 convolution of P positions as a product for `product_gelu`: weight, ``x``, bias."""
     assert conv.bias is not None
-    return torch.baddbmm(conv.bias.view(conv.groups, -1, 1), weight, x)
+    return conv.weight.view(conv.groups, -1, conv.weight.size(1)), x, conv.bias.view(conv.groups, -1, 1)
+
+
+def rate_of(dropout: nn.Dropout) -> float:
+    """Its rate now: 0 in evaluation."""
+    return dropout.p if dropout.training else 0.0
 
 
 def affine_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
