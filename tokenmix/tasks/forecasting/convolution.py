@@ -4,8 +4,8 @@ A convolution of N tokens is the product with an N x N matrix whose diagonals ar
 fast depthwise convolution in one dimension for CPUs; one batched product does the same work eight times as fast for
 the published sizes (448 channels, 48 tokens, kernel 51). It grows with N squared, so that long inputs keep ``conv1d``.
 
-Letters: M variables, D channels of a variable, B windows, N tokens. Maps are laid out ``(M, D, B, N)``: every linear map
-of the network is then one product, without a copy.
+Letters: M variables, D channels of a variable, B windows, N tokens. Maps are laid out ``(M, D, B, N)``: every linear
+map of the network is then one product, without a copy.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def uses_products(channels: int, tokens: int, form: str = "auto") -> bool:
 
 
 def band_matrices(kernel: Tensor, tokens: int) -> Tensor:
-    """``(C, 1, k) -> (C, N, N)``: ``x @ band_matrices(kernel, N)`` is the padded convolution of ``x (C, B, N)``.
+    """``(C, 1, k) -> (C, N, N)``, such that the product of a map ``(C, B, N)`` with it is the padded convolution.
 
     Args:
         kernel: One odd kernel for each channel.
@@ -73,10 +73,10 @@ def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, form: str = "auto"
     return y.view(variables, dim, batch, tokens)
 
 
-def depthwise_gelu(x: Tensor, kernel: Tensor, bias: Tensor, form: str = "auto") -> Tensor:
+def depthwise_gelu(x: Tensor, kernel: Tensor, bias: Tensor | None, form: str = "auto") -> Tensor:
     """``gelu(depthwise(x, ...))``; arguments as there."""
     variables, dim, batch, tokens = x.shape
-    if not uses_products(variables * dim, tokens, form):
+    if bias is None or not uses_products(variables * dim, tokens, form):
         return F.gelu(depthwise(x, kernel, bias, form))
     rows = x.reshape(variables * dim, batch, tokens)
     return product_gelu(rows, band_matrices(kernel, tokens), bias[:, None, None], 0.0).view(x.shape)

@@ -1,10 +1,10 @@
 """A product with what follows it, bias, dropout and GELU, in few passes over memory.
 
-Most of a training step on a CPU is traffic, not products: PyTorch draws one 64-bit number for each element of a dropout,
-and reads and writes the map once for each of a bias, a dropout, a GELU and a permutation. Here 16 bits decide over an
-element (so that a rate is right to 1 / 65536), the map is worked on in parts that stay in the cache, and the backward
-pass draws the same bits again instead of keeping masks. The seed of the bits comes from PyTorch's generator: who seeds
-that gets the same training again.
+Most of a training step on a CPU is traffic, not products: PyTorch draws one 64-bit number for each element of a
+dropout, and reads and writes the map once for each of a bias, a dropout, a GELU and a permutation. Here 16 bits decide
+over an element (so that a rate is right to 1 / 65536), the map is worked on in parts that stay in the cache, and the
+backward pass draws the same bits again instead of keeping masks. The seed of the bits comes from PyTorch's generator:
+who seeds that gets the same training again.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Product(torch.autograd.Function):
         for first, rows in _parts(view):
             part = bits.drop_(view[first, rows].add_(shifts[first, rows]))
             if gelu:
-                torch._C._nn.gelu(part, out=target[first, rows])
+                target[first, rows] = F.gelu(part)  # not with out=: oneDNN writes past the strides of a view
         ctx.save_for_backward(a, b, y if gelu else None)
         ctx.settings = rate, view.shape, axes, seed, bias.shape
         return out
@@ -118,13 +118,5 @@ class _Product(torch.autograd.Function):
             bits.drop_(target)
         grad_y = grad_y.view(a.size(0), a.size(1), b.size(2))
         grad_bias = grad_y.sum((1, 2) if bias_shape[1] == 1 else 2).view(bias_shape)
-        return (
-            torch.bmm(grad_y, b.transpose(1, 2)),
-            torch.bmm(a.transpose(1, 2), grad_y),
-            grad_bias,
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
+        grads = torch.bmm(grad_y, b.transpose(1, 2)), torch.bmm(a.transpose(1, 2), grad_y), grad_bias
+        return *grads, None, None, None, None, None

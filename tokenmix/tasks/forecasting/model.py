@@ -52,7 +52,7 @@ class Architecture:
         head_drop: Dropout of the forecast itself, in training.
         norm: ``"revin"``, ``"revin_affine"`` (with a learnt scale and shift of every variable), or ``"none"``.
         center: What a window is centred by: its ``"mean"``, or its ``"last"`` value.
-        decomposition: Odd size of the moving average that is forecast by a network of its own; 0 for none. Published: 25.
+        decomposition: Odd size of the moving average that a network of its own forecasts; 0 for none. Published: 25.
         mixers: ``"ffnet"`` (the published depthwise key and value), or one of `tokenmix.tasks.forecasting.mixers`, for
             all stages or one for each.
     """

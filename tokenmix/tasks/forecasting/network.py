@@ -149,8 +149,8 @@ class PatchMerging(nn.Module):
 class VariableQuery(nn.Module):
     """``(M, D, B, N) -> (M, D, B, N)``: the query of the token mixer, where the variables meet.
 
-    At each token: a map of the M variables to 2 M in every channel, GELU, a map of the 2 D channels of every variable to
-    D, batch norm. ``expand`` is grouped by channels, ``reduce`` by variables.
+    At each token: a map of the M variables to 2 M in every channel, GELU, a map of the 2 D channels of every variable
+    to D, batch norm. ``expand`` is grouped by channels, ``reduce`` by variables.
     """
 
     def __init__(self, num_variables: int, dim: int, *, device=None, dtype=None) -> None:
@@ -232,7 +232,7 @@ class TokenMixer(nn.Module):
 
 
 class NormalizedDepthwise(nn.Module):
-    """``(M, D, B, N) -> (M, D, B, N)``: a large and a small depthwise kernel with a batch norm each, summed, and a norm.
+    """``(M, D, B, N) -> (M, D, B, N)``: a large and a small depthwise kernel, each with a norm, summed, and a norm.
 
     The norm after the sum has one scale for each of the D channels, whatever the variable. A batch norm is linear, so
     that all of it is one convolution, in training too: there the norms' statistics follow from those of the input, and
@@ -365,11 +365,10 @@ class ChannelMixer(nn.Module):
         self.drop2 = nn.Dropout(MLP_DROP)
 
     def forward(self, x: Tensor) -> Tensor:
-        variables, dim = x.shape[:2]
         y = product_gelu(
             *factors(self.expand, self.depthwise(x).flatten(2)), rate_of(self.drop1), order=(1, 0, 2)
         )  # (ratio D, M, B N)
-        y = y.view(dim, -1, y.size(-1))
+        y = y.view(x.size(1), -1, y.size(-1))
         y = product_dropout(*factors(self.reduce, y), rate_of(self.drop2))  # (D, M, B N)
         return x + y.transpose(0, 1).reshape(x.shape)
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from tokenmix.backbones.keymap import KeyMap, Rule
 from tokenmix.tasks.forecasting.model import Architecture, build_forecaster
-from tokenmix.tasks.forecasting.network import DecomposedForecaster
 
 TIME_FEATURES = {"h": 4, "t": 5}  # of the marks: hourly, minutely
 DOWNSAMPLE_LAYERS = 4  # of the official model, however many stages it has
@@ -85,6 +84,9 @@ def recognise(shapes: Mapping[str, Sequence[int]]) -> Architecture | None:
 
     Args:
         shapes: Of the checkpoint's tensors.
+
+    Raises:
+        ValueError: If the checkpoint is of this model, but has lost a kernel without which its sizes are unknown.
     """
     prefix = next((p for p in ("model.", "model_res.") if f"{p}downsample_layers.0.0.weight" in shapes), None)
     needed = ("head.linear.weight", "stages.0.blocks.0.token_mixer.ffnpw1.weight")
@@ -100,6 +102,9 @@ def recognise(shapes: Mapping[str, Sequence[int]]) -> Architecture | None:
     ratio = of.get("downsample_layers.1.1.weight", (0, 0, 2))[2]
     stride = max(patch // 2, 1)
     small = [of.get(f"{block}channel_mixer.dw.small_conv.conv.weight", (0,)) for block in first]
+    lacking = [f"{block}token_mixer.dw1.weight" for block in first if f"{block}token_mixer.dw1.weight" not in of]
+    if lacking:
+        raise ValueError(f"this checkpoint of the official forecasting code lacks {prefix}{lacking[0]}")
     return Architecture(
         num_variables=variables,
         look_back=width // dims[-1] * ratio ** (len(stages) - 1) * stride,
