@@ -95,18 +95,35 @@ class PatchEmbedding(nn.Module):
         if size > stride:
             x = torch.cat([x, x[..., -1:].expand(-1, -1, size - stride)], -1)
         patches = x.unfold(-1, size, stride).permute(0, 3, 1, 2)  # (M, size, B, N)
-        y = torch.matmul(self.conv.weight[:, 0], patches.flatten(2)) + _column(self.conv.bias)  # (M, D, B N)
-        return self.norm(y).unflatten(2, patches.shape[2:])
+        weight, bias = self.folded(patches.flatten(2))
+        y = torch.baddbmm(bias[None, :, None], weight.expand(x.size(0), -1, -1), patches.flatten(2))  # (M, D, B N)
+        return y.unflatten(2, patches.shape[2:])
+
+    def folded(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight ``(D, size)`` and bias ``(D,)`` with the norm; in training by the moments of these ``(M, size, P)``."""
+        weight, bias = self.conv.weight[:, 0], self.conv.bias
+        assert bias is not None
+        if not isinstance(self.norm, nn.BatchNorm1d):
+            return weight, bias
+        if not self.training:
+            scale, shift = affine_of(self.norm)
+            return weight * scale[:, None], bias * scale + shift
+        values = patches.transpose(0, 1).flatten(1)  # (size, M P)
+        mean = values.mean(1)
+        centred = values - mean[:, None]
+        count = values.size(1)
+        variance = (weight @ (centred @ centred.t() / count) * weight).sum(1)
+        scale, shift = affine_by_batch(self.norm, weight @ mean + bias, variance, count)
+        return weight * scale[:, None], bias * scale + shift
 
     @torch.no_grad()
     def fuse(self) -> PatchEmbedding:
         """A copy with the norm folded into the map."""
         new = copy.deepcopy(self)
         if isinstance(new.norm, nn.BatchNorm1d):
-            scale, shift = affine_of(new.norm)
-            new.conv.weight.mul_(scale[:, None, None])
-            assert new.conv.bias is not None
-            new.conv.bias.copy_(new.conv.bias * scale + shift)
+            weight, bias = new.eval().folded(new.conv.weight)
+            new.conv.weight.copy_(weight[:, None])
+            new.conv.bias = nn.Parameter(bias.clone())
             new.norm = nn.Identity()
         return new
 
@@ -370,7 +387,7 @@ class ChannelMixer(nn.Module):
         )  # (ratio D, M, B N)
         y = y.view(x.size(1), -1, y.size(-1))
         y = product_dropout(*factors(self.reduce, y), rate_of(self.drop2))  # (D, M, B N)
-        return x + y.transpose(0, 1).reshape(x.shape)
+        return (x.flatten(2) + y.transpose(0, 1)).view(x.shape)
 
 
 class Block(nn.Module):
