@@ -2,9 +2,9 @@
 
 FOLDER has the literature's own files (ETTh1.csv, ETTh2.csv, exchange_rate.csv or .txt.gz). For every data set, horizon,
 model and seed one run by the official scripts' settings: Adam, squared error, the learning rate of their rule, early
-stopping on the validation part; then squared and absolute errors on the test part, over all windows and without the last
-incomplete batch. Each run is one file under ``--out``: what exists is not done again, and a killed run goes on after its
-last whole epoch, to the same weights as an unkilled one. ``--table`` prints what is there.
+stopping on the validation part; then squared and absolute errors on the test part, over all windows and without the
+last incomplete batch. Each run is one file under ``--out``: what exists is not done again, and a killed run goes on
+after its last whole epoch, to the same weights as an unkilled one. ``--table`` prints what is there.
 
 A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in the same frame, ``linear``, or
 ``naive``.
@@ -76,7 +76,9 @@ def validate(model: nn.Module, windows: Windows, limit: int | None = None) -> Fo
     return errors
 
 
-def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Windows, batch: int, key: list[int]) -> None:
+def train_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, windows: Windows, batch: int, key: list[int]
+) -> None:
     """One epoch, as a function of the weights and of ``key``, seed and epoch."""
     model.train()
     order = torch.from_numpy(np.random.Generator(np.random.PCG64(key)).permutation(len(windows)))
@@ -88,8 +90,10 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Win
         optimizer.step()
 
 
-def run(model: nn.Module, parts: Parts, settings: ScriptSettings, seed: int, epochs: int, state: Path) -> dict[str, Any]:
-    """Train until the validation part says stop; returns the losses and the CPU seconds, and leaves the best weights."""
+def run(
+    model: nn.Module, parts: Parts, settings: ScriptSettings, seed: int, epochs: int, state: Path
+) -> dict[str, Any]:
+    """Train until the validation part says stop, and keep the best weights; returns losses and CPU seconds."""
     optimizer = torch.optim.Adam(model.parameters(), settings.lr)
     losses: list[float] = []
     seconds = 0.0

@@ -100,7 +100,7 @@ class PatchEmbedding(nn.Module):
         return y.unflatten(2, patches.shape[2:])
 
     def folded(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight ``(D, size)`` and bias ``(D,)`` with the norm; in training by the moments of these ``(M, size, P)``."""
+        """Weight ``(D, size)`` and bias ``(D,)`` with the norm; in training by the moments of ``(M, size, P)``."""
         weight, bias = self.conv.weight[:, 0], self.conv.bias
         assert bias is not None
         if not isinstance(self.norm, nn.BatchNorm1d):

@@ -1,8 +1,8 @@
 """The official scripts' settings for every data set and horizon, and the errors that papers report.
 
-Source of the settings: ``time_series_forecasting/scripts`` and ``run.py`` of the official code at commit f3c3e4c. All of
-them: look-back 96, Adam without weight decay, squared error, up to 100 epochs, one stage of one block, width 64, kernels
-51 and 5, patches of 4 values with stride 2. There is no script for Exchange: ours is ETTh2's.
+Source of the settings: ``time_series_forecasting/scripts`` and ``run.py`` of the official code at commit f3c3e4c. All
+of them: look-back 96, Adam without weight decay, squared error, up to 100 epochs, one stage of one block, width 64,
+kernels 51 and 5, patches of 4 values with stride 2. There is no script for Exchange: ours is ETTh2's.
 """
 
 from __future__ import annotations
