@@ -208,6 +208,7 @@ def test_trains_as_the_plain_layers_do(form: str, training: bool) -> None:
 
 def test_a_step_of_one_value_is_refused() -> None:
     model = ffnet_forecast(1, 2, 1, patch_size=2, dims=(4,), kernel_sizes=(1,), small_sizes=(1,))
+    set_form(model, "product")
     with pytest.raises(ValueError, match="more than one value"):
         model.stages[0].blocks[0].channel_mixer.depthwise(torch.randn(1, 4, 1, 1))
 
@@ -225,11 +226,12 @@ def test_products_are_convolutions(tokens: int, size: int) -> None:
 
 
 def test_long_inputs_and_many_channels_are_convolved() -> None:
-    assert uses_products(448, 48)
-    assert not uses_products(448, 720)
-    assert not uses_products(862 * 64, 48)
+    assert uses_products(448, 512, 48)
+    assert not uses_products(448, 512, 720)
+    assert not uses_products(862 * 64, 128, 48)
+    assert not uses_products(448, 1, 48)
     with pytest.raises(ValueError, match="unknown form 'fast'"):
-        uses_products(1, 1, "fast")
+        uses_products(1, 1, 1, "fast")
 
 
 @pytest.mark.parametrize("act", [True, False])

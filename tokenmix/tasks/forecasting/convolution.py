@@ -18,17 +18,20 @@ from tokenmix.tasks.forecasting.dropout import product_gelu
 
 # Up to this many tokens the product is faster than `conv1d` on a CPU, and ...
 PRODUCT_TOKENS = 192
-# ... up to this many elements all band matrices together are worth their memory.
+# ... up to this many elements all band matrices together are worth their memory ...
 PRODUCT_ELEMENTS = 1 << 25
+# ... and for so many windows the time to make them.
+PRODUCT_WINDOWS = 8
 FORMS = ("auto", "product", "conv")
 
 
-def uses_products(channels: int, tokens: int, form: str = "auto") -> bool:
-    """Whether a depthwise convolution of so many channels and tokens is computed as a product.
+def uses_products(channels: int, windows: int, tokens: int, form: str = "auto") -> bool:
+    """Whether a depthwise convolution of a map ``(C, B, N)`` is computed as a product.
 
     Args:
-        channels: Of the convolution.
-        tokens: Length of its input.
+        channels: Of the convolution, C.
+        windows: Of the map, B; any number of them in a program that is traced.
+        tokens: Length of its input, N.
         form: ``"auto"`` (what is faster), ``"product"`` or ``"conv"``.
 
     Raises:
@@ -38,7 +41,9 @@ def uses_products(channels: int, tokens: int, form: str = "auto") -> bool:
         raise ValueError(f"unknown form {form!r} of a convolution; known: {', '.join(FORMS)}")
     if form != "auto":
         return form == "product"
-    return tokens <= PRODUCT_TOKENS and channels * tokens * tokens <= PRODUCT_ELEMENTS
+    if tokens > PRODUCT_TOKENS or channels * tokens * tokens > PRODUCT_ELEMENTS:
+        return False
+    return torch.compiler.is_compiling() or windows >= PRODUCT_WINDOWS
 
 
 def band_matrices(kernel: Tensor, tokens: int) -> Tensor:
@@ -64,7 +69,7 @@ def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, form: str = "auto"
         form: See `uses_products`.
     """
     variables, dim, batch, tokens = x.shape
-    if not uses_products(variables * dim, tokens, form):
+    if not uses_products(variables * dim, batch, tokens, form):
         y = F.conv1d(x.flatten(0, 1).transpose(0, 1), kernel, bias, padding=kernel.size(-1) // 2, groups=kernel.size(0))
         return y.transpose(0, 1).unflatten(0, (variables, dim))
     rows = x.reshape(variables * dim, batch, tokens)
@@ -76,7 +81,7 @@ def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None, form: str = "auto"
 def depthwise_gelu(x: Tensor, kernel: Tensor, bias: Tensor | None, form: str = "auto") -> Tensor:
     """``gelu(depthwise(x, ...))``; arguments as there."""
     variables, dim, batch, tokens = x.shape
-    if bias is None or not uses_products(variables * dim, tokens, form):
+    if bias is None or not uses_products(variables * dim, batch, tokens, form):
         return F.gelu(depthwise(x, kernel, bias, form))
     rows = x.reshape(variables * dim, batch, tokens)
     return product_gelu(rows, band_matrices(kernel, tokens), bias[:, None, None], 0.0).view(x.shape)

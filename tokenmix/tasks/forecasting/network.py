@@ -284,7 +284,7 @@ class NormalizedDepthwise(nn.Module):
             return depthwise(x, self.large.weight, self.large.bias, self.form)
         if not self.training:
             return depthwise(x, *self.folded(), self.form)
-        if uses_products(self.large.out_channels, x.size(-1), self.form):
+        if uses_products(self.large.out_channels, x.size(2), x.size(3), self.form):
             return depthwise(x, *self.folded_by_batch(x), self.form)
         y = self.branch(x, self.large, self.large_norm)
         if self.small is not None:
