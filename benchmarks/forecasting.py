@@ -6,8 +6,9 @@ stopping on the validation part; then squared and absolute errors on the test pa
 last incomplete batch. Each run is one file under ``--out``: what exists is not done again, and a killed run goes on
 after its last whole epoch, to the same weights as an unkilled one. ``--table`` prints what is there.
 
-A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in the same frame, ``linear``, or
-``naive``.
+``--step`` measures a training step of the published model in our form and in the official code's layers, both on one
+thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in the
+same frame, ``linear``, or ``naive``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import ctypes
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,16 +28,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenmix.bench.machine import describe
-from tokenmix.files import atomic_path, write_json
-from tokenmix.tasks.forecasting.baselines import DecomposedLinear, SeasonalNaive
-from tokenmix.tasks.forecasting.intervals import fit_intervals
-from tokenmix.tasks.forecasting.metrics import ForecastErrors
-from tokenmix.tasks.forecasting.model import ffnet_forecast
-from tokenmix.tasks.forecasting.published import CITED, EPOCHS, LOOK_BACK, ScriptSettings, script_settings
-from tokenmix.tasks.forecasting.schedule import best_epoch, is_last, learning_rate
-from tokenmix.tasks.forecasting.series import read_series
-from tokenmix.tasks.forecasting.splits import HORIZONS, PUBLISHED, Parts, Windows, find_published, split_series
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for the plain form
+
+from benchmarks.forecasting_forms import PlainForecaster  # noqa: E402
+from tokenmix.bench.machine import describe  # noqa: E402
+from tokenmix.files import atomic_path, write_json  # noqa: E402
+from tokenmix.tasks.forecasting.baselines import DecomposedLinear, SeasonalNaive  # noqa: E402
+from tokenmix.tasks.forecasting.intervals import fit_intervals  # noqa: E402
+from tokenmix.tasks.forecasting.metrics import ForecastErrors  # noqa: E402
+from tokenmix.tasks.forecasting.model import ffnet_forecast  # noqa: E402
+from tokenmix.tasks.forecasting.network import Forecaster  # noqa: E402
+from tokenmix.tasks.forecasting.published import CITED, EPOCHS, LOOK_BACK, ScriptSettings, script_settings  # noqa: E402
+from tokenmix.tasks.forecasting.schedule import best_epoch, is_last, learning_rate  # noqa: E402
+from tokenmix.tasks.forecasting.series import read_series  # noqa: E402
+from tokenmix.tasks.forecasting.splits import HORIZONS, PUBLISHED, Parts, Windows, find_published, split_series  # noqa: E402
 
 FILES = {"exchange": ("exchange_rate.csv", "exchange_rate.txt.gz", "exchange_rate.txt")}
 LINEAR = ScriptSettings(1, 0.0, 0.0, 32, 1e-4, 3)  # DLinear's: batch 32, 10 epochs at most, patience 3
@@ -173,7 +180,7 @@ def measure(args: argparse.Namespace, data: str, horizon: int, name: str, seed: 
 
 def table(out: Path) -> None:
     """Print the mean over seeds of every run, and the mean over horizons beside the papers'."""
-    runs = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+    runs = [json.loads(path.read_text()) for path in sorted(out.glob("*-*.json"))]
     for data in sorted({run["data"] for run in runs}):
         print(f"\n{data}: mean squared / absolute error, seeds in brackets")
         for name in sorted({run["model"] for run in runs if run["data"] == data}):
@@ -191,6 +198,31 @@ def table(out: Path) -> None:
             print(f"  {name:12s} cited mean {mse}")
 
 
+def step(model: nn.Module, past: Tensor, future: Tensor) -> float:
+    """CPU seconds of a training step."""
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    began = time.process_time()
+    optimizer.zero_grad()
+    (model(past) - future).square().mean().backward()
+    optimizer.step()
+    return time.process_time() - began
+
+
+def measure_step(folder: Path, repeats: int = 6) -> dict[str, Any]:
+    """A step on ETTh1 with a horizon of 96 in both forms; the first of each is not counted."""
+    parts, settings = load(folder, "etth1", 96), script_settings("etth1", 96)
+    ours = build("ffnet", "etth1", parts, 96, settings)
+    assert isinstance(ours, Forecaster)
+    forms = {"ours": ours, "plain": PlainForecaster(ours)}
+    past, future = parts.train.batch(torch.arange(settings.batch_size))
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(1 + repeats):
+        for name, model in forms.items():
+            seconds[name].append(step(model, past, future))
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {"cpu_seconds": medians, "ratio": medians["plain"] / medians["ours"], "machine": describe()}
+
+
 def main() -> None:
     """Run what is missing, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -203,6 +235,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/forecasting"))
     parser.add_argument("--table", action="store_true", help="print the results that are there")
+    parser.add_argument("--step", action="store_true", help="measure a training step in both forms")
     args = parser.parse_args()
     if args.table:
         table(args.out)
@@ -212,6 +245,11 @@ def main() -> None:
     keep_memory()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.step:
+        found = measure_step(args.folder)
+        write_json(args.out / "step.json", found)
+        print({name: round(value, 3) for name, value in found["cpu_seconds"].items()}, f"{found['ratio']:.2f} times")
+        return
     for seed in args.seeds:
         for data in args.data:
             for horizon in args.horizons:

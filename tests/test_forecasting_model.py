@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.forecasting_forms import PlainForecaster
 from tests import goldens
 from tests.counts import count
 from tests.scramble import scramble
@@ -164,46 +165,40 @@ def test_foreign_incomplete_and_excessive_checkpoints() -> None:
         to_official(small(mixers="aff"), Architecture(3, **SMALL))
 
 
-class PlainMixers(nn.Module):
-    """The two mixers of a block in the layout and with the layers of the official code, for ``(B, M, D, N)``."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = copy.deepcopy(block)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, variables, dim, tokens = x.shape
-        query, core, channel = self.block.token_mixer.query, self.block.token_mixer.core, self.block.channel_mixer
-        y = F.gelu(query.expand(x.transpose(1, 2).reshape(batch, -1, tokens)))
-        y = y.view(batch, dim, 2 * variables, tokens).transpose(1, 2).reshape(batch, -1, tokens)
-        y = query.norm(query.reduce(y).reshape(-1, dim, tokens)).view(batch, -1, tokens)
-        x = x + core.value(F.gelu(core.key(y))).view(x.shape)
-        conv, y = channel.depthwise, x.reshape(batch, -1, tokens)
-        y = conv.large_norm(conv.large(y)) + conv.small_norm(conv.small(y))
-        y = conv.norm(y.view(-1, dim, tokens)).view(batch, -1, tokens)
-        y = F.gelu(channel.expand(y)).view(batch, variables, -1, tokens).transpose(1, 2).reshape(batch, -1, tokens)
-        return x + channel.reduce(y).view(batch, dim, variables, tokens).transpose(1, 2)
-
-
 @pytest.mark.parametrize("form", ["product", "conv"])
 @pytest.mark.parametrize("training", [True, False])
-def test_trains_as_the_plain_layers_do(form: str, training: bool) -> None:
+@pytest.mark.parametrize("stages", [1, 2])
+def test_trains_as_the_plain_layers_do(form: str, training: bool, stages: int) -> None:
     """Outputs, all gradients and the norms' statistics; the fast form never computes what the norms normalise."""
-    block = set_form(small(drop_rate=0.0, mlp_ratio=3).stages[0].blocks[0], form).train(training)
-    for module in block.modules():
+    options = {"depths": (2, 1)[:stages], "dims": (8, 6)[:stages], "kernel_sizes": (9, 5)[:stages]}
+    model = small(drop_rate=0.0, mlp_ratio=3, small_sizes=(3, 3)[:stages], downsample_ratio=5, **options)
+    for module in set_form(model.train(training), form).modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    plain = PlainMixers(block)
-    x = torch.randn(3, 8, 4, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
-    y, expected = block(x), plain(x.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
+    plain, x = PlainForecaster(model), past().requires_grad_()
+    y, expected = model(x), plain(x)
     assert torch.allclose(y, expected, rtol=1e-10, atol=1e-10)
     upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    got = torch.autograd.grad((y * upstream).sum(), [x, *block.parameters()])
-    wanted = torch.autograd.grad((expected * upstream).sum(), [x, *plain.parameters()])
-    for name, ours, theirs in zip(["x", *dict(block.named_parameters())], got, wanted, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-9), name
-    for (name, ours), theirs in zip(block.named_buffers(), plain.buffers(), strict=True):
-        assert torch.allclose(ours.double(), theirs.double(), rtol=1e-10, atol=1e-12), name
+    # The plain form has the same modules in another order.
+    names, places = parameter_pairs(model, plain)
+    got = torch.autograd.grad((y * upstream).sum(), [x, *model.parameters()])
+    wanted = torch.autograd.grad((expected * upstream).sum(), [x, *places])
+    for name, ours, theirs in zip(["x", *names], got, wanted, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-8), name
+    buffers = dict(plain.named_buffers())
+    for name, ours in model.named_buffers():
+        assert torch.allclose(ours.double(), buffers[plain_name(name)].double(), rtol=1e-10, atol=1e-12), name
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter or buffer in the plain form."""
+    return name.replace(".token_mixer.", ".token.").replace(".channel_mixer.", ".channel.")
+
+
+def parameter_pairs(model: nn.Module, plain: nn.Module) -> tuple[list[str], list[nn.Parameter]]:
+    theirs = dict(plain.named_parameters())
+    names = [name for name, _ in model.named_parameters()]
+    return names, [theirs[plain_name(name)] for name in names]
 
 
 def test_a_step_of_one_value_is_refused() -> None:
