@@ -7,8 +7,8 @@ last incomplete batch. Each run is one file under ``--out``: what exists is not 
 after its last whole epoch, to the same weights as an unkilled one. ``--table`` prints what is there.
 
 ``--step`` measures a training step of the published model in our form and in the official code's layers, both on one
-thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in the
-same frame, ``linear``, or ``naive``.
+thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in
+the same frame, ``linear``, or ``naive``.
 """
 
 from __future__ import annotations
