@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokenmix.ops.sparse import Grouping, Voxels, average, convolve, convolve_dense, pool, unpool
+from tokenmix.ops.sparse import Voxels, average, convolve, convolve_dense, pool, unpool
 
 KINDS = ("random", "clustered", "single", "duplicates", "line", "several clouds")
 
@@ -178,10 +177,3 @@ def test_on_a_gpu_it_is_the_same_and_without_chance():
     grads = torch.autograd.grad(out.square().sum(), there)
     again = torch.autograd.grad(convolve(*there, neighbours).square().sum(), there)
     assert all(torch.equal(a, b) for a, b in zip(grads, again, strict=True))
-
-
-def test_grouping_counts_rows():
-    grouping = Grouping.of(torch.tensor([1, 0, 1]), 2)
-    assert grouping.lengths.tolist() == [1, 2]
-    assert grouping.order.tolist() == [1, 0, 2]
-    assert F.relu(pool(torch.tensor([[1.0], [2.0], [3.0]]), grouping)).tolist() == [[2.0], [3.0]]

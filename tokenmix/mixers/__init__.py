@@ -21,7 +21,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,8 +207,17 @@ def list_mixers() -> list[str]:
     return list(MIXERS)
 
 
-def make_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> nn.Module:
+def make_mixer(
+    spec: MixerSpec, dim: int, *, table: Mapping[str, MixerInfo] = MIXERS, device=None, dtype=None
+) -> nn.Module:
     """A mixer of ``dim`` channels from its specification (see the module's description).
+
+    Args:
+        spec: Which one, with its options.
+        dim: Channels.
+        table: What the names mean, where mixers work on something else than maps.
+        device: Where the parameters are created.
+        dtype: Their type.
 
     Raises:
         ValueError: If there is no channel, the text cannot be read, the name is unknown, or the module or its attribute
@@ -219,7 +228,7 @@ def make_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> nn.Modu
         raise ValueError(f"a mixer needs at least 1 channel, not {dim}")
     options: dict[str, Any] = {}
     if isinstance(spec, str):
-        label, build, options = _parse(spec)
+        label, build, options = _parse(spec, table)
     elif isinstance(spec, nn.Module):
         raise TypeError("a mixer is given by its class or a function that builds it, not by one built module")
     elif callable(spec):
@@ -278,11 +287,12 @@ def split_specs(text: str) -> list[str]:
     return [*parts, text[start:].strip()]
 
 
-def check_mixers(spec: Any) -> None:
+def check_mixers(spec: Any, *, table: Mapping[str, MixerInfo] = MIXERS) -> None:
     """Raise unless these are mixers that may be built now; nothing is imported or built.
 
     Args:
         spec: What a file has in the place of ``MixerSpec | Sequence[MixerSpec]``.
+        table: What the names mean, see `make_mixer`.
 
     Raises:
         ValueError: It is of another kind, longer than any, cannot be read, names no built-in mixer, or Python code that
@@ -298,23 +308,23 @@ def check_mixers(spec: Any) -> None:
             module, name, _ = _read(part)
             if module is not None:
                 permit_code(f"{module}:{name}")
-            elif name not in MIXERS:
-                raise ValueError(unknown("mixer", name, MIXERS))
+            elif name not in table:
+                raise ValueError(unknown("mixer", name, table))
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-def _parse(text: str) -> tuple[str, Callable[..., nn.Module], dict[str, Any]]:
+def _parse(text: str, table: Mapping[str, MixerInfo]) -> tuple[str, Callable[..., nn.Module], dict[str, Any]]:
     """Name, builder and options of a specification."""
     module, name, options = _read(text)
     if module is not None:
         permit_code(f"{module}:{name}")
         return f"{module}:{name}", _find(module, name), options
-    if name not in MIXERS:
-        raise ValueError(unknown("mixer", name, MIXERS))
-    return name, MIXERS[name].build, options
+    if name not in table:
+        raise ValueError(unknown("mixer", name, table))
+    return name, table[name].build, options
 
 
 def _read(text: str) -> tuple[str | None, str, dict[str, Any]]:

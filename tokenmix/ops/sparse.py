@@ -12,13 +12,16 @@ twice, and the steps have a fixed order, so the sums do not depend on threads or
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_T = TypeVar("_T")
 # Rows that one step takes on a CPU: gathered rows and their products then stay in the cache. Measured with 32 to 128
 # channels, a whole layer in steps of 4,096 to 32,768 rows takes 0.6 to 0.8 of the time of one step for all rows.
 BLOCK_ROWS = 16_384
@@ -54,17 +57,12 @@ class Grouping:
     Attributes:
         group: (N,) int64, the group of each row.
         order: (N,) int64, the rows group by group.
-        lengths: (M,) int64, how many rows each group has, at least one.
+        lengths: (M,) int64, how many rows each group has.
     """
 
     group: Tensor
     order: Tensor
     lengths: Tensor
-
-    @classmethod
-    def of(cls, group: Tensor, groups: int) -> Grouping:
-        """The grouping in which row i is in group ``group[i]`` of ``groups``."""
-        return cls(group, torch.argsort(group, stable=True), torch.bincount(group, minlength=groups))
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Voxels:
     coords: Tensor
     cloud: Tensor
     clouds: int
-    _found: dict[int, Neighbours] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, coords: Tensor, cloud: Tensor, clouds: int) -> tuple[Voxels, Grouping]:
@@ -121,9 +119,21 @@ class Voxels:
         """
         if size < 1 or size % 2 == 0:
             raise ValueError(f"the kernel of a submanifold convolution must be odd and at least 1, not {size}")
-        if size not in self._found:
-            self._found[size] = _find_neighbours(self, size)
-        return self._found[size]
+        return self.once(("neighbours", size), lambda: _find_neighbours(self, size))
+
+    def by_cloud(self) -> Grouping:
+        """The voxels of each cloud together, as they lie already; clouds may be empty here."""
+        lengths = torch.bincount(self.cloud, minlength=self.clouds)
+        return Grouping(self.cloud, torch.arange(len(self), device=lengths.device), lengths)
+
+    def once(self, key: Any, compute: Callable[[], _T]) -> _T:
+        """What ``compute`` returned the first time that it was asked for these voxels by this key.
+
+        All layers of a level ask for the same tables.
+        """
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
 
     def to(self, device: torch.device | str) -> Voxels:
         """The same on another device."""
