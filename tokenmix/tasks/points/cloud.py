@@ -102,7 +102,8 @@ def make_cloud(
         columns["strength"] = (values / top).clip(0, 1).astype(np.float32)
     if segment is not None:
         columns["segment"] = _labels(segment, count, name)
-    return Cloud((points - origin).astype(np.float32), **columns, origin=tuple(origin.tolist()))
+    x, y, z = origin.tolist()
+    return Cloud((points - origin).astype(np.float32), **columns, origin=(x, y, z))
 
 
 def _matrix(values: Any, columns: int, rows: int | None, what: str, name: str) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ come with a whole library for meshes.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,9 @@ def _vertices(file: Any, order: str, elements: Sequence[_Element], begin: int, p
         kind = np.dtype([(name, (order or "=") + code) for name, code in _distinct(element.properties, path)])
         if element.name == "vertex":
             break
-        begin, lines = begin + element.count * kind.itemsize, lines + element.count
+        if order:
+            begin += element.count * kind.itemsize
+        lines += element.count
     else:
         raise CloudError(f"{path} has no vertices, but {', '.join(element.name for element in elements) or 'nothing'}")
     size, width = path.stat().st_size - begin, len(element.properties)
@@ -147,11 +150,11 @@ def _vertices(file: Any, order: str, elements: Sequence[_Element], begin: int, p
     if order:
         return np.frombuffer(file.read(element.count * kind.itemsize), kind)
     try:
-        table = np.loadtxt(
-            file, ndmin=2, skiprows=lines, max_rows=element.count, usecols=range(len(kind)), comments=None
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no line at all: told below
+            table = np.loadtxt(file, ndmin=2, usecols=range(width), skiprows=lines, max_rows=element.count)
     except ValueError as error:
-        raise CloudError(f"{path}: a line of its text cannot be read as {len(kind)} numbers ({error})") from None
+        raise CloudError(f"{path}: a line of its text cannot be read as {width} numbers ({error})") from None
     if len(table) != element.count:
         raise CloudError(f"{path}: its header promises {element.count:,} points, and {len(table):,} follow")
     rows = np.empty(element.count, [(name, "f8" if code[0] == "f" else "i8") for name, code in element.properties])
@@ -197,9 +200,8 @@ def write_ply(
         rows[name] = values
     words = {"f4": "float", "f8": "double", "u1": "uchar", "i4": "int"}
     header = ["ply", "format binary_little_endian 1.0"]
-    header += [
-        f"comment label {number} {name.encode('unicode_escape').decode()}" for number, name in enumerate(classes)
-    ]
+    for number, name in enumerate(classes):
+        header.append(f"comment label {number} {name.encode('unicode_escape').decode()}")
     header.append(f"element vertex {len(cloud)}")
     header += [f"property {words[code]} {name}" for name, code, _ in columns]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
