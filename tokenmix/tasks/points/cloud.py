@@ -176,7 +176,7 @@ def features_of(cloud: Cloud, names: Sequence[str]) -> NDArray[np.float32]:
             has = [each for each in FEATURES if getattr(cloud, each) is not None]
             raise CloudError(
                 f"the points have no {name}, which the model reads; they have {', '.join(has)}"
-                + ("; normals can be estimated: estimate_normals" if name == "normal" else "")
+                + ("; tokenmix.tasks.points.normals.estimate_normals makes some" if name == "normal" else "")
             )
         if name == "color":
             value = value / 127.5 - 1
