@@ -68,6 +68,7 @@ def own_colors(cloud: Cloud) -> NDArray[np.uint8]:
 def draw_cloud(
     coord: NDArray[np.float32],
     colors: NDArray[np.uint8],
+    normal: NDArray[np.float32] | None = None,
     *,
     width: int = 480,
     height: int = 360,
@@ -75,22 +76,26 @@ def draw_cloud(
     tilt: float = 40.0,
     background: Sequence[int] = (255, 255, 255),
 ) -> Image.Image:
-    """A cloud in parallel projection, near points before far ones; what faces the eye in front is left away.
+    """A cloud in parallel projection, near points before far ones.
 
     Args:
         coord: (P, 3).
         colors: (P, 3) uint8.
+        normal: (P, 3); surfaces that face away from the eye, such as a room's near walls, are then left out.
         width: Pixels.
         height: Pixels.
         turn: Degrees about the vertical.
         tilt: Degrees from the horizon to above.
         background: Red, green and blue.
     """
-    centred = coord - floor_centre(coord)
-    view = centred @ (rotation(0, math.radians(tilt - 90)) @ rotation(2, math.radians(turn))).T
+    matrix = rotation(0, math.radians(tilt - 90)) @ rotation(2, math.radians(turn))
+    view = (coord - floor_centre(coord)) @ matrix.T
     low, high = view[:, :2].min(0), view[:, :2].max(0)
     scale = 0.94 * min(width / max(high[0] - low[0], 1e-6), height / max(high[1] - low[1], 1e-6))
     place = (view[:, :2] - (low + high) / 2) * [scale, -scale] + [width / 2, height / 2]
+    if normal is not None:
+        facing = normal @ matrix[2] > -0.15
+        view, place, colors = view[facing], place[facing], colors[facing]
     # Points as large as they lie apart, so that surfaces look closed.
     dot = int(np.clip(round(math.sqrt(width * height / max(len(coord), 1)) * 1.6), 1, 6))
     pixels = np.tile(np.array(background, np.uint8), (height, width, 1))
