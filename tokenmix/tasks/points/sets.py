@@ -25,9 +25,10 @@ from tokenmix.tasks.points.cloud import FEATURES, Cloud, CloudError
 from tokenmix.tasks.points.readers import SEGMENTS, SEGMENTS_200, is_cloud, read_cloud
 
 Log = Callable[[str], None]
-S3DIS = ("ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase")
+Names = tuple[str, ...]
+S3DIS: Names = ("ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase")
 S3DIS += ("board", "clutter")
-SCANNET = ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture")
+SCANNET: Names = ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture")
 SCANNET += ("counter", "desk", "curtain", "refridgerator", "shower curtain", "toilet", "sink", "bathtub")
 SCANNET += ("otherfurniture",)
 ROOMS = (96, 16, 32)  # of the embedded set: to learn from, to choose by, to judge by
@@ -170,7 +171,8 @@ def _folder(folder: Path, settings: dict[str, int], seed: int, check: bool, log:
         parts["train"] = [learnt[row] for row in sorted(rows[count:].tolist())]
     # ScanNet's test scenes have no labels: then what is chosen by is judged by too.
     parts["test"] = [path for path in parts["test"] if not path.is_dir() or _has_labels(path)] or parts["val"]
-    segments, classes = SEGMENTS, _class_names(folder)
+    segments: Names = SEGMENTS
+    classes = _class_names(folder)
     if (parts["train"][0] / "segment20.npy").exists():
         classes = classes or list(SCANNET)
         if settings.get("classes", 20) == 200:
@@ -270,7 +272,7 @@ def _data(
 
     train, val, test = of("train"), of("val"), of("test")
     classes = classes or [f"class {number}" for number in range(inspection.highest + 1)]
-    usual = [name for name in ("color", "normal", "strength") if name in inspection.features] or ["coord"]
+    usual: list[str] = [name for name in FEATURES if name in inspection.features - {"coord"}] or ["coord"]
     return PointData(folder.name, classes, usual, voxel, train, val, test, inspection.skipped)
 
 
