@@ -23,8 +23,10 @@ from tokenmix.tasks.points.cloud import (
     grid_of,
     make_cloud,
 )
+from tokenmix.tasks.points.picture import painted
 from tokenmix.tasks.points.ply import read_ply, write_ply
 from tokenmix.tasks.points.readers import SEGMENTS_200, is_cloud, read_cloud
+from tokenmix.tasks.points.writers import write_answer
 
 FINITE = st.floats(-1000, 1000, width=32)
 
@@ -323,3 +325,39 @@ def test_without_laspy_the_message_says_how_to_get_it(tmp_path, monkeypatch):
     (tmp_path / "a.laz").write_bytes(b"LASF")
     with pytest.raises(CloudError, match="pip install 'laspy"):
         read_cloud(tmp_path / "a.laz")
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize("name", ["a.ply", "a.npy", "a.npz", "a.txt", "a.las", "a.laz", "a"])
+def test_an_answer_has_the_format_of_the_question(tmp_path, name):
+    draw = np.random.default_rng(0)
+    coord, label = np.round(draw.random((20, 3)) * 4, 2), np.arange(20) % 3
+    coord[:, 0] += 600_000
+    source = tmp_path / name
+    if name == "a.ply":
+        write_ply(source, make_cloud(coord))
+    elif name.startswith("a.la"):
+        laspy = pytest.importorskip("laspy")
+        las = laspy.LasData(laspy.LasHeader(point_format=2, version="1.2"))
+        las.header.scales, las.header.offsets = [0.01] * 3, [600_000, 0, 0]
+        las.x, las.y, las.z = coord.T
+        las.intensity = np.arange(20)
+        las.write(source)
+    elif name == "a":
+        source.mkdir()
+        np.save(source / "coord.npy", coord)
+    elif name == "a.npz":
+        np.savez(source, coord=coord)
+    else:
+        (np.save if name == "a.npy" else np.savetxt)(source, coord)
+    cloud = read_cloud(source)
+    out = write_answer(source, tmp_path / "out" / "b.tmp", cloud, label, ["x", "y", "z"], np.ones(20))
+    assert out.suffix == (source.suffix if name != "a" else ".npz")
+    again = read_cloud(out)
+    np.testing.assert_allclose(again.world(), coord, atol=0.01)
+    assert again.segment is not None
+    assert again.segment.tolist() == label.tolist()
+    assert again.color is not None
+    assert np.array_equal(np.rint(again.color), painted(label, 3))

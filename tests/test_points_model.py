@@ -16,6 +16,7 @@ from tests.scramble import scramble
 from tokenmix.mixers import AdditiveAttention, Pooling, SeparableAttention, SoftmaxAttention, ffnified_attention
 from tokenmix.mixers.baselines import Depthwise
 from tokenmix.ops.sparse import Voxels
+from tokenmix.tasks.points.fixed import FixedCloud
 from tokenmix.tasks.points.mixers import VOXEL_MIXERS, z_order
 from tokenmix.tasks.points.model import (
     KEYS,
@@ -254,3 +255,14 @@ def test_the_order_of_the_curve_is_mortons():
 
 def test_the_small_one_is_small():
     assert sum(parameter.numel() for parameter in ffnet_points_small(num_classes=8).parameters()) < 5e6
+
+
+@pytest.mark.slow
+def test_the_network_of_a_fixed_cloud_is_exported():
+    model = scramble(PointUNet(**TINY)).eval()
+    points = cloud(30, 20)
+    fixed = FixedCloud(model, points["grid_coord"], points["offset"]).eval()
+    with torch.no_grad():
+        program = torch.export.export(fixed, (points["feat"],))
+        torch.testing.assert_close(program.module()(points["feat"]), model(**points))
+        assert torch.equal(fixed(points["feat"]), model(**points))
