@@ -10,8 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenmix.data import ArrayImages, FileImages, ImageError, ImageSet, Loader, open_image, preprocess, preprocess_file
 from tokenmix.data.loader import named_deaths
+from tokenmix.data.prepare import preprocess, preprocess_file
+from tokenmix.tasks.classification.images import ArrayImages, FileImages, ImageSet
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix_runtime.images import ImageError, open_image
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 

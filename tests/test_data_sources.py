@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenmix.data import load_data
-from tokenmix.data.digits import MEAN, STD
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.digits import MEAN, STD
 
 
 def silent(line: str) -> None:

@@ -20,7 +20,7 @@ from tests.dense_toys import (
     write_voc,
     write_yolo,
 )
-from tokenmix.data import load_data
+from tokenmix.sources import load_data
 
 
 def load(root: Path, task: str = "detection", **options):

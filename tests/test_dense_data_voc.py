@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.dense_toys import HEIGHT, WIDTH, rectangles, write_voc
-from tokenmix.data import load_data
+from tokenmix.sources import load_data
 
 NAMES = ("red", "green")
 

@@ -26,18 +26,19 @@ from tokenmix.comparison.request import (
     own_dims,
 )
 from tokenmix.comparison.results import add_samples, command_line, facts
-from tokenmix.comparison.training import Trained, choose_dims, judge, mixer_jobs
-from tokenmix.data import load_data
+from tokenmix.comparison.training import Trained, choose_dims, judge_runs, mixer_jobs
 from tokenmix.evaluate import find_device
 from tokenmix.export.extras import require
 from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
-from tokenmix.report.comparison import write_comparison
-from tokenmix.runtime.preprocess import height_width
-from tokenmix.terminal import say
+from tokenmix.pages.comparison import write_comparison
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import height_width
+from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.compare/1"
 
@@ -117,13 +118,13 @@ def compare(
     folder = Path(out)
     with locked(folder):
         check_owner(folder, request, fresh)
-        images = load_data(data, seed=base.seed, download=download, log=log)
-        size = height_width(base.image_size or images.image_size)
-        dims = choose_dims(request, own, specs, size, len(images.classes), log)
+        samples = load_data(data, task=base.task.name, seed=base.run.seed, download=download, log=log)
+        size = height_width(base.task.image_size or samples.image_size)
+        dims = choose_dims(request, own, specs, size, samples.facts, log)
         claim(folder, request, fresh)
         training = {"device": device, "workers": workers, "download": download}
         jobs = {
-            name: mixer_jobs(folder, request, name, spec, dims[name], images, **training)
+            name: mixer_jobs(folder, request, name, spec, dims[name], samples, **training)
             for name, spec in specs.items()
         }
         trained: dict[str, Trained] = {}
@@ -132,9 +133,9 @@ def compare(
                 log(f"[{number}/{len(specs)}] {name}")
                 runs = [_finished(outcomes) for _ in jobs[name]]
                 find_device(device)  # judged and measured here, wherever it was trained
-                trained[name] = judge(name, spec, jobs[name], runs, images, size, log)
-        measure(folder, skeleton, trained, images, size, batch_sizes, compile, measure_seconds, device, log)
-        pictures = add_samples(trained, images)
+                trained[name] = judge_runs(name, spec, jobs[name], runs, samples, log)
+        measure(folder, base, trained, samples, batch_sizes, compile, measure_seconds, device, log)
+        pictures = add_samples(find_task(base.task.name), trained, samples)
         asked = {
             "recipe": recipe,
             "batch_sizes": batch_sizes,
@@ -148,7 +149,7 @@ def compare(
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command_line(request, str(out), settings, asked, compare.__kwdefaults__ or {}),
-            **facts(request, images, size),
+            **facts(request, samples, size),
             "threads": torch.get_num_threads(),
             "batch_sizes": list(batch_sizes),
             "runtimes": list(next(iter(trained.values())).entry["latency_ms"]),

@@ -18,16 +18,19 @@ from tokenmix.bench.match import base_dims
 from tokenmix.checkpoints import our_models
 from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
-from tokenmix.names import unknown
-from tokenmix.recipes import Recipe, make_recipe, override
-from tokenmix.safety import read_json
+from tokenmix.recipes import Recipe, differences, make_recipe, override
+from tokenmix.recipes.keys import find_key
+from tokenmix.tasks import find_task
+from tokenmix.train.loop import in_parts
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import read_json
 
 DEFAULT_MIXERS = ("aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
 DEFAULT_SKELETON = "mixernet_pico"
 DECIDED = {
-    "data": "the data are the first argument",
-    "model": "name the skeleton with --skeleton (skeleton=)",
-    "model_args": "name the mixers with --mixers (mixers=); --match chooses the widths",
+    "run.data": "the data are the first argument",
+    "model.name": "name the skeleton with --skeleton (skeleton=)",
+    "model.args": "name the mixers with --mixers (mixers=); --match chooses the widths",
 }
 
 Spec = MixerSpec | Sequence[MixerSpec]  # for all stages, or one per stage
@@ -108,12 +111,12 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
     # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
     decided = [f"model={skeleton}", "model_args={}", f"data={data}"]
     recipe = make_recipe(name or (data if data == "digits" else "basic"), decided)
-    for key in (setting.partition("=")[0].split(".")[0].strip() for setting in settings):
-        if key in DECIDED:
-            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[key]}")
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        field = find_key(key, find_task(recipe.task.name)).field
+        if field in DECIDED:
+            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[field]}")
     recipe = override(recipe, settings)
-    if recipe.preprocess != "data" or recipe.crop_pct is not None:
-        raise ValueError("compare prepares images as the data set says: set preprocess=data and crop_pct=None")
+    find_task(recipe.task.name).check_compared(recipe)
     return recipe
 
 
@@ -127,8 +130,9 @@ def check_owner(folder: Path, request: Request, fresh: bool) -> None:
     if "recipe" in differing:
         differing.remove("recipe")
         # accumulate, which a run that lacked memory may change, is left to the runs themselves
-        recipe = {k: v for k, v in wanted["recipe"].items() if k != "accumulate"}
-        differing += [f"recipe.{k}" for k, v in recipe.items() if found.get("recipe", {}).get(k) != v]
+        before = Recipe.from_values(found.get("recipe"), f"the recipe in {stamp}")
+        changed = differences(in_parts(before, request.recipe), request.recipe)
+        differing += [f"recipe.{change}" for change in changed]
     if differing:
         raise ValueError(
             f"{folder} holds another comparison (it differs in {', '.join(differing)}): "
@@ -146,6 +150,5 @@ def claim(folder: Path, request: Request, fresh: bool) -> None:
 
 def _identity(request: Request) -> dict[str, Any]:
     """What must not change in a folder: all but the mixers, which may join what is there."""
-    wanted = json.loads(json.dumps(dataclasses.asdict(request)))
-    wanted.pop("mixers")
-    return wanted
+    wanted = {name: value for name, value in vars(request).items() if name != "mixers"}
+    return json.loads(json.dumps({**wanted, "recipe": request.recipe.flat()}))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tokenmix.names import unknown
-from tokenmix.recipes.recipe import SCHEDULES, Recipe
+from tokenmix.recipes.parts import SCHEDULES
+from tokenmix.recipes.recipe import Recipe
+from tokenmix_runtime.names import unknown
 
 
 def learning_rate(
@@ -69,22 +70,23 @@ class Calendar:
     """
 
     def __init__(self, recipe: Recipe, steps: Callable[[int], int]) -> None:
-        self.recipe = recipe
+        schedule = self.schedule = recipe.schedule
+        self.peak = recipe.optimizer.lr
         self.whole: list[int] = []
-        if recipe.steps is None:
-            self.whole = [steps(epoch) for epoch in range(math.ceil(recipe.epochs))]
-            self.total = max(1, self._steps(recipe.epochs))
-            self.falling = self._steps(recipe.epochs - recipe.cooldown_epochs)
+        if schedule.steps is None:
+            self.whole = [steps(epoch) for epoch in range(math.ceil(schedule.epochs))]
+            self.total = max(1, self._steps(schedule.epochs))
+            self.falling = self._steps(schedule.epochs - schedule.cooldown_epochs)
         else:
-            left = self.total = self.falling = recipe.steps
+            left = self.total = self.falling = schedule.steps
             while left > 0:
                 self.whole.append(steps(len(self.whole)))
                 left -= self.whole[-1]
         last = self.total - sum(self.whole[:-1])
         self.lengths = self.whole[:-1] + ([last] if last else [])  # steps of the run's epochs
-        self.epochs = recipe.epochs if recipe.steps is None else len(self.whole) - 1 + last / self.whole[-1]
-        self.warmup = recipe.warmup_steps or self._steps(recipe.warmup_epochs)
-        self.milestones = [self._steps(milestone) for milestone in recipe.milestones]
+        self.epochs = schedule.epochs if schedule.steps is None else len(self.whole) - 1 + last / self.whole[-1]
+        self.warmup = schedule.warmup_steps or self._steps(schedule.warmup_epochs)
+        self.milestones = [self._steps(milestone) for milestone in schedule.milestones]
 
     def _steps(self, epochs: float) -> int:
         """The steps of the first epochs, at most all."""
@@ -95,16 +97,16 @@ class Calendar:
 
     def lr(self, step: int) -> float:
         """The learning rate of a step of the run."""
-        recipe = self.recipe
+        schedule = self.schedule
         return learning_rate(
             step,
             total=self.falling,
             warmup=self.warmup,
-            lr=recipe.lr,
-            min_lr=recipe.min_lr,
-            warmup_lr=recipe.warmup_lr,
-            schedule=recipe.schedule,
-            power=recipe.power,
+            lr=self.peak,
+            min_lr=schedule.min_lr,
+            warmup_lr=schedule.warmup_lr,
+            schedule=schedule.name,
+            power=schedule.power,
             milestones=self.milestones,
-            factor=recipe.milestone_factor,
+            factor=schedule.milestone_factor,
         )
