@@ -1,0 +1,1 @@
+"""Points: a class for each point of a cloud in space."""
