@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import tokenmix
+import tokenmix_runtime
+from tokenmix.heads import HEADS
+from tokenmix.tasks import all_tasks
 
 PACKAGE = Path(tokenmix.__file__).parent
 # From top to bottom. Those up to "files" belong to no room and may be imported by all of them. Above them all is
@@ -19,6 +22,9 @@ ROOMS = (
     "runtime",
     "safety",
     "runtime_names",
+    "checked_values",
+    "text_tables",
+    "argument_types",
     "files",
     "ops",
     "chains",
@@ -31,13 +37,15 @@ ROOMS = (
     "metrics",
     "tasks",
     "checkpoints",
-    "report",
     "recipes",
+    "pictures",
+    "pages",
     "evaluate",
+    "domains",
+    "sources",
     "train",
     "export",
     "bench",
-    "inspection",
     "jobs",
     "sweeps",
     "comparison",
@@ -49,8 +57,21 @@ FILES = sorted(
 )
 
 
+# What everybody asks is in `tokenmix.tasks` itself; the folders below it, and what they share, are the domains.
+ASKED = (
+    "tokenmix.tasks",
+    "tokenmix.tasks.base",
+    "tokenmix.tasks.options",
+    "tokenmix.tasks.file_form",
+    "tokenmix.tasks.section",
+)
+KINDS = {"objects", "labels", "dense", "rcnn"}  # words for kinds of tasks that are no task's or head's name
+
+
 def room(module: str) -> str:
-    """``tokenmix.mixers.frequency`` is in ``mixers``."""
+    """``tokenmix.mixers.frequency`` is in ``mixers``, ``tokenmix.tasks.detection.task`` in ``domains``."""
+    if module.startswith("tokenmix.tasks.") and module not in ASKED:
+        return "domains"
     return module.split(".")[1]
 
 
@@ -118,3 +139,26 @@ def test_kernels_are_imported_when_they_run() -> None:
         if not path.stem.endswith("_triton"):
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 assert "_triton" not in ast.unparse(node) or not isinstance(node, ast.Import | ast.ImportFrom), path
+
+
+def test_no_condition_names_a_task_a_head_or_a_kind() -> None:
+    """Outside of ``tasks/`` everything asks the task. A backbone may know its own official variants by name."""
+    names = {*all_tasks(), *HEADS, *KINDS}
+    runtime = Path(tokenmix_runtime.__file__).parent
+    for path in [*PACKAGE.rglob("*.py"), *runtime.rglob("*.py")]:
+        if path.is_relative_to(PACKAGE / "tasks") or path.is_relative_to(PACKAGE / "backbones"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            compared += [node.pattern] if isinstance(node, ast.match_case) else []
+            for part in (part for side in compared for part in ast.walk(side)):
+                named = isinstance(part, ast.Constant) and part.value in names
+                assert not named, f"{path.name}: {ast.unparse(node)}"
+
+
+def test_only_sources_ask_for_a_folder_of_a_task() -> None:
+    """A domain is one folder: nobody outside of it knows it."""
+    for path in FILES:
+        if room(module_name(path)) != "domains":
+            named = [name for name in imports(path) if room(name) == "domains"]
+            assert named == [], f"{path.relative_to(PACKAGE)} imports {named}"

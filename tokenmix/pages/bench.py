@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from tokenmix.pages.charts import Point, both_sizes, scatter, short
 from tokenmix.pages.conclusions import pareto
-from tokenmix.pages.page import Cell, Head, Section, flat, page, render
+from tokenmix.pages.page import Cell, Head, flat, page, render
 from tokenmix.runtime_names import runtime_name
+from tokenmix.tasks.section import Section
 
 _KINDS = {"inference": "Inference speed", "training": "Training steps", "growth": "Growth with the number of tokens"}
 _Rows = Sequence[Mapping[str, Any]]

@@ -13,9 +13,10 @@ from tokenmix.pages.charts import Point, both_sizes, curves, scatter, short
 from tokenmix.pages.comparison_table import front_note, html_table
 from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, front_of, headline, speed
 from tokenmix.pages.method import definitions, method
-from tokenmix.pages.page import Section, page, render
+from tokenmix.pages.page import page, render
 from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
 from tokenmix.runtime_names import runtime_name
+from tokenmix.tasks.section import Section
 
 Line = list[tuple[float, float]]
 

@@ -6,7 +6,6 @@ import base64
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,33 +13,14 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from tokenmix.tasks.section import Section
+
 TEMPLATES = Path(__file__).with_name("templates")
 STYLES = ("palette.css", "charts.css", "page.css", "parts.css")
 SCRIPTS = ("page.js", "curves.js", "matrix.js", "comparison.js", "run.js")
 COLOURS = 7  # palette.css holds as many; the next lines and points repeat them, lines with other dashes
 SMALL_PX = 84  # the width of a picture on a card: smaller ones are shown pixel by pixel
 _KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a page; one without HTML is left out.
-
-    Attributes:
-        anchor: The id that links to it use.
-        heading: Plain text.
-        html: What `render` made; any other text is escaped.
-        menu: Its name in the menu.
-        data: What its scripts find in the page's ``data`` under names of its own: anything that JSON can hold.
-        files: Style sheets and scripts of its own, ``.css`` and ``.js``, beside those that every page has.
-    """
-
-    anchor: str
-    heading: str
-    html: str
-    menu: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    files: Sequence[Path] = ()
 
 
 class Head(NamedTuple):

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from tokenmix.files import write_text
 from tokenmix.pages.charts import curves
-from tokenmix.pages.page import Section, flat, page, render
+from tokenmix.pages.page import flat, page, render
 from tokenmix.tasks import Task, find_task
+from tokenmix.tasks.section import Section
 
 _Points = list[tuple[float, float]]
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples
     from tokenmix.data.inventory import Inventory
     from tokenmix.data.loader import BatchLoader
-    from tokenmix.pages.page import Section
     from tokenmix.tasks.file_form import FileForm
+    from tokenmix.tasks.section import Section
 
 DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
 Batch = dict[str, Any]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from tokenmix.checkpoints import LoadedModel
     from tokenmix.tasks.base import Task
 
 Outputs = Sequence[Tensor]
@@ -58,7 +57,7 @@ class FileForm(ABC):
     size_axes: ClassVar[Mapping[int, str]] = {}
 
     def __init__(
-        self, task: Task, loaded: LoadedModel, image_size: tuple[int, int] | None = None, inside: Sequence[str] = ()
+        self, task: Task, loaded: Any, image_size: tuple[int, int] | None = None, inside: Sequence[str] = ()
     ) -> None:
         self.task, self.loaded, self.inside = task, loaded, tuple(inside)
         self.image_size = image_size or loaded.image_size

@@ -10,8 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from tokenmix.pages.conclusions import conclusions
-from tokenmix.pages.page import Section, render
+from tokenmix.pages.page import render
 from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
+from tokenmix.tasks.section import Section
 
 TEMPLATES = Path(__file__).with_name("templates")
 MATRIX = 100  # classes; more make cells that cannot be seen

@@ -21,7 +21,7 @@ from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.picture_task import PictureTask, class_name
 
 if TYPE_CHECKING:
-    from tokenmix.pages.page import Section
+    from tokenmix.tasks.section import Section
 
 TOP = 5  # classes that a prediction names
 

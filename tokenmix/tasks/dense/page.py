@@ -8,8 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tokenmix.pages.page import Cell, Head, Section, render
+from tokenmix.pages.page import Cell, Head, render
 from tokenmix.pages.result_schema import mapping, number, read, sequence
+from tokenmix.tasks.section import Section
 
 TEMPLATES = Path(__file__).with_name("templates")
 MATRIX = 100  # classes; more make cells that cannot be seen

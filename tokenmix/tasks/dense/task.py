@@ -24,7 +24,7 @@ from tokenmix.tasks.picture_task import PictureTask
 from tokenmix_runtime.images import open_image
 
 if TYPE_CHECKING:
-    from tokenmix.pages.page import Section
+    from tokenmix.tasks.section import Section
 
 OUT = "predictions"  # where drawings go
 _OF_ALL = tuple(entry.name for entry in fields(PictureOptions))

@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tokenmix.pages.page import Section, render
+from tokenmix.pages.page import render
 from tokenmix.pictures.fonts import numbered
 from tokenmix.tasks.dense.page import Pictures, classes_section, worst_images
+from tokenmix.tasks.section import Section
 
 TEMPLATES = Path(__file__).with_name("templates")
 CURVES = 30  # before the rest is folded away

@@ -21,7 +21,7 @@ from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
 from tokenmix.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
-    from tokenmix.pages.page import Section
+    from tokenmix.tasks.section import Section
 from tokenmix.tasks.file_form import FileForm
 
 THRESHOLD = 0.5  # the least score that a prediction shows

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenmix.pages.page import Section, render
+from tokenmix.pages.page import render
 from tokenmix.pictures.colours import css_colour
 from tokenmix.pictures.drawing import BACKGROUND
 from tokenmix.tasks.dense.page import MATRIX, Pictures, classes_section, worst_images
+from tokenmix.tasks.section import Section
 
 COLUMNS = {"IoU": "IoU, %", "Acc": "accuracy, %"}
 

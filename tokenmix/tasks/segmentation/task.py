@@ -22,7 +22,7 @@ from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.options import Options
 
 if TYPE_CHECKING:
-    from tokenmix.pages.page import Section
+    from tokenmix.tasks.section import Section
 
 LARGEST_PX = 2048  # of a map of classes that is to be looked at: 150 classes need 2 GB at this size
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenmix.pages.page import Cell, Head, Section, render
+from tokenmix.pages.page import Cell, Head, render
 from tokenmix.pages.result_schema import mapping, number, read, sequence
+from tokenmix.tasks.section import Section
 from tokenmix.tasks.super_resolution.evidence import MOST
 
 TEMPLATES = Path(__file__).with_name("templates")

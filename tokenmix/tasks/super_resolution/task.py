@@ -18,8 +18,8 @@ from tokenmix.tasks.super_resolution.options import Augment, Options
 from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
-    from tokenmix.pages.page import Section
     from tokenmix.tasks.file_form import FileForm
+    from tokenmix.tasks.section import Section
 
 OUT = "predictions"  # where enlarged pictures go
 PATCH = 48  # pixels of a small patch's side, where nobody says
