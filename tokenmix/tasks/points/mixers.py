@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tokenmix.layers import ACTIVATIONS
 from tokenmix.mixers import MixerInfo
-from tokenmix.names import unknown
 from tokenmix.ops.sparse import Voxels, average, convolve, pool, unpool
+from tokenmix_runtime.names import unknown
 
 
 def batch_norm(dim: int, *, device=None, dtype=None) -> nn.BatchNorm1d:

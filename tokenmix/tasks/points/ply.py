@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmix.files import atomic_path
-from tokenmix.safety import regular_file, shown
 from tokenmix.tasks.points.cloud import MAX_POINTS, Cloud, CloudError, make_cloud
+from tokenmix_runtime.untrusted import regular_file, shown
 
 TYPES = {
     "char": "i1",

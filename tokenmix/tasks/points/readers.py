@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from tokenmix.backbones.official import ALLOWED
-from tokenmix.safety import regular_file
 from tokenmix.tasks.points.cloud import MAX_POINTS, Cloud, CloudError, make_cloud
 from tokenmix.tasks.points.ply import read_ply
+from tokenmix_runtime.untrusted import regular_file
 
 # What Pointcept's versions call the labels; ScanNet's 20 classes are taken unless its 200 are asked for.
 SEGMENTS = ("segment", "segment20", "semantic_gt", "semantic_gt20")

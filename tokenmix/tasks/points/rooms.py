@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenmix.data.chance import uniforms
+from tokenmix.data.random_numbers import uniforms
 from tokenmix.tasks.points.augment import rotation
 from tokenmix.tasks.points.cloud import Cloud, make_cloud
 
