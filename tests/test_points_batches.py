@@ -12,21 +12,13 @@ from hypothesis import strategies as st
 from scipy.ndimage import convolve1d
 
 from tests.scramble import scramble
-from tokenmix.tasks.points.augment import (
-    CLOUD_AUGMENTS,
-    CloudAugment,
-    Draws,
-    augmented,
-    cloud_augment,
-    rotation,
-    smooth_field,
-    voxelised,
-)
+from tokenmix.tasks.points.augment import Draws, augmented, rotation, smooth_field, voxelised
 from tokenmix.tasks.points.batches import collate, training_sample, whole_sample
 from tokenmix.tasks.points.cloud import IGNORED, Cloud, floor_centre, make_cloud
 from tokenmix.tasks.points.loss import lovasz_softmax, points_loss
 from tokenmix.tasks.points.model import PointUNet
 from tokenmix.tasks.points.normals import estimate_normals
+from tokenmix.tasks.points.options import CLOUD_AUGMENTS, Augment, CloudAugment
 from tokenmix.tasks.points.votes import VIEWS, View, fragments, vote
 
 FEATURES = ("color", "normal")
@@ -49,7 +41,7 @@ def room(points: int = 300, seed: int = 0) -> Cloud:
 
 @pytest.mark.parametrize("name", CLOUD_AUGMENTS)
 def test_a_change_is_a_function_of_seed_epoch_and_index(name):
-    augment = cloud_augment(name, {"max_voxels": 150, "mix": 0.5})
+    augment = Augment(name=name, max_voxels=150, mix=0.5).parts
 
     def sample(seed: int, epoch: int, index: int):
         return training_sample(room(), FEATURES, 0.05, augment, seed=seed, epoch=epoch, index=index)
@@ -68,11 +60,11 @@ def test_a_change_is_a_function_of_seed_epoch_and_index(name):
 
 def test_no_change_is_none():
     cloud = room()
-    same = augmented(cloud, cloud_augment("none"), Draws(0, 0, 0))
+    same = augmented(cloud, CloudAugment(), Draws(0, 0, 0))
     np.testing.assert_allclose(same.coord, cloud.coord - floor_centre(cloud.coord), atol=1e-6)
     assert np.array_equal(same.color, cloud.color)
     np.testing.assert_allclose(same.normal, cloud.normal, atol=1e-6)
-    picked, grid = voxelised(same, 0.05, cloud_augment("none"), Draws(0, 0, 0))
+    picked, grid = voxelised(same, 0.05, CloudAugment(), Draws(0, 0, 0))
     assert len(picked) == len(np.unique(grid, axis=0)) == len(grid)
 
 
@@ -98,7 +90,7 @@ def test_parts_do_what_they_say():
     moved = changed(jitter=0.01).coord - changed().coord
     assert moved.std() == pytest.approx(0.01, rel=0.05)
     assert np.abs(moved).max() <= 0.04 + 1e-5
-    bent = changed(elastic=((0.2, 0.4),)).coord - changed().coord
+    bent = changed(elastic=(0.2, 0.4)).coord - changed().coord
     assert 0.005 < bent.std() < 0.3
     stretched = changed(contrast=1.0).color
     assert stretched is not None
@@ -144,11 +136,11 @@ def test_the_smooth_field_is_scipys():
 
 def test_wrong_augmentations_are_told():
     with pytest.raises(ValueError, match="did you mean 'standard'"):
-        cloud_augment("standart")
-    with pytest.raises(ValueError, match="did you mean 'jitter'"):
-        cloud_augment("none", {"jiter": 1})
-    with pytest.raises(ValueError, match=r"scale=.*out of range"):
-        cloud_augment("none", {"scale": (2, 1)})
+        Augment(name="standart")
+    with pytest.raises(ValueError, match=r"'augment.scale' must be"):
+        Augment(scale=(2, 1))
+    with pytest.raises(ValueError, match=r"'augment.elastic' must be"):
+        Augment(elastic=(0.2,))
 
 
 # ------------------------------------------------------------------------------------------------------------- batches

@@ -18,14 +18,8 @@ from tokenmix.mixers.baselines import Depthwise
 from tokenmix.ops.sparse import Voxels
 from tokenmix.tasks.points.fixed import FixedCloud
 from tokenmix.tasks.points.mixers import VOXEL_MIXERS, z_order
-from tokenmix.tasks.points.model import (
-    KEYS,
-    PointUNet,
-    checkpoint_filter_fn,
-    ffnet_points,
-    ffnet_points_small,
-    recognise,
-)
+from tokenmix.tasks.points.model import PointUNet, ffnet_points, ffnet_points_small
+from tokenmix.tasks.points.official import KEYS, checkpoint_filter_fn, recognise
 
 FOLDER = Path(__file__).parent / "golden" / "points"
 TINY = {"depths": (1, 1), "dims": (8, 16), "decoder_depths": (1,), "decoder_dims": (8,), "num_classes": 5}
@@ -266,3 +260,24 @@ def test_the_network_of_a_fixed_cloud_is_exported():
         program = torch.export.export(fixed, (points["feat"],))
         torch.testing.assert_close(program.module()(points["feat"]), model(**points))
         assert torch.equal(fixed(points["feat"]), model(**points))
+
+
+def test_recomputing_changes_no_gradient():
+    points = cloud(30, 20)
+    grads = []
+    for recomputes in (False, True):
+        torch.manual_seed(0)
+        model = scramble(PointUNet(**TINY, drop_path_rate=0.3)).train()
+        model.set_grad_checkpointing(recomputes)
+        torch.manual_seed(1)
+        model(**points).square().sum().backward()
+        grads.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"depths": (10**9, 1)}, {"dims": (8, 10**6)}, {"depths": ("a", 1)}, {"mlp_kernels": (99, 3)}]
+)
+def test_sizes_without_measure_are_told(sizes):
+    with pytest.raises(ValueError, match="must be whole numbers from 1 to"):
+        PointUNet(**{**TINY, **sizes})

@@ -12,7 +12,7 @@ import pytest
 from tests import browser
 from tokenmix.tasks.points.cloud import Cloud, make_cloud
 from tokenmix.tasks.points.picture import PALETTE, class_colors, draw_cloud, own_colors, painted
-from tokenmix.tasks.points.viewer import MOST_POINTS, cloud_view, viewer_page, viewer_script
+from tokenmix.tasks.points.viewer import MOST_POINTS, cloud_view, viewer_file, viewer_page
 
 CLASSES = ["floor", "<b>wall</b>"]
 
@@ -97,4 +97,5 @@ def test_a_cloud_is_drawn_and_can_be_turned(tmp_path):
 
 
 def test_the_script_is_in_the_package():
-    assert "cloud-view" in viewer_script()
+    assert "cloud-view" in viewer_file("js")
+    assert "cloud-view" in viewer_file("css")

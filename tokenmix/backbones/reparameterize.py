@@ -39,7 +39,8 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
         for name, child in module.named_children():
             if type(child) is nn.Conv2d and is_plain_conv(child):
                 setattr(module, name, ConvAct(child, ""))
-    if all(parameter.device.type == "cpu" for parameter in new.parameters()):
+    # A kernel in space has five axes, for which there is no such memory.
+    if all(parameter.device.type == "cpu" and parameter.ndim < 5 for parameter in new.parameters()):
         new = new.to(memory_format=torch.channels_last)
     return new.eval()
 

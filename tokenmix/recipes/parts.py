@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from tokenmix.checked_values import FACTOR, RATE, Checked, choice, from_files, not_negative, positive, rule
 
 OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "linear", "poly", "step", "constant")
+SCHEDULES = ("cosine", "onecycle", "linear", "poly", "step", "constant")
 PRECISIONS = ("float32", "bfloat16", "float16")
 PUBLISHED = "pretrained"  # weights: timm's own
 RESERVED = {  # model arguments that have a place of their own
@@ -86,7 +86,7 @@ class Schedule(Checked):
     """How long the training is, and how the learning rate moves on the way.
 
     Args:
-        name: ``cosine``, ``linear``, ``poly``, ``step`` or ``constant``, see
+        name: ``cosine``, ``onecycle``, ``linear``, ``poly``, ``step`` or ``constant``, see
             ``tokenmix.train.schedule.learning_rate``.
         epochs: Passes over the training samples; a fraction stops within one.
         steps: Optimiser steps of the run, which then ends after them whatever ``epochs`` says; there is a validation
@@ -96,7 +96,7 @@ class Schedule(Checked):
         warmup_lr: Where that rise begins.
         cooldown_epochs: Epochs at the end that stay at ``min_lr``; part of ``epochs``.
         freeze_epochs: Epochs at the start in which only the classifier learns.
-        min_lr: Last learning rate of the cosine, linear and poly schedules.
+        min_lr: Last learning rate of the cosine, onecycle, linear and poly schedules.
         power: Of the poly schedule.
         milestones: Of the step schedule: the epochs after which the learning rate falls.
         milestone_factor: By which it is multiplied then.

@@ -28,7 +28,8 @@ def learning_rate(
     It rises linearly over the first ``warmup`` steps, of which the last is the schedule's own. ``cosine`` and
     ``linear`` begin after the rise, reach ``min_lr`` at the step ``total`` and stay there. ``poly`` does so from the
     first step on, as mmsegmentation has it: ``(1 - step / total) ** power`` of the way is left. ``step`` multiplies by
-    ``factor`` at each milestone.
+    ``factor`` at each milestone. ``onecycle`` rises and falls along half a cosine each, as torch's `OneCycleLR` does:
+    from ``warmup_lr`` at the first step to ``min_lr`` at the last.
 
     Args:
         step: From 0.
@@ -37,7 +38,7 @@ def learning_rate(
         lr: The peak.
         min_lr: The end of cosine, linear and poly.
         warmup_lr: Where the rise would begin, one step before the first.
-        schedule: ``cosine``, ``linear``, ``poly``, ``step`` or ``constant``.
+        schedule: ``cosine``, ``onecycle``, ``linear``, ``poly``, ``step`` or ``constant``.
         power: Of poly.
         milestones: Of step: steps from 0, the first ones with the smaller rate.
         factor: Of step.
@@ -45,6 +46,8 @@ def learning_rate(
     Raises:
         ValueError: An unknown schedule.
     """
+    if schedule == "onecycle":
+        return _one_cycle(step, max(warmup - 1, 0), total - 1, warmup_lr, lr, min_lr)
     share = min(1.0, max(0, step - warmup) / max(1, total - warmup))
     if schedule == "cosine":
         rate = min_lr + (lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
@@ -59,6 +62,14 @@ def learning_rate(
     else:
         raise ValueError(unknown("schedule", schedule, SCHEDULES))
     return warmup_lr + (rate - warmup_lr) * (step + 1) / warmup if step < warmup else rate
+
+
+def _one_cycle(step: int, top: float, end: float, first: float, peak: float, last: float) -> float:
+    """From ``first`` at the step 0 to ``peak`` at the step ``top``, and to ``last`` at ``end``, along half cosines."""
+    if step < top:
+        return peak + (first - peak) * (1 + math.cos(math.pi * step / top)) / 2
+    share = min(1.0, (step - top) / max(1, end - top))
+    return last + (peak - last) * (1 + math.cos(math.pi * share)) / 2
 
 
 class Calendar:

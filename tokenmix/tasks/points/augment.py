@@ -1,20 +1,9 @@
-"""What training does at random to clouds, each change a function of (seed, epoch, index).
-
-``augment`` is a name that a recipe can hold:
-
-* ``none``: nothing.
-* ``standard``: turned about the vertical, tilted a little, scaled, mirrored, jittered; points dropped; colours changed.
-* ``elastic``: as ``standard``, and bent elastically: Pointcept's changes for ScanNet, which FFNet's 3-D recipe has.
-
-`CloudAugment` has their parts one by one. Numbers and order are those of Pointcept's configurations.
-"""
+"""What training does at random to clouds, each change a function of (seed, epoch, index)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,110 +12,7 @@ from numpy.typing import NDArray
 
 from tokenmix.data.random_numbers import uniforms
 from tokenmix.tasks.points.cloud import Cloud, VoxelTable, floor_centre
-from tokenmix_runtime.names import unknown
-
-
-@dataclass(frozen=True, kw_only=True)
-class CloudAugment:
-    """The random changes, in the order in which they are made.
-
-    Args:
-        drop: Share of the clouds that lose points.
-        drop_ratio: Share of its points that such a cloud loses.
-        turn: Share of the clouds that are turned about the vertical axis, by any angle.
-        tilt: Share of the clouds that are turned about x, and of those about y, by up to ``tilt_angle``.
-        tilt_angle: In degrees.
-        scale: Smallest and largest factor on the coordinates.
-        flip: Share of the clouds that are mirrored along x, and of those along y.
-        jitter: Standard deviation of what is added to each coordinate, in metres, cut off at four of them.
-        elastic: (granularity, magnitude) in metres of smooth random fields that bend 95 % of the clouds, one by one.
-        contrast: Share of the clouds whose colours are stretched, by a drawn part, to the whole range.
-        shift: Share of the clouds whose colours are shifted.
-        shift_ratio: By how much at most, of 255.
-        noise: Share of the clouds whose colours get noise.
-        noise_std: Its standard deviation, of 255.
-        sample_rate: Share of a cloud's voxels that a crop keeps; 1 for no crop.
-        max_voxels: The most voxels that a crop keeps, 0 for any number; those nearest to a drawn one are kept.
-        mix: Share of the batches whose neighbouring clouds are laid into one another, two by two (Mix3D,
-            arXiv:2110.02210).
-
-    Raises:
-        ValueError: A value is out of range.
-    """
-
-    drop: float = 0.0
-    drop_ratio: float = 0.2
-    turn: float = 0.0
-    tilt: float = 0.0
-    tilt_angle: float = 180 / 64
-    scale: tuple[float, float] = (1.0, 1.0)
-    flip: float = 0.0
-    jitter: float = 0.0
-    elastic: tuple[tuple[float, float], ...] = ()
-    contrast: float = 0.0
-    shift: float = 0.0
-    shift_ratio: float = 0.05
-    noise: float = 0.0
-    noise_std: float = 0.05
-    sample_rate: float = 1.0
-    max_voxels: int = 0
-    mix: float = 0.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", tuple(self.scale))
-        object.__setattr__(self, "elastic", tuple(tuple(pair) for pair in self.elastic))
-        shares = ("drop", "turn", "tilt", "flip", "contrast", "shift", "noise", "mix")
-        rules = {name: 0 <= getattr(self, name) <= 1 for name in shares}
-        rules |= {
-            "drop_ratio": 0 <= self.drop_ratio < 1,
-            "tilt_angle": 0 <= self.tilt_angle <= 180,
-            "scale": len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1],
-            "jitter": 0 <= self.jitter < math.inf,
-            "elastic": all(len(pair) == 2 and pair[0] > 0 and pair[1] >= 0 for pair in self.elastic),
-            "shift_ratio": 0 <= self.shift_ratio <= 1,
-            "noise_std": 0 <= self.noise_std <= 1,
-            "sample_rate": 0 < self.sample_rate <= 1,
-            "max_voxels": self.max_voxels >= 0,
-        }
-        for name, holds in rules.items():
-            if not holds:
-                raise ValueError(f"augmentation {name}={getattr(self, name)!r} is out of range")
-
-
-_STANDARD = CloudAugment(
-    drop=0.2,
-    turn=0.5,
-    tilt=0.5,
-    scale=(0.9, 1.1),
-    flip=0.5,
-    jitter=0.005,
-    contrast=0.2,
-    shift=0.95,
-    noise=0.95,
-)
-CLOUD_AUGMENTS: Mapping[str, CloudAugment] = {
-    "none": CloudAugment(),
-    "standard": _STANDARD,
-    "elastic": dataclasses.replace(_STANDARD, elastic=((0.2, 0.4), (0.8, 1.6))),
-}
-
-
-def cloud_augment(name: str, changes: Mapping[str, Any] | None = None) -> CloudAugment:
-    """The augmentation of that name, with some of its parts changed.
-
-    Raises:
-        ValueError: There is no such name or part, or a value is out of range.
-    """
-    if name not in CLOUD_AUGMENTS:
-        raise ValueError(unknown("augment for points", name, CLOUD_AUGMENTS))
-    names = [field.name for field in dataclasses.fields(CloudAugment)]
-    for key in changes or {}:
-        if key not in names:
-            raise ValueError(unknown("part of the augmentation", key, names))
-    try:
-        return dataclasses.replace(CLOUD_AUGMENTS[name], **(changes or {}))
-    except TypeError as error:
-        raise ValueError(f"augmentation {dict(changes or {})}: {error}") from error
+from tokenmix.tasks.points.options import CloudAugment
 
 
 class Draws:
@@ -182,7 +68,8 @@ def _moved(cloud: Cloud, augment: CloudAugment, draws: Draws) -> Cloud:
         limit = 4 * augment.jitter
         coord = coord + (draws.normals("jitter", len(cloud), 3) * augment.jitter).clip(-limit, limit)
     if augment.elastic and draws.uniform("elastic")[0] < 0.95:
-        for number, (granularity, magnitude) in enumerate(augment.elastic):
+        pairs = zip(augment.elastic[::2], augment.elastic[1::2], strict=True)
+        for number, (granularity, magnitude) in enumerate(pairs):
             coord = coord + magnitude * smooth_field(coord, granularity, draws, f"elastic {number}")
     normal = None if cloud.normal is None else (cloud.normal @ matrix.T).astype(np.float32)
     return dataclasses.replace(cloud, coord=coord.astype(np.float32), normal=normal)

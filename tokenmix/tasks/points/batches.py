@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from tokenmix.tasks.points.augment import CloudAugment, Draws, augmented, voxelised
+from tokenmix.data.loader import Batch, BatchLoader, Key
+from tokenmix.tasks.points.augment import Draws, augmented, voxelised
 from tokenmix.tasks.points.cloud import IGNORED, Cloud, VoxelTable, features_of
+from tokenmix.tasks.points.options import CloudAugment
+from tokenmix.tasks.points.sets import CloudSet
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,62 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts))
+
+
+class CloudBatches(Dataset):
+    """``batches[key]`` is a batch of `collate` with ``index`` and ``mask``; the same in this process and in workers.
+
+    Args:
+        clouds: The set.
+        features: What the network reads of a point.
+        voxel: Side of a voxel in metres.
+        augment: What training changes; None for evaluation.
+        seed: Of the changes.
+        whole: In evaluation, whether batches have the clouds themselves too, as dicts of tensors in ``cloud``.
+    """
+
+    def __init__(
+        self,
+        clouds: CloudSet,
+        *,
+        features: Sequence[str],
+        voxel: float,
+        augment: CloudAugment | None = None,
+        seed: int = 0,
+        whole: bool = False,
+    ) -> None:
+        self.clouds, self.features, self.voxel = clouds, tuple(features), voxel
+        self.augment, self.seed, self.whole = augment, seed, whole
+
+    def __getitem__(self, key: Key) -> Batch:
+        clouds = [self.clouds.load(index) for index in key.indices]
+        if self.augment is None:
+            samples = [whole_sample(cloud, self.features, self.voxel) for cloud in clouds]
+        else:
+            samples = [
+                training_sample(
+                    cloud, self.features, self.voxel, self.augment, seed=self.seed, epoch=key.epoch, index=index
+                )
+                for cloud, index in zip(clouds, key.indices, strict=True)
+            ]
+        batch = collate(samples)
+        if self.whole:
+            batch["cloud"] = [_tensors(cloud) for cloud in clouds]
+        return batch | {
+            "mask": torch.arange(len(clouds)) < key.real,
+            "index": torch.tensor(key.indices, dtype=torch.int64),
+        }
+
+
+def _tensors(cloud: Cloud) -> dict[str, Tensor]:
+    """A cloud's columns without its labels."""
+    parts = {name: getattr(cloud, name) for name in ("coord", "color", "normal", "strength")}
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in parts.items() if value is not None}
+
+
+def cloud_loader(
+    clouds: CloudSet, *, batch_size: int, train: bool, seed: int = 0, share: Any, **kind: Any
+) -> BatchLoader:
+    """Batches of a set of clouds; ``kind`` are arguments of `CloudBatches`, ``share`` the loader's of processes."""
+    maker = CloudBatches(clouds, seed=seed, **kind)
+    return BatchLoader(clouds, maker, batch_size=batch_size, train=train, seed=seed, **share)

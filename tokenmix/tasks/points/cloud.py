@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenmix.tasks.points.options import FEATURES
 from tokenmix_runtime.names import unknown
 
 IGNORED = -1  # the label of a point that counts for nothing
 MAX_POINTS = 100_000_000  # of one cloud: above what one scanner's position or one room has
-# What can stand in a model's input, and how many columns it takes.
-FEATURES = {"color": 3, "normal": 3, "coord": 3, "strength": 1}
 
 
 class CloudError(ValueError):

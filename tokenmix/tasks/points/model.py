@@ -6,8 +6,7 @@ order in which that code numbers pooled cells (space-filling curves, shuffled) c
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -15,15 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tokenmix.backbones.base import drop_path_rates
-from tokenmix.backbones.keymap import KeyMap, Official, Rule
-from tokenmix.backbones.official import unwrap
 from tokenmix.layers import ACTIVATIONS, DropPath
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
 from tokenmix.ops.sparse import Grouping, Voxels, pool, unpool
 from tokenmix.tasks.points.mixers import VOXEL_MIXERS, VoxelConv, batch_norm
 from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, shown
+
+_KERNEL, _STRIDE = 31, 64  # the most voxels along a kernel, and of a level in one of the next
 
 
 @dataclass(frozen=True)
@@ -172,10 +173,11 @@ class Level(nn.Module):
         super().__init__()
         self.change: Any = change
         self.blocks = nn.ModuleList(blocks)
+        self.recomputes = False
 
     def forward(self, x: Tensor, voxels: Voxels) -> Tensor:
         for block in self.blocks:
-            x = block(x, voxels)
+            x = checkpoint(block, x, voxels, use_reentrant=False) if self.recomputes else block(x, voxels)
         return x
 
 
@@ -230,6 +232,7 @@ class PointUNet(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
+        _check_sizes(depths, dims, decoder_depths, decoder_dims, (*mlp_kernels, stem_kernel), strides or ())
         coarse = len(depths) - 1
         strides = [2] * coarse if strides is None else list(strides)
         if not len(dims) - 1 == len(decoder_depths) == len(decoder_dims) == len(strides) == coarse >= 0:
@@ -274,6 +277,15 @@ class PointUNet(nn.Module):
         self.apply(_init)
         self.head = nn.Linear(self.num_features, num_classes, **dd) if num_classes else nn.Identity()
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the blocks' activations anew in the backward pass, in place of storing them."""
+        for level in (*self.encoder, *self.decoder):
+            level.recomputes = enable  # type: ignore[assignment]
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.head
+
     def pyramid(self, grid_coord: Tensor, offset: Tensor) -> Pyramid:
         """What the coordinates of a batch come to, see `Pyramid.of`; the same clouds need it only once."""
         return Pyramid.of(grid_coord, offset, self.strides)
@@ -312,11 +324,20 @@ class PointUNet(nn.Module):
         return unpool(self.head(x), pyramid.points)
 
 
+def _check_sizes(*sizes: Sequence[int]) -> None:
+    """Raise unless these are numbers that a network can have: they may come from a file."""
+    names = ("depths", "dims", "decoder_depths", "decoder_dims", "kernels", "strides")
+    limits = (LIMITS["depth"], LIMITS["width"], LIMITS["depth"], LIMITS["width"], _KERNEL, _STRIDE)
+    for name, values, most in zip(names, sizes, limits, strict=True):
+        if not all(type(value) is int and 1 <= value <= most for value in values) or len(values) > LIMITS["entries"]:
+            raise ValueError(f"{name} must be whole numbers from 1 to {most:,.0f}, not {shown(list(values))}")
+
+
 def _mixer(spec: MixerSpec, dim: int, act: str, dd: dict[str, Any]) -> nn.Module:
     """A mixer; the published one takes the model's activation unless its own is given."""
     published = VOXEL_MIXERS["ffnified"]
     table = {**VOXEL_MIXERS, "ffnified": replace(published, build=partial(published.build, act=act))}
-    return make_mixer(spec, dim, known=table, **dd)
+    return make_mixer(spec, dim, table=table, **dd)
 
 
 def _init(module: nn.Module) -> None:
@@ -326,43 +347,6 @@ def _init(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
-
-def _rules() -> list[Rule]:
-    leaf, stats = r"\.(?P<leaf>weight|bias)", r"\.(?P<leaf>\w+)"
-    rules = [
-        Rule("head" + leaf, (r"seg_head.\g<leaf>",)),
-        Rule(r"stem\.(?P<part>conv|norm)" + stats, (r"backbone.embedding.stem.\g<part>.\g<leaf>",)),
-        Rule(r"encoder\.(?P<s>\d+)\.change\.fc" + leaf, (r"backbone.enc.enc\g<s>.down.proj.\g<leaf>",)),
-        Rule(r"encoder\.(?P<s>\d+)\.change\.norm" + stats, (r"backbone.enc.enc\g<s>.down.norm.0.\g<leaf>",)),
-    ]
-    for ours, theirs in (("coarse", "proj"), ("skip", "proj_skip")):
-        for i, part in enumerate(("fc", "norm")):
-            key = rf"decoder\.(?P<s>\d+)\.change\.{ours}\.{part}"
-            rules.append(Rule(key + stats, (rf"backbone.dec.dec\g<s>.up.{theirs}.{i}.\g<leaf>",)))
-    parts = {
-        "mixer_norm": "norm1.0",
-        "mixer.query": "token_mixer.0",
-        "mixer.key": "token_mixer.1",
-        "mixer.key_norm": "token_mixer.2",
-        "mixer.value": "token_mixer.4",
-        "mixer.value_norm": "token_mixer.5",
-        "mlp_norm": "norm2.0",
-        "mlp.conv": "channel_mixer.0",
-        "mlp.norm": "channel_mixer.1",
-        "mlp.fc1": "channel_mixer.2.fc1",
-        "mlp.fc2": "channel_mixer.2.fc2",
-    }
-    for ours, theirs in (("encoder", "enc"), ("decoder", "dec")):
-        block = rf"backbone.{theirs}.{theirs}\g<s>.block\g<i>."
-        rules += [
-            Rule(rf"{ours}\.(?P<s>\d+)\.blocks\.(?P<i>\d+)\.{re.escape(part)}" + stats, (rf"{block}{name}.\g<leaf>",))
-            for part, name in parts.items()
-        ]
-    return rules
-
-
-KEYS = KeyMap(_rules())
-_STEM = "backbone.embedding.stem.conv.weight"
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "ffnet_points": {},
@@ -384,47 +368,3 @@ def ffnet_points(**kwargs: Any) -> PointUNet:
 def ffnet_points_small(**kwargs: Any) -> PointUNet:
     """Four levels of few, narrow blocks, ours, for small data and machines without a GPU: 3.5 M parameters."""
     return PointUNet(**{**VARIANTS["ffnet_points_small"], **kwargs})
-
-
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Official | None:
-    """Which network an official state dict with these keys and shapes is, or None.
-
-    Of its activation no key tells: GELU is assumed, and the published S3DIS model had ReLU (``act="relu"``).
-    """
-    if _STEM not in shapes:
-        return None
-
-    def way(name: str) -> dict[int, list[tuple[int, ...]]]:
-        """The shapes of the keys' convolutions by level, one for each block."""
-        levels: dict[int, list[tuple[int, ...]]] = {}
-        for key, shape in shapes.items():
-            match = re.fullmatch(rf"backbone\.{name}\.{name}(\d+)\.block\d+\.token_mixer\.1\.weight", key)
-            if match:
-                levels.setdefault(int(match[1]), []).append(shape)
-        return dict(sorted(levels.items()))
-
-    down, up = way("enc"), way("dec")
-    if not down or list(down) != list(range(len(down))) or list(up) != list(range(len(down) - 1)):
-        return None
-    sizes = [next(iter(levels.values()))[0][1] if levels else 3 for levels in (down, up)]
-    fc1 = shapes.get("backbone.enc.enc0.block0.channel_mixer.2.fc1.weight", (128, 32))
-    args: dict[str, Any] = {
-        "depths": tuple(len(blocks) for blocks in down.values()),
-        "dims": tuple(blocks[0][0] for blocks in down.values()),
-        "decoder_depths": tuple(len(blocks) for blocks in up.values()),
-        "decoder_dims": tuple(blocks[0][0] for blocks in up.values()),
-        "mlp_ratio": fc1[0] / fc1[1],
-        "stem_kernel": shapes[_STEM][1],
-        "in_chans": shapes[_STEM][4],
-        "num_classes": shapes.get("seg_head.weight", (0,))[0],
-    }
-    if sizes != [3, 3]:
-        args["mixers"], args["decoder_mixers"] = (f"ffnified(key_size={size}, value_size={size})" for size in sizes)
-        args["mlp_kernels"] = tuple(sizes)
-    return Official("ffnet_points", args, open_args=("act",))
-
-
-def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """An official checkpoint, as Pointcept wrote it, under our keys; others unchanged."""
-    plain = unwrap(state_dict)
-    return KEYS.from_official(plain, list(model.state_dict())) if _STEM in plain else plain

@@ -11,16 +11,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tokenmix.data.dataset import DataSet, Samples, Skipped
+from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import permutation
 from tokenmix.tasks.points import rooms
-from tokenmix.tasks.points.cloud import FEATURES, Cloud, CloudError
+from tokenmix.tasks.points.cloud import Cloud, CloudError
+from tokenmix.tasks.points.options import FEATURES
 from tokenmix.tasks.points.readers import SEGMENTS, SEGMENTS_200, is_cloud, read_cloud
 from tokenmix_runtime.names import unknown
 
@@ -31,13 +36,14 @@ S3DIS += ("board", "clutter")
 SCANNET: Names = ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture")
 SCANNET += ("counter", "desk", "curtain", "refridgerator", "shower curtain", "toilet", "sink", "bathtub")
 SCANNET += ("otherfurniture",)
+NAMED = {"s3dis": "s3dis:area=5", "scannet": "scannet:classes=20", "scannet200": "scannet:classes=200"}
 ROOMS = (96, 16, 32)  # of the embedded set: to learn from, to choose by, to judge by
 MOST_CLASSES = 10_000
 _MOST_FILES = 1_000_000
 _HELD_OUT = (0.15, 0.25)
 
 
-class CloudSet:
+class CloudSet(Samples):
     """Clouds with names, read when asked for.
 
     Args:
@@ -46,11 +52,8 @@ class CloudSet:
     """
 
     def __init__(self, names: Sequence[str], read: Callable[[int], Cloud]) -> None:
-        self.names = list(names)
+        super().__init__(names)
         self.read = read
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def load(self, index: int) -> Cloud:
         """A cloud.
@@ -62,32 +65,33 @@ class CloudSet:
 
 
 @dataclass
-class PointData:
+class PointData(DataSet):
     """Sets of clouds of one kind.
 
     Attributes:
-        name: Of the whole.
         classes: Names, in the order of the labels.
-        features: What every point has, of `tokenmix.tasks.points.cloud.FEATURES`; judged by the first cloud.
+        features: What every point has, of `tokenmix.tasks.points.options.FEATURES`; judged by the first cloud where
+            not all are read.
         voxel: The usual side of a voxel in metres.
-        skipped: (name, reason) of clouds that are left out.
     """
 
-    name: str
-    classes: list[str]
-    features: list[str]
-    voxel: float
     train: CloudSet
     val: CloudSet
     test: CloudSet
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    classes: list[str]
+    features: list[str]
+    voxel: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"classes": list(self.classes), "features": list(self.features), "voxel": self.voxel}
 
 
 def open_clouds(spec: str, *, seed: int = 0, check: bool = True, log: Log = print) -> PointData:
     """The set that ``spec`` names: ``rooms``, or a folder with settings behind a colon.
 
     Args:
-        spec: See the module's description.
+        spec: See the module's description; ``s3dis``, ``scannet`` and ``scannet200`` are folders in `data_root`.
         seed: Of which clouds of an undivided folder are held out.
         check: Read every cloud once, and leave out those that cannot be used.
         log: Told of clouds that are left out.
@@ -97,7 +101,7 @@ def open_clouds(spec: str, *, seed: int = 0, check: bool = True, log: Log = prin
     """
     if spec == "rooms":
         return embedded_rooms()
-    folder, settings = _settings(spec)
+    folder, settings = _settings(os.fspath(data_root() / NAMED[spec]) if spec in NAMED else spec)
     if not folder.is_dir():
         raise ValueError(
             f"{spec} is no folder of clouds, and the embedded set is called rooms; a folder is that of S3DIS or "
@@ -125,7 +129,7 @@ def embedded_rooms() -> PointData:
 
     train, val, test = ROOMS
     learnt, chosen, judged = of(0, train), of(train, val), of(train + val, test)
-    return PointData("rooms", list(rooms.CLASSES), ["color", "normal"], rooms.VOXEL, learnt, chosen, judged)
+    return PointData("rooms", learnt, chosen, judged, list(rooms.CLASSES), ["color", "normal"], rooms.VOXEL)
 
 
 def _settings(spec: str) -> tuple[Path, dict[str, int]]:
@@ -225,7 +229,7 @@ class _Inspection:
         self.classes, self.segments, self.log = classes, segments, log
         self.highest = -1
         self.features = set(FEATURES)
-        self.skipped: list[tuple[str, str]] = []
+        self.skipped: list[Skipped] = []
         self._usable: dict[Path, bool] = {}
 
     def usable(self, path: Path, part: str) -> bool:
@@ -238,7 +242,7 @@ class _Inspection:
                 self._usable[path] = True
             except CloudError as error:
                 self._usable[path] = False
-                self.skipped.append((path.name, str(error)))
+                self.skipped.append(Skipped(path.name, str(error)))
                 self.log(f"left out: {error}")
         return self._usable[path]
 
@@ -262,7 +266,7 @@ def _data(
         elif paths:
             inspection.usable(paths[0], part)  # what the points have is asked of one
         if not paths:
-            first = f": {inspection.skipped[0][1]}" if inspection.skipped else ""
+            first = f": {inspection.skipped[0].reason}" if inspection.skipped else ""
             raise ValueError(f"{folder}: no cloud to {part} with can be used{first}")
 
         def read(index: int) -> Cloud:
@@ -273,7 +277,7 @@ def _data(
     train, val, test = of("train"), of("val"), of("test")
     classes = classes or [f"class {number}" for number in range(inspection.highest + 1)]
     usual: list[str] = [name for name in FEATURES if name in inspection.features - {"coord"}] or ["coord"]
-    return PointData(folder.name, classes, usual, voxel, train, val, test, inspection.skipped)
+    return PointData(folder.name, train, val, test, classes, usual, voxel, skipped=inspection.skipped)
 
 
 def _highest(cloud: Cloud, part: str, classes: Sequence[str], path: Path) -> int:

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,11 @@ from tokenmix.tasks.points.cloud import Cloud
 from tokenmix.tasks.points.picture import class_colors, own_colors
 
 MOST_POINTS = 20_000  # of one cloud on a page: about 220 kB, and turned smoothly by any browser
-STYLE = """
-.cloud-view { max-width: 40rem; margin: 0 0 1rem }
-.cloud-view canvas { width: 100%; aspect-ratio: 4 / 3; display: block; touch-action: none; cursor: grab;
-  border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: 6px }
-.cloud-view canvas:focus-visible { outline: 2px solid currentColor; outline-offset: 2px }
-.cloud-view .layers { display: flex; flex-wrap: wrap; gap: .4rem; margin: .4rem 0 }
-.cloud-view button { font: inherit; color: inherit; background: none; padding: .2rem .6rem; border-radius: 4px;
-  border: 1px solid color-mix(in srgb, currentColor 40%, transparent) }
-.cloud-view button[aria-pressed=true] { background: color-mix(in srgb, currentColor 18%, transparent) }
-.cloud-view .legend { display: flex; flex-wrap: wrap; gap: .2rem .8rem; padding: 0; margin: .4rem 0; list-style: none;
-  font-size: .85em }
-.cloud-view .legend i { display: inline-block; width: .8em; height: .8em; margin-right: .3em; border-radius: 2px }
-"""
+
+
+def shown_rows(count: int) -> NDArray[np.int64]:
+    """The points of a cloud of ``count`` that a page shows, in order; always the same ones."""
+    return np.arange(count) if count <= MOST_POINTS else np.sort(permutation(count, 0)[:MOST_POINTS])
 
 
 def cloud_view(
@@ -45,9 +37,7 @@ def cloud_view(
         label: What the picture shows, for those who do not see it.
         colors: Whether the cloud's own colours are one of the layers, the last.
     """
-    rows = np.arange(len(cloud))
-    if len(cloud) > MOST_POINTS:
-        rows = np.sort(permutation(len(cloud), 0)[:MOST_POINTS])
+    rows = shown_rows(len(cloud))
     shown = cloud.take(rows)
     low = shown.coord.min(0)
     size = np.maximum(shown.coord.max(0) - low, 1e-6)
@@ -85,9 +75,9 @@ def cloud_view(
     )
 
 
-def viewer_script() -> str:
-    """The script that draws every `cloud_view` of a page; once on it, after them or before."""
-    return files("tokenmix.tasks.points").joinpath("viewer.js").read_text(encoding="utf-8")
+def viewer_file(ending: str) -> str:
+    """The script that draws every `cloud_view` of a page, ``"js"``, or their style, ``"css"``; each once on a page."""
+    return Path(__file__).with_name(f"viewer.{ending}").read_text(encoding="utf-8")
 
 
 def viewer_page(title: str, views: Sequence[str]) -> str:
@@ -102,8 +92,8 @@ def viewer_page(title: str, views: Sequence[str]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{name}</title><style>:root {{ color-scheme: light dark; font-family: system-ui, sans-serif }} "
-        f"body {{ margin: 1rem auto; padding: 0 1rem; max-width: 42rem }}{STYLE}</style></head>"
-        f"<body><h1>{name}</h1>{''.join(views)}<script>{viewer_script()}</script></body></html>\n"
+        f"body {{ margin: 1rem auto; padding: 0 1rem; max-width: 42rem }}{viewer_file('css')}</style></head>"
+        f"<body><h1>{name}</h1>{''.join(views)}<script>{viewer_file('js')}</script></body></html>\n"
     )
 
 

@@ -55,6 +55,13 @@ VIEWS: dict[str, tuple[View, ...]] = {
 }
 
 
+def look(model: PointUNet, cloud: Cloud, features: Sequence[str], voxel: float, views: str) -> Tensor:
+    """(P, K) probabilities of a cloud's points, by one of the names in `tokenmix.tasks.points.options.VIEWS`."""
+    if views == "quick":
+        return vote(model, cloud, features, voxel, most=1)
+    return vote(model, cloud, features, voxel, VIEWS[views])
+
+
 def fragments(cloud: Cloud, voxel: float, most: int = MOST_FRAGMENTS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The points (V,) of each fragment, and their voxels (V, 3).
 
