@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from tokenmix.mixers import MixerSpec, per_stage
-from tokenmix.names import unknown
 from tokenmix.tasks.forecasting.mixers import make_series_mixer
 from tokenmix.tasks.forecasting.network import (
     Block,
@@ -25,6 +24,7 @@ from tokenmix.tasks.forecasting.network import (
     TokenMixer,
     VariableQuery,
 )
+from tokenmix_runtime.names import unknown
 
 PUBLISHED_MIXER = "ffnet"
 NORMS = ("revin", "revin_affine", "none")

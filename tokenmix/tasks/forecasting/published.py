@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tokenmix.names import unknown
 from tokenmix.tasks.forecasting.splits import HORIZONS, PUBLISHED, find_published
+from tokenmix_runtime.names import unknown
 
 LOOK_BACK = 96
 EPOCHS = 100

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmix.names import unknown
-from tokenmix.safety import regular_file
 from tokenmix.tasks.forecasting.times import Step, Times, further_times, looks_like_times, parse_times, step_of
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import regular_file
 
 TIME_NAMES = ("date", "time", "datetime", "timestamp", "ds")  # always dates, and these if they can be read as such:
 PERIOD_NAMES = ("month", "year", "quarter", "week", "period", "day")

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenmix.names import unknown
 from tokenmix.tasks.forecasting.series import Series
+from tokenmix_runtime.names import unknown
 
 RATIOS = (0.7, 0.2)  # of the rows: training, test; validation is what remains
 PARTS = ("train", "val", "test")

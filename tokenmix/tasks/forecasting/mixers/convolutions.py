@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tokenmix.names import unknown
 from tokenmix.tasks.forecasting.convolution import depthwise
+from tokenmix_runtime.names import unknown
 
 
 class DepthwiseConv(nn.Conv1d):

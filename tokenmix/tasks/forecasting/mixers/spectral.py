@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from tokenmix.layers import ACTIVATIONS
 from tokenmix.mixers.frequency import ScalarPReLU, complex_map, soft_shrink
 from tokenmix.mixers.spectrum import GATES, BandGenerator, band_matrix
-from tokenmix.names import unknown
 from tokenmix.ops.cosine import dct_matrix
 from tokenmix.ops.fourier import axis_matrix, constant, widen
 from tokenmix.tasks.forecasting.mixers.convolutions import DepthwiseConv
+from tokenmix_runtime.names import unknown
 
 
 def rfft(x: Tensor) -> Tensor:
