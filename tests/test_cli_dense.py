@@ -120,7 +120,7 @@ def test_a_window_of_the_command_comes_with_its_own_stride(place, tmp_path, caps
 def test_tables_for_people(place, capsys) -> None:
     assert main(["eval", str(place / "detection"), "--data", str(place / "detection-data")]) == 0
     out = capsys.readouterr().out
-    assert "mixernet_pico on 5 test images" in out
+    assert "mixernet_pico on 5 images" in out
     assert "box_APl –" in out
     assert "box AP, %" in out
     assert main(["eval", str(place / "segmentation"), "--data", str(place / "segmentation-data")]) == 0
@@ -154,9 +154,9 @@ def test_options_and_data_of_other_tasks(place, tmp_path, capsys, monkeypatch) -
     assert "other classes" in error
     assert "'blue'" in error
     more = write_run(tmp_path / "more", "detection", classes=["red", "grey", "green"])
-    assert "it lacks grey" in refused(capsys, "eval", str(more), *words["detection"][2:])
+    assert main(["eval", str(more), *words["detection"][2:]]) == 0  # classes are matched by name
     order = write_run(tmp_path / "order", "detection", classes=["green", "red"])
-    assert "another order" in refused(capsys, "eval", str(order), *words["detection"][2:])
+    assert main(["eval", str(order), *words["detection"][2:]]) == 0
     unnamed = write_run(tmp_path / "two", "detection", classes=None)
     scenes = ["--data", str(place / "detection-data")]
     assert main(["eval", str(unnamed), *scenes]) == 0  # the number is right, and nobody knows the names

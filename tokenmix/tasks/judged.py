@@ -30,7 +30,8 @@ def choose(
     """The rows that are judged, and what is to be said about them.
 
     Of the run's own data, which are known by their contents whatever they are called, its test part; of any other
-    folder everything; with ``split`` the part of that name.
+    folder everything; of a folder with parts, where the model does not say what it has learnt from, the test part, or
+    else the validation part; with ``split`` the part of that name.
 
     Args:
         path: The folder, for messages.
@@ -59,6 +60,10 @@ def choose(
             notes.append(f"{path}: the model's own data: their {int(chosen.sum()):,} test samples{also}")
             if not chosen.any():
                 raise ValueError(f"{path}: the model has learnt from all of it; --split all judges all the same")
+        elif split is None and learnt is None and any(folders):
+            part = next(part for part in ("test", "val", "train") if part in folders)
+            chosen = np.array([folder == part for folder in folders])
+            notes.append(f"{path}: the model does not say what it has learnt from: judged by the part {part!r}")
         elif split is None and any(folders):
             notes.append(f"{path}: not the model's own data: all of its {count:,} samples are judged")
     elif any(folders):

@@ -78,15 +78,13 @@ def text_of(path: Path) -> str:
     """The text of a label file, whatever program wrote it: UTF-8, or UTF-16 by its mark, or else Latin letters.
 
     Raises:
-        ValueError: It cannot be read, or holds null bytes.
-        OSError: Likewise.
+        ValueError: It is no file, or too large.
+        OSError: The system does not let us read it.
     """
     content = read_bytes(path)
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return content.decode(encoding, "replace")
-    if b"\0" in content:
-        raise ValueError(f"{path} holds null bytes: it is no text, or damaged")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:

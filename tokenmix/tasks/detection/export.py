@@ -40,7 +40,7 @@ class DetectorForm(DenseForm):
 
     def layers(self, fixed_shapes: bool) -> dict[str, nn.Module]:
         if not self.read_inside:
-            multiple: Any = self.loaded.model.transform.size_divisible  # type: ignore[union-attr]
+            multiple: Any = self.loaded.model.transform.size_divisible
             return {"model": Padded(self.task.raw_form(self.loaded.model), multiple)}
         make = (self.head.fixed_shapes if fixed_shapes else None) or self.head.in_graph
         assert make is not None

@@ -280,7 +280,7 @@ class PointUNet(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the blocks' activations anew in the backward pass, in place of storing them."""
         for level in (*self.encoder, *self.decoder):
-            level.recomputes = enable  # type: ignore[assignment]
+            level.recomputes = enable
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
@@ -337,7 +337,7 @@ def _mixer(spec: MixerSpec, dim: int, act: str, dd: dict[str, Any]) -> nn.Module
     """A mixer; the published one takes the model's activation unless its own is given."""
     published = VOXEL_MIXERS["ffnified"]
     table = {**VOXEL_MIXERS, "ffnified": replace(published, build=partial(published.build, act=act))}
-    return make_mixer(spec, dim, table=table, **dd)
+    return make_mixer(spec, dim, known=table, **dd)
 
 
 def _init(module: nn.Module) -> None:
