@@ -83,6 +83,7 @@ def test_two_models_from_start_to_end(tiny, tmp_path, capsys):
     assert str(tiny) in page.read_text()
 
 
+@pytest.mark.slow
 def test_files_of_other_runtimes(tiny, tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -173,7 +173,8 @@ def _run(out: Path, **options) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 5])
 def test_killed_comparison_ends_like_an_unkilled_one(tmp_path, kills):
     """SIGKILL at random moments of the training; the last start finishes."""
     whole = _run(tmp_path / "whole")

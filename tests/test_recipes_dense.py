@@ -93,6 +93,7 @@ def test_models_tasks_and_weights_exist() -> None:
             assert recipe.model.name in RECIPES or recipe.model.name == "ffnet_seg"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPE)
 def test_stated_costs(name) -> None:
     recipe = RECIPE[name]
@@ -113,6 +114,7 @@ def test_parameters_are_the_published_ones(name) -> None:
         assert round(millions, len(printed.partition(".")[2])) == float(printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "printed"),
     [

@@ -43,6 +43,7 @@ ROOMS = (
     "evaluate",
     "domains",
     "sources",
+    "exported",
     "train",
     "export",
     "bench",

@@ -123,6 +123,7 @@ def judge(
     world: int = 1,
     witnesses: Sequence[Witness] = (),
     shown: Callable[[BatchLoader], Batches] = lambda loader: loader,
+    objective: Callable[[Metric], Objective] | None = None,
     **options: Any,
 ) -> Judgement:
     """How good a loaded model is on a set of samples, whatever its task; the same for any number of processes.
@@ -141,6 +142,7 @@ def judge(
         world: How many there are.
         witnesses: They see every batch and prediction too.
         shown: Makes of the loader what is read, for progress.
+        objective: Makes what predicts in the model's place, such as a file in another runtime; it gets the metric.
         **options: What the task's objective takes, such as ``scales`` of a segmentation.
 
     Raises:
@@ -150,9 +152,13 @@ def judge(
     task = find_task(loaded.task)
     share: dict[str, Any] = {"workers": workers, "rank": rank, "world": world}
     loader = task.loader(loaded, samples, image_size=image_size, batch_size=batch_size or task.batch_size, **share)
-    fast = dataclasses.replace(loaded, model=reparameterize(loaded.model.to(device)))
-    objective = task.objective_of(fast, facts, **options)
-    judging = task.judging(objective.metric(), facts)
-    numbers = evaluate(objective, shown(loader), device, (*judging.witnesses, *witnesses), judging.metric)
+    if objective is None:
+        fast = dataclasses.replace(loaded, model=reparameterize(loaded.model.to(device)))
+        judged = task.objective_of(fast, facts, **options)
+        judging = task.judging(judged.metric(), facts)
+    else:
+        judging = task.judging(task.objective_of(loaded, facts, **options).metric(), facts)
+        judged = objective(judging.metric)
+    numbers = evaluate(judged, shown(loader), device, (*judging.witnesses, *witnesses), judging.metric)
     judging.finish()
     return Judgement(numbers | judging.numbers(), judging.rows(), judging)

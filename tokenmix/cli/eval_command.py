@@ -9,6 +9,7 @@ GPUs: `torchrun --nproc-per-node=8 -m tokenmix eval MODEL ...`; every image coun
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from tokenmix.argument_types import size, whole
 from tokenmix.checkpoints import open_model
@@ -18,6 +19,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.data.dataset import Samples
 from tokenmix.data.loader import named_deaths
 from tokenmix.evaluate import find_device, judge
+from tokenmix.exported import ExportedObjective, is_exported, open_exported
 from tokenmix.tasks import Option, Task, find_task
 from tokenmix.train.distributed import processes, speaks
 from tokenmix.train.log import Shown
@@ -33,7 +35,10 @@ def _options(task: Task) -> tuple[Option, ...]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix eval``."""
     add = parser.add_argument
-    add("model", help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
+    add(
+        "model",
+        help="a run's folder, a .safetensors file, an official checkpoint, a model's name, an exported .onnx file",
+    )
     add(
         "--data",
         required=True,
@@ -71,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate, in all processes; then the first one writes and prints."""
     device = find_device(args.device)
-    loaded = open_model(args.model)
+    exported = is_exported(args.model)
+    loaded = open_exported(args.model) if exported else open_model(args.model)
     task = find_task(loaded.task)
     options = task_options(args, task, _options)
     if args.results:
@@ -100,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
             world=group.world,
             witnesses=[writer] if writer else [],
             shown=lambda loader: Shown(loader, log, what) if group.first and not args.json else loader,
+            objective=partial(ExportedObjective, loaded, data.samples) if exported else None,
             **options,
         )
     if not group.first:

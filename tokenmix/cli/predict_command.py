@@ -7,13 +7,16 @@ and both are drawn: NAME-boxes.png, NAME-masks.png or NAME-segments.png; of a ve
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 from tokenmix.checkpoints import open_model
 from tokenmix.cli.options import add_task_options, task_options
 from tokenmix.cli.output import print_json
 from tokenmix.evaluate import find_device
+from tokenmix.exported import answer_of, expanded, is_exported, open_exported
 from tokenmix.files import is_full
-from tokenmix.tasks import Option, Task, find_task
+from tokenmix.tasks import Answer, Option, Task, find_task
 from tokenmix_runtime.images import ImageError
 from tokenmix_runtime.terminal import say
 
@@ -25,8 +28,17 @@ def _options(task: Task) -> tuple[Option, ...]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix predict``."""
     add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE", help="picture files")
-    add("--model", required=True, help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
+    add(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="picture files, folders of them, patterns such as '*.jpg', or a .list of paths",
+    )
+    add(
+        "--model",
+        required=True,
+        help="a run's folder, a .safetensors file, an official checkpoint, a model's name, or an exported .onnx file",
+    )
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     add("--json", action="store_true", help="print the answers as JSON")
     add_task_options(parser, _options)
@@ -38,12 +50,18 @@ def run(args: argparse.Namespace) -> None:
     In JSON it has an ``error`` in the place of its answer. The exit code is then 2.
     """
     device = find_device(args.device)
-    loaded = open_model(args.model)
+    exported = is_exported(args.model)
+    loaded = open_exported(args.model) if exported else open_model(args.model)
     task = find_task(loaded.task)
+    options = task_options(args, task, _options)
     loaded.model.to(device)
-    answer = task.answerer(loaded, device, **task_options(args, task, _options))
+    if exported:
+        options.pop("out", None)  # it draws nothing
+    answer: Callable[[str], Answer] = (
+        partial(answer_of, loaded, **options) if exported else task.answerer(loaded, device, **options)
+    )
     answers, broken = [], []
-    for path in args.images:
+    for path in expanded(args.images):
         try:
             found = answer(path)
         except (ValueError, OSError, MemoryError) as error:

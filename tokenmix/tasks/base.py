@@ -420,6 +420,14 @@ class Task(ABC):
         """
         return {}
 
+    def predictions_of(self, results: Sequence[Any]) -> Any:
+        """Answers of `tokenmix_runtime.Predictor` to a batch as the task's metric reads them.
+
+        Raises:
+            ValueError: Exported files of this task are not judged.
+        """
+        raise ValueError(f"{self.title}: exported files are not judged, only models")
+
     def cell(self, row: Mapping[str, Any], name: str) -> str:
         """A value of a row as it is printed."""
         value = row[name]

@@ -208,6 +208,10 @@ class ClassificationTask(PictureTask):
     def judging(self, metric: Metric, facts: Mapping[str, Any]) -> Judging:
         return ClassJudging(metric, facts)
 
+    def predictions_of(self, results: Sequence[Any]) -> Tensor:
+        """Logits (B, K): the logarithms of the probabilities."""
+        return torch.stack([torch.from_numpy(result.probabilities) for result in results]).clamp(min=1e-30).log()
+
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "images": "images", "top1": "top1, %", "confused_with": "most often taken for"}
 

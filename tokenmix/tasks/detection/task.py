@@ -73,6 +73,16 @@ class DetectionTask(DenseTask):
 
         return run_sections(run, pictures)
 
+    def predictions_of(self, results: Sequence[Any]) -> list[dict[str, torch.Tensor]]:
+        """Of each picture torchvision's dict."""
+        found = []
+        for result in results:
+            one = {name: torch.from_numpy(getattr(result, name)) for name in ("boxes", "scores", "labels")}
+            if result.masks is not None:
+                one["masks"] = torch.from_numpy(result.masks)[:, None].float()
+            found.append(one)
+        return found
+
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
 

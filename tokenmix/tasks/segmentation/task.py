@@ -78,6 +78,10 @@ class SegmentationTask(DenseTask):
 
         return run_sections(run, pictures)
 
+    def predictions_of(self, results: Sequence[Any]) -> list[torch.Tensor]:
+        """Of each picture the class of each pixel, (H, W) int64."""
+        return [torch.from_numpy(result.classes).long() for result in results]
+
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "IoU": "IoU, %", "Acc": "accuracy, %"}
 
