@@ -1,8 +1,9 @@
 """Train a small model on real pictures that need no download, in minutes on two cores.
 
 `tokenmix demo detect` learns to put boxes around coins, faces, digits, cups and motorcycles, `tokenmix demo segment` to
-name every pixel of them. At the end it says what the test pictures say, which training never saw. The same command
-continues an interrupted demo. `tokenmix train scenes_detect` and `scenes_segment` are the same with all options.
+name every pixel of them, `tokenmix demo upscale` to make photographs twice as large. At the end it says what the test
+pictures say, which training never saw. The same command continues an interrupted demo. `tokenmix train scenes_detect`,
+`scenes_segment` and `photographs_upscale` are the same with all options.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from tokenmix_runtime.terminal import shown
 from tokenmix_runtime.untrusted import regular_file
 
 Pixels = NDArray[Any]
-NEEDED = "colours of 16 bits, and TIFF files that are written, need two more packages: pip install tifffile imagecodecs"
+NEEDED = "colours of 16 bits, and TIFF files that are written, need two more packages: pip install 'tokenmix[photos]'"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TOO_LARGE = f"over the limit of {MAX_PIXELS / 1e6:.0f} megapixels"
