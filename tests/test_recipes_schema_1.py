@@ -40,8 +40,8 @@ def digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def test_there_are_the_same_recipes() -> None:
-    assert set(STORED["digests"]) == set(RECIPES)
+def test_all_of_the_recipes_are_still_there() -> None:
+    assert set(STORED["digests"]) <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", STORED["digests"])

@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import importlib.util
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tokenmix.files import DiskFull, is_full
@@ -136,7 +136,7 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
 
 def command_module(name: str) -> Any:
     """The module of a command, which has ``add_arguments`` and ``run``: one here, or one of a task."""
-    if importlib.util.find_spec(f"tokenmix.cli.{name}_command"):
+    if (Path(__file__).parent / f"{name}_command.py").is_file():
         return importlib.import_module(f"tokenmix.cli.{name}_command")
     from tokenmix.tasks import all_tasks
 
