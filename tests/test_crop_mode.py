@@ -20,9 +20,10 @@ from tokenmix.cli import main
 from tokenmix.data.prepare import preprocess
 from tokenmix.export import export
 from tokenmix.recipes import make_recipe
-from tokenmix.tasks import find_task
+from tokenmix.tasks import Judged, find_task
 from tokenmix.tasks.classification.images import ClassData, FileImages
 from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.task import ClassificationTask
 from tokenmix.train import fit
 from tokenmix_runtime.preprocess import resize_and_crop
 
@@ -91,10 +92,10 @@ def test_a_run_keeps_its_models_mode_to_the_end(tmp_path, photos, monkeypatch, c
     assert dict(answer["top"]) == pytest.approx(dict(zip(photos.classes, wanted.tolist(), strict=True)), abs=1e-5)
 
     seen: list[torch.Tensor] = []
-    import tokenmix.cli.eval_command as command
     import tokenmix.evaluate as room
 
-    monkeypatch.setattr(command, "load_data", lambda *_, **__: photos)
+    judged = Judged("photos", photos.test, photos.facts)
+    monkeypatch.setattr(ClassificationTask, "open_judged", lambda *_, **__: judged)
     inner = room.evaluate
     monkeypatch.setattr(
         room, "evaluate", lambda task, loader, *rest: (seen.extend(loader.batches(0)), inner(task, loader, *rest))[1]

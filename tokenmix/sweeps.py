@@ -85,7 +85,7 @@ def sweep(
     recipes = [make_recipe(recipe, [*common, *_settings(point)]) for point in points]
     folder = Path(out)
     with locked(folder):
-        load = functools.cache(functools.partial(_load, recipes[0].task, download, log))
+        load = functools.cache(functools.partial(_load, recipes[0].task.name, download, log))
         first: dict[str, DataSet] = {}  # whatever the seed, a data set has as many classes and images to learn from
         jobs = []
         for point, one in zip(points, recipes, strict=True):
@@ -99,7 +99,7 @@ def sweep(
             jobs.append(Job(folder / run_name(point), one, one.run.seed, **options))
         for job in jobs if fresh else []:
             shutil.rmtree(job.folder, ignore_errors=True)
-        task = find_task(recipes[0].task)
+        task = find_task(recipes[0].task.name)
         metric = f"val_{task.headline}"
         runs = []
         with contextlib.closing(runner.run(jobs, folder, log)) as outcomes:

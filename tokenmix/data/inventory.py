@@ -39,6 +39,7 @@ class Inventory:
         pictures: Files that have the ending of a picture, in their natural order.
         others: Files of any other kind.
         ignored: Files that systems leave behind, and hidden ones.
+        folders: All folders that are not ignored.
         unusable: Pictures that are not read, or whose name does not tell that they are pictures, with the reason.
         used: Files that a reader of the layout has said it uses.
     """
@@ -47,6 +48,7 @@ class Inventory:
     pictures: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
@@ -108,6 +110,7 @@ def _walk(folder: Path, prefix: str, found: Inventory, seen: set[str]) -> None:
                     found.unusable[path + "/"] = "link to a folder that is read already"
                     continue
                 seen.add(place)
+            found.folders.append(path)
             _walk(Path(entry.path), path + "/", found, seen)
         elif name.startswith(".") or name.lower() in IGNORED_FILES:
             found.ignored.append(path)

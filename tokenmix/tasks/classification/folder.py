@@ -128,8 +128,9 @@ def _check_splits(root: Path, nested: dict[str, str], beside: list[str], named: 
 
 
 def _read_classes(inventory: Inventory, prefix: str, classes: dict[str, list[str]]) -> None:
-    """Fill in the pictures of each folder right below a place."""
-    for label in _children(inventory, prefix):
+    """Fill in the pictures of each folder right below a place, also of one that has none."""
+    inside = [name[len(prefix) :] for name in inventory.folders if name.startswith(prefix)]
+    for label in sorted((name for name in inside if "/" not in name), key=natural):
         classes[label] = inventory.below(f"{prefix}{label}")
 
 
@@ -218,6 +219,8 @@ def _nothing(path: Path, found: ClassFolders) -> str:
         )
     for reason, names in found.unused.items():
         return f"{path}: no images that can be used; {len(names):,} x {reason}: {summary(names)}"
+    if not found.splits["train"]:
+        return f"{path}: no class folders; expected {path / 'class' / 'image.jpg'}"
     return f"{path}: no images in the class folders (extensions: {' '.join(EXTENSIONS)})"
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tokenmix.data.dataset import Skipped, printable
 from tokenmix.data.random_numbers import permutation
@@ -155,7 +154,7 @@ def _embedded() -> PhotographData:
         pictures = []
         for name in names:
             package, file = name.split("/")
-            with Image.open(folders[package] / file) as image:
+            with open_known(folders[package] / file) as image:
                 pictures.append(np.asarray(image.convert("RGB")))
         parts.append(ArrayPhotographs(pictures, [name.split("/")[1] for name in names]))
     train, val, test = parts
