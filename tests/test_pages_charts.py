@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.comparison_results import made_up
-from tokenmix.pages.charts import Point, Scale, amount_scale, curves, place_labels, scatter, value_scale
+from tokenmix.pages.charts import Curves, Point, Scale, amount_scale, place_labels, scatter, value_scale
 from tokenmix.pages.comparison import pareto_svg
 
 
@@ -104,10 +104,11 @@ def test_scatter_of_a_single_point(value: float) -> None:
 
 
 def test_curves_draw_lines_single_epochs_as_dots_and_nothing_for_nothing() -> None:
-    assert curves({0: []}, "loss", series="loss") == ""
-    root = ElementTree.fromstring(curves({0: [(1, 2.0), (2, 1.0)], 3: [(1, 1.5)]}, "loss", series="loss"))
+    chart = Curves("loss", "loss", "", [("a", [(1, 2.0), (2, 1.0)]), ("b", []), ("<c>", [(1, 1.5)])])
+    assert chart.shown() == [(0, "a"), (2, "<c>")]
+    root = ElementTree.fromstring(chart.drawn())
     assert [line.get("data-mixer") for line in root.iter("path") if "curve" in line.get("class", "").split()] == ["0"]
-    assert [dot.get("data-mixer") for dot in root.iter("circle")] == ["3"]
+    assert [dot.get("data-mixer") for dot in root.iter("circle")] == ["2"]
 
 
 def test_standalone_picture_is_whole() -> None:

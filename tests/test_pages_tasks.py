@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,13 @@ def test_neither_evaluation_nor_measurement_needs_a_page() -> None:
     for path in [package / "evaluate.py", *(package / "bench").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             assert "tokenmix.pages" not in ast.unparse(node) or not isinstance(node, ast.Import | ast.ImportFrom), path
+
+
+def test_what_pages_are_made_of_is_shipped() -> None:
+    root = Path(tokenmix.__file__).parent
+    settings = tomllib.loads((root.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    globs = settings["tool"]["setuptools"]["package-data"]["tokenmix"]
+    files = [path for folder in root.rglob("templates") for path in folder.iterdir()]
+    assert len(files) > 30
+    for path in files:
+        assert f"**/*{path.suffix}" in globs, path

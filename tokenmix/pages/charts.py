@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -337,36 +337,44 @@ def _outside(a: Box, box: Box) -> float:
 # ----------------------------------------------------------------------------------------------------------- the curves
 
 
-def curves(
-    lines: Mapping[int, Sequence[tuple[float, float]]],
-    title: str,
-    *,
-    series: str,
-    weight: float | None = None,
-    zero: bool = False,
-    size: tuple[int, int] = (360, 300),
-) -> Markup:
-    """Values over epochs, one line or more, as ``<svg>``; nothing where there is no value.
+@dataclass(frozen=True)
+class Curves:
+    """Values over epochs, to be drawn together.
 
-    Args:
-        lines: The (epoch, value) points of each line, by its number, which decides its colour: a mixer's place.
-        title: What the values are, with their unit.
-        series: The name of the values in the page's data, for the tooltip.
+    Attributes:
+        name: What they are called in the page's data, where the tooltip finds them.
+        title: What they are, with their unit.
+        unit: Theirs, or nothing.
+        lines: Each line's name with its (epoch, value) points; its place decides its colour.
         weight: For shares in percent: what one sample weighs.
         zero: For amounts: let the axis begin at 0.
-        size: Width and height in pixels.
     """
-    drawn = {index: points for index, points in lines.items() if points}
-    if not drawn:
-        return Markup("")
-    width, height = size
-    epochs = [epoch for points in drawn.values() for epoch, _ in points]
-    values = [value for points in drawn.values() for _, value in points]
-    right, top, bottom = width - 12, 26, height - 40
-    y = value_scale([*values, 0.0] if zero else values, bottom, top, weight)
-    left = max(46, round(14 + _CHAR * max(len(text) for _, text in y.ticks(6))))
-    first, last = min(epochs), max(epochs)
-    x = Scale(first, last if last > first else first + 1, left, right, "whole")
-    frame = _frame(x, y, (left, top, right, bottom), "epoch", title, size)
-    paths = {index: [(x(epoch), y(value)) for epoch, value in points] for index, points in drawn.items()}
-    return render("curves.svg", x=x, frame=frame, title=title, series=series, paths=paths)
+
+    name: str
+    title: str
+    unit: str
+    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+    weight: float | None = None
+    zero: bool = False
+
+    def shown(self) -> list[tuple[int, str]]:
+        """The lines that have a value: place and name."""
+        return [(number, name) for number, (name, points) in enumerate(self.lines) if points]
+
+    def drawn(self, size: tuple[int, int] = (360, 300)) -> Markup:
+        """Them as ``<svg>`` of that width and height in pixels; at least one line must have a value."""
+        points = [point for _, line in self.lines for point in line]
+        epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
+        right, top, bottom = size[0] - 12, 26, size[1] - 40
+        y = value_scale([*values, 0.0] if self.zero else values, bottom, top, self.weight)
+        left = max(46, round(14 + _CHAR * max(len(text) for _, text in y.ticks(6))))
+        first, last = min(epochs), max(epochs)
+        x = Scale(first, last if last > first else first + 1, left, right, "whole")
+        frame = _frame(x, y, (left, top, right, bottom), "epoch", self.title, size)
+        paths = {n: [(x(epoch), y(value)) for epoch, value in self.lines[n][1]] for n, _ in self.shown()}
+        return render("curves.svg", x=x, frame=frame, curves=self, paths=paths)
+
+
+def curves_data(charts: Sequence[Curves]) -> dict[str, Any]:
+    """What the tooltips of charts find in a page's data."""
+    return {"curves": {one.name: {"unit": one.unit, "lines": dict(enumerate(one.lines))} for one in charts}}

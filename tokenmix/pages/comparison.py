@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tokenmix.files import write_text
-from tokenmix.pages.charts import Point, both_sizes, curves, scatter, short
+from tokenmix.pages.charts import Curves, Point, both_sizes, curves_data, scatter, short
 from tokenmix.pages.comparison_table import front_note, html_table
 from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, front_of, headline, speed
 from tokenmix.pages.method import definitions, method
@@ -17,8 +17,6 @@ from tokenmix.pages.page import page, render
 from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
 from tokenmix.runtime_names import runtime_name
 from tokenmix.tasks.section import Section
-
-Line = list[tuple[float, float]]
 
 
 def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None) -> str:
@@ -34,18 +32,17 @@ def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | 
     comparison = read(results)
     answer = conclusions(comparison)
     label = comparison.label[:1].upper() + comparison.label[1:]
-    series = _series(comparison)
+    charts = _curves(comparison)
     sections = [
         Section("results", "All results", _table(comparison, answer), "Results"),
         Section("tradeoff", f"{label} against latency", _tradeoff(comparison, answer), f"{label} against latency"),
-        Section("curves", "Learning curves", _curves(comparison, series), "Learning curves"),
+        Section("curves", "Learning curves", _learning(comparison, charts), "Learning curves"),
         *comparison.task.compare_sections(results, pictures or {}),
         Section("protocol", "How this was measured", method(comparison), "How it was measured"),
         Section("definitions", "What the numbers mean", definitions(comparison), "Definitions"),
     ]
-    data = {name: {"unit": unit, "lines": lines} for name, _, unit, _, lines in series}
     name = str(dig(results, "data", "name") or comparison.noun)
-    return page(f"Token mixers on {name}", _intro(comparison, answer), sections, {"curves": data})
+    return page(f"Token mixers on {name}", _intro(comparison, answer), sections, curves_data(charts))
 
 
 def write_comparison(
@@ -206,23 +203,24 @@ def _tradeoff(comparison: Comparison, answer: Conclusions) -> Markup:
 # ----------------------------------------------------------------------------------------------------------- the curves
 
 
-def _series(comparison: Comparison) -> list[tuple[str, str, str, float | None, dict[int, tuple[str, Line]]]]:
-    """What is drawn over the epochs: its key in a history, title, unit, weight of a sample, and lines by mixer."""
-    validated = number(dig(comparison.raw, "data", "val"))
-    weight = comparison.weight and (100 / validated if validated else 0.1)
+def _curves(comparison: Comparison) -> list[Curves]:
+    """What is drawn over the epochs, a line for each mixer."""
+    share, validated = comparison.task.headline_is_share, number(dig(comparison.raw, "data", "val"))
+    weight = comparison.weight and (100 / validated if share and validated else 0.05)
     metric = f"validation {comparison.titled.removeprefix('test ')}"
     wanted = [
         (f"val_{comparison.headline}", metric, comparison.unit, weight),
         ("val_loss", "validation loss", "", None),
         ("loss", "training loss", "", None),
     ]
-    return [
-        (key, title, unit, weight, {row.index: (row.name, _history(row, key)) for row in comparison.rows})
+    charts = [
+        Curves(key, title, unit, [(row.name, _history(row, key)) for row in comparison.rows], weight)
         for key, title, unit, weight in wanted
     ]
+    return [chart for chart in charts if chart.shown()]
 
 
-def _history(row: Row, key: str) -> Line:
+def _history(row: Row, key: str) -> list[tuple[float, float]]:
     points = []
     for step in map(mapping, sequence(row.entry.get("history"))):
         epoch, value = number(step.get("epoch")), number(step.get(key))
@@ -231,12 +229,7 @@ def _history(row: Row, key: str) -> Line:
     return points
 
 
-def _curves(comparison: Comparison, series: Sequence[tuple[Any, ...]]) -> Markup:
-    charts = [
-        curves({index: line for index, (_, line) in lines.items()}, title, series=key, weight=weight)
-        for key, title, _, weight, lines in series
-    ]
-    shown = [row for row in comparison.rows if any(lines[row.index][1] for *_, lines in series)]
-    if not shown:
-        return Markup("")
-    return render("learning.html", charts=[chart for chart in charts if chart], rows=shown)
+def _learning(comparison: Comparison, charts: Sequence[Curves]) -> Markup:
+    shown = {number for chart in charts for number, _ in chart.shown()}
+    rows = [row for row in comparison.rows if row.index in shown]
+    return render("learning.html", charts=[chart.drawn() for chart in charts], rows=rows) if charts else Markup("")

@@ -10,8 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from tokenmix.files import write_text
-from tokenmix.pages.charts import curves
+from tokenmix.pages.charts import Curves, curves_data
 from tokenmix.pages.page import flat, page, render
+from tokenmix.pages.result_schema import number
 from tokenmix.tasks import Task, find_task
 from tokenmix.tasks.section import Section
 
@@ -28,15 +29,14 @@ def run_page(run: Mapping[str, Any], pictures: Mapping[int, Any] | None = None) 
         pictures: What the task's evidence drew of the mistakes, by their ``index``.
     """
     task = find_task(run["task"])
-    charts = _charts(task, run)
+    learning, speed = _charts(task, run)
     sections = [
-        Section("curves", "Learning curves", _drawn(run, charts, "learning"), "Curves"),
-        Section("speed", "Speed and memory", _drawn(run, charts, "speed"), "Speed"),
+        Section("curves", "Learning curves", render("run_charts.html", charts=learning), "Curves"),
+        Section("speed", "Speed and memory", render("run_charts.html", charts=speed) if speed else "", "Speed"),
         *(task.run_sections(run, pictures or {}) if run["evidence"] else ()),
         Section("recipe", "Recipe, and how to run it again", _recipe(run), "Recipe"),
     ]
-    data = {chart["series"]: {"unit": chart["unit"], "lines": chart["lines"]} for chart in charts}
-    return page(f"Training run {run['name']}", _intro(task, run), sections, {"curves": data})
+    return page(f"Training run {run['name']}", _intro(task, run), sections, curves_data([*learning, *speed]))
 
 
 def write_run(run: Mapping[str, Any], path: str | os.PathLike[str], pictures: Mapping[int, Any] | None = None) -> None:
@@ -77,9 +77,9 @@ def _answers(task: Task, run: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     best = next((row for row in history if row["epoch"] == run["best_epoch"]), None)
     if best:
         name = task.label(run["headline"])
-        number, note = best[f"val_{run['headline']}"], f"after epoch {best['epoch']}; these weights are kept"
-        value = "undefined" if number is None else f"{number:.4g} {task.unit(run['headline'])}".rstrip()
-        if number is None:
+        score, note = best[f"val_{run['headline']}"], f"after epoch {best['epoch']}; these weights are kept"
+        value = "undefined" if score is None else f"{score:.4g} {task.unit(run['headline'])}".rstrip()
+        if score is None:
             note = f"the validation {noun} hold nothing that {name} could count; {note}"
         cells.append((f"Best validation {name}", value, note))
     if history:
@@ -108,55 +108,34 @@ def _clock(seconds: float) -> str:
 # ----------------------------------------------------------------------------------------------------------- the curves
 
 
-def _charts(task: Task, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every chart with a value: its part of the page, series, title, unit, and lines by number."""
+def _charts(task: Task, run: Mapping[str, Any]) -> tuple[list[Curves], list[Curves]]:
+    """The charts with a value: of what is learnt, of how fast."""
     history, curve, noun = run["history"], run["curve"], run["noun"]
     names = [name.removeprefix("val_") for name in (history[0] if history else {}) if name.startswith("val_")]
-    by_unit: dict[str, dict[str, _Points]] = {}
+    by_unit: dict[str, list[tuple[str, _Points]]] = {}
     for name in task.curve_names([name for name in names if name != "loss"], run["facts"]):
-        by_unit.setdefault(task.unit(name), {})[task.label(name)] = _points(history, "place", f"val_{name}")
-    steps, epochs = _points(curve, "epoch", "loss"), _points(history, "place", "val_loss")
-    wanted: list[tuple[str, str, str, str, dict[str, _Points]]] = [
-        ("learning", "loss", "loss", "", {"training": steps, "validation": epochs})
-    ]
+        by_unit.setdefault(task.unit(name), []).append((task.label(name), _points(history, "place", f"val_{name}")))
+    losses = [("training", _points(curve, "epoch", "loss")), ("validation", _points(history, "place", "val_loss"))]
+    learning = [Curves("loss", "loss", "", losses)]
+    samples = run["data"].get(f"val {noun}")
+    share = 100 / samples if task.headline_is_share and samples else 0.05
     for unit, lines in by_unit.items():
-        series = f"metric {unit}".rstrip()
-        title = ", ".join(filter(None, (f"validation {next(iter(lines))}" if len(lines) == 1 else "validation", unit)))
-        wanted.append(("learning", series, title, unit, lines))
-    wanted += [
-        ("learning", "lr", "learning rate", "", {"learning rate": _points(curve, "epoch", "lr")}),
-        ("speed", "samples", f"training, {noun}/s", "/s", {noun: _points(history, "place", "images_per_second")}),
-        (
-            "speed",
-            "wait",
-            f"waiting for {noun}, % of the time",
-            "%",
-            {"waiting": _points(history, "place", "data_wait")},
-        ),
-        ("speed", "memory", "peak memory, MB", "MB", {"peak memory": _points(history, "place", "memory_mb")}),
+        title = (f"validation {lines[0][0]}" if len(lines) == 1 else "validation") + (f", {unit}" if unit else "")
+        learning.append(Curves(f"metric {unit}", title, unit, lines, share if unit == "%" else None))
+    learning.append(Curves("lr", "learning rate", "", [("learning rate", _points(curve, "epoch", "lr"))]))
+    speed = [
+        Curves(key, title, unit, [(title.split(",")[0], _points(history, "place", key))], zero=True)
+        for key, title, unit in (
+            ("images_per_second", f"training, {noun}/s", "/s"),
+            ("data_wait", f"waiting for {noun}, % of the time", "%"),
+            ("memory_mb", "peak memory, MB", "MB"),
+        )
     ]
-    return [
-        {"part": place, "series": series, "title": title, "unit": unit, "lines": dict(enumerate(lines.items()))}
-        for place, series, title, unit, lines in wanted
-        if any(lines.values())
-    ]
+    return [chart for chart in learning if chart.shown()], [chart for chart in speed if chart.shown()]
 
 
 def _points(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> _Points:
-    return [(row[x], row[y]) for row in rows if row.get(y) is not None]
-
-
-def _drawn(run: Mapping[str, Any], charts: Sequence[Mapping[str, Any]], place: str) -> Markup:
-    """The charts of one part of the page."""
-    samples = run["data"].get(f"val {run['noun']}")
-    figures = []
-    for chart in charts:
-        if chart["part"] == place:
-            weight = 100 / samples if chart["series"] == "metric %" and samples else None
-            lines = {number: points for number, (_, points) in chart["lines"].items()}
-            drawing = curves(lines, chart["title"], series=chart["series"], weight=weight, zero=place == "speed")
-            figures.append((drawing, [(number, name) for number, (name, points) in chart["lines"].items() if points]))
-    return render("run_charts.html", figures=figures, place=place) if figures or place == "learning" else Markup("")
+    return [(row[x], value) for row in rows if (value := number(row.get(y))) is not None]
 
 
 # ----------------------------------------------------------------------------------------------------------- the recipe
