@@ -24,7 +24,7 @@ from tokenmix.files import write_json
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data
 from tokenmix.tasks.classification.loader import Loader
-from tokenmix.tasks.classification.objective import Classification
+from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.train import fit, load_run
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,7 +50,7 @@ def test_top1(run: Path, data: DataSet) -> float:
     model, info = load_run(run)
     shape: dict[str, Any] = {name: info[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
     loader = Loader(data.test, batch_size=64, train=False, **shape)
-    return evaluate(Classification(model, num_classes=len(data.classes)), loader)["top1"]
+    return evaluate(ClassificationObjective(model, num_classes=len(data.classes)), loader)["top1"]
 
 
 def train(name: str, settings: list[str], folder: Path, out: Path) -> dict[str, float]:

@@ -18,16 +18,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for its neighbour
 
 from docs.performance_tables import forms, growth, peers, table  # noqa: E402
-from tokenmix.bench import dense, zoo  # noqa: E402
+from tokenmix.bench import zoo  # noqa: E402
 from tokenmix.bench.scale import Cluster, Prediction, Work, predict  # noqa: E402
 from tokenmix.files import write_json, write_text  # noqa: E402
 from tokenmix.heads import HEADS  # noqa: E402
 from tokenmix.mixers import MIXERS  # noqa: E402
+from tokenmix.pages.bench import bench_svg  # noqa: E402
+from tokenmix.pages.comparison import pareto_svg  # noqa: E402
+from tokenmix.pages.comparison_table import markdown_table  # noqa: E402
+from tokenmix.pages.conclusions import headline  # noqa: E402
 from tokenmix.recipes import RECIPES, make_recipe  # noqa: E402
-from tokenmix.report.bench import bench_svg  # noqa: E402
-from tokenmix.report.charts import pareto_svg  # noqa: E402
-from tokenmix.report.findings import headline  # noqa: E402
-from tokenmix.report.table import markdown_table  # noqa: E402
+from tokenmix.tasks.dense import published  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGENET = 1_281_167  # training images
@@ -82,7 +83,7 @@ def head_table() -> str:
 
 def size_table() -> str:
     """The published dense models counted, as the text of ``docs/dense.md``'s table."""
-    return dense.markdown()
+    return published.markdown()
 
 
 def export_table() -> str:

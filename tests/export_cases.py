@@ -26,14 +26,15 @@ def small_net(mixers: str) -> nn.Module:
     return scramble(timm.create_model("mixernet_pico", mixers=mixers, **args)).eval()
 
 
-def opened(model: nn.Module, size: tuple[int, int] = (16, 16), **changes: Any) -> LoadedModel:
+def opened(
+    model: nn.Module, size: tuple[int, int] = (16, 16), *, classes: list[str] | None = None, **changes: Any
+) -> LoadedModel:
     """A classifier."""
     known: dict[str, Any] = {
         "name": "net",
         "task": "classification",
         "head": None,
-        "task_args": {},
-        "classes": None,
+        "facts": {} if classes is None else {"classes": list(classes)},
         "mean": MEAN,
         "std": STD,
         "crop_pct": 0.9,

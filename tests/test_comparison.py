@@ -132,7 +132,7 @@ def test_mistakes_are_named_before_any_work(tmp_path, arguments, message):
 
 def test_another_comparison_in_the_folder_is_refused(finished):
     out, _, _ = finished
-    with pytest.raises(ValueError, match=r"recipe\.epochs.*--out.*--fresh"):
+    with pytest.raises(ValueError, match=r"recipe.schedule.epochs.*--out.*--fresh"):
         compare("digits", ["pool"], out=out, settings=(*SMALL[1:], "epochs=3"), match="params", log=_silent)
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from tokenmix.data.loader import named_deaths
 from tokenmix.data.prepare import preprocess, preprocess_file
-from tokenmix.runtime.images import ImageError, open_image
 from tokenmix.tasks.classification.images import ArrayImages, FileImages, ImageSet
 from tokenmix.tasks.classification.loader import Loader
+from tokenmix_runtime.images import ImageError, open_image
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 

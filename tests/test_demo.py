@@ -14,8 +14,9 @@ from tokenmix.cli import main
 from tokenmix.cli.judging import numbers_line
 from tokenmix.data.prepare import normalise
 from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
 from tokenmix.tasks.dense import scenes
-from tokenmix.train.demo import DEMOS
+from tokenmix.train.demo import demos
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
@@ -26,7 +27,7 @@ def few(monkeypatch):
     monkeypatch.setattr(scenes, "COUNTS", {"train": 32, "val": 3, "test": 5})
 
 
-@pytest.mark.parametrize("name", DEMOS)
+@pytest.mark.parametrize("name", demos())
 def test_a_demo_trains_judges_and_tells(few, name, tmp_path, capsys) -> None:
     words = ["demo", name, "--epochs", "0.5", "--mixers", "pool", "--seed", "3", "--out", str(tmp_path)]
     assert main([*words, "--json"]) == 0
@@ -38,9 +39,11 @@ def test_a_demo_trains_judges_and_tells(few, name, tmp_path, capsys) -> None:
     assert told["images"] == 5
     assert main(words) == 0  # it is finished, and says the same again
     lines = capsys.readouterr().out.splitlines()
-    shown = numbers_line({key: math.nan if value is None else value for key, value in told["metrics"].items()})
+    shown = numbers_line(
+        find_task(recipe["task"]), {key: math.nan if value is None else value for key, value in told["metrics"].items()}
+    )
     assert lines[-3:] == [
-        f"5 test pictures: {shown}",
+        f"5 test images: {shown}",
         f"weights: {tmp_path / 'best.safetensors'}",
         f"report: {tmp_path / 'report.html'}",
     ]
@@ -74,7 +77,7 @@ def test_the_numbers_are_those_of_the_test_pictures(few, tmp_path, capsys) -> No
     [
         (["detct"], "did you mean 'detect'"),
         (["detect", "--mixers", "afff"], "did you mean 'aff'"),
-        (["segment", "--epochs", "0"], "'epochs' must be above 0"),
+        (["segment", "--epochs", "0"], "'schedule.epochs' must be above 0"),
         ([], "required"),
     ],
 )

@@ -11,8 +11,9 @@ from torchvision import tv_tensors
 
 from tests.dense_toys import HEIGHT, WIDTH, labels, rectangles, write_coco, write_plain
 from tokenmix.sources import load_data
-from tokenmix.tasks.dense.augment import DENSE_AUGMENTS, DenseAugment, dense_augment, dense_transform
+from tokenmix.tasks.dense.augment import dense_augment, dense_transform
 from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.options import DENSE_AUGMENTS, DenseAugment
 
 TASKS = ("instances", "segmentation")
 UNIT = {"mean": (0.0,) * 3, "std": (1.0,) * 3}

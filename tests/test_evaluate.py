@@ -19,7 +19,7 @@ from tokenmix.cli import main
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers
 from tokenmix.tasks.classification.loader import Loader
-from tokenmix.tasks.classification.objective import Classification
+from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.results import COLUMNS, add_result, class_rows, write_predictions
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ def judged(rank: int = 0, world: int = 1) -> dict:
     shape = {"batch_size": 6, "image_size": 8, "mean": data.mean, "std": data.std, "train": False}
     loader = Loader(data.val, rank=rank, world=world, **shape)
     answers, calibration = Answers(), Calibration()
-    task = Classification(Exact(), num_classes=3)
+    task = ClassificationObjective(Exact(), num_classes=3)
     numbers = evaluate(task, loader, "cpu", (answers, calibration)) | calibration.compute()
     found = answers.gather()
     return numbers | {field.name: getattr(found, field.name).tolist() for field in dataclasses.fields(found)}

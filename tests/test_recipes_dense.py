@@ -12,12 +12,12 @@ import torch
 from tests.dense_cases import few_regions
 from tests.dense_toys import write_coco, write_plain
 from tokenmix.bench.cost import cost, training_macs
-from tokenmix.bench.dense import DATA, dense_recipes, parameters, published
 from tokenmix.heads import HEADS, Raw, make_dense
 from tokenmix.heads.levels import levels_of
 from tokenmix.recipes import RECIPES, Recipe, override
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
+from tokenmix.tasks.dense.published import DATA, dense_recipes, parameters, published
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.distributed import Group
 from tokenmix.train.loop import _Run
@@ -98,7 +98,7 @@ def test_stated_costs(name) -> None:
     recipe = RECIPE[name]
     images, classes = DATA[recipe.run.data]
     stated = float(recipe.cost.split()[0]) * 1e18
-    assert stated == pytest.approx(training_macs(recipe, images, num_classes=classes), rel=0.01)
+    assert stated == pytest.approx(training_macs(recipe, images, {"classes": range(classes)}), rel=0.01)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPE if published(name)[0]])
@@ -141,7 +141,7 @@ def test_costs_of_regions_are_those_that_torchvision_samples() -> None:
     mask = 196 * 4 * 9 * 256 * 256 + 4 * 196 * 256 * 256 + 784 * 256 * (classes + 1)
     found = cost(Raw(model), (800, 1333))
     expected = 3 * images * 12 * (found.macs + found.transform_macs + 512 * box + 128 * mask)
-    assert training_macs(recipe, images, num_classes=classes) == pytest.approx(expected, rel=1e-9)
+    assert training_macs(recipe, images, {"classes": range(classes)}) == pytest.approx(expected, rel=1e-9)
 
 
 def test_values_of_the_papers() -> None:

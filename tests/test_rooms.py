@@ -12,16 +12,13 @@ import pytest
 import tokenmix
 
 PACKAGE = Path(tokenmix.__file__).parent
-# From top to bottom. Those up to "files" belong to no room and may be imported by all of them.
+# From top to bottom. Those up to "files" belong to no room and may be imported by all of them. Above them all is
+# `tokenmix_runtime`, which imports none of them (tests/test_runtime_alone.py).
 ROOMS = (
     "version",
-    "names",
+    "runtime",
     "safety",
-    "terminal",
-    "cores",
-    "limits",
-    "shortage",
-    "console",
+    "runtime_names",
     "files",
     "ops",
     "chains",
@@ -29,7 +26,6 @@ ROOMS = (
     "mixers",
     "blocks",
     "backbones",
-    "runtime",
     "data",
     "heads",
     "metrics",
@@ -48,8 +44,6 @@ ROOMS = (
     "web",
     "cli",
 )
-ALONE = "runtime"
-LIGHT = ("names", "safety", "terminal", "cores", "limits", "shortage", "console")  # the standard library alone
 FILES = sorted(
     path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem not in ("__init__", "__main__")
 )
@@ -81,10 +75,6 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_look_up_only(path: Path) -> None:
     here = room(module_name(path))
-    if here == ALONE:  # it is installed without the libraries that the others need
-        outside = [name for name in imports(path) if name == "tokenmix" or room(name) not in (ALONE, *LIGHT)]
-        assert outside == [], f"the run-time part stands alone, but {path.name} imports {outside}"
-        return
     assert here in ROOMS, f"{here} is no room of the house: give it a place in ROOMS"
     for name in imports(path):
         assert name != "tokenmix", f"{path.name}: import from the room itself, not from the package"
@@ -118,7 +108,7 @@ def test_ops_and_mixers_need_torch_only() -> None:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
-        allowed = {"torch", "tokenmix", "triton"} if path.stem.endswith("_triton") else {"torch", "tokenmix"}
+        allowed = {"torch", "tokenmix", "tokenmix_runtime"} | ({"triton"} if path.stem.endswith("_triton") else set())
         assert names - set(sys.stdlib_module_names) <= allowed, path
 
 

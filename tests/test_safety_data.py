@@ -21,18 +21,18 @@ from tests.bad_pictures import bomb
 from tests.dense_toys import HEIGHT, WIDTH, polygon, write_coco, write_plain, write_voc, write_yolo
 from tokenmix.cli import main
 from tokenmix.data.tars import read_contents
-from tokenmix.export.pictures import labels_of, pictures_of, readable
 from tokenmix.files import csv_cell, short_name, write_csv
 from tokenmix.pictures.drawing import draw_labels, draw_objects
-from tokenmix.runtime.images import FORMATS, ImageError, formats, open_image, read_file
-from tokenmix.safety import regular_file
 from tokenmix.sources import load_data
 from tokenmix.tasks.classification.results import add_result, read_results
 from tokenmix.tasks.dense.augment import dense_augment
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.sets import draw, mask_problem
+from tokenmix.tasks.example_pictures import labels_of, pictures_of, readable
 from tokenmix.tasks.segmentation.predictions import LabelMaps
-from tokenmix.terminal import say, shown
+from tokenmix_runtime.images import FORMATS, ImageError, formats, open_image, read_file
+from tokenmix_runtime.terminal import say, shown
+from tokenmix_runtime.untrusted import regular_file
 
 needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 ESCAPE = "\x1b]0;title\x07\x1b[2J"
@@ -414,8 +414,10 @@ def test_only_formats_of_the_list_are_opened(tmp_path) -> None:
 
 
 def test_no_file_is_opened_by_pillows_whole_list() -> None:
-    package = Path(__file__).parents[1] / "tokenmix"
-    opens = [path.name for path in package.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")]
+    files = [
+        path for name in ("tokenmix", "tokenmix_runtime") for path in (Path(__file__).parents[1] / name).rglob("*.py")
+    ]
+    opens = [path.name for path in files if "Image.open(" in path.read_text(encoding="utf-8")]
     assert opens == ["images.py"]
 
 

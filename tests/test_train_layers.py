@@ -12,9 +12,11 @@ from tests.train_toys import toy_recipe
 from tokenmix.heads import make_dense
 from tokenmix.heads.levels import levels_of
 from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
+from tokenmix.tasks.dense.learning_rates import learning_rates
 from tokenmix.train import fit
 from tokenmix.train.loop import _Run
-from tokenmix.train.optimizer import learning_rates, make_optimizer
+from tokenmix.train.optimizer import make_optimizer
 
 SEGMENTER = {"head": "semantic_fpn", "task": "segmentation", "label_smoothing": 0.0}
 
@@ -99,7 +101,7 @@ def test_timms_backbones_have_layers_too(backbone) -> None:
 def test_the_optimiser_has_the_factors_and_decays_matrices_only() -> None:
     model = ffnet()
     recipe = toy_recipe(**SEGMENTER, layer_decay=0.8, layer_decay_layers=12, head_lr=2.0, weight_decay=0.3)
-    optimizer = make_optimizer(recipe, model)
+    optimizer = make_optimizer(recipe, model, find_task("segmentation").learning_rates(recipe, model))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen = {}
     for group in optimizer.param_groups:
@@ -125,14 +127,16 @@ def test_frozen_norms_keep_their_statistics_and_learn(data, tmp_path, monkeypatc
         freeze_norms=frozen,
     )  # fmt: skip
     fit(recipe, data, tmp_path, log=lambda line: None, progress=False)
-    prefix, levels = levels_of(runs[0].learner.task.model)
+    prefix, levels = levels_of(runs[0].trained.objective.model)
     norms = [module for module in levels.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) > 4
     for norm in norms:
         assert (bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all())) == frozen
         assert not torch.equal(norm.weight, torch.ones_like(norm.weight))
     outer = [
-        m for n, m in runs[0].learner.task.model.named_modules() if isinstance(m, nn.BatchNorm2d) and prefix not in n
+        m
+        for n, m in runs[0].trained.objective.model.named_modules()
+        if isinstance(m, nn.BatchNorm2d) and prefix not in n
     ]
     assert outer
     assert all(bool((norm.running_mean != 0).any()) for norm in outer)

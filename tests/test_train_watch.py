@@ -8,13 +8,13 @@ import re
 import time
 
 import pytest
+import torch
 
 import tokenmix.tasks.classification.evidence as evidence
 import tokenmix.train.recorder as watching
 import tokenmix.train.reporter as publish
 from tests.test_train_resume import Killed, killed, outcome, run, same
-from tests.train_toys import checkpoint, toy_data, toy_recipe
-from tokenmix.evaluate import predictions
+from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train import Diverged, load_run
 from tokenmix.train.training_step import TrainingStep
@@ -89,13 +89,13 @@ def test_the_report_shows_what_the_kept_weights_get_wrong(tmp_path) -> None:
     data = toy_data()
     run(tmp_path, toy_recipe(epochs=1, lr=1e-4), data)
     seen = checkpoint(tmp_path)["watch"]
-    from tests.train_toys import toy_model
-
     model, info = load_run(tmp_path, model=toy_model())
     shape = {name: info[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation", "crop_mode")}
-    told = predictions(model, Loader(data.val, batch_size=5, train=False, **shape))
-    answer, sure = told["probabilities"].argmax(1), told["probabilities"].amax(1)
-    wrong = [index for index in sure.argsort(descending=True).tolist() if answer[index] != told["labels"][index]]
+    (batch,) = Loader(data.val, batch_size=len(data.val), train=False, **shape).batches()
+    with torch.no_grad():
+        shares = model(batch["image"]).softmax(1)
+    answer, sure = shares.argmax(1), shares.amax(1)
+    wrong = [index for index in sure.argsort(descending=True).tolist() if answer[index] != batch["label"][index]]
     assert len(wrong) > 3
     assert [mistake["index"] for mistake in seen["evidence"]["mistakes"]] == wrong[: evidence.MISTAKES]
     assert sum(count for _, _, count in seen["evidence"]["cells"]) == len(data.val)

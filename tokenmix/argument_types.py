@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from tokenmix.limits import check_number
+from tokenmix_runtime.limits import check_number
 
 
 def size(text: str) -> tuple[int, int]:
@@ -22,7 +22,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def whole(name: str) -> Callable[[str], int]:
-    """What reads a whole number in the range that `tokenmix.limits` has under ``name``."""
+    """What reads a whole number in the range that `tokenmix_runtime.limits` has under ``name``."""
 
     def integer(text: str) -> int:
         value = int(text)
@@ -33,7 +33,7 @@ def whole(name: str) -> Callable[[str], int]:
 
 
 def number(name: str) -> Callable[[str], float]:
-    """What reads a number in the range that `tokenmix.limits` has under ``name``."""
+    """What reads a number in the range that `tokenmix_runtime.limits` has under ``name``."""
 
     def real(text: str) -> float:
         value = float(text)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-from tokenmix.names import unknown
-from tokenmix.safety import LIMITS, parse_json, shown
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, parse_json, shown
 
 NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
 PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
@@ -72,19 +72,19 @@ def from_files(allowed: Callable[[Any], bool]) -> dict[str, Any]:
 
 
 def at_most(limit: str) -> dict[str, Any]:
-    """No larger than that one of `tokenmix.safety.LIMITS`."""
+    """No larger than that one of `tokenmix_runtime.untrusted.LIMITS`."""
     most = LIMITS[limit]
     words = f"at most {most:,.0f}" if most < 1e15 else f"at most {most:g}"
     return {"problem": lambda value: words if value > most else None}
 
 
 def positive(limit: str) -> dict[str, Any]:
-    """Above 0, and at most that one of `tokenmix.safety.LIMITS`."""
+    """Above 0, and at most that one of `tokenmix_runtime.untrusted.LIMITS`."""
     return rule("above 0", lambda value: value > 0) | at_most(limit)
 
 
 def not_negative(limit: str) -> dict[str, Any]:
-    """0 or more, and at most that one of `tokenmix.safety.LIMITS`."""
+    """0 or more, and at most that one of `tokenmix_runtime.untrusted.LIMITS`."""
     return rule("0 or more", lambda value: value >= 0) | at_most(limit)
 
 

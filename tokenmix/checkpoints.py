@@ -25,21 +25,10 @@ from tokenmix.files import atomic_path
 from tokenmix.heads import HEADS, make_dense, own_options
 from tokenmix.heads.levels import Levels
 from tokenmix.heads.official import DENSE
-from tokenmix.names import unknown
-from tokenmix.safety import (
-    LIMITS,
-    image_problem,
-    is_trusted,
-    norm_problem,
-    parse_json,
-    read_json,
-    refusal,
-    regular_file,
-    shown,
-    speaking,
-    trusting,
-)
+from tokenmix.safety import is_trusted, refusal, speaking, trusting
 from tokenmix.tasks import DEFAULT_TASK, Task, all_tasks, find_task
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, image_problem, norm_problem, parse_json, read_json, regular_file, shown
 
 __all__ = ["CheckpointError", "LoadedModel", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
 
@@ -106,6 +95,7 @@ class LoadedModel:
         crop_mode: ``"center"`` or ``"squash"``, see ``tokenmix.data.resize_and_crop``; of a dense model ``"squash"`` or
             ``"fit"``, the short side is the size's shorter one, unless the long side would pass its longer one.
         license: Of published weights, as far as their model's configuration says it.
+        data: What it has learnt from, see ``tokenmix.data.identity.DataIdentity.brief``; None where it does not say.
     """
 
     model: nn.Module
@@ -121,6 +111,7 @@ class LoadedModel:
     interpolation: str = "bicubic"
     crop_mode: str = "center"
     license: str | None = None
+    data: dict[str, Any] | None = None
 
     @property
     def classes(self) -> list[str] | None:
@@ -216,6 +207,7 @@ def _described(loaded: _Loaded, name: str, published: bool) -> LoadedModel:
         str(info.get("interpolation") or cfg["interpolation"]),
         str(mode or "center"),
         cfg.get("license") if published else None,
+        info.get("data"),
     )
 
 
@@ -550,6 +542,8 @@ def _check_info(info: Mapping[str, Any]) -> None:
     classes = info.get("classes")
     if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
         raise ValueError("its classes are no list of names")
+    if not isinstance(info.get("data"), dict | None):
+        raise ValueError("what it says of its data is no object")
     if "num_classes" in info and not (type(info["num_classes"]) is int and 0 <= info["num_classes"] <= 1_000_000):
         raise ValueError("its num_classes is no number of outputs")
     levels = info.get("levels")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from tokenmix.tasks import DEFAULT_TASK, find_task
-from tokenmix.terminal import say
+from tokenmix.data.inventory import take_inventory
+from tokenmix.tasks import DEFAULT_TASK, Task, all_tasks, find_task
+from tokenmix_runtime.terminal import say
 
 
 def load_data(
@@ -43,3 +45,27 @@ def load_data(
         raise ValueError(f"image_size must be a positive number of pixels, not {image_size}")
     options: dict[str, Any] = {"seed": seed, "download": download, "image_size": image_size, "check": check}
     return find_task(task).open_data(os.fspath(spec), log=log, **options)
+
+
+def recognise(spec: str | os.PathLike[str]) -> tuple[Task, str]:
+    """The task that a data set is for, and what speaks for it: a name that a task knows, or what lies in the folder.
+
+    Raises:
+        ValueError: Nothing speaks for any task.
+    """
+    name = os.fspath(spec)
+    tasks = all_tasks()
+    for task in tasks.values():
+        if name in task.data_names():
+            return task, f"{name} is one of its data sets"
+    path = Path(name).expanduser()
+    default = tasks[DEFAULT_TASK]
+    if not path.is_dir():
+        return default, "nothing else"
+    inventory = take_inventory(path)
+    found = {task.name: evidence for task in tasks.values() if (evidence := task.recognise_data(inventory))}
+    if not found:
+        return default, "nothing else"
+    strong = [task for task in found if task != DEFAULT_TASK]
+    chosen = strong[0] if strong else DEFAULT_TASK
+    return tasks[chosen], found[chosen]

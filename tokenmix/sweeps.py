@@ -19,12 +19,12 @@ from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import find_device
 from tokenmix.files import locked, slug, write_csv, write_json
 from tokenmix.jobs import Job, Local, Outcome, Runner, make_runner
-from tokenmix.limits import check_number
 from tokenmix.mixers import split_specs
 from tokenmix.recipes import Recipe, make_recipe
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
-from tokenmix.terminal import say
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.sweep/1"
 Point = dict[str, str]  # a value, as text, for every key that is swept

@@ -322,7 +322,7 @@ def _manifest(name: str, sentence: str, change: Callable[[dict[str, Any]], None]
         file = stock.exported(folder, change)
 
         def call() -> None:
-            from tokenmix.runtime import Predictor
+            from tokenmix_runtime import Predictor
 
             try:
                 Predictor(file)(stock.picture())

@@ -125,7 +125,7 @@ def _manifest(folder: Path, stock: Stock, dice: random.Random) -> Callable[[], A
     file = stock.exported(folder, change)
 
     def call() -> None:
-        from tokenmix.runtime import Predictor
+        from tokenmix_runtime import Predictor
 
         try:
             Predictor(file)(stock.picture())

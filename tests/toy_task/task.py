@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from tokenmix.data.prepare import normalise
 from tokenmix.data.random_numbers import uniforms
 from tokenmix.metrics import Metric
 from tokenmix.tasks.base import Answer, Objective
+from tokenmix.tasks.picture_form import PictureForm
 from tokenmix.tasks.picture_task import PictureTask
 
 SIDE, MOST = 32, 60.0  # pixels, degrees
@@ -85,6 +86,15 @@ class AngleObjective(Objective):
         return AngleError()
 
 
+class AngleForm(PictureForm):
+    """``(N, 3, H, W)`` -> the angle in units of 60 degrees, ``(N, 1)``."""
+
+    outputs = ("angle",)
+
+    def reading(self) -> dict[str, Any]:
+        return {"kind": "angle", "multiple": 1, "inside": False}
+
+
 class AngleTask(PictureTask):
     """How far a bar is turned."""
 
@@ -119,6 +129,9 @@ class AngleTask(PictureTask):
 
     def other_facts(self, loaded: Any, data: Any) -> str:
         return ""
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> AngleForm:
+        return AngleForm(self, loaded, image_size, inside)
 
     def answerer(self, loaded: Any, device: torch.device, **options: Any) -> Callable[[str], Answer]:
         def answer(path: str) -> Answer:

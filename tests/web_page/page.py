@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests import web_models
 from tokenmix.data.prepare import preprocess
-from tokenmix.runtime.images import open_image
+from tokenmix_runtime.images import open_image
 
 Open = Callable[..., Any]
 Bundle = Callable[[str], dict[str, bytes]]

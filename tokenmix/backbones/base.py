@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tokenmix.layers import is_silent
-from tokenmix.names import unknown
 from tokenmix.ops.inference import plain_inference
+from tokenmix_runtime.names import unknown
 
 POOLINGS = ("avg", "max", "avgmax", "")
 

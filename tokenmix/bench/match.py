@@ -13,7 +13,7 @@ import torch
 import tokenmix.backbones  # noqa: F401 - registers our models
 from tokenmix.bench.cost import cost
 from tokenmix.mixers import MixerSpec
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 BUDGETS = ("params", "macs")
 STEP = 8

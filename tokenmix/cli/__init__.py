@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import math
-import os
 import signal
 import sys
 import threading
@@ -21,14 +19,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from tokenmix.console import Output, steady_streams
-from tokenmix.cores import cpu_quota, usable_cores
 from tokenmix.files import DiskFull, is_full
-from tokenmix.names import unknown
 from tokenmix.safety import trusting
-from tokenmix.shortage import OutOfMemory, shortage
-from tokenmix.terminal import say, shown
 from tokenmix.version import __version__
+from tokenmix_runtime.console import Output, steady_streams
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.shortage import OutOfMemory, shortage
+from tokenmix_runtime.terminal import say, shown
 
 COMMANDS = {
     "compare": "which token mixer for these images and this device? train, judge, export and measure several",
@@ -72,31 +69,6 @@ class Parser(argparse.ArgumentParser):
         return args
 
 
-def program() -> NoReturn:
-    """The command ``tokenmix`` as the system starts it: `main`, where Ctrl-C never shows more than a line."""
-    came = False
-
-    def note(*_: Any) -> NoReturn:
-        nonlocal came
-        came = True
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, note)
-    try:
-        code = main()
-    except KeyboardInterrupt:  # the second one
-        code = 130
-    except Exception:
-        if not came:  # else some library made another error of it
-            raise
-        code = 130
-    code = 130 if came else code
-    if came:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # what is left to do is Python's own
-    sys.exit(code)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -132,7 +104,6 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
     if name not in COMMANDS:
         say(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2
-    _limit_threads()
     args = argparse.Namespace()
     try:
         command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
@@ -173,12 +144,6 @@ def make_parser(name: str, command: Any) -> Parser:
         )
     command.add_arguments(parser)
     return parser
-
-
-def _limit_threads() -> None:
-    """Let PyTorch and its children take no more threads than a container's CPU quota pays for, if nobody chose."""
-    if math.isfinite(cpu_quota()) and "torch" not in sys.modules:
-        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def _smaller(args: argparse.Namespace) -> str:

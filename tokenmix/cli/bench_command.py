@@ -18,10 +18,10 @@ from tokenmix.bench.runtimes import RUNTIMES, missing
 from tokenmix.cli.bench_tables import growth_tables, layer_tables, notes, timing_tables
 from tokenmix.cli.output import print_json
 from tokenmix.files import write_json, write_text
-from tokenmix.limits import check_number
 from tokenmix.mixers import split_specs
-from tokenmix.report.bench import bench_page
-from tokenmix.terminal import say
+from tokenmix.pages.bench import bench_page
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.terminal import say
 
 INFERENCE = ("runtimes", "batch", "layers")
 GROWTH = ("mixers", "maps", "channels", "sizes", "batches")

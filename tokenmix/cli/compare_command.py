@@ -18,9 +18,9 @@ from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
 from tokenmix.jobs import Queued
-from tokenmix.report.findings import headline
-from tokenmix.report.table import text_table
-from tokenmix.terminal import say
+from tokenmix.pages.comparison_table import text_table
+from tokenmix.pages.conclusions import headline
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tokenmix.argument_types import whole
 from tokenmix.cli.output import print_json
-from tokenmix.names import unknown
-from tokenmix.sources import load_data
-from tokenmix.tasks import DEFAULT_TASK, find_task
-from tokenmix.terminal import say
+from tokenmix.sources import load_data, recognise
+from tokenmix.tasks import find_task
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 ACTIONS = ("check", "pack")
 FOUND = 3  # the exit code
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("action", help="check or pack")
     add("path", help="digits, an image folder, tar shards, cifar10, ..., or hf:owner/name")
     add("out", nargs="?", help="pack: the new folder for the shards")
-    add("--task", default=DEFAULT_TASK, help="whose data they are: detection, segmentation, ... (default: %(default)s)")
+    add("--task", help="whose data they are: detection, segmentation, ... (default: what the folder looks like)")
     add("--seed", type=whole("seed"), default=0, help="of the split of a set that has none; the training run's")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
     add("--strict", action="store_true", help="check: warnings give exit code 3 too")
@@ -45,7 +45,12 @@ def run(args: argparse.Namespace) -> int:
     """Check or pack; returns the exit code."""
     if args.action not in ACTIONS:
         raise ValueError(unknown("action", args.action, ACTIONS))
-    task = find_task(args.task)
+    if args.task is None:
+        task, evidence = recognise(args.path)
+        if not args.json:
+            say(f"read as a set for {task.title}: {evidence}; --task says otherwise")
+    else:
+        task = find_task(args.task)
     if args.action == "pack":
         if args.out is None:
             raise ValueError("pack needs a folder to write to: tokenmix data pack PATH OUT")

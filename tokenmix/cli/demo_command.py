@@ -13,8 +13,8 @@ from tokenmix.argument_types import whole
 from tokenmix.cli.judging import numbers_line, rows_table
 from tokenmix.cli.output import print_json
 from tokenmix.tasks import find_task
-from tokenmix.terminal import say
 from tokenmix.train.demo import demos, train_demo
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> None:
         log=(lambda line: None) if args.json else say,
         progress=not args.json,
     )
+    task, count, rows = find_task(outcome["task"]), outcome.pop("samples"), outcome.pop("rows")
     if args.json:
-        print_json(outcome)
+        print_json({**outcome, task.noun: count, "classes": rows})
         return
-    task = find_task(outcome["task"])
-    say(f"\n{rows_table(task, outcome['rows'])}\n")
-    say(f"{outcome['samples']} test {task.noun}: {numbers_line(task, outcome['metrics'])}")
+    say(f"\n{rows_table(task, rows)}\n")
+    say(f"{count} test {task.noun}: {numbers_line(task, outcome['metrics'])}")
     say(f"weights: {outcome['weights']}\nreport: {outcome['report']}")

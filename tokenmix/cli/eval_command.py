@@ -18,13 +18,12 @@ from tokenmix.cli.output import print_json
 from tokenmix.data.dataset import Samples
 from tokenmix.data.loader import named_deaths
 from tokenmix.evaluate import find_device, judge
-from tokenmix.sources import load_data
 from tokenmix.tasks import Option, Task, find_task
-from tokenmix.terminal import say
 from tokenmix.train.distributed import processes, speaks
 from tokenmix.train.log import Shown
+from tokenmix_runtime.terminal import say
 
-SPLITS = ("test", "val", "train")
+SPLITS = ("test", "val", "train", "all")
 
 
 def _options(task: Task) -> tuple[Option, ...]:
@@ -40,8 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="digits, an image folder, cifar10, ..., hf:owner/name, or scenes, a COCO folder, ...",
     )
-    add("--split", choices=SPLITS, default="test", help="default: %(default)s")
-    add("--seed", type=whole("seed"), default=0, help="of the split of a folder that has none; the training run's")
+    add(
+        "--split",
+        choices=SPLITS,
+        help="default: of a run's own data its test part, of any other folder all of it, of named data the test part",
+    )
+    add(
+        "--seed",
+        type=whole("seed"),
+        default=0,
+        help="of the split of a folder that has none and is not the run's",
+    )
     add("--image-size", type=size, metavar="H[,W]", help="pixels (default: the model's)")
     add("--batch-size", type=whole("batch_size"), metavar="N", help="default: the task's, 64 or 4")
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
@@ -72,14 +80,17 @@ def run(args: argparse.Namespace) -> None:
         task.predictions_writer(args.predictions, Samples([]), {"classes": []} | loaded.facts)
     log = (lambda line: None) if args.json or not speaks() else say
     with named_deaths(), processes(device) as group:
-        data = load_data(args.data, task=task.name, seed=args.seed, download=args.download, log=log)
-        if different := task.other_facts(loaded, data):
-            raise ValueError(f"{args.data} has other classes than {args.model} was trained with: {different}")
-        samples: Samples = getattr(data, args.split)
-        writer = task.predictions_writer(args.predictions, samples, data.facts) if args.predictions else None
+        options_of_data = {"seed": args.seed, "download": args.download, "log": log}
+        data = task.open_judged(args.data, loaded, args.split, **options_of_data)
+        if not data.labelled and not args.predictions:
+            raise ValueError(f"{args.data}: nobody knows the answers, so none is judged; give --predictions FILE")
+        writer = None
+        if args.predictions:
+            writer = task.predictions_writer(args.predictions, data.samples, data.facts, labelled=data.labelled)
+        what = args.split or "judging"
         judged = judge(
             loaded,
-            samples,
+            data.samples,
             data.facts,
             device=group.device,
             batch_size=args.batch_size,
@@ -88,20 +99,24 @@ def run(args: argparse.Namespace) -> None:
             rank=group.rank,
             world=group.world,
             witnesses=[writer] if writer else [],
-            shown=lambda loader: Shown(loader, log, args.split) if group.first and not args.json else loader,
+            shown=lambda loader: Shown(loader, log, what) if group.first and not args.json else loader,
             **options,
         )
     if not group.first:
         return
     if writer:
         writer.finish(judged.judging)
+    if not data.labelled:
+        say(f"{args.predictions}: the answers to {len(data.samples):,} {task.noun}")
+        return
     if args.results:
         task.add_result(args.results, args.model, loaded, judged.numbers, args.image_size)
     if args.json:
         told = {"model": loaded.name, "task": task.name, "data": data.name, "split": args.split}
-        print_json({**told, task.noun: len(samples), **judged.numbers, "classes": judged.rows})
+        print_json({**told, task.noun: len(data.samples), **judged.numbers, "classes": judged.rows})
         return
-    say(f"{loaded.name} on {len(samples):,} {args.split} {task.noun} of {data.name}")
+    part = f"{args.split} " if args.split else ""
+    say(f"{loaded.name} on {len(data.samples):,} {part}{task.noun} of {data.name}")
     say(numbers_line(task, judged.numbers))
     say()
     say(rows_table(task, judged.rows))

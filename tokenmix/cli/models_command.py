@@ -6,9 +6,9 @@ import argparse
 
 from tokenmix.bench.zoo import TITLES, cells, zoo
 from tokenmix.cli.output import print_json
-from tokenmix.names import unknown
-from tokenmix.terminal import say
 from tokenmix.text_tables import table
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

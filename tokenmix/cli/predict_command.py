@@ -13,9 +13,9 @@ from tokenmix.cli.options import add_task_options, task_options
 from tokenmix.cli.output import print_json
 from tokenmix.evaluate import find_device
 from tokenmix.files import is_full
-from tokenmix.runtime.images import ImageError
 from tokenmix.tasks import Option, Task, find_task
-from tokenmix.terminal import say
+from tokenmix_runtime.images import ImageError
+from tokenmix_runtime.terminal import say
 
 
 def _options(task: Task) -> tuple[Option, ...]:

@@ -7,8 +7,8 @@ import json
 
 from tokenmix.cli.output import print_json
 from tokenmix.recipes import RECIPES, Recipe, make_recipe
-from tokenmix.terminal import say
 from tokenmix.text_tables import table
+from tokenmix_runtime.terminal import say
 
 TITLES = ("recipe", "model", "px", "length", "images per step", "expected", "cost")
 

@@ -8,7 +8,7 @@ import sys
 from tokenmix.argument_types import number, whole
 from tokenmix.cli.output import print_json
 from tokenmix.jobs import RUNNERS, Queued, Runner, make_runner
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 OPTIONS = ("address", "cpus", "gpus", "at_once", "sbatch", "wait")
 QUEUED = 75  # EX_TEMPFAIL of sysexits.h: try again later

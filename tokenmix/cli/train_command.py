@@ -16,10 +16,10 @@ from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
-from tokenmix.terminal import say
 from tokenmix.train.distributed import TIMEOUT_S, speaks
 from tokenmix.train.loop import fit
 from tokenmix.train.trackers import TRACKERS, check_trackers
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,8 @@ import argparse
 import webbrowser
 
 from tokenmix.argument_types import whole
-from tokenmix.terminal import say
 from tokenmix.web import PageServer, page_files, write_page
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,14 +31,14 @@ from tokenmix.evaluate import find_device
 from tokenmix.export.extras import require
 from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
-from tokenmix.report.comparison import write_comparison
-from tokenmix.runtime.preprocess import height_width
+from tokenmix.pages.comparison import write_comparison
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
-from tokenmix.terminal import say
 from tokenmix.train import FitResult
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import height_width
+from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.compare/1"
 

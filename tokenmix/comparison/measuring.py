@@ -46,16 +46,14 @@ def measure(
 ) -> None:
     """Export, then time all mixers in one interleaved measurement, then each one's memory in a process of its own."""
     task, first = find_task(recipe.task.name), next(iter(trained.values())).loaded
-    size = first.image_size
     real = task.inputs(first, data.test, max(64, *batch_sizes))
     for name, one in trained.items():
         _export(folder, one, real[:64])
         log(f"  {name}: ONNX Runtime differs by at most {one.entry['onnx_max_error']:.1e} on real {task.noun}")
     log(f"measuring latency, all mixers interleaved, for {seconds:.0f} s")
     timings = latency(
-        {name: reparameterize(one.loaded.model.eval()) for name, one in trained.items()},
+        {name: reparameterize(task.raw_form(one.loaded.model).eval()) for name, one in trained.items()},
         {name: folder / one.entry["files"]["onnx"] for name, one in trained.items()},
-        image_size=size,
         batch_sizes=batch_sizes,
         runtimes=("pytorch", "onnxruntime", "compile") if compile else ("pytorch", "onnxruntime"),
         images=real,
@@ -68,7 +66,7 @@ def measure(
 
     def memory(name: str) -> float | None:
         try:
-            return peak_memory_mb(folder / trained[name].entry["files"]["weights"], image_size=size, device=device)
+            return peak_memory_mb(folder / trained[name].entry["files"]["weights"], device=device)
         except ValueError as error:  # a mixer that only this process knows
             log(f"  {name}: {error}")
             return None

@@ -18,12 +18,12 @@ from tokenmix.bench.match import base_dims
 from tokenmix.checkpoints import our_models
 from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
-from tokenmix.names import unknown
 from tokenmix.recipes import Recipe, differences, make_recipe, override
 from tokenmix.recipes.keys import find_key
-from tokenmix.safety import read_json
 from tokenmix.tasks import find_task
 from tokenmix.train.loop import in_parts
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import read_json
 
 DEFAULT_MIXERS = ("aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
 DEFAULT_SKELETON = "mixernet_pico"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenmix.bench.cost import cost
+from tokenmix.bench.cost import cost, count
 from tokenmix.bench.match import Match, nearest_widths
 from tokenmix.checkpoints import LoadedModel, described_model, open_model
 from tokenmix.comparison.request import Request, Spec
@@ -55,7 +55,7 @@ def choose_dims(
         with torch.device("meta" if request.match == "params" else "cpu"):
             model = _build(widened(request.recipe, widths), facts, specs[name])
         if request.match == "macs":
-            return cost(model, size).macs
+            return cost(find_task(request.recipe.task.name).raw_form(model), size).macs
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     first = next(iter(specs))
@@ -124,7 +124,7 @@ def judge_runs(
     result, loaded, judgement = runs[best]
     with atomic_path(place / "best.safetensors") as temporary:
         shutil.copyfile(result.best_weights, temporary)
-    counted = cost(loaded.model, loaded.image_size)
+    counted = count(task.raw_form(loaded.model), task.example_inputs(loaded, 1))
     entry = {
         "mixer": name,
         f"test_{headline}": sum(scores) / len(scores),

@@ -3,8 +3,8 @@
 from tokenmix.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataSet, PictureData, Pictures, Samples, Skipped
 from tokenmix.data.loader import Batch, BatchLoader
 from tokenmix.data.prepare import normalise, preprocess, preprocess_file, to_pil
-from tokenmix.runtime.images import ImageError, open_image
-from tokenmix.runtime.preprocess import resize_and_crop
+from tokenmix_runtime.images import ImageError, open_image
+from tokenmix_runtime.preprocess import resize_and_crop
 
 __all__ = [
     "IMAGENET_MEAN",

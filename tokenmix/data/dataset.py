@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenmix.cores import usable_cores
-from tokenmix.data.random_numbers import permutation
-from tokenmix.runtime.images import ImageError
-from tokenmix.terminal import shown
+from tokenmix.data.random_numbers import name_keys, permutation
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.images import ImageError
+from tokenmix_runtime.terminal import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,6 +38,14 @@ class Samples:
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """The order in which an epoch of training goes through the samples, (N,): every one once."""
         return permutation(len(self), seed, epoch)
+
+    def contents(self) -> NDArray[np.uint64]:
+        """64 bits of each sample's content, (N,), by which it is known again; of samples without a file of its name."""
+        return name_keys(self.names)
+
+    def answers(self) -> list[str]:
+        """A short text for each sample's answer, equal where the answers are; here there are none."""
+        return [""] * len(self)
 
 
 class Pictures(Samples):
@@ -76,13 +84,21 @@ class Skipped:
 
 @dataclass
 class DataSet:
-    """Samples for training, for choosing (val) and for the final judgement (test), and what was left out."""
+    """Samples for training, for choosing (val) and for the final judgement (test), and what was left out.
+
+    ``skipped`` are samples that cannot be used; ``unused``, by the reason, files that are no sample of any part;
+    ``split_off`` says that a part was taken from the training samples by us; ``warnings`` tell what is odd
+    about the set as a whole.
+    """
 
     name: str
     train: Samples
     val: Samples
     test: Samples
     skipped: list[Skipped] = field(default_factory=list, kw_only=True)
+    unused: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
+    split_off: bool = field(default=False, kw_only=True)
+    warnings: list[str] = field(default_factory=list, kw_only=True)
 
     @property
     def facts(self) -> dict[str, Any]:

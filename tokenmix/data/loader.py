@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tokenmix.data.dataset import Samples
 from tokenmix.data.packing import Parcel, is_shortage, shortage
 from tokenmix.data.random_numbers import hashes
-from tokenmix.limits import check_number
-from tokenmix.runtime.images import ImageError
+from tokenmix_runtime.images import ImageError
+from tokenmix_runtime.limits import check_number
 
 Batch = dict[str, Any]
 STALL_S = 600.0  # without a batch from any process that loads: long enough to fetch a shard from afar

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as VF
 
-from tokenmix.runtime.images import open_image
-from tokenmix.runtime.preprocess import enough, resize_and_crop
+from tokenmix_runtime.images import open_image
+from tokenmix_runtime.preprocess import enough, resize_and_crop
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

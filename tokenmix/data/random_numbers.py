@@ -8,7 +8,9 @@ splittable pseudorandom number generators", 2014), exact integer arithmetic.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -45,8 +47,22 @@ def permutation(size: int, *keys: int) -> NDArray[np.int64]:
     return np.argsort(hashes(*keys, np.arange(size)), kind="stable")
 
 
-def stratified(labels: Sequence[int], fractions: Sequence[float], seed: int) -> tuple[list[list[int]], list[int]]:
+def name_keys(names: Sequence[str]) -> NDArray[np.uint64]:
+    """A number for each name, (N,), the same for all ways to write the same letters in Unicode."""
+    digests = (hashlib.blake2b(_bytes_of(name), digest_size=8).digest() for name in names)
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _bytes_of(name: str) -> bytes:
+    return unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
+
+
+def stratified(
+    labels: Sequence[int], fractions: Sequence[float], seed: int, names: Sequence[str] | None = None
+) -> tuple[list[list[int]], list[int]]:
     """Split indices into parts so that every class is spread alike.
+
+    The pictures of a class are ranked by (seed, name), so that one more of them moves at most one other per part.
 
     A class with at least one image per part plus one for the rest gives every part at least one; a smaller class stays
     in the rest.
@@ -55,16 +71,19 @@ def stratified(labels: Sequence[int], fractions: Sequence[float], seed: int) -> 
         labels: The class of each image.
         fractions: The share of each part; what remains is the last list returned.
         seed: Which images go where.
+        names: Of the images; None ranks them by their places.
 
     Returns:
         The sorted indices of each part and then of the rest, and the classes that were too small to split.
     """
     classes = np.asarray(labels, np.int64)
+    ranks = None if names is None else hashes(seed, name_keys(names))
     parts: list[list[int]] = [[] for _ in range(len(fractions) + 1)]
     small = []
     for label in np.unique(classes).tolist():
         members = np.flatnonzero(classes == label)
-        members = members[permutation(len(members), seed, label)]
+        order = permutation(len(members), seed, label) if ranks is None else np.argsort(ranks[members], kind="stable")
+        members = members[order]
         begin = 0
         if len(members) <= len(fractions):
             small.append(label)

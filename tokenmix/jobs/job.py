@@ -18,12 +18,13 @@ from tokenmix.evaluate import find_device
 from tokenmix.files import write_json
 from tokenmix.recipes import Recipe, differences
 from tokenmix.recipes.stored import check_recipe
-from tokenmix.safety import judging_anew, read_json, shown, trusting
-from tokenmix.shortage import OutOfMemory
+from tokenmix.safety import judging_anew, trusting
 from tokenmix.sources import load_data
-from tokenmix.terminal import say
 from tokenmix.train import FitResult, fit
 from tokenmix.train.loop import in_parts
+from tokenmix_runtime.shortage import OutOfMemory
+from tokenmix_runtime.terminal import say
+from tokenmix_runtime.untrusted import read_json, shown
 
 SCHEMA = "tokenmix.job/1"
 KINDS = {"data_seed": int, "device": str, "workers": int, "download": bool, "threads": int}  # beside the recipe

@@ -41,8 +41,9 @@ from tokenmix.mixers.ffnified import ffnified_attention
 from tokenmix.mixers.frequency import FrequencyFilter
 from tokenmix.mixers.metamixer import MetaMixer, Static
 from tokenmix.mixers.spectrum import SpectrumMixer
-from tokenmix.names import unknown
-from tokenmix.safety import LIMITS, permit_code, shown
+from tokenmix.safety import permit_code
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, shown
 
 __all__ = [
     "MIXERS",

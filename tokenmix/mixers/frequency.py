@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tokenmix.chains import recomputes
 from tokenmix.layers import ACTIVATIONS, in_layout_of, is_silent
-from tokenmix.names import unknown
 from tokenmix.ops.fourier import filter_planes, irfft2, irfft2_planes, rfft2, rfft2_macs, rfft2_planes, under_autocast
 from tokenmix.ops.inference import kept, plain_inference
 from tokenmix.ops.kernels.frequency import MOST_CHANNELS, filter_spectrum
@@ -20,6 +19,7 @@ from tokenmix.ops.kernels.rule import takes
 from tokenmix.ops.layout import is_channels_last
 from tokenmix.ops.masks import mask_planes
 from tokenmix.ops.rows import MOST_ROWS, filter_rows, row_bias, row_form
+from tokenmix_runtime.names import unknown
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")

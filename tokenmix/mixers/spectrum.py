@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
-from tokenmix.names import unknown
 from tokenmix.ops.cosine import dct2, dct2_macs, idct2
 from tokenmix.ops.fourier import constant, is_known, under_autocast, widen
+from tokenmix_runtime.names import unknown
 
 GATES = ("softmax", "sigmoid")
 

@@ -1,4 +1,7 @@
-"""Boxes, masks and maps of classes drawn onto pictures, with names and scores that can be read at any size."""
+"""Boxes, masks and maps of classes drawn onto pictures, with names and scores that can be read at any size.
+
+A name that no font here has is drawn as its number, see `tokenmix.pictures.fonts.numbered`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tokenmix.pictures.colours import class_colour, palette
+from tokenmix.pictures.fonts import font_for
 
 SMALLEST_PX = 640  # the long side to which a smaller picture is enlarged
 BACKGROUND = "background"  # a class of this name is left as the picture is
@@ -48,7 +52,7 @@ def draw_objects(
     numbers = np.asarray(labels, np.int64).reshape(-1)
     shares = None if scores is None else np.asarray(scores, np.float64).reshape(-1)
     order = range(len(numbers)) if shares is None else np.argsort(shares, kind="stable").tolist()
-    line, font = _strokes(canvas)
+    line, letters = _strokes(canvas)
     if masks is not None:
         canvas = _with_masks(canvas, np.asarray(masks, bool), numbers, order, line)
     draw = ImageDraw.Draw(canvas)
@@ -56,8 +60,9 @@ def draw_objects(
         _frame(draw, places[row], class_colour(int(numbers[row]) - 1), line)
     taken: list[_Box] = []
     for row in reversed(order):  # the surest have the first choice of a place
-        text = name_of(classes, int(numbers[row]) - 1) + ("" if shares is None else f" {shares[row]:.2f}")
-        _tag(draw, text, places[row], class_colour(int(numbers[row]) - 1), font, canvas.size, taken)
+        number, more = int(numbers[row]) - 1, "" if shares is None else f" {shares[row]:.2f}"
+        text, font = _lettered(name_of(classes, number), number, more, letters)
+        _tag(draw, text, places[row], class_colour(number), font, canvas.size, taken)
     return canvas
 
 
@@ -116,10 +121,16 @@ def _scaled(picture: Image.Image, long_side: int | None) -> Image.Image:
     return picture.convert("RGB").resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
 
 
-def _strokes(canvas: Image.Image) -> tuple[int, Any]:
-    """The width of lines in pixels and the font, for a picture of that size."""
+def _strokes(canvas: Image.Image) -> tuple[int, int]:
+    """The width of lines and the height of letters in pixels, for a picture of that size."""
     side = min(max(canvas.size), _LONGEST * min(canvas.size))
-    return max(2, round(side / 300)), ImageFont.load_default(max(14, round(side / 45)))
+    return max(2, round(side / 300)), max(14, round(side / 45))
+
+
+def _lettered(name: str, number: int, more: str, height: int) -> tuple[str, Any]:
+    """What is drawn of a name, with ``more`` behind it, and its font: the number where no font has the letters."""
+    font = font_for(name + more, height)
+    return (name + more, font) if font else (f"{number}{more}", font_for(f"{number}{more}", height))
 
 
 def _with_masks(
@@ -196,25 +207,24 @@ def _ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def _with_legend(drawn: Image.Image, shares: Sequence[tuple[int, str, float]]) -> Image.Image:
     """The picture with a white strip below it: each class's colour, name and share, the largest first."""
-    _, font = _strokes(drawn)
+    _, letters = _strokes(drawn)
     draw = ImageDraw.Draw(drawn)
-    height = round(1.6 * font.size)
-    places: list[tuple[int, int, int, str]] = []
+    height = round(1.6 * letters)
+    places: list[tuple[int, int, int, str, str, Any]] = []
     x = first = height // 2
     y, width = drawn.height + height // 4, drawn.width
     for number, name, share in shares:
-        text = f"{name} {100 * share:.1f} %"
+        text, font = _lettered(name, number, f" {100 * share:.1f} %", letters)
         wide = 2 * height + round(draw.textlength(text, font=font))
         if x > first and x + wide > drawn.width:
             x, y = first, y + height
-        places.append((x, y, number, text))
+        places.append((x, y, number, name, text, font))
         x, width = x + wide, max(width, first + wide)
     result = Image.new("RGB", (width, y + height + height // 4), "white")
     result.paste(drawn)
     draw = ImageDraw.Draw(result)
-    for x, y, number, text in places:
+    for x, y, number, name, text, font in places:
         swatch = (x, y + height // 6, x + 2 * height // 3, y + 5 * height // 6)
-        plain = text.startswith(f"{BACKGROUND} ")
-        draw.rectangle(swatch, fill="white" if plain else class_colour(number), outline="black")
+        draw.rectangle(swatch, fill="white" if name == BACKGROUND else class_colour(number), outline="black")
         draw.text((x + height, y + height // 6), text, fill="black", font=font)
     return result

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenmix.pictures.drawing import draw_labels, draw_objects, name_of, shares_of
+from tokenmix.pictures.fonts import numbered
 
 
 class FoundObjects:
@@ -37,6 +38,11 @@ class FoundObjects:
     def drawn(self, picture: Image.Image) -> Image.Image:
         """The picture with them."""
         return draw_objects(picture, self.boxes, self.labels, self.classes, scores=self.scores, masks=self.masks)
+
+    def numbers(self) -> dict[int, str]:
+        """What the numbers in the drawing stand for, where no font has a class's name."""
+        seen = {int(label) - 1 for label in self.labels}
+        return {number: name for number, name in numbered(self.classes).items() if number in seen}
 
     def told(self) -> dict[str, Any]:
         """``objects``: each with ``class``, ``score``, ``box`` in pixels and perhaps ``mask``, COCO's run-lengths."""
@@ -67,6 +73,11 @@ class FoundLabels:
     def drawn(self, picture: Image.Image) -> Image.Image:
         """The picture under it, with its legend."""
         return draw_labels(picture, self.label, self.classes)
+
+    def numbers(self) -> dict[int, str]:
+        """What the numbers in the drawing stand for, where no font has a class's name."""
+        seen = {number for number, *_ in shares_of(self.label, self.classes)}
+        return {number: name for number, name in numbered(self.classes).items() if number in seen}
 
     def told(self) -> dict[str, Any]:
         """``classes``: of each that was seen ``class`` and ``share``, of 1, of the pixels; the largest first."""

@@ -9,12 +9,12 @@ from pathlib import Path
 import timm
 
 from tokenmix.checkpoints import our_models
-from tokenmix.names import unknown
 from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
 from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs, with_values
 from tokenmix.recipes.stored import read_recipe
 from tokenmix.safety import trusting
 from tokenmix.tasks import DEFAULT_TASK, all_tasks, find_task
+from tokenmix_runtime.names import unknown
 
 __all__ = [
     "RECIPES",
@@ -65,8 +65,7 @@ def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None 
         ValueError: Nothing has that name, a setting is wrong, or a file says what only the caller may say.
 
     Example:
-        >>> from tokenmix.recipes import make_recipe
-        >>> make_recipe("ffnet_1", ["epochs=100", "task.label_smoothing=0.2"]).schedule.epochs
+        >>>         >>> make_recipe("ffnet_1", ["epochs=100", "task.label_smoothing=0.2"]).schedule.epochs
         100.0
     """
     overrides, known = list(overrides), dict(RECIPES)

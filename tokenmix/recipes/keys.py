@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 from tokenmix.checked_values import Checked, checked, set_part
-from tokenmix.names import unknown
 from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
-from tokenmix.safety import shown
 from tokenmix.tasks import Task, all_tasks
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import shown
 
 NOTES = ("source", "expect", "cost")  # words about the recipe: they change nothing about the run
 PARTS: dict[str, type[Checked]] = {"model": Model, "optimizer": Optimizer, "schedule": Schedule, "run": Run}

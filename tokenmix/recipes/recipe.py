@@ -11,8 +11,8 @@ from typing import Any
 from tokenmix.checked_values import literal
 from tokenmix.recipes.keys import NOTES, OF_TASKS, PARTS, SHORT, Key, find_key, parts_of, put, settings_of, task_name
 from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
-from tokenmix.safety import parse_json, shown
 from tokenmix.tasks import DEFAULT_TASK, TaskOptions, find_task
+from tokenmix_runtime.untrusted import parse_json, shown
 
 SCHEMA = "tokenmix.recipe/2"
 SCHEMAS = (SCHEMA, "tokenmix.recipe/1")  # what is read: the older one has all values side by side, by short names

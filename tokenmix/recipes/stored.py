@@ -12,11 +12,12 @@ import timm
 from tokenmix.backbones.arguments import check_arguments, check_parameters
 from tokenmix.heads import make_dense, own_options
 from tokenmix.mixers import check_mixers
-from tokenmix.names import unknown
 from tokenmix.recipes.keys import find_key, parts_of
 from tokenmix.recipes.recipe import Recipe, override
-from tokenmix.safety import is_trusted, read_json, refusal, speaking
+from tokenmix.safety import is_trusted, refusal, speaking
 from tokenmix.tasks import find_task
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import read_json
 
 
 def read_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:

@@ -6,12 +6,12 @@ import functools
 import importlib
 import pkgutil
 
-from tokenmix.names import unknown
 from tokenmix.tasks.base import (
     DEFAULT_TASK,
     Answer,
     Batch,
     Evidence,
+    Judged,
     Judging,
     Objective,
     Option,
@@ -20,12 +20,14 @@ from tokenmix.tasks.base import (
     to_device,
 )
 from tokenmix.tasks.options import TaskAugment, TaskOptions
+from tokenmix_runtime.names import unknown
 
 __all__ = [
     "DEFAULT_TASK",
     "Answer",
     "Batch",
     "Evidence",
+    "Judged",
     "Judging",
     "Objective",
     "Option",

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
-from tokenmix.names import unknown
 from tokenmix.tasks.options import TaskAugment, TaskOptions
+from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
     from tokenmix.data import DataSet, Samples
+    from tokenmix.data.inventory import Inventory
     from tokenmix.data.loader import BatchLoader
+    from tokenmix.pages.page import Section
+    from tokenmix.tasks.file_form import FileForm
 
 DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
 Batch = dict[str, Any]
@@ -141,6 +144,23 @@ class Answer:
     lines: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Samples that a model is judged by.
+
+    Attributes:
+        name: Of the data.
+        samples: They.
+        facts: Of the data set that they belong to.
+        labelled: Whether their answers are known; else they can only be predicted.
+    """
+
+    name: str
+    samples: Samples
+    facts: Mapping[str, Any]
+    labelled: bool = True
+
+
 class Task(ABC):
     """A kind of work that models are trained for.
 
@@ -150,13 +170,18 @@ class Task(ABC):
         noun: What its samples are called, in the plural.
         headline: The number of the metric that decides which weights are best.
         lower_is_better: Of the headline.
+        headline_is_share: Whether the headline is the percentage of the samples that are right, so that their number
+            says how sure it is.
+        headline_meaning: The headline in a sentence or two, for a page that explains its numbers.
         fact_names: Of what `tokenmix.data.DataSet.facts` tells of its data.
         units: Of the metric's numbers, by their name; those that are not named have the unit under ``""``.
+        labels: How people call the metric's numbers, where that is not their name with blanks for underlines.
         batch_size: Of evaluations, where nobody says.
         default_recipe: The name of the recipe for its models that have none of their own.
         Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
             it is made from.
         Augment: What training does to its samples at random, another part of a recipe.
+        file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
     """
@@ -166,12 +191,16 @@ class Task(ABC):
     noun: str = "images"
     headline: str
     lower_is_better: bool = False
+    headline_is_share: bool = False
+    headline_meaning: str = ""
     fact_names: tuple[str, ...] = ("classes",)
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": ""}
+    labels: ClassVar[Mapping[str, str]] = {}
     batch_size: int = 64
     default_recipe: str | None = None
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     Augment: ClassVar[type[TaskAugment]] = TaskAugment
+    file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
 
@@ -187,6 +216,11 @@ class Task(ABC):
         """The unit of one of the metric's numbers, ``""`` for none."""
         name = number.removeprefix("val_")
         return self.units.get(name, self.units.get("", ""))
+
+    def label(self, number: str) -> str:
+        """How people call one of the metric's numbers."""
+        name = number.removeprefix("val_")
+        return self.labels.get(name, name.replace("_", " "))
 
     def shown(self, number: str, value: float | None) -> str:
         """A value of the metric for people: with its unit, or in words where it does not exist."""
@@ -209,6 +243,23 @@ class Task(ABC):
         log: Log,
     ) -> DataSet:
         """The data set that ``spec`` names, see `tokenmix.sources.load_data`."""
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        """The samples that a loaded model is judged by; ``split`` is None where the user did not choose a part.
+
+        Raises:
+            ValueError: They cannot be read, or are of other facts than the model.
+        """
+        data = self.open_data(spec, seed=seed, download=download, log=log)
+        if different := self.other_facts(loaded, data):
+            raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
+        return Judged(data.name, getattr(data, split or "test"), data.facts)
+
+    def recognise_data(self, inventory: Inventory) -> str:
+        """What in a folder speaks for its being this task's data, in words; empty if nothing does."""
+        return ""
 
     def data_names(self) -> Mapping[str, str]:
         """Data sets that `open_data` knows by name: a sentence on each."""
@@ -380,8 +431,10 @@ class Task(ABC):
         """Put a model's row into the table that `check_results` has checked."""
         self.check_results(path)
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
-        """Who writes the answers to each sample for ``tokenmix eval --predictions``.
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
+        """Who writes the answers to each sample for ``tokenmix eval --predictions``; ``labelled``: the truth is known.
 
         Raises:
             ValueError: The path's ending is none of this task's; or predictions are not written.
@@ -398,10 +451,77 @@ class Task(ABC):
         """
         raise ValueError(f"{self.title}: `tokenmix predict` does not know how to answer a file")
 
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        """Which of the metric's numbers a run's page draws over the epochs."""
+        return names
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        """What the page of a run shows of the kept weights.
+
+        Args:
+            run: What `tokenmix.train.reporter` tells; its ``evidence`` is what the task's `Evidence` gathered.
+            pictures: What `Evidence.picture` made of the mistakes that are still there, by their ``index``.
+        """
+        return ()
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        """What the page of a comparison shows beside scores and speeds.
+
+        Args:
+            results: What is in ``results.json``, with what `compared` and `samples` gave; any value may be missing.
+            pictures: Those of `samples`.
+        """
+        return ()
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def raw_form(self, model: nn.Module) -> nn.Module:
+        """A network of the task as a module from one tensor to one or several: what is timed, counted and exported."""
+        return model
+
+    def example_inputs(self, loaded: Any, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
+        """``(count, ...)``: noise as `raw_form` of a loaded model takes it.
+
+        Raises:
+            ValueError: It takes no single tensor.
+        """
+        raise ValueError(f"{self.title}: its models do not take one tensor, so that none can be made up for them")
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        """A loaded model as a file; ``inside`` names those of `file_parts` that the file does itself.
+
+        Raises:
+            ValueError: There is no such file, or none of this model.
+        """
+        raise ValueError(f"{self.title}: its models cannot be exported to other runtimes")
+
+    def training_loss(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """The loss of a network in training on inputs with a made-up truth, to measure a step.
+
+        Raises:
+            ValueError: There is no such measurement.
+        """
+        raise ValueError(f"{self.title}: a training step cannot be measured without data")
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, Any, float]]:
+        """What a training by a recipe computes for one sample: modules with an input, and how often that is computed.
+
+        A backward pass counts as two forward ones. Nothing need have values: torch's meta device will do.
+
+        Raises:
+            ValueError: It cannot be said.
+        """
+        raise ValueError(f"{self.title}: what a training computes is not counted")
+
     # ---------------------------------------------------------------------------------------------------- comparisons
 
     def compared(self, judging: Judging) -> dict[str, Any]:
-        """What a comparison keeps of a model's test beside its numbers, as JSON."""
+        """What a comparison keeps of a model's test beside its numbers, as JSON.
+
+        ``test_<headline>_interval`` may be among it: the ends of the 95 % interval for the choice of the test samples.
+        """
         return {}
 
     def samples(

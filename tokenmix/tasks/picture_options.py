@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tokenmix.checked_values import choice, rule
-from tokenmix.safety import LIMITS, image_problem
 from tokenmix.tasks.options import TaskOptions
+from tokenmix_runtime.untrusted import LIMITS, image_problem
 
 PREPROCESSES = ("data", "model")
 

@@ -8,17 +8,18 @@ from inspect import signature
 from typing import Any, ClassVar
 
 import timm
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tokenmix.checkpoints import LoadedModel, our_models
 from tokenmix.data.dataset import DataSet, PictureData
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import levels_of
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import height_width
 from tokenmix.tasks.base import Log, Objective, StateDict, Task
 from tokenmix.tasks.options import TaskOptions
 from tokenmix.tasks.picture_options import PictureOptions
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import height_width
 
 
 def build_model(name: str, num_classes: int, *, head: str | None = None, **arguments: Any) -> nn.Module:
@@ -55,6 +56,11 @@ class PictureTask(Task):
 
     def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
         model = recipe.model
+        if (chans := model.args.get("in_chans", 3)) != 3:
+            raise ValueError(
+                f"recipe key 'model.args.in_chans': pictures are read as RGB, with 3 channels, not {chans}; leave it "
+                "out (grey pictures get three equal channels)"
+            )
         rates = {"drop_rate": model.drop_rate, "drop_path_rate": model.drop_path_rate}
         return build_model(model.name, self.outputs(facts), head=model.head, **rates, **model.args, **more)
 
@@ -135,6 +141,10 @@ class PictureTask(Task):
         if own != count:
             raise ValueError(f"{loaded.name} has {own} classes, but the data has {count}")
         return type(self).objective_type(loaded.model, num_classes=count, **{**loaded.task_args, **options})
+
+    def example_inputs(self, loaded: LoadedModel, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, len(loaded.mean), *(image_size or loaded.image_size), generator=generator)
 
     def other_facts(self, loaded: LoadedModel, data: DataSet) -> str:
         known, classes = loaded.facts.get("classes"), data.facts["classes"]

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from tokenmix.checkpoints import fill, load_checkpoint, read_info, weights_file
 from tokenmix.files import DiskFull, atomic_path, is_full, sync
-from tokenmix.limits import check_number
 from tokenmix.train import shards
 from tokenmix.train.distributed import Group, laid_out, local
 from tokenmix.version import __version__
+from tokenmix_runtime.limits import check_number
 
 FORMAT = "tokenmix.checkpoint/2"
 NAME = re.compile(r"step-(\d+)-epoch-(\d+)(\.pt)?")

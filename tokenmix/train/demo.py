@@ -8,12 +8,12 @@ from typing import Any
 
 from tokenmix.checkpoints import open_model
 from tokenmix.evaluate import judge
-from tokenmix.names import unknown
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data
 from tokenmix.tasks import all_tasks
-from tokenmix.terminal import say
 from tokenmix.train.loop import fit
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 
 def demos() -> dict[str, str]:

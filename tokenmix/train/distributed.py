@@ -24,10 +24,10 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
 from tokenmix.tasks import Objective
 from tokenmix.train.model import layers_of
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
 
 PARALLEL = ("ddp", "fsdp")
 TIMEOUT_S = 300.0

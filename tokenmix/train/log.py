@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenmix.data.loader import BatchLoader
 from tokenmix.tasks import Batch
-from tokenmix.terminal import shown
+from tokenmix_runtime.terminal import shown
 
 REDRAW_S = 0.2  # between two updates of the moving line
 REPEAT_S = 30.0  # between two plain lines within an epoch

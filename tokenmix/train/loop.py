@@ -25,15 +25,12 @@ from torch import Tensor, nn
 
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data.dataset import DataSet
+from tokenmix.data.identity import DataIdentity, changes
 from tokenmix.data.loader import BatchLoader, named_deaths
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
-from tokenmix.limits import check_number
 from tokenmix.recipes.recipe import Recipe, differences, with_values
-from tokenmix.safety import read_json
-from tokenmix.shortage import OutOfMemory, shortage
 from tokenmix.tasks import Batch, find_task
-from tokenmix.terminal import say
 from tokenmix.train import shards
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.distributed import TIMEOUT_S, Group, processes
@@ -45,6 +42,10 @@ from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 from tokenmix.train.trackers import MARKS, check_trackers
 from tokenmix.train.training_step import TrainingStep
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.shortage import OutOfMemory, shortage
+from tokenmix_runtime.terminal import say
+from tokenmix_runtime.untrusted import read_json
 
 __all__ = ["DiskFull", "Diverged", "FitResult", "Terminated", "fit"]
 
@@ -216,10 +217,10 @@ class _Run:
     ) -> None:
         self.recipe, self.data, self.out, self.log = recipe, data, out, log
         self.group, self.signals, self.checkpoint_seconds = group, signals, checkpoint_seconds
+        self.task = find_task(recipe.task.name)
         for part in ("train", "val"):
             if not len(getattr(data, part)):
-                raise ValueError(f"the data set {data.name} has no samples in its part {part!r}")
-        self.task = find_task(recipe.task.name)
+                raise ValueError(f"the data set {data.name} has no {self.task.noun} in its part {part!r}")
         self.task.check_fits(data)
         self.trained = TrainingStep(self.task, recipe, data, model, group)
         share = {"workers": workers, "rank": group.rank, "world": group.world}
@@ -237,6 +238,8 @@ class _Run:
         self.reporter = Reporter(
             self.task, recipe, data, out, group.first, self.calendar, self.recorder.evidence, facts, log
         )
+        self.identity = DataIdentity.of(data) if group.first else None
+        self.fingerprint: str = group.by_first(lambda: self.identity.fingerprint if self.identity else "")
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.batch: Batch | None = None  # of the step that is under way
@@ -250,7 +253,8 @@ class _Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What of the data the results depend on, as far as a few numbers tell."""
-        return {**self.data.facts, "train": len(self.data.train), "val": len(self.data.val)}
+        sizes = {"train": len(self.data.train), "val": len(self.data.val)}
+        return {**self.data.facts, **sizes, "fingerprint": self.fingerprint}
 
     def resume(self, fresh: bool) -> None:
         """Take up the checkpoint in the folder, if there is one, and bring the files beside it up to date."""
@@ -277,8 +281,7 @@ class _Run:
         before = Recipe.from_json(content["recipe"])
         if changed := differences(in_parts(before, self.recipe), self.recipe):
             raise ValueError(f"{self.out} holds a run of another recipe: {', '.join(changed)}; {remedy}")
-        if changed := [name for name, value in self.facts.items() if content["data"][name] != value]:
-            raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
+        self.check_data(content["data"], content["state"]["finished"], remedy)
         self.trained.load(content, path)
         self.state = _State(**content["state"])
         self.recorder.load(content["watch"])
@@ -291,6 +294,25 @@ class _Run:
         if not self.state.finished:
             self.name_threads(content.get("threads"))
             self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
+
+    def check_data(self, before: dict[str, Any], finished: bool, remedy: str) -> None:
+        """Raise unless the data are those of the run before, whatever their path is called."""
+        different = [name for name, value in self.facts.items() if name in before and before[name] != value]
+        if different:
+            told = self.group.by_first(self.data_changes) or [f"its {', '.join(different)} differ"]
+            raise ValueError(f"{self.out} holds a run on other data ({'; '.join(told)}); {remedy}")
+        if "fingerprint" not in before and self.data.split_off and not finished:
+            raise ValueError(
+                f"{self.out} holds a run of version 0.1, which split these data in another way: what it learns from "
+                f"now would be judged on what it has learnt; {remedy}"
+            )
+
+    def data_changes(self) -> list[str]:
+        """In words, what is other than in the data that the run's folder describes."""
+        file = self.out / "data.json"
+        if self.identity is None or not file.is_file():
+            return []
+        return changes(read_json(file), self.identity)
 
     def name_threads(self, before: int | None) -> None:
         """Say that a CPU's results depend on the number of threads, if it is not the one of the last session."""
@@ -355,9 +377,15 @@ class _Run:
         self.checkpoints.with_room(lambda: self.group.by_first(work), needed, self.group)
 
     def write_recipe(self) -> None:
-        """Write ``recipe.json``, with which the run can be repeated."""
+        """Write ``recipe.json``, with which the run can be repeated, and ``data.json``, by which it knows its data."""
         text = self.recipe.to_json()
-        self.write(lambda: write_text(self.out / "recipe.json", text), len(text))
+
+        def write() -> None:
+            write_text(self.out / "recipe.json", text)
+            if self.identity is not None:
+                write_json(self.out / "data.json", self.identity.to_json())
+
+        self.write(write, len(text))
 
     def publish(self, moment: Moment, *, weights: bool) -> None:
         """Write the files that follow from a checkpoint, in the first process; doing it twice changes nothing.
@@ -377,6 +405,7 @@ class _Run:
             **self.task.stored(self.recipe),
             **self.data.facts,
             "num_classes": getattr(self.trained.objective.model, "num_classes", None),
+            "data": self.identity.brief() if self.identity else None,
             **self.trained.preparation,
         }
         info = {name: value for name, value in info.items() if name != "num_classes" or value is not None}
@@ -567,8 +596,11 @@ class _Run:
 
 
 def in_parts(recipe: Recipe, like: Recipe) -> Recipe:
-    """The recipe with the parts per step of another, in which a run may go on: they are a matter of memory."""
-    return with_values(recipe, accumulate=like.run.accumulate)
+    """The recipe as another one says what a run may go on with: parts per step, and the path of the data.
+
+    The first are a matter of memory, and the data are known by what they are, not by what they are called.
+    """
+    return with_values(recipe, accumulate=like.run.accumulate, data=like.run.data)
 
 
 class _Watched:

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tokenmix.cores import usable_cores
 from tokenmix.data.dataset import DataSet
 from tokenmix.metrics import Metric
 from tokenmix.tasks import Batch, Task, Witness
 from tokenmix.train.distributed import Group
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.threads import crowded
+from tokenmix_runtime.cores import usable_cores
 
 POINTS = 1000  # of the loss curve, about
 WAITING = 0.2  # the share of the time from which on waiting for images is worth a word

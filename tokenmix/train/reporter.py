@@ -13,8 +13,8 @@ from typing import Any
 
 from tokenmix.data.dataset import DataSet
 from tokenmix.files import write_csv, write_text
+from tokenmix.pages.run import write_failed, write_run
 from tokenmix.recipes.recipe import Recipe
-from tokenmix.report.run import write_failed, write_run
 from tokenmix.tasks import Evidence, Task
 from tokenmix.train.recorder import RunNotes
 from tokenmix.train.schedule import Calendar

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tokenmix.names import unknown
 from tokenmix.recipes.parts import SCHEDULES
 from tokenmix.recipes.recipe import Recipe
+from tokenmix_runtime.names import unknown
 
 
 def learning_rate(

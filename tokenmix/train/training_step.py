@@ -14,13 +14,13 @@ from torch.distributed.tensor import DTensor
 
 from tokenmix.data.dataset import DataSet
 from tokenmix.recipes.recipe import Recipe
-from tokenmix.shortage import shortage
 from tokenmix.tasks import Batch, Objective, Task, to_device
 from tokenmix.train.checkpoint import load_weights
 from tokenmix.train.distributed import Group, laid_out
 from tokenmix.train.ema import Average
 from tokenmix.train.model import classifier_of, synchronise
 from tokenmix.train.optimizer import make_optimizer
+from tokenmix_runtime.shortage import shortage
 
 
 class TrainingStep:
@@ -45,6 +45,7 @@ class TrainingStep:
         torch.manual_seed(recipe.run.seed)
         network: Any = model() if model else task.build(recipe, self.facts)
         self.preparation = task.preparation(recipe, data, network)
+        _check_parts(recipe, getattr(network, "least_batch", 1), group.world)
         self.change = task.changes(recipe, data, self.preparation, network, self.device)
         if recipe.run.grad_checkpointing:
             if not hasattr(network, "set_grad_checkpointing"):
@@ -230,6 +231,23 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     """Copy all values at once; torch refuses to copy none."""
     if targets:
         torch._foreach_copy_(targets, sources)
+
+
+def _check_parts(recipe: Recipe, least: int, world: int) -> None:
+    """Raise unless each part of a step has as many samples as the model needs in training.
+
+    Raises:
+        ValueError: One has fewer.
+    """
+    own = recipe.run.batch_size // world
+    size = -(-own // recipe.run.accumulate)
+    last = own % size or size
+    if min(size, last) < least:
+        run = f"batch_size={recipe.run.batch_size} in parts (accumulate={recipe.run.accumulate})"
+        raise ValueError(
+            f"the model normalises over the samples of a batch and needs at least {least}, but {run} leaves a part of "
+            f"{min(size, last)}: choose a batch_size that accumulate divides into parts of {least} or more"
+        )
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

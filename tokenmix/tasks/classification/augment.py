@@ -16,9 +16,9 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import v2
 
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import INTERPOLATIONS
 from tokenmix.tasks.classification.options import Augment
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import INTERPOLATIONS
 
 _COLOUR = {"standard": 0.2}
 _GLYPHS = {  # degrees, share of the size, relative scale

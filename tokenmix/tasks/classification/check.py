@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenmix.data.dataset import Pictures, unreadable
-from tokenmix.runtime.images import decode, stored_as
+from tokenmix.data.inventory import summary
 from tokenmix.tasks.classification.images import ClassData, ImageSet
 from tokenmix.tasks.classification.sources import load_pictures
-from tokenmix.terminal import say
 from tokenmix.text_tables import table
+from tokenmix_runtime.images import decode, stored_as
+from tokenmix_runtime.terminal import say
 
 SPLITS = ("train", "val", "test")
 TINY_PX = 32  # a shorter side below this is named
@@ -183,6 +184,8 @@ def _findings(data: ClassData, report: dict[str, Any], fatal: int) -> list[dict[
     for skipped in data.skipped:
         if skipped.damaged:
             add(True, "damaged shard", f"{skipped.name}: {skipped.reason}")
+    for reason, names in data.unused.items():
+        add(False, "not used", f"{len(names):,} x {reason}: {summary(names)}")
     broken = [f"{one['name']} ({one['reason']})" for one in report["broken"]]
     if broken:
         add(fatal > 0, "broken", f"{len(broken):,} images cannot be used: {_some(broken)}")

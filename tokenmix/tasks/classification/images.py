@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from tokenmix.data.dataset import Pictures, printable
-from tokenmix.runtime.images import ImageError, decode, open_image, read_file, to_rgb
+from tokenmix.data.file_identity import file_identities
 from tokenmix.tasks.picture_data import ClassedPictures
+from tokenmix_runtime.images import ImageError, decode, open_image, read_file, to_rgb
 
 
 class ImageSet(Pictures):
@@ -47,6 +49,10 @@ class ImageSet(Pictures):
         self.glyphs = glyphs
         self.crop_pct = crop_pct
 
+    def answers(self) -> list[str]:
+        """The number of each picture's class."""
+        return [str(label) for label in self.labels]
+
 
 class ArrayImages(ImageSet):
     """Pictures of one size, kept in memory as ``pixels``, (N, 3, H, W) uint8."""
@@ -70,6 +76,15 @@ class FileImages(ImageSet):
         super().__init__(labels, [printable(file) for file in files], **kind)
         self.root = Path(root)
         self.files = list(files)
+
+    def subset(self, rows: Sequence[int]) -> FileImages:
+        """The set of some of the pictures."""
+        labels, files = [self.labels[row] for row in rows], [self.files[row] for row in rows]
+        kind: dict[str, Any] = {"flip": self.flip, "glyphs": self.glyphs, "crop_pct": self.crop_pct}
+        return FileImages(self.root, labels, files, **kind)
+
+    def contents(self) -> NDArray[np.uint64]:
+        return file_identities([self.root / file for file in self.files])
 
     def load(self, index: int) -> Image.Image:
         return open_image(self.root / self.files[index])

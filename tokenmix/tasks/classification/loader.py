@@ -13,10 +13,10 @@ from torchvision.transforms.v2 import functional as VF
 from tokenmix.data.loader import Batch, BatchLoader, Key
 from tokenmix.data.prepare import normalise
 from tokenmix.data.random_numbers import hashes, kept_generators, seed_generators, uniforms
-from tokenmix.runtime.preprocess import enough, height_width, resize_and_crop
 from tokenmix.tasks.classification.augment import eraser, glyph_augment, picture_augment
 from tokenmix.tasks.classification.images import ArrayImages, ImageSet
 from tokenmix.tasks.classification.options import Augment
+from tokenmix_runtime.preprocess import enough, height_width, resize_and_crop
 
 _ERASING = 2  # key of draws beside the ones for order and augmentation
 

@@ -12,7 +12,7 @@ from tokenmix.data.dataset import Probe, Skipped, decodes, unreadable
 from tokenmix.data.memory import data_root
 from tokenmix.tasks.classification.folder import split_off
 from tokenmix.tasks.classification.images import ArrayImages, ClassData, ImageSet, TableImages
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 # class in torchvision.datasets, keywords of (train, val, test), default image size
 _TRAIN_TEST: tuple[dict[str, Any], ...] = ({"train": True}, {}, {"train": False})

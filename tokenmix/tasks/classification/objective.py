@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.metrics import TopK
-from tokenmix.names import unknown
 from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.classification.options import DISTILLS
+from tokenmix_runtime.names import unknown
 
 
 class ClassificationObjective(Objective):

@@ -22,10 +22,10 @@ from typing import ClassVar
 import timm
 
 from tokenmix.checked_values import FACTOR, RATE, SHARE, choice, from_files, not_negative, positive, rule
-from tokenmix.runtime.preprocess import INTERPOLATIONS
-from tokenmix.safety import LEAST_CROP
 from tokenmix.tasks.options import TaskAugment
 from tokenmix.tasks.picture_options import PictureOptions, too_large
+from tokenmix_runtime.preprocess import INTERPOLATIONS
+from tokenmix_runtime.untrusted import LEAST_CROP
 
 AUGMENTS = ("none", "light", "standard", "imagenet")
 CROP_INTERPOLATIONS = ("random", *INTERPOLATIONS)

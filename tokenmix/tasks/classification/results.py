@@ -73,15 +73,26 @@ def add_result(
 
 
 def write_predictions(
-    path: str | os.PathLike[str], answered: GatheredAnswers, names: Sequence[str], classes: Sequence[str]
+    path: str | os.PathLike[str],
+    answered: GatheredAnswers,
+    names: Sequence[str],
+    classes: Sequence[str],
+    *,
+    labelled: bool = True,
 ) -> None:
-    """Write a row per image: its name, label, prediction, the probability of each, and whether it is right."""
+    """Write a row per image: its name, label, prediction, the probability of each, and whether it is right.
+
+    What is not known where pictures are not ``labelled`` stays empty.
+    """
 
     def row(place: int) -> list[Any]:
         label, told = int(answered.label[place]), int(answered.prediction[place])
         shares = (f"{float(each[place]):.6f}" for each in (answered.confidence, answered.truth))
         told_name = classes[told] if told >= 0 else ""
-        return [names[int(answered.index[place])], classes[label], told_name, *shares, int(label == told)]
+        name = names[int(answered.index[place])]
+        if not labelled:
+            return [name, "", told_name, next(shares), "", ""]
+        return [name, classes[label], told_name, *shares, int(label == told)]
 
     write_csv(path, PREDICTIONS, map(row, range(len(answered.index))))
 
@@ -107,14 +118,15 @@ def class_rows(answered: GatheredAnswers, classes: Sequence[str]) -> list[dict[s
 class AnswersFile:
     """Writes a row per image once an evaluation has ended, see `write_predictions`."""
 
-    def __init__(self, path: str, samples: Samples, classes: Sequence[str]) -> None:
-        self.path, self.samples, self.classes = path, samples, classes
+    def __init__(self, path: str, samples: Samples, classes: Sequence[str], labelled: bool) -> None:
+        self.path, self.samples, self.classes, self.labelled = path, samples, classes, labelled
 
     def update(self, prediction: Any, batch: dict[str, Any]) -> None:
         """Nothing: the evaluation itself keeps the answers."""
 
     def finish(self, judging: Judging) -> None:
-        write_predictions(self.path, judging.answered, self.samples.names, self.classes)  # type: ignore[attr-defined]
+        answered: GatheredAnswers = judging.answered  # type: ignore[attr-defined]
+        write_predictions(self.path, answered, self.samples.names, self.classes, labelled=self.labelled)
 
 
 def compared_samples(

@@ -15,17 +15,19 @@ import numpy as np
 
 from tokenmix.data.dataset import Skipped, name_skipped, printable
 from tokenmix.data.download_cache import is_stream, limit_bytes
+from tokenmix.data.natural import natural
+from tokenmix.data.split_words import SPLIT_OF, split_of
 from tokenmix.data.tars import Contents
 from tokenmix.data.text_files import read_json, read_text
-from tokenmix.tasks.classification.folder import SPLITS, natural, split_off, subfolders
+from tokenmix.tasks.classification.folder import split_off
 from tokenmix.tasks.classification.images import ClassData, ImageSet
 from tokenmix.tasks.classification.shards import LANES, Shard, ShardImages
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 _THREADS = 8  # shards that are fetched and read at a time
 _MOST_CLASSES = 1_000_000
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|(\d+)\.\.(\d+))\}")
-_SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(SPLITS, key=len, reverse=True))})(?![a-z])")
+_SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(SPLIT_OF, key=len, reverse=True))})(?![a-z])")
 
 
 def is_shard_spec(spec: str) -> bool:
@@ -35,7 +37,7 @@ def is_shard_spec(spec: str) -> bool:
     path = Path(spec).expanduser()
     if not path.is_dir() or not _in_folder(path):
         return False
-    splits = [name for name in subfolders(path) if name.lower() in SPLITS]
+    splits = [name for name in subfolders(path) if split_of(name)]
     return len(splits) == len(subfolders(path)) and not any(subfolders(path / name) for name in splits)
 
 
@@ -110,9 +112,15 @@ def expand(pattern: str) -> Iterator[str]:
             yield pattern[: match.start()] + part + rest
 
 
+def subfolders(path: Path) -> list[str]:
+    """The names of the folders in a folder, in their natural order, without hidden ones."""
+    with os.scandir(path) as entries:
+        return sorted((one.name for one in entries if one.is_dir() and not one.name.startswith(".")), key=natural)
+
+
 def _in_folder(path: Path) -> list[str]:
     """The shards in a folder and its folders of splits."""
-    splits = [path / name for name in subfolders(path) if name.lower() in SPLITS]
+    splits = [path / name for name in subfolders(path) if split_of(name)]
     tars = (tar for folder in (path, *splits) for tar in folder.glob("*.tar") if not tar.name.startswith("."))
     return sorted(map(str, tars), key=natural)
 
@@ -124,7 +132,7 @@ def _shards(spec: str) -> list[Shard]:
         if not is_stream(pattern) and folder.is_dir():
             inside = _in_folder(folder)
             if not inside:
-                raise ValueError(f"{folder}: no .tar file in this folder, nor in its folders {', '.join(SPLITS)}")
+                raise ValueError(f"{folder}: no .tar file in this folder, nor in its folders train, val, test")
             sources += inside
             continue
         expanded = [source if is_stream(source) else os.path.expanduser(source) for source in expand(pattern)]
@@ -158,9 +166,9 @@ def _by_split(shards: Sequence[Shard], spec: str) -> dict[str, list[Shard]]:
     other = []
     for shard in shards:
         folder, _, base = _place(shard.source).lower().rpartition("/")
-        words = _SPLIT_WORD.findall(base) or [word for word in [folder.rpartition("/")[2]] if word in SPLITS]
+        words = _SPLIT_WORD.findall(base) or [word for word in [folder.rpartition("/")[2]] if word in SPLIT_OF]
         if words:
-            groups[SPLITS[words[-1]]].append(shard)
+            groups[SPLIT_OF[words[-1]]].append(shard)
         else:
             other.append(shard)
     if len(other) == len(shards):
@@ -271,4 +279,4 @@ def _name(spec: str) -> str:
         return path.resolve().name
     folder, _, base = _place(next(expand(first))).rpartition("/")
     stem = re.sub(r"[-_.]*[0-9]*\.tar$", "", base)
-    return folder.rpartition("/")[2] if stem.lower() in SPLITS else stem or base
+    return folder.rpartition("/")[2] if stem.lower() in SPLIT_OF else stem or base

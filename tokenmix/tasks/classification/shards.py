@@ -21,8 +21,8 @@ from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import hashes, permutation
 from tokenmix.data.tars import Contents, Sample, read_contents
 from tokenmix.files import write_text
-from tokenmix.runtime.images import ImageError, decode
 from tokenmix.tasks.classification.images import ImageSet
+from tokenmix_runtime.images import ImageError, decode
 
 LANES = 64  # so many shards are read at a time; a power of two, as most numbers of processes are
 _SHARDS = 3  # the key of the draws of shards

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tokenmix.data.dataset import Probe
 from tokenmix.data.memory import data_root
-from tokenmix.names import unknown
 from tokenmix.tasks.classification.digits import load_digits
 from tokenmix.tasks.classification.folder import load_folder
 from tokenmix.tasks.classification.images import ClassData
 from tokenmix.tasks.classification.named import TORCHVISION, load_hub, load_torchvision
 from tokenmix.tasks.classification.shard_sets import is_shard_spec, load_shards
-from tokenmix.terminal import say
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 KNOWN = {
     "digits": "scikit-learn's 1,797 handwritten digits, 10 classes; embedded, needs no download",
@@ -61,6 +61,12 @@ def load_pictures(
         raise ValueError(unknown("data set", name, KNOWN) + "; there is no folder of this name either")
     log(data.summary())
     return data
+
+
+def is_plain_folder(spec: str) -> bool:
+    """Whether this means a folder of pictures: no name of a data set, and no tar shards."""
+    known = spec in KNOWN or spec in TORCHVISION or spec.startswith("hf:")
+    return not known and not is_shard_spec(spec) and Path(spec).expanduser().is_dir()
 
 
 def _imagenet(seed: int, image_size: int, check: bool | Probe, log: Callable[[str], None]) -> ClassData:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import timm
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
-from tokenmix.tasks.base import Answer, Batch, Judging, Log, Option, PredictionsWriter
+from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
+from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.picture_task import PictureTask, class_name
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 TOP = 5  # classes that a prediction names
 
@@ -40,17 +48,29 @@ class ClassJudging(Judging):
         return class_rows(self.answered, self.facts["classes"])
 
 
+def published_classes(count: int) -> list[str] | None:
+    """The names of ImageNet's 1,000 classes, which published weights without names are for; None for another number."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return [info.index_to_description(index) for index in range(count)] if count == info.num_classes() else None
+
+
 class ClassificationTask(PictureTask):
     """One class per picture."""
 
     name = "classification"
     title = "classification"
     headline = "top1"
+    headline_is_share = True
+    headline_meaning = "Share of the test images whose most likely class is the true one."
     units: ClassVar[Mapping[str, str]] = {"": "%", "loss": "", "brier": ""}
     Options = Options
     Augment = Augment
     default_recipe = "basic"
+    labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5"}
     objective_type = ClassificationObjective
+    file_parts = ("resize", "normalize", "softmax")
     predict_options = (
         Option("--top", {"type": int, "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
     )
@@ -70,6 +90,21 @@ class ClassificationTask(PictureTask):
         from tokenmix.tasks.classification.sources import load_pictures
 
         return load_pictures(spec, seed=seed, download=download, image_size=image_size, check=check, log=log)
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        from tokenmix.tasks.classification.judged import open_judged_folder
+        from tokenmix.tasks.classification.sources import is_plain_folder
+
+        if is_plain_folder(spec):
+            return open_judged_folder(Path(spec).expanduser(), loaded, split, seed, log)
+        return super().open_judged(spec, loaded, split, seed=seed, download=download, log=log)
+
+    def recognise_data(self, inventory: Any) -> str:
+        """Folders with pictures that are called after classes: what any other evidence is stronger than."""
+        tops = sorted({name.split("/")[0] for name in inventory.pictures if "/" in name})
+        return f"folders with pictures: {', '.join(tops[:5])}" if tops else ""
 
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.classification.sources import KNOWN
@@ -194,12 +229,14 @@ class ClassificationTask(PictureTask):
         parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         add_result(path, model, numbers, parameters, image_size or loaded.image_size, loaded.preparation)
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         from tokenmix.tasks.classification.results import AnswersFile
 
         if not path.endswith(".csv"):
             raise ValueError(f"--predictions {path}: the file's name must end in .csv")
-        return AnswersFile(path, samples, facts["classes"])
+        return AnswersFile(path, samples, facts["classes"], labelled)
 
     # ------------------------------------------------------------------------------------------------- files of a user
 
@@ -210,24 +247,67 @@ class ClassificationTask(PictureTask):
             ValueError: ``top`` is below 1; in use, if the picture cannot be read.
         """
         from tokenmix.data.prepare import preprocess
-        from tokenmix.runtime.images import open_image
         from tokenmix.text_tables import bar
+        from tokenmix_runtime.images import open_image
 
         if top < 1:
             raise ValueError(f"--top must be 1 or more, got {top}")
+        known = loaded.classes or published_classes(getattr(loaded.model, "num_classes", 0))
 
         def answer(path: str) -> Answer:
             image = preprocess(open_image(path), loaded.image_size, **loaded.preparation)
             with torch.inference_mode():
                 shares = loaded.model(image[None].to(device))[0].float().softmax(0).cpu()
             values, indices = shares.topk(min(top, len(shares)))
-            names = [class_name(loaded.classes, index) for index in indices.tolist()]
+            names = [class_name(known, index) for index in indices.tolist()]
             rows = list(zip(names, values.tolist(), strict=True))
             width = max(len(name) for name in names)
             lines = [path, *(f"  {name:<{width}}  {bar(share)}  {100 * share:5.1f} %" for name, share in rows)]
             return Answer({"top": [list(row) for row in rows]}, lines)
 
         return answer
+
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        few = len(facts["classes"]) <= TOP  # of which the right one is always among the first
+        return [name for name in names if not (few and name == "top5")]
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.classification.page import run_sections
+
+        return run_sections(run, pictures)
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        from tokenmix.tasks.classification.page import compare_sections
+
+        return compare_sections(results, pictures)
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.classification.export import ClassForm
+
+        return ClassForm(self, loaded, image_size, inside)
+
+    def training_loss(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Cross-entropy with the first classes in turn; of several classifiers the sum."""
+        outputs = model(inputs)
+        parts = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        labels = torch.arange(len(inputs), device=inputs.device) % parts[0].shape[1]
+        return torch.stack([F.cross_entropy(part, labels) for part in parts]).sum()
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, Any, float]]:
+        """One image forward and back, of a teacher forward."""
+        options = recipe.task
+        height, width = options.image_size
+        sizes = [(side, side) for side in options.multi_scale] or [(height, width)]
+        shares = [max(1.0, height * width / (h * w)) for h, w in sizes]  # a step of smaller images has more of them
+        model = timm.create_model(recipe.model.name.split(".")[0], num_classes=self.outputs(facts), **recipe.model.args)
+        for size, share in zip(sizes, shares, strict=True):
+            yield model, torch.zeros(1, 3, *size), 3 * share / sum(shares)
+        if options.teacher is not None:
+            yield timm.create_model(options.teacher.split(".")[0]), torch.zeros(1, 3, height, width), 1.0
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tokenmix.backbones.official import read, unwrap
 from tokenmix.checkpoints import fill, open_model, our_models
-from tokenmix.names import unknown
-from tokenmix.safety import regular_file
 from tokenmix.tasks.classification.options import Options
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import regular_file
 
 
 class Teacher:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from tokenmix.data.random_numbers import permutation
 from tokenmix.files import new_folders, write_json
-from tokenmix.limits import check_number
-from tokenmix.runtime.images import EXTENSIONS, stored_as
 from tokenmix.tasks.classification.images import ClassData, ImageSet
-from tokenmix.terminal import say
+from tokenmix_runtime.images import EXTENSIONS, stored_as
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.terminal import say
 
 _SUFFIXES = {"jpeg": "jpg", "mpo": "jpg", "jpeg2000": "jp2", "tiff": "tif"}  # where Pillow's name is not the extension
 

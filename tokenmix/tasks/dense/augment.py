@@ -13,9 +13,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
-from tokenmix.names import unknown
 from tokenmix.tasks.dense.options import PARTS, DenseAugment, LabelAugment, ObjectAugment
 from tokenmix.tasks.dense.sets import IGNORED
+from tokenmix_runtime.names import unknown
 
 _TRIES = 10  # crops drawn until one has classes enough
 _SMALLEST_PX = 4  # a picture with a shorter side is not cropped further

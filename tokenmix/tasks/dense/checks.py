@@ -7,19 +7,20 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags
 
-from tokenmix.cores import usable_cores
 from tokenmix.data.dataset import Skipped, printable
 from tokenmix.data.text_files import is_file
-from tokenmix.runtime.images import open_image, open_known
 from tokenmix.tasks.dense.layout import LEADS_OUT, Item, Layout, RawObject, leads_out
 from tokenmix.tasks.dense.problems import Problems
-from tokenmix.tasks.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, mask_problem, read_labels
+from tokenmix.tasks.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, labels_of, mask_problem
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.images import open_image, open_known
 
 _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a mistake and not as rounding
 
@@ -66,7 +67,7 @@ def usable(
             objects.append(checked(item.objects, size, item.file, task == "instances", check, problems))
     files = [item.file for item in kept]
     if task == "segmentation":
-        return LabelSet(root, files, [item.label_file for item in kept], layout.table), skipped
+        return LabelSet(root, files, [item.label_file for item in kept], layout.table, layout.colours), skipped
     ids = [number if item.id is None else item.id for number, item in enumerate(kept)]
     masks = task == "instances"
     return ObjectSet(root, files, objects, sizes, masks=masks, ids=ids, class_ids=layout.class_ids), skipped
@@ -119,15 +120,18 @@ def _look_at_labels(root: Path, item: Item, layout: Layout, check: bool) -> Look
         if not check:
             with open_known(path) as image:
                 return (size, []) if (image.height, image.width) == size else "mask of another size: left out"
-        values = read_labels(path)
+        label, present = labels_of(path, layout.table, layout.colours)
     except Exception as error:  # see above
         colour = "colour" in str(error)
         return f"mask that {'is a colour picture, not one number per pixel' if colour else 'cannot be read'}: left out"
-    if values.shape != size:
+    if label.shape != size:
         return "mask of another size: left out"
-    present = np.unique(values)
-    unknown = [int(value) for value in present[layout.table[present] == 255] if int(value) not in layout.void]
-    return size, ["pixels of an unknown class: ignored"] if unknown else []
+    if layout.colours is not None and present.max(initial=0) > 255:
+        known = {red * 65536 + green * 256 + blue for red, green, blue in layout.colours}
+        unknown = [value for value in present.tolist() if value not in known]
+        return size, ["pixels of a colour that no class has: ignored"] if unknown else []
+    strange = present[layout.table[present] == 255].tolist()
+    return size, ["pixels of an unknown class: ignored"] if set(strange) - layout.void else []
 
 
 def _in_threads(look: Callable[[Item], Look], items: Sequence[Item], log: Log) -> list[Look]:
@@ -151,6 +155,10 @@ def checked(
     boxes: list[list[float]] = []
     kept: list[tuple[RawObject, Any, float]] = []
     for entry in raw:
+        whole = [line for line in entry.shape if _is_polygon(line)] if isinstance(entry.shape, list) else []
+        if whole and len(whole) < len(entry.shape):  # label tools leave parts of one or two points behind
+            problems.add("part of a polygon with fewer than 3 points: part left out", f"{file} {entry.name}")
+            entry = replace(entry, shape=whole)
         shape, box = _in_pixels(entry, width, height)
         wrong = _wrong(entry, box, size) or (_wrong_mask(shape, size, check) if masks else "")
         if wrong:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tokenmix.runtime.images import open_known
+from tokenmix_runtime.images import open_known
 
 T = TypeVar("T")
 CLASSES = ("coin", "face", "digit", "cup", "motorcycle")

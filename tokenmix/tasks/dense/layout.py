@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenmix.data.text_files import read_text
-from tokenmix.runtime.images import EXTENSIONS
 
 SPLITS = ("train", "val", "test")
 LEADS_OUT = "path that leads out of the data set's folder: left out"
 MOST_CLASSES = 100_000  # four times as many as any public set has: more are a mistake, and a model of that size
-_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ class Layout:
         classes: Their names.
         splits: The pictures.
         table: Of label files: the class of each value, see `LabelSet`.
+        colours: Of label files that are pictures in colour: that of each class.
         void: Of label files: values that belong to no class, as the layout has it.
         class_ids: How the annotations call the classes, if not by their names.
         strays: Further problems, (kind, name).
@@ -75,43 +73,15 @@ class Layout:
     classes: list[str]
     splits: dict[str, list[Item]]
     table: Any = None
+    colours: Sequence[tuple[int, int, int]] | None = None
     void: frozenset[int] = frozenset({255})
     class_ids: Sequence[int | str] = ()
     strays: list[tuple[str, str]] = field(default_factory=list)
 
 
-def split_word(text: str) -> str:
-    """The split that a file's or folder's name speaks of, ``"instances_val2017"`` -> ``"val"``; ``""`` for none."""
-    words = [_WORDS[word] for word in re.split(r"[^a-z]+", text.lower()) if word in _WORDS]
-    return words[0] if words else ""
-
-
-def pictures(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[str]:
-    """The pictures below a folder, paths relative to it in order, without hidden ones."""
-    allowed = tuple(extensions)
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in allowed)
-    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
-
-
 def leads_out(root: Path, path: Path) -> bool:
     """Whether a path, of which an annotation names a part, is not below the data set's folder."""
     return not os.path.abspath(path).startswith(os.path.join(os.path.abspath(root), ""))
-
-
-def split_folders(parent: Path) -> dict[str, str]:
-    """The folders in ``parent`` whose whole name is a split's, by split.
-
-    Raises:
-        ValueError: Two of them are the same split.
-    """
-    found: dict[str, str] = {}
-    for path in sorted(parent.iterdir()) if parent.is_dir() else []:
-        split = _WORDS.get(path.name.lower(), "")
-        if split and path.is_dir():
-            if split in found:
-                raise ValueError(f"{parent}: {found[split]!r} and {path.name!r} are the same split: keep one of them")
-            found[split] = path.name
-    return found
 
 
 def read_classes(path: Path) -> list[str]:

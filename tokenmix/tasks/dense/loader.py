@@ -16,10 +16,10 @@ from torchvision.transforms.v2 import functional as VF
 from tokenmix.data.loader import Batch, BatchLoader, Key
 from tokenmix.data.prepare import normalise
 from tokenmix.data.random_numbers import hashes, kept_generators, seed_generators
-from tokenmix.runtime.preprocess import fit, height_width, resize_and_crop
 from tokenmix.tasks.dense.augment import dense_transform
 from tokenmix.tasks.dense.options import DenseAugment
 from tokenmix.tasks.dense.sets import DenseSet
+from tokenmix_runtime.preprocess import fit, height_width, resize_and_crop
 
 
 class DenseLoader(BatchLoader):

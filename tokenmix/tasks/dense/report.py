@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenmix.data.inventory import summary
 from tokenmix.tasks.base import Log, Task
 from tokenmix.tasks.dense.sets import IGNORED, DenseSet, ObjectSet
 from tokenmix.text_tables import table
@@ -37,6 +38,10 @@ def check_dense(task: Task, spec: str, *, seed: int, log: Log) -> dict[str, Any]
         more = f", and {len(names) - 3:,} more" if len(names) > 3 else ""
         message = f"{len(names):,} x {kind}: {', '.join(names[:3])}{more}"
         findings.append({"level": "warning", "kind": kind, "message": message})
+    findings += [{"level": "warning", "kind": "whole", "message": warning} for warning in data.warnings]
+    for reason, names in data.unused.items():
+        message = f"{len(names):,} x {reason}: {summary(names)}"
+        findings.append({"level": "warning", "kind": "not used", "message": message})
     for split, numbers in splits.items():
         absent = [name for name, count in zip(data.classes, numbers["per_class"], strict=True) if not count]
         if absent:

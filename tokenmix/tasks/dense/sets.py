@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from tokenmix.data.dataset import Pictures, printable
-from tokenmix.runtime.images import MAX_PIXELS, open_image, open_known
+from tokenmix.data.file_identity import file_identities
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.picture_data import ClassedPictures
+from tokenmix_runtime.images import MAX_PIXELS, open_image, open_known
 
 DENSE_TASKS = ("detection", "instances", "segmentation")
 IGNORED = 255  # the label of pixels that count for nothing
@@ -55,6 +57,15 @@ class Objects:
     area: NDArray[np.float64]
     shapes: tuple[Any, ...] = ()
 
+    def digest(self) -> str:
+        """A short hash of all of it."""
+        digest = hashlib.blake2b(digest_size=8)
+        for values in (self.boxes, self.labels, self.crowd):
+            digest.update(values.tobytes())
+        for shape in self.shapes:
+            digest.update(repr(shape if isinstance(shape, dict) else [line.tolist() for line in shape]).encode())
+        return digest.hexdigest()
+
 
 class ObjectSet(DenseSet):
     """Pictures in files, with objects in them: ``target`` is a dict as torchvision documents it.
@@ -86,6 +97,13 @@ class ObjectSet(DenseSet):
         super().__init__(files)
         self.root, self.files, self.objects, self.sizes, self.masks = root, list(files), objects, sizes, masks
         self.ids, self.class_ids = list(ids) or list(range(len(self.files))), list(class_ids)
+
+    def contents(self) -> NDArray[np.uint64]:
+        return file_identities([self.root / file for file in self.files])
+
+    def answers(self) -> list[str]:
+        """A short hash of each picture's objects."""
+        return [one.digest() for one in self.objects]
 
     def load(self, index: int) -> Image.Image:
         return open_image(self.root / self.files[index])
@@ -200,25 +218,41 @@ class LabelSet(DenseSet):
         files: Paths of the pictures, relative to ``root``.
         labels: Paths of the label files, of one channel.
         table: (65536,) uint8: the class of each value in a file, `IGNORED` for none.
+        colours: Of files that are pictures in colour: that of each class.
     """
 
     per_pixel = True
 
-    def __init__(self, root: Path, files: Sequence[str], labels: Sequence[str], table: NDArray[np.uint8]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[str],
+        labels: Sequence[str],
+        table: NDArray[np.uint8],
+        colours: Sequence[tuple[int, int, int]] | None = None,
+    ) -> None:
         super().__init__(files)
-        self.root, self.files, self.label_files, self.table = root, list(files), list(labels), table
+        self.root, self.files, self.label_files = root, list(files), list(labels)
+        self.table, self.colours = table, colours
+
+    def contents(self) -> NDArray[np.uint64]:
+        return file_identities([self.root / file for file in self.files])
+
+    def answers(self) -> list[str]:
+        """What each label file is, whatever its name."""
+        return [f"{identity:x}" for identity in file_identities([self.root / f for f in self.label_files]).tolist()]
 
     def load(self, index: int) -> Image.Image:
         return open_image(self.root / self.files[index])
 
     def target(self, index: int) -> dict[str, Tensor]:
-        values = self.table[read_labels(self.root / self.label_files[index])]
+        values, _ = labels_of(self.root / self.label_files[index], self.table, self.colours)
         return {"label": torch.from_numpy(values.astype(np.int64))}
 
     def subset(self, rows: Sequence[int]) -> LabelSet:
         """The set of some of the pictures."""
         files, labels = ([values[row] for row in rows] for values in (self.files, self.label_files))
-        return LabelSet(self.root, files, labels, self.table)
+        return LabelSet(self.root, files, labels, self.table, self.colours)
 
 
 def read_labels(path: Path) -> NDArray[np.uint16]:
@@ -227,21 +261,57 @@ def read_labels(path: Path) -> NDArray[np.uint16]:
     Raises:
         ValueError: It cannot be read, or has several channels.
     """
+    values = read_mask(path)
+    if values.ndim != 2:
+        raise ValueError("label file is a colour picture, not one number per pixel")
+    return values
+
+
+def labels_of(
+    path: Path, table: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]] | None
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """(H, W): the classes in a label file, `IGNORED` for none; and the values or colours that are there.
+
+    Raises:
+        ValueError: It cannot be read, or is in colour and there is no map of colours.
+    """
+    values = read_mask(path)
+    if values.ndim == 2:
+        return table[values], np.unique(values)
+    if colours is None:
+        raise ValueError("label file is a colour picture, not one number per pixel")
+    codes = values.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)  # (H, W)
+    label = np.full(codes.shape, IGNORED, np.uint8)
+    for number, (red, green, blue) in enumerate(colours):
+        label[codes == red * 65536 + green * 256 + blue] = number
+    return label, np.unique(codes)
+
+
+def read_mask(path: Path) -> NDArray[Any]:
+    """The values in a label file, palettes and all: (H, W) uint16, or (H, W, 3) uint8 of a picture in colour.
+
+    A picture in colour whose three channels are equal is one of grey.
+
+    Raises:
+        ValueError: It cannot be read, or has values that are no labels.
+    """
     try:
         with open_known(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"over the limit of {MAX_PIXELS / 1e6:.0f} megapixels")
             image.load()
-            values = np.asarray(image)
+            values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "CMYK", "YCbCr") else image)
+            if image.mode == "LA":
+                values = values[..., 0]
     except Exception as error:  # Pillow's format plugins raise nearly every type on broken files
         raise ValueError(f"label file cannot be read ({error})") from error
-    if (
-        values.ndim != 2
-        or values.dtype.kind not in "biu"
-        or (values.size and not 0 <= values.min() <= values.max() < 65536)
-    ):
-        raise ValueError("label file is a colour picture, not one number per pixel")
-    return values.astype(np.uint16)
+    if values.dtype.kind == "f" and values.size and np.array_equal(values, np.rint(values)):
+        values = values.astype(np.int64)  # whole numbers in a file of floats
+    if values.dtype.kind not in "biu" or (values.size and not 0 <= values.min() <= values.max() < 65536):
+        raise ValueError("label file holds no numbers of classes")
+    if values.ndim == 3 and (values[..., :1] == values).all():
+        values = values[..., 0]
+    return values.astype(np.uint16) if values.ndim == 2 else values
 
 
 @dataclass

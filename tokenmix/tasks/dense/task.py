@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -13,13 +13,18 @@ from PIL import Image
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.files import atomic_path, short_name
-from tokenmix.runtime.images import open_image
-from tokenmix.tasks.base import Answer, Judging, Log, Option
+from tokenmix.heads import Raw
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
+from tokenmix.tasks.dense.evidence import rounded
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.options import DenseAugment, DenseOptions
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
 from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix.tasks.picture_task import PictureTask
+from tokenmix_runtime.images import open_image
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 OUT = "predictions"  # where drawings go
 _OF_ALL = tuple(entry.name for entry in fields(PictureOptions))
@@ -54,6 +59,20 @@ class DenseTask(PictureTask):
         from tokenmix.tasks.dense.sources import load_dense
 
         return load_dense(spec, self.name, seed=seed, image_size=image_size, check=bool(check), log=log)
+
+    def recognise_data(self, inventory: Any) -> str:
+        from tokenmix.tasks.dense.sources import readings
+
+        return "; ".join(f"{name} ({evidence})" for name, (evidence, _) in readings(inventory, self.name).items())
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        from tokenmix.tasks.dense.judged import open_judged_folder
+
+        if spec in self.data_names() or not Path(spec).expanduser().is_dir():
+            return super().open_judged(spec, loaded, split, seed=seed, download=download, log=log)
+        return open_judged_folder(self, Path(spec).expanduser(), loaded, split, seed, log)
 
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.dense.sources import NAMED
@@ -149,6 +168,30 @@ class DenseTask(PictureTask):
     def judging(self, metric: Any, facts: Mapping[str, Any]) -> Judging:
         return DenseJudging(metric, facts)
 
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def compared(self, judging: Judging) -> dict[str, Any]:
+        """``per_class``: of each class its name and the numbers of `row_columns`, None for what is not there."""
+        names = list(self.row_columns())
+        return {"per_class": [rounded({name: row[name] for name in names}) for row in judging.rows()]}
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        from tokenmix.tasks.dense.page import compare_sections
+
+        column, title = list(self.row_columns().items())[1]
+        return compare_sections(results, column, title)
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def raw_form(self, model: Any) -> Any:
+        return Raw(model)
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[Any, Any, float]]:
+        from tokenmix.tasks.dense.training_work import training_work
+
+        size = recipe.augment.parts.crop_size or recipe.task.image_size
+        return training_work(recipe, size, self.outputs(facts))
+
     # ------------------------------------------------------------------------------------------------- files of a user
 
     def look(self, loaded: Any, picture: Image.Image, device: torch.device | str, **options: Any) -> Any:
@@ -181,7 +224,8 @@ class DenseTask(PictureTask):
             with atomic_path(target) as temporary:
                 found.drawn(picture).save(temporary, "PNG")
             values = {"size": [picture.height, picture.width], "drawing": str(target), **found.told()}
-            return Answer(values, [f"{path} -> {target}", *self.answer_lines(values)])
+            key = [f"  {number} in the drawing: {name}" for number, name in found.numbers().items()]
+            return Answer(values, [f"{path} -> {target}", *self.answer_lines(values), *key])
 
         return answer
 

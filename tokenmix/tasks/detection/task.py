@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
@@ -20,6 +20,10 @@ from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObje
 from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
 from tokenmix.tasks.options import TaskOptions
 
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
+from tokenmix.tasks.file_form import FileForm
+
 THRESHOLD = 0.5  # the least score that a prediction shows
 
 
@@ -31,7 +35,12 @@ class DetectionTask(DenseTask):
     headline = "box_AP"
     Options: ClassVar[type[TaskOptions]] = DetectionOptions
     Augment = ObjectAugment
+    headline_meaning = (
+        "COCO's average precision of the boxes: the mean over the classes and the IoU thresholds 0.5 to 0.95 of the "
+        "precision at 101 levels of recall."
+    )
     objective_type = DetectionObjective
+    file_parts = ("normalize", "nms")
     predict_options = (
         Option(
             "--threshold", {"type": float, "metavar": "S", "help": f"the least score, 0 to 1 (default: {THRESHOLD})"}
@@ -56,10 +65,20 @@ class DetectionTask(DenseTask):
         assert hasattr(data, "classes")
         return ObjectEvidence(data)  # type: ignore[arg-type]
 
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        return [name for name in names if not name.endswith(("_APs", "_APm", "_APl"))]  # six lines can be told apart
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.detection.page import run_sections
+
+        return run_sections(run, pictures)
+
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         if not path.endswith(".json"):
             raise ValueError(f"--predictions {path}: the file's name must end in .json")
         return _Results(path, samples)
@@ -89,6 +108,11 @@ class DetectionTask(DenseTask):
             raise ValueError(f"--threshold must be from 0 to 1, got {threshold:g}")
         return super().answerer(loaded, device, threshold=threshold, **options)
 
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import DetectorForm
+
+        return DetectorForm(self, loaded, image_size, inside)
+
     def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
         from tokenmix.text_tables import table
 
@@ -109,6 +133,7 @@ class InstancesTask(DetectionTask):
     title = "instance segmentation"
     headline = "mask_AP"
     Options = InstancesOptions
+    headline_meaning = DetectionTask.headline_meaning.replace("boxes", "masks")
     objective_type = InstancesObjective
 
     def demos(self) -> Mapping[str, str]:
@@ -117,6 +142,11 @@ class InstancesTask(DetectionTask):
     def row_columns(self) -> Mapping[str, str]:
         masks = {"mask_AP": "mask AP, %", "mask_AP50": "mask AP50, %"}
         return {"class": "class", **masks, "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import InstancesForm
+
+        return InstancesForm(self, loaded, image_size, inside)
 
 
 class _Results:

@@ -17,9 +17,9 @@ from torch import Tensor
 from tokenmix.metrics import Metric, SegmentationOverlap
 from tokenmix.pictures.drawing import draw_labels
 from tokenmix.pictures.files import picture_file
-from tokenmix.runtime.images import open_known
 from tokenmix.tasks.dense.evidence import DRAWN_PX, IMAGES, rounded
 from tokenmix.tasks.dense.sets import DenseData
+from tokenmix_runtime.images import open_known
 
 
 class LabelEvidence:

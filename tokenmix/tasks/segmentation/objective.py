@@ -13,6 +13,8 @@ from tokenmix.metrics import SegmentationOverlap
 from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.dense.sets import IGNORED
 
+_MOST_SCORES = 2**26  # numbers that are enlarged at once: a quarter of a gigabyte
+
 
 class SegmentationObjective(Objective):
     """image (B, 3, H, W), label (B, H, W) int64, 255 ignored -> cross-entropy, of an auxiliary head too.
@@ -91,23 +93,41 @@ class SegmentationObjective(Objective):
     def predict(self, batch: Batch) -> list[Tensor]:
         """Of each image the classes of its pixels, (H, W) int64, at the batch's ``size`` if it has one."""
         sizes = batch["size"].tolist() if "size" in batch else [image.shape[-2:] for image in batch["image"]]
-        return [self.scores(image, size).argmax(0) for image, size in zip(batch["image"], sizes, strict=True)]
+        return [self._classes(image, size) for image, size in zip(batch["image"], sizes, strict=True)]
 
     def scores(self, image: Tensor, size: Sequence[int]) -> Tensor:
         """An image (3, h, w) -> (K, H, W), of ``size``: the logits, or the mean probabilities of several variants."""
+        enlarged = [
+            logits.flip(2) if mirrored else logits
+            for small, mirrored in self._variants(image)
+            for logits in F.interpolate(small, list(size), mode="bilinear")
+        ]
+        return enlarged[0] if len(enlarged) == 1 else _mean_probabilities(enlarged)
+
+    def _classes(self, image: Tensor, size: Sequence[int]) -> Tensor:
+        """An image (3, h, w) -> (H, W) int64; of a large one in strips, so that scores never fill the memory."""
+        height, width = size
+        if height * width * self.num_classes <= _MOST_SCORES:
+            return self.scores(image, size).argmax(0)
+        variants, step = self._variants(image), max(1, _MOST_SCORES // (width * self.num_classes))
+        strips = []
+        for top in range(0, height, step):
+            rows = range(top, min(top + step, height))
+            found = [_strip(logits, size, rows, mirrored) for logits, mirrored in variants]
+            strips.append((found[0] if len(found) == 1 else _mean_probabilities(found)).argmax(0))
+        return torch.cat(strips)
+
+    def _variants(self, image: Tensor) -> list[tuple[Tensor, bool]]:
+        """Of each variant the logits (1, K, h, w) in its own size, and whether it is mirrored."""
         variants = []
         for scale in self.scales:
             scaled = image[None]
             if scale != 1:
                 sides = [max(1, round(side * scale)) for side in image.shape[-2:]]
                 scaled = F.interpolate(scaled, sides, mode="bilinear", antialias=True)
-            for mirrored in (False, True) if self.mirror else (False,):
-                logits = self._logits(scaled.flip(3) if mirrored else scaled)
-                logits = F.interpolate(logits, list(size), mode="bilinear")[0]
-                variants.append(logits.flip(2) if mirrored else logits)
-        if len(variants) == 1:
-            return variants[0]
-        return torch.stack([logits.softmax(0) for logits in variants]).mean(0)
+            sides_seen = (False, True) if self.mirror else (False,)
+            variants += [(self._logits(scaled.flip(3) if mirrored else scaled), mirrored) for mirrored in sides_seen]
+        return variants
 
     def _logits(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) -> (1, K, H, W)"""
@@ -129,6 +149,22 @@ class SegmentationObjective(Objective):
     def metric(self) -> SegmentationOverlap:
         """mIoU, mAcc and aAcc in percent."""
         return SegmentationOverlap(self.num_classes)
+
+
+def _mean_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """(K, H, W) each -> (K, H, W)"""
+    return torch.stack([each.softmax(0) for each in logits]).mean(0)
+
+
+def _strip(logits: Tensor, size: Sequence[int], rows: range, mirrored: bool) -> Tensor:
+    """(1, K, h, w) -> (K, rows, W): these rows of the logits resized to ``size``, as `F.interpolate` has them."""
+    old = logits.shape[2]
+    place = ((torch.arange(rows.start, rows.stop, device=logits.device) + 0.5) * (old / size[0]) - 0.5).clamp(min=0)
+    first = place.long().clamp(max=old - 1)
+    share = (place - first)[:, None].to(logits.dtype)
+    strip = logits[:, :, first] * (1 - share) + logits[:, :, (first + 1).clamp(max=old - 1)] * share
+    wide = F.interpolate(strip, [len(rows), size[1]], mode="bilinear")[0]
+    return wide.flip(2) if mirrored else wide
 
 
 def _places(length: int, window: int, stride: int) -> list[int]:

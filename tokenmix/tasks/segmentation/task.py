@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -17,8 +17,12 @@ from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.options import LabelAugment
 from tokenmix.tasks.dense.task import DenseTask
+from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.options import Options
+
+if TYPE_CHECKING:
+    from tokenmix.pages.page import Section
 
 LARGEST_PX = 2048  # of a map of classes that is to be looked at: 150 classes need 2 GB at this size
 
@@ -31,6 +35,10 @@ class SegmentationTask(DenseTask):
     headline = "mIoU"
     Options = Options
     Augment = LabelAugment
+    headline_meaning = (
+        "Of each class the pixels found over those that are of it or were taken for it (IoU), as the mean over the "
+        "classes that are there or were seen, counted over all images together."
+    )
     objective_type = SegmentationObjective
     judged_options = ("aux_weight", "scales", "mirror", "window", "stride")
     eval_options = (
@@ -48,6 +56,7 @@ class SegmentationTask(DenseTask):
             {"type": size, "metavar": "H[,W]", "help": "from window to window (default: two thirds of the window)"},
         ),
     )
+    file_parts = ("normalize", "argmax")
     predict_options = (DenseTask.out_option,)
 
     def demos(self) -> Mapping[str, str]:
@@ -64,10 +73,17 @@ class SegmentationTask(DenseTask):
 
         return LabelEvidence(data)  # type: ignore[arg-type]
 
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.segmentation.page import run_sections
+
+        return run_sections(run, pictures)
+
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "IoU": "IoU, %", "Acc": "accuracy, %"}
 
-    def predictions_writer(self, path: str, samples: Samples, facts: Mapping[str, Any]) -> PredictionsWriter:
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
         if Path(path).suffix in (".csv", ".json", ".png") or Path(path).is_file():
             raise ValueError(f"--predictions {path}: of a segmenter they are a folder of PNG files; name a folder")
         return _Maps(path, samples)
@@ -86,6 +102,11 @@ class SegmentationTask(DenseTask):
         with evaluating(objective):
             (label,) = objective.predict({"image": [image.to(device)], "size": wanted})
         return FoundLabels(label, loaded.classes, count)
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.segmentation.export import SegmenterForm
+
+        return SegmenterForm(self, loaded, image_size, inside)
 
     def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
         from tokenmix.text_tables import bar
