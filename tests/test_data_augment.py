@@ -148,7 +148,7 @@ def test_wrong_arguments(images):
         Augment(crop_interpolation="bicubik")
     with pytest.raises(ValueError, match="such as 'rand-m9"):
         Augment(rand_augment="rand-m9-x3")
-    with pytest.raises(ValueError, match="crop_scale must be"):
+    with pytest.raises(ValueError, match="crop_scale' must be"):
         Augment(crop_scale=(0.5, 1.5))
     with pytest.raises(ValueError, match="rank must be within 0 and 1"):
         make(images, rank=2, world=2)

@@ -33,14 +33,15 @@ def test_a_demo_trains_judges_and_tells(few, name, tmp_path, capsys) -> None:
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     recipe = json.loads((tmp_path / "recipe.json").read_text())
-    assert (recipe["seed"], recipe["model_args"]["mixers"], recipe["data"]) == (3, "pool", "scenes")
-    classes = load_data("scenes", task=recipe["task"], log=lambda line: None).classes
+    assert (recipe["run"]["seed"], recipe["model"]["args"]["mixers"], recipe["run"]["data"]) == (3, "pool", "scenes")
+    classes = load_data("scenes", task=recipe["task"]["name"], log=lambda line: None).classes
     assert [row["class"] for row in told["classes"]] == classes
     assert told["images"] == 5
     assert main(words) == 0  # it is finished, and says the same again
     lines = capsys.readouterr().out.splitlines()
     shown = numbers_line(
-        find_task(recipe["task"]), {key: math.nan if value is None else value for key, value in told["metrics"].items()}
+        find_task(recipe["task"]["name"]),
+        {key: math.nan if value is None else value for key, value in told["metrics"].items()},
     )
     assert lines[-3:] == [
         f"5 test images: {shown}",

@@ -156,7 +156,7 @@ def test_the_person_may(canary: Path, tmp_path: Path, weights) -> None:
     path = recipe_file(tmp_path / "r.json", model_args={"mixers": SPEC}, weights="runs/x", data=str(tmp_path))
     typed = [f"model_args.mixers={SPEC}", "weights=runs/x", f"data={tmp_path}"]
     assert make_recipe(path, typed) == make_recipe(path, trust=True)
-    with pytest.raises(ValueError, match="'data'"):
+    with pytest.raises(ValueError, match=r"'run\.data'"):
         make_recipe(path, typed[:2])
 
 

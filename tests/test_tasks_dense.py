@@ -126,7 +126,7 @@ def test_a_head_that_the_recipe_names(tmp_path, sets, task, head) -> None:
     for name, value in load_file(result.best_weights).items():
         torch.testing.assert_close(model.state_dict()[name], value)
     other = "ssdlite" if task == "segmentation" else "upernet"
-    with pytest.raises(ValueError, match=f"'head': {other} is for the task"):
+    with pytest.raises(ValueError, match=f"'model.head': {other} is for the task"):
         recipe(task, model="mixernet_pico", head=other)
 
 
@@ -307,9 +307,8 @@ def test_mistakes_are_named(tmp_path, sets) -> None:
         recipe("classification", augment_args={"flip": 0.1})
     with pytest.raises(ValueError, match=r"loaded for 'detection': use load_data\(\.\.\., task='instances'\)"):
         fit(recipe("instances"), sets["detection"], tmp_path, model=MODELS["instances"], **quiet)
-    rows = override(recipe("segmentation"), ["task_args.windows=32"])
-    with pytest.raises(ValueError, match=r"unknown argument in task_args of segmentation 'windows'.*window"):
-        fit(rows, sets["segmentation"], tmp_path, model=Segmenter, **quiet)
+    with pytest.raises(ValueError, match=r"unknown recipe key 'task\.windows'.*'task\.window'"):
+        override(recipe("segmentation"), ["task_args.windows=32"])
     model = partial(nn.Conv2d, 3, 4, 1)
     with pytest.raises(ValueError, match="build it with num_classes=3"):
         fit(recipe("segmentation"), sets["segmentation"], tmp_path, model=model, **quiet)

@@ -125,7 +125,7 @@ def _setting(comparison: Comparison) -> str:
     if raw.get("skeleton"):
         text += f" in the skeleton {raw['skeleton']}"
     trained = number(dig(raw, "data", "train"))
-    epochs = number(dig(raw, "recipe", "epochs"))
+    epochs = number(dig(raw, "recipe", "schedule.epochs") or dig(raw, "recipe", "epochs"))
     text += ", trained alike" if count > 1 else ", trained"
     text += f" for {epochs:.0f} epoch{'s' if epochs > 1 else ''}" if epochs else ""
     text += f" on {trained:,.0f} {comparison.noun}" if trained else ""
