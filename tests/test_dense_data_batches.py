@@ -188,9 +188,9 @@ def test_mistakes() -> None:
     with pytest.raises(ValueError, match=r"unknown part of the augmentation 'flips'.*flip"):
         dense_augment("light", "detection", {"flips": 1})
     for name, value in {"zoom_out": 0.5, "scale": (2, 1), "flip": 2, "cat_max_ratio": 0, "short_sides": (0,)}.items():
-        with pytest.raises(ValueError, match=f"augmentation {name}="):
+        with pytest.raises(ValueError, match=f"'augment.{name}' must be"):
             dense_augment("light", "detection", {name: value})
-    with pytest.raises(ValueError, match=r"augmentation .*scale"):
+    with pytest.raises(ValueError, match=r"'augment\.scale' must be"):
         dense_augment("light", "detection", {"scale": 3})
 
 

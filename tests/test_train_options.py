@@ -152,7 +152,7 @@ def test_mixing_is_a_function_of_the_seed() -> None:
     def mixed(seed: int, count: int = 5, **changes) -> dict:
         batch = {"image": torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))}
         batch["label"] = torch.arange(count) % 3
-        return Mixing(toy_recipe(**({"mixup": 1.0, "cutmix": 1.0} | changes)).augment.name, 3)(batch, seed)
+        return Mixing(toy_recipe(**({"mixup": 1.0, "cutmix": 1.0} | changes)).augment, 3)(batch, seed)
 
     torch.manual_seed(4)
     before = torch.get_rng_state()

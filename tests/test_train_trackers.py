@@ -61,7 +61,7 @@ def test_every_point_and_row_arrives_once(tmp_path, fake) -> None:
         assert values[row["step"]]["val/top1"] == row["val_top1"]
         assert values[row["step"]]["run/images_per_second"] == row["images_per_second"]
     assert "val/top1" not in values[1]
-    assert session["config"]["batch_size"] == 8
+    assert session["config"]["run.batch_size"] == 8
     assert session["failed"] is False
 
 
