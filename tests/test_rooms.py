@@ -47,6 +47,7 @@ ROOMS = (
     "train",
     "export",
     "bench",
+    "planning",
     "jobs",
     "sweeps",
     "comparison",
@@ -62,6 +63,7 @@ FILES = sorted(
 ASKED = (
     "tokenmix.tasks",
     "tokenmix.tasks.base",
+    "tokenmix.tasks.draft",
     "tokenmix.tasks.options",
     "tokenmix.tasks.file_form",
     "tokenmix.tasks.section",

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tokenmix.cli.dialect import rewritten
 from tokenmix.files import DiskFull, is_full
 from tokenmix.safety import trusting
 from tokenmix.version import __version__
@@ -61,7 +62,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse all of ``argv``; an unknown option is an error with a suggestion."""
-        args, rest = self.parse_known_intermixed_args(argv)  # words may come before and after options
+        args, rest = self.parse_known_intermixed_args(rewritten(self, argv))  # words may come before and after options
         if rest:
             word = rest[0].split("=")[0]
             if word.startswith("-"):

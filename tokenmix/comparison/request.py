@@ -20,7 +20,7 @@ from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
 from tokenmix.recipes import Recipe, differences, make_recipe, override
 from tokenmix.recipes.keys import find_key
-from tokenmix.tasks import find_task
+from tokenmix.tasks import Task, find_task
 from tokenmix.train.loop import in_parts
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.untrusted import read_json
@@ -102,6 +102,18 @@ def own_dims(skeleton: str) -> tuple[int, ...]:
         raise ValueError(f"{skeleton} takes no mixers, so it is no skeleton; these are: {', '.join(known)}") from None
 
 
+def check_settings(settings: Sequence[str], task: Task) -> None:
+    """Raise if a setting decides what the comparison itself decides.
+
+    Raises:
+        ValueError: One does, or is unknown.
+    """
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        field = find_key(key, task).field
+        if field in DECIDED:
+            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[field]}")
+
+
 def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: str) -> Recipe:
     """The recipe by which all mixers are trained, but for the mixer and the widths.
 
@@ -111,10 +123,7 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
     # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
     decided = [f"model={skeleton}", "model_args={}", f"data={data}"]
     recipe = make_recipe(name or (data if data == "digits" else "basic"), decided)
-    for key in (setting.partition("=")[0].strip() for setting in settings):
-        field = find_key(key, find_task(recipe.task.name)).field
-        if field in DECIDED:
-            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[field]}")
+    check_settings(settings, find_task(recipe.task.name))
     recipe = override(recipe, settings)
     find_task(recipe.task.name).check_compared(recipe)
     return recipe

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.metrics import TopK
+from tokenmix.metrics import ClassScores
 from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.classification.options import DISTILLS
 from tokenmix_runtime.names import unknown
@@ -20,7 +20,9 @@ class ClassificationObjective(Objective):
     A model with several heads may return a tuple of (B, K) logits: the loss is the mean over the heads, the prediction
     the mean of their logits, which is timm's convention for two heads.
 
-    A batch may hold a teacher's logits, ``teacher`` (B, K) (arXiv:2012.12877): then the first head learns from the
+    A batch may hold a ``weight`` (B,) of each sample's loss.
+
+    It may hold a teacher's logits, ``teacher`` (B, K) (arXiv:2012.12877): then the first head learns from the
     label and the last one, which may be the same, from the teacher, and the loss is the weighted mean of the two.
     ``hard``: cross-entropy with the teacher's class. ``soft``: the divergence of the probabilities at a temperature T,
     times T squared, per image (DeiT's code divides by the number of classes too).
@@ -74,7 +76,11 @@ class ClassificationObjective(Objective):
         """Mean cross-entropy over the heads and over the samples whose mask is True; see the class for a teacher."""
         label, mask = batch["label"], batch.get("mask")
 
+        weight = batch.get("weight")
+
         def mean(losses: Tensor) -> Tensor:  # (B,) -> scalar
+            if weight is not None:
+                losses = losses * weight.to(losses.dtype)
             if mask is None:
                 return losses.mean()
             return losses.where(mask, torch.zeros_like(losses)).sum() / mask.sum().clamp(min=1)
@@ -102,6 +108,6 @@ class ClassificationObjective(Objective):
         heads = self._heads(batch)
         return heads[0] if len(heads) == 1 else torch.stack(heads).mean(0)
 
-    def metric(self) -> TopK:
-        """Top-1 and top-5 accuracy in percent, and the loss without smoothing."""
-        return TopK()
+    def metric(self) -> ClassScores:
+        """Top-1, top-5 and balanced accuracy and macro F1 in percent, and the loss without smoothing."""
+        return ClassScores(self.num_classes)

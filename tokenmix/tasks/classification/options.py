@@ -30,6 +30,7 @@ from tokenmix_runtime.untrusted import LEAST_CROP
 AUGMENTS = ("none", "light", "standard", "imagenet")
 CROP_INTERPOLATIONS = ("random", *INTERPOLATIONS)
 CROP_AREA = {"light": 0.5, "standard": 0.25, "imagenet": 0.08}  # the smallest share of a photo's area
+BALANCES = ("none", "weights", "sampling")
 DISTILLS = ("hard", "soft")
 _NUMBER = r"\d+(\.\d+)?"
 _RAND_AUGMENT = re.compile(rf"rand(-(m\d+|n\d+|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3a|3aw)))*")
@@ -54,6 +55,8 @@ class Options(PictureOptions):
             ``image_size``.
         crop_pct: Share of the shorter side that evaluation keeps, instead of what ``preprocess`` says.
         label_smoothing: Share of each label spread over all classes.
+        balance: What is done where some classes have few samples: ``none``; ``weights``, their losses count for more,
+            by the root of how rare they are; ``sampling``, all classes are seen equally often.
         teacher: A model that the trained one imitates: a timm name, or all that ``tokenmix.checkpoints.open_model``
             takes; None for none. Models with two classifiers learn from it with the second one.
         teacher_weights: A file with the weights of a teacher that timm names; None lets timm download them.
@@ -70,6 +73,7 @@ class Options(PictureOptions):
     )
     crop_pct: float | None = field(default=None, metadata=FACTOR | {"problem": _too_small})
     label_smoothing: float = field(default=0.0, metadata=RATE)
+    balance: str = field(default="none", metadata=choice(BALANCES))
     teacher: str | None = field(default=None, metadata=from_files(timm.is_model))
     teacher_weights: str | None = field(default=None, metadata=from_files(lambda value: False))
     distill: str = field(default="hard", metadata=choice(DISTILLS))
