@@ -57,7 +57,7 @@ def planned_recipe(
     """
     check_settings(settings, task)
     asked = [spec, *settings, *([duration(limit_s)] if limit_s else [])]
-    source = f"ours: planned for the comparison on {', '.join(asked)}; see docs/finetune.md"
+    source = f"ours: planned for the comparison on {', '.join(asked)}; see `tokenmix docs finetune`"
     stamp = folder / "compare.json"
     if not fresh and stamp.is_file():
         before = Recipe.from_values(read_json(stamp).get("recipe"), f"the recipe in {stamp}")

@@ -235,5 +235,5 @@ def _busy() -> str:
 
 def plan_source(spec: str, settings: Sequence[str], budget: Budget) -> str:
     """What a planned recipe says of where it comes from, by which it is known again."""
-    asked = [spec, *settings, *([f"budget {budget}"] if str(budget) else [])]
-    return f"ours: planned for {', '.join(asked)}; see docs/finetune.md"
+    asked = [spec, *sorted(settings), *([f"budget {budget}"] if str(budget) else [])]
+    return f"ours: planned for {', '.join(asked)}; see `tokenmix docs finetune`"

@@ -51,8 +51,8 @@ def _recipe(data: ClassData, model: str, size: int) -> Recipe:
     steps = epochs * max(1, count // batch)
     lasting = epochs >= 30  # so often that a network would learn the pictures by heart
     return Recipe(
-        source="ours: planned from the data, see docs/finetune.md",
-        expect="see docs/finetune.md for what such plans reached",
+        source="ours: planned from the data, see `tokenmix docs finetune`",
+        expect="see `tokenmix docs finetune` for what such plans reached",
         cost="see the plan",
         model=Model(
             name=model,

@@ -57,8 +57,8 @@ def drafts(
     found = []
     for side in sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides):
         recipe = Recipe(
-            source="ours: planned from the data, see docs/finetune.md",
-            expect="see docs/finetune.md for what such plans reached",
+            source="ours: planned from the data, see `tokenmix docs finetune`",
+            expect="see `tokenmix docs finetune` for what such plans reached",
             cost="see the plan",
             model=Model(**model(gpu)),
             optimizer=Optimizer(
@@ -89,8 +89,8 @@ def _start(data: DenseData, dense: Recipe) -> FirstStage | None:
     args = {key: value for key, value in dense.model.args.items() if key in ("mixers", "depths", "dims", "stem_stride")}
     epochs = max(3, round(CROPS_SEEN / count))
     recipe = Recipe(
-        source="ours: what a planned detector's or segmenter's backbone learns first, see docs/finetune.md",
-        expect="see docs/finetune.md",
+        source="ours: what a planned detector's or segmenter's backbone learns first, see `tokenmix docs finetune`",
+        expect="see `tokenmix docs finetune`",
         cost="see the plan",
         model=Model(name=dense.model.name, args=args, drop_path_rate=0.05),
         optimizer=Optimizer(lr=2e-3, weight_decay=0.05, clip_grad=5.0, ema_decay=0.99),
