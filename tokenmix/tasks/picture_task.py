@@ -16,11 +16,13 @@ from tokenmix.data.dataset import DataSet, PictureData
 from tokenmix.data.loader import BatchLoader
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import levels_of
-from tokenmix.tasks.base import Log, Objective, StateDict, Task
+from tokenmix.tasks.base import Log, Objective, Option, StateDict, Task
 from tokenmix.tasks.options import TaskOptions
 from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.preprocess import height_width
+
+MIRROR = Option("--mirror", {"action": "store_const", "const": True, "help": "average over the mirrored image too"})
 
 
 def build_model(name: str, num_classes: int, *, head: str | None = None, **arguments: Any) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class ClassificationObjective(Objective):
         distill: ``"hard"`` or ``"soft"``.
         distill_weight: The teacher's share of the loss, 0 to 1.
         distill_temperature: T.
+        mirror: Predict by the mean of the probabilities for the image and its mirror image.
 
     Raises:
         ValueError: An argument out of range; in use, if the model's logits do not have K columns.
@@ -49,6 +51,7 @@ class ClassificationObjective(Objective):
         distill: str = "hard",
         distill_weight: float = 0.5,
         distill_temperature: float = 1.0,
+        mirror: bool = False,
     ) -> None:
         super().__init__()
         if distill not in DISTILLS:
@@ -57,7 +60,7 @@ class ClassificationObjective(Objective):
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         self.model = model
         self.num_classes = num_classes
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.mirror = label_smoothing, mirror
         self.distill, self.distill_weight, self.distill_temperature = distill, distill_weight, distill_temperature
 
     def _heads(self, batch: Batch) -> list[Tensor]:
@@ -105,6 +108,14 @@ class ClassificationObjective(Objective):
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits (B, K), the mean over the heads."""
+        logits = self._logits(batch)
+        if not self.mirror:
+            return logits
+        mirrored = self._logits({**batch, "image": batch["image"].flip(-1)})
+        both = torch.stack((logits.log_softmax(1), mirrored.log_softmax(1)))
+        return both.logsumexp(0) - math.log(2)
+
+    def _logits(self, batch: Batch) -> Tensor:
         heads = self._heads(batch)
         return heads[0] if len(heads) == 1 else torch.stack(heads).mean(0)
 

@@ -96,6 +96,7 @@ class Augment(TaskAugment):
         name: The set to start from, see the module.
         crop_scale: The smallest and largest share of a photo's area that a crop keeps; None: as the name says. Glyphs
             are turned and shifted instead.
+        flip: Whether half of the pictures are mirrored; None: as the data set says, which is yes for photos.
         crop_interpolation: Of random crops: ``"bicubic"``, ``"bilinear"`` or ``"random"``, either of the two; None: as
             in evaluation.
         rand_augment: timm's RandAugment by its string, such as ``"rand-m9-mstd0.5-inc1"``.
@@ -111,6 +112,7 @@ class Augment(TaskAugment):
         default=None,
         metadata=rule("in order, above 0 and at most 1", lambda value: 0 < value[0] <= value[1] <= 1),
     )
+    flip: bool | None = None
     crop_interpolation: str | None = field(default=None, metadata=choice(CROP_INTERPOLATIONS))
     rand_augment: str | None = field(
         default=None, metadata=rule("a string of timm's such as 'rand-m9-mstd0.5-inc1'", is_rand_augment)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from tokenmix.tasks.classification.images import ClassData
 from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.classification.recipes.finetune import finetune
 from tokenmix.tasks.draft import Draft
-from tokenmix.tasks.picture_sizes import picture_sides, side_words, sides_up_to
+from tokenmix.tasks.picture_sizes import Look, look_at, side_words, sides_up_to
 
 LEAST_SEEN, MOST_SEEN, EACH_SEEN = 40_000, 400_000, 80  # pictures that a training sees, and how often each
 SIDES_CPU, SIDES_GPU = (96, 64, 48, 32), (224, 160, 128, 96, 64, 48, 32)  # in pixels
@@ -30,7 +31,8 @@ SKEWED = 3.0  # the largest class over the smallest from which on rare classes c
 
 def drafts(data: ClassData, device: torch.device, *, published: bool) -> list[Draft]:
     """From the largest pictures and model to the smallest; with published weights first, if they may be fetched."""
-    count, sides = len(data.train), picture_sides(data.train)
+    count, look = len(data.train), look_at(data.train)
+    sides = look.sides
     gpu = device.type != "cpu"
     found = []
     for size in sides_up_to(SIDES_PUBLISHED, sides) if published else ():
@@ -39,13 +41,13 @@ def drafts(data: ClassData, device: torch.device, *, published: bool) -> list[Dr
         found.append(Draft(recipe, words={"pictures": side_words(sides, size), **_words(data, recipe)}))
     for size in sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides):
         for model in ("mixernet_tiny", "mixernet_pico") if count >= LARGE or gpu else ("mixernet_pico",):
-            recipe = _recipe(data, model, size)
+            recipe = _recipe(data, model, size, look)
             found.append(Draft(recipe, words={"pictures": side_words(sides, size), **_words(data, recipe)}))
     return found
 
 
-def _recipe(data: ClassData, model: str, size: int) -> Recipe:
-    count, photos = len(data.train), not data.train.glyphs
+def _recipe(data: ClassData, model: str, size: int, look: Look) -> Recipe:
+    count = len(data.train)
     batch = next((batch for most, batch in BATCHES if count <= most), MANY)
     epochs = max(10, round(min(max(LEAST_SEEN, EACH_SEEN * count), MOST_SEEN) / count))
     steps = epochs * max(1, count // batch)
@@ -63,8 +65,24 @@ def _recipe(data: ClassData, model: str, size: int) -> Recipe:
         schedule=Schedule(epochs=epochs, warmup_epochs=max(1, round(epochs / 20)), min_lr=2e-5),
         run=Run(batch_size=batch, patience=max(10, epochs // 3)),
         task=Options(image_size=(size, size), label_smoothing=0.1, balance=_balance(data)),
-        augment=Augment(name="standard", cutmix=1.0 if photos and lasting else 0.0),
+        augment=_augment(data, look, lasting),
     )
+
+
+def _augment(data: ClassData, look: Look, lasting: bool) -> Augment:
+    """What is done to photos, and the less that drawings bear: a part of a letter, or its mirror image, is another one.
+
+    Args:
+        data: What is learnt from.
+        look: What its pictures look like.
+        lasting: Whether each is seen so often that a network would learn it by heart.
+    """
+    if data.train.glyphs:
+        return Augment(name="standard")
+    if look.drawn:
+        kind: dict[str, Any] = {"flip": False} if look.grey else {}
+        return Augment(name="standard", crop_scale=(0.6, 1.0), rand_augment="rand-m5-n2" if lasting else None, **kind)
+    return Augment(name="standard", cutmix=1.0 if lasting else 0.0)
 
 
 def _balance(data: ClassData) -> str:

@@ -20,7 +20,7 @@ from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
-from tokenmix.tasks.picture_task import PictureTask, class_name
+from tokenmix.tasks.picture_task import MIRROR, PictureTask, class_name
 from tokenmix_runtime.limits import check_number
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class ClassificationTask(PictureTask):
     }
     objective_type = ClassificationObjective
     file_parts = ("resize", "normalize", "softmax")
+    eval_options = (MIRROR,)
     predict_options = (
         Option("--top", {"type": whole("top"), "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
     )
@@ -207,6 +208,7 @@ class ClassificationTask(PictureTask):
         shape: dict[str, Any] = {"image_size": recipe.task.image_size, "seed": run.seed, **share, **preparation}
         size = run.batch_size
         kind: dict[str, Any] = {"multi_scale": sizes, "balance": recipe.task.balance == "sampling"}
+        kind["flip"] = recipe.augment.flip
         train = Loader(data.train, train=True, batch_size=size, augment=recipe.augment, **kind, **shape)
         return train, Loader(data.val, train=False, batch_size=-(-size // run.accumulate), **shape)
 

@@ -19,7 +19,7 @@ from tokenmix.tasks.dense.crops import CROP_PX, count_objects, object_crops
 from tokenmix.tasks.dense.sets import DenseData
 from tokenmix.tasks.draft import Draft, FirstStage
 from tokenmix.tasks.options import TaskAugment
-from tokenmix.tasks.picture_sizes import picture_sides, side_words, sides_up_to
+from tokenmix.tasks.picture_sizes import look_at, side_words, sides_up_to
 
 SIDES_CPU, SIDES_GPU = (192, 128, 96, 64), (512, 384, 256, 192, 128, 96, 64)  # of the shorter side, in pixels
 STEP_PX = 16  # sides are multiples of it
@@ -49,7 +49,7 @@ def drafts(
         seen: How many pictures a training sees.
         batch: Pictures per step.
     """
-    count, sides, gpu = len(data.train), picture_sides(data.train), device.type != "cpu"
+    count, sides, gpu = len(data.train), look_at(data.train).sides, device.type != "cpu"
     epochs = min(max(LEAST_EPOCHS, round(seen / count)), MOST_EPOCHS)
     size_of = batch if count >= 4 * batch else max(2, count // 4)
     steps = epochs * max(1, count // size_of)

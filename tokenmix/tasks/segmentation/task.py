@@ -19,6 +19,7 @@ from tokenmix.tasks.dense.options import LabelAugment
 from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
+from tokenmix.tasks.picture_task import MIRROR
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.options import Options
 
@@ -47,7 +48,7 @@ class SegmentationTask(DenseTask):
             "--scales",
             {"nargs": "+", "type": float, "metavar": "S", "help": "average over the image at these scales: 0.5 1 1.5"},
         ),
-        Option("--mirror", {"action": "store_const", "const": True, "help": "average over the mirrored image too"}),
+        MIRROR,
         Option(
             "--window",
             {"type": size, "metavar": "H[,W]", "help": "look at the image by overlapping windows of that many pixels"},
