@@ -56,7 +56,7 @@ def planned_recipe(
         ValueError: The task plans nothing, or a setting is wrong.
     """
     check_settings(settings, task)
-    asked = [spec, *settings, *([duration(limit_s)] if limit_s else [])]
+    asked = [spec, *sorted(settings), *([duration(limit_s)] if limit_s else [])]
     source = f"ours: planned for the comparison on {', '.join(asked)}; see `tokenmix docs finetune`"
     stamp = folder / "compare.json"
     if not fresh and stamp.is_file():

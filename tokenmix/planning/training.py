@@ -126,11 +126,11 @@ def train_model(
             for line in plan.lines:
                 log(line)
             log(f"  stored as {folder / PLAN}; key=value changes it, --budget 10min or 2ms limits it")
-            if plan_only:
-                return TrainedModel(folder, made, None, plan)
         else:
             made = found
             log(f"{folder / PLAN}: the plan that was made before; --fresh makes a new one")
+        if plan_only:
+            return TrainedModel(folder, made, None, plan)
         if made.model.weights == os.fspath(folder / START):
             _train_start(plan, task, loaded, folder, where, workers, fresh, log, options)
     fitted = fit(
