@@ -339,7 +339,7 @@ def downloading(name: str) -> Iterator[None]:
     except OSError as error:  # urllib's and huggingface_hub's errors are of this kind
         raise CheckpointError(
             f"the published weights of {name} could not be downloaded ({error}): fetch the file elsewhere, see "
-            "docs/models.md, and name it instead (weights=FILE, or the file in place of the model's name)"
+            "`tokenmix docs models`, and name it instead (weights=FILE, or the file in place of the model's name)"
         ) from error
 
 

@@ -94,6 +94,7 @@ class BatchLoader:
         self.rank, self.world = rank, world
         self.shape = tuple(shape)
         self.shapes = [tuple(one) for one in shapes] if train else []
+        self.rows = np.arange(len(samples))  # of evaluation, in order
         self._maker = maker
         self._plan = _Plan()
         self._ahead: DataLoader | None = None
@@ -106,7 +107,7 @@ class BatchLoader:
 
     def steps(self, epoch: int) -> list[Step]:
         """The batches of an epoch; with several shapes their number depends on (seed, epoch)."""
-        count, batch = len(self.samples), self.batch_size
+        count, batch = len(self.rows), self.batch_size
         if not self.train:
             return [Step(self.shape, begin, min(begin + batch, count)) for begin in range(0, count, batch)]
         most = max(1, count // batch)
@@ -124,6 +125,15 @@ class BatchLoader:
             steps.append(Step(shape, begin, end))
             begin = end
         return steps or [Step(drawn[0], 0, count)]
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The order in which an epoch of training goes through the samples, (N,)."""
+        return self.samples.order(self.seed, epoch)
+
+    def thin(self, most: int) -> None:
+        """Judge at most so many samples from now on, evenly spread over the set."""
+        count = len(self.samples)
+        self.rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches ``start``, ``start + 1``, ... of an epoch; the ones before are not loaded.
@@ -145,8 +155,7 @@ class BatchLoader:
         return self._iterate(epoch, steps[start:])
 
     def _iterate(self, epoch: int, steps: list[Step]) -> Iterator[Batch]:
-        count = len(self.samples)
-        order = self.samples.order(self.seed, epoch) if self.train else np.arange(count)
+        order = self.order(epoch) if self.train else self.rows
         plan = [self._part(epoch, step, order) for step in steps]
         if not self.workers:
             for key in plan:

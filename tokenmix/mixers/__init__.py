@@ -329,7 +329,17 @@ def _parse(text: str, known: Mapping[str, MixerInfo]) -> tuple[str, Callable[...
 
 
 def _read(text: str) -> tuple[str | None, str, dict[str, Any]]:
-    """Module, if any, name and options of a specification."""
+    """Module, if any, name and options of a specification.
+
+    Raises:
+        ValueError: It cannot be read, or names a file in the place of a module.
+    """
+    if file := re.match(r"\s*((?:[^:()]*[/\\])?([\w.-]+))\.py\s*:\s*(.*)", text, re.DOTALL):
+        name = f"{file[2]}:{file[3]}"
+        where = f", from the folder {os.path.dirname(file[1]) or '.'}" if file[1] != file[2] else ""
+        raise ValueError(
+            f"{text!r} names a file; a mixer of your own is named by its module: {file[2]}:{file[3]}{where}"
+        )
     match = re.fullmatch(r"\s*(?:([\w.]+)\s*:)?\s*([\w.-]+)\s*(\(.*\))?\s*", text, re.DOTALL)
     if match is None:
         raise ValueError(f"cannot read the mixer {text!r}; write name, name(option=value) or module:name(option=value)")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
+from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.options import TaskAugment, TaskOptions
 from tokenmix_runtime.names import unknown
 
@@ -112,6 +113,10 @@ class Judging:
     def numbers(self) -> dict[str, float]:
         """What is told beside the metric's own numbers."""
         return {}
+
+    def base_line(self) -> tuple[float, str] | None:
+        """The headline that needs no model, and how it is reached in words; None where there is none."""
+        return None
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each class, variable or other part of the data; none where there are no parts."""
@@ -305,6 +310,26 @@ class Task(ABC):
         """
         return iter(())
 
+    def drafts(self, data: DataSet, device: torch.device, *, published: bool = False) -> Sequence[Draft]:
+        """How one could train on a data set, the best way first: what `tokenmix.planning` chooses from.
+
+        Args:
+            data: What is learnt from.
+            device: Where.
+            published: Whether published weights may be fetched to start at.
+
+        Raises:
+            ValueError: The task has no recipe that fits any data.
+        """
+        makes = {make.__name__: make for make in self.recipes()}
+        if self.default_recipe in makes:
+            return [Draft(makes[self.default_recipe]())]
+        names = ", ".join(list(makes)[:5])
+        raise ValueError(
+            f"{data.name} is for {self.title}, for which no training is planned from the data: name a recipe, "
+            f"tokenmix train RECIPE --data ...{names and f', such as {names}'}"
+        )
+
     def check_recipe(self, recipe: Any) -> None:
         """Raise ValueError unless the parts of a recipe for this task go together."""
         if recipe.model.head is not None:
@@ -368,6 +393,25 @@ class Task(ABC):
         self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], **share: Any
     ) -> tuple[BatchLoader, BatchLoader]:
         """Of the samples to learn from and of those to choose by; ``share`` is ``workers``, ``rank`` and ``world``."""
+
+    def probe(self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], **share: Any) -> BatchLoader | None:
+        """Some training samples, prepared as the validation's: what a model says of what it has learnt from.
+
+        None where nobody asks that; ``share`` as for `loaders`.
+        """
+        return None
+
+    def unfound(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        """The classes, or other parts of the data, of which not one validation sample was right."""
+        return ()
+
+    def doubtful(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        """Validation samples whose labels may be wrong, in words: the model is sure that they are something else."""
+        return ()
+
+    def base_line(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[float, str] | None:
+        """The headline that needs no model, and how it is reached in words; None where there is none."""
+        return None
 
     def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
         """The state dict at which ``recipe.model.weights`` says to start.

@@ -45,6 +45,7 @@ class DenseTask(PictureTask):
 
     batch_size = 4
     default_skeleton = None
+    probed = 48
     out_option = Option("--out", {"metavar": "DIR", "help": f"where the drawings go (default: {OUT}/)"})
 
     # ----------------------------------------------------------------------------------------------------- the data
@@ -139,6 +140,10 @@ class DenseTask(PictureTask):
         size = recipe.run.batch_size
         train = DenseLoader(data.train, train=True, batch_size=size, **options)
         return train, DenseLoader(data.val, train=False, batch_size=-(-size // recipe.run.accumulate), **options)
+
+    def unfound(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        column = list(self.row_columns())[1]
+        return [row["class"] for row in evidence["classes"] if row.get(column) == 0]
 
     def learning_rates(self, recipe: Any, model: Any) -> dict[str, float] | None:
         from tokenmix.tasks.dense.learning_rates import learning_rates
