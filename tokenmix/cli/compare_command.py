@@ -17,7 +17,7 @@ from tokenmix.bench.match import BUDGETS
 from tokenmix.cli.options import DATA, add_common, add_settings
 from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
-from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
+from tokenmix.comparison import DEFAULT_MIXERS, compare
 from tokenmix.jobs import Queued
 from tokenmix.pages.comparison_table import text_table
 from tokenmix.pages.conclusions import headline
@@ -33,14 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--mixers",
         nargs="+",
-        default=list(DEFAULT_MIXERS),
         metavar="MIXER",
         help="a name, 'name(option=value)', 'package.file:Class(option=1)', or one per stage with commas between; "
-        "a single argument with commas lists mixers, '[a,b,c,d]' is then one mixer per stage",
+        "a single argument with commas lists mixers, '[a,b,c,d]' is then one mixer per stage (default: "
+        f"{' '.join(DEFAULT_MIXERS)} for pictures)",
     )
     add("--out", default="runs/compare", metavar="DIR", help="folder for the results (default: %(default)s)")
-    add("--skeleton", default=DEFAULT_SKELETON, metavar="MODEL", help="default: %(default)s")
-    add("--recipe", metavar="NAME", help="a recipe's name or JSON file (default: planned from the data)")
+    add("--skeleton", metavar="MODEL", help="default: mixernet_pico for classes of pictures, else the recipe's model")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="a recipe's name or JSON file (default: planned from the data, of which the digits have their own)",
+    )
     add_common(
         parser,
         "--budget",
@@ -75,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, then print the table."""
-    mixers = args.mixers[0] if len(args.mixers) == 1 else args.mixers
+    mixers = args.mixers[0] if args.mixers is not None and len(args.mixers) == 1 else args.mixers
     budget = read_budget(args.budget) if args.budget else Budget()
     if budget.latency_ms is not None:
         raise ValueError("--budget of a comparison is a time, such as 30min: what answers take is what it measures")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,12 @@ from tokenmix.comparison.measuring import measure
 from tokenmix.comparison.planning import Estimate, planned_recipe, setting_line
 from tokenmix.comparison.request import (
     DEFAULT_MIXERS,
-    DEFAULT_SKELETON,
     Request,
     Spec,
     base_recipe,
     check_owner,
     claim,
     named_specs,
-    own_dims,
 )
 from tokenmix.comparison.results import add_samples, command_line, facts
 from tokenmix.comparison.training import Trained, choose_dims, judge_runs, mixer_jobs
@@ -34,12 +33,11 @@ from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.pages.comparison import write_comparison
 from tokenmix.recipes import RECIPES
-from tokenmix.sources import load_data, recognise
+from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.names import unknown
-from tokenmix_runtime.preprocess import height_width
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.compare/1"
@@ -47,10 +45,10 @@ SCHEMA = "tokenmix.compare/1"
 
 def compare(
     data: str | os.PathLike[str] = "digits",
-    mixers: Sequence[Spec] | str = DEFAULT_MIXERS,
+    mixers: Sequence[Spec] | str | None = None,
     *,
     out: str | Path,
-    skeleton: str = DEFAULT_SKELETON,
+    skeleton: str | None = None,
     recipe: str | None = None,
     settings: Sequence[str] = (),
     seeds: int = 1,
@@ -66,7 +64,7 @@ def compare(
     on: str | Runner = "local",
     log: Callable[[str], None] = say,
 ) -> dict[str, Any]:
-    """Train each mixer in the same skeleton under one budget, judge it on held-out images, export and measure it.
+    """Train each mixer in the same skeleton under one budget, judge it on held-out samples, export and measure it.
 
     Everything lands in ``out``: ``results.json`` (which is also returned), ``report.html``, ``command.txt``, and a
     folder per mixer with ``best.safetensors`` and ``model.onnx``. A second call continues where the first one ended.
@@ -74,11 +72,12 @@ def compare(
     Args:
         data: ``"digits"``, an image folder, a torchvision data set's name, or ``hf:owner/name``.
         mixers: Mixer specs, each for all stages or, ``"aff,aff,pool,pool"``, one per stage. A text lists several with
-            commas between; in it, ``"[aff,aff,pool,pool]"`` is one mixer.
+            commas between; in it, ``"[aff,aff,pool,pool]"`` is one mixer. Default: the task's, or `DEFAULT_MIXERS`.
         out: The folder for the results.
-        skeleton: A model's name whose builder takes ``mixers`` and ``dims``.
-        recipe: A recipe's name or file; the default is ``digits`` for the digits, for other data what
-            `tokenmix.planning` plans for them.
+        skeleton: A model's name whose builder takes ``mixers`` and ``dims``; default: ``"mixernet_pico"`` for classes
+            of pictures, and else the recipe's model with its arguments.
+        recipe: A recipe's name or file, which says the task; default: ``digits`` for the digits, for other data what
+            `tokenmix.planning` plans for them and the task that they are recognised to be for.
         settings: Overrides of the recipe, ``"epochs=3"``.
         seeds: How many times each mixer is trained; the accuracy is then a mean with a spread.
         match: ``"params"`` or ``"macs"`` changes the widths of the others to the first mixer's budget.
@@ -99,12 +98,8 @@ def compare(
         ImportError: If an optional package is missing; the message has the install command.
         tokenmix.jobs.Queued: Slurm has the training; the same call collects it later.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        require(package, "compare")
     data = os.fspath(data)
     runner = make_runner(on)
-    own = own_dims(skeleton)
-    specs = named_specs(mixers, skeleton)
     if match is not None and match not in BUDGETS:
         raise ValueError(unknown("budget to match", match, BUDGETS))
     if seeds < 1:
@@ -118,25 +113,24 @@ def compare(
         check_number("batch_size", count, "a batch size")
     if isinstance(runner, Local):
         find_device(device)
-    folder, planned = Path(out), recipe is None and data not in RECIPES
-    task = recognise(data)[0] if planned else None
-    if task is None or task.default_recipe is not None:
-        base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
-        task = find_task(base.task.name)
+    base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
+    task, planned = find_task(base.task.name), recipe is None and data not in RECIPES
+    for package in ("onnx", "onnxscript", "onnxruntime") if task.exported() else ():
+        require(package, "compare")
+    own = task.own_widths(base)
+    specs = named_specs(task.default_mixers or DEFAULT_MIXERS if mixers is None else mixers, base)
+    request = Request(data, tuple(specs), skeleton or task.default_skeleton, base, seeds, match)
+    folder = Path(out)
     with locked(folder):
         if not planned:
-            check_owner(folder, Request(data, tuple(specs), skeleton, base, seeds, match), fresh)
-        seed = base.run.seed if task.default_recipe is not None else 0
-        samples = load_data(data, task=task.name, seed=seed, download=download, log=log)
-        if planned:
-            built = [name for name, spec in specs.items() if isinstance(spec, str)]
-            where: dict[str, Any] = {"device": device, "workers": workers, "fresh": fresh}
-            count = len(specs) * seeds
-            base = planned_recipe(folder, task, samples, data, settings, skeleton, built, count, budget_s, **where)
-        request = Request(data, tuple(specs), skeleton, base, seeds, match)
-        if planned:
             check_owner(folder, request, fresh)
-        size = height_width(base.task.image_size or samples.image_size)
+        samples = load_data(data, task=base.task.name, seed=base.run.seed, download=download, log=log)
+        if planned:
+            where: dict[str, Any] = {"device": device, "workers": workers, "fresh": fresh}
+            base = planned_recipe(folder, request, samples, settings, budget_s, **where)
+            request, own = replace(request, recipe=base), task.own_widths(base)
+            check_owner(folder, request, fresh)
+        size = getattr(task.complete(base, samples).task, "image_size", None)
         dims = choose_dims(request, own, specs, size, samples.facts, log)
         claim(folder, request, fresh)
         training = {"device": device, "workers": workers, "download": download}
@@ -144,7 +138,7 @@ def compare(
             name: mixer_jobs(folder, request, name, spec, dims[name], samples, **training)
             for name, spec in specs.items()
         }
-        log(setting_line(base, samples, len(specs), seeds, size))
+        log(setting_line(request, samples, size))
         estimate = Estimate(jobs, samples, log) if isinstance(runner, Local) else None
         trained: dict[str, Trained] = {}
         with contextlib.closing(runner.run([job for group in jobs.values() for job in group], folder, log)) as outcomes:
@@ -156,7 +150,7 @@ def compare(
                 find_device(device)  # judged and measured here, wherever it was trained
                 trained[name] = judge_runs(name, spec, jobs[name], runs, samples, log)
         measure(folder, base, trained, samples, batch_sizes, compile, measure_seconds, device, log)
-        pictures = add_samples(find_task(base.task.name), trained, samples)
+        pictures = add_samples(task, trained, samples)
         asked = {
             "recipe": recipe,
             "batch_sizes": batch_sizes,
