@@ -112,7 +112,9 @@ def tell(trained: TrainedModel) -> None:
         return
     headline = task.headline
     value = task.shown(headline, result.best[f"val_{headline}"])  # None where there was nothing to be found
-    say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}")
+    learnt = result.best.get(f"train_{headline}")
+    beside = "" if learnt is None else f", {task.shown(headline, learnt)} on some of what it learnt from"
+    say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}{beside}")
     if trained.test is not None:
         say(f"test: {numbers_line(task, trained.test)}")
         say(f"      on {trained.test_samples:,} {task.noun}, which nothing was chosen by")
