@@ -110,7 +110,8 @@ def test_a_plan_is_a_recipe_that_is_taken_up(tmp_path, quick, capsys, monkeypatc
     words = ["train", "--data", "photos", "--out", "run", "epochs=1", "warmup_epochs=0", "model_args.mixers=identity"]
     assert main([*words, "--plan"]) == 0
     told = capsys.readouterr().out
-    assert "train it: tokenmix train run/plan.json --data photos --out run" in told
+    assert "train it: the same command without --plan" in told
+    assert "tokenmix train run/plan.json --data photos" in told
     assert not (tmp_path / "run" / "checkpoints").exists()
     stored = make_recipe("run/plan.json", ["data=photos"])
     assert (stored.schedule.epochs, stored.task.image_size) == (1.0, (32, 32))
