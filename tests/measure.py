@@ -3,11 +3,10 @@
     pip install coverage pytest-cov
     python -m tests.measure [--least 0.15] [--keep tests/test_security.py ...]
 
-Runs the quick tests, those that are left out today included, with the branches that each of them takes and its CPU
-time, children included. Then the dearest go first: a test is left out if every branch that it takes is taken by tests
-that stay, and another case of the same function stays. ``tests/exhaustive.txt`` gets their names, a line each. What this
-cannot see is judged by people: a function that is named in the file's first part, above the empty line, is left out
-whole.
+Runs the quick tests, those that are left out today included, with the branches that each takes and its CPU time,
+children included. Then the dearest go first: a test is left out if every branch of it is taken by tests that stay, and
+another case of the same function stays. ``tests/exhaustive.txt`` gets their names, a line each. What this cannot see is
+judged by people: a function that is named in the file's first part, above the empty line, is left out whole.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.dense_toys import write_coco, write_plain
 from tests.train_toys import toy_data
 from tokenmix.cli import main
 from tokenmix.planning import Budget, make_plan, read_budget
@@ -109,7 +110,8 @@ def test_a_plan_is_a_recipe_that_is_taken_up(tmp_path, quick, capsys, monkeypatc
     words = ["train", "--data", "photos", "--out", "run", "epochs=1", "warmup_epochs=0", "model_args.mixers=identity"]
     assert main([*words, "--plan"]) == 0
     told = capsys.readouterr().out
-    assert "train it: tokenmix train run/plan.json --data photos --out run" in told
+    assert "train it: the same command without --plan" in told
+    assert "tokenmix train run/plan.json --data photos" in told
     assert not (tmp_path / "run" / "checkpoints").exists()
     stored = make_recipe("run/plan.json", ["data=photos"])
     assert (stored.schedule.epochs, stored.task.image_size) == (1.0, (32, 32))
@@ -157,3 +159,23 @@ def test_detectors_start_at_cut_outs_of_their_own_pictures() -> None:
     assert set(crops.classes) <= set(data.classes)
     index = len(crops.train) // 2
     assert min(crops.train.load(index).size) >= 8
+
+
+@pytest.mark.parametrize(("write", "title"), [(write_coco, "detection"), (write_plain, "segmentation")])
+def test_boxes_and_masks_by_the_same_command(tmp_path, monkeypatch, capsys, quick, write, title) -> None:
+    """A first stage on cut-outs, then the detector or segmenter that starts at its backbone; taken up again."""
+    pytest.importorskip("pycocotools")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tokenmix.tasks.dense.planning.LEAST_CROPS", 2)
+    monkeypatch.setattr("tokenmix.tasks.dense.planning.CROPS_SEEN", 1)
+    write(tmp_path / "data", count=8)
+    words = ["train", "--data", "data", "--out", "run", "epochs=1", "warmup_epochs=0", "image_size=32,48"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert f"plan: {title} of data" in told
+    assert "a backbone that first learns to name" in told
+    assert "tensors fill the backbone" in told
+    assert (tmp_path / "run" / "start" / "best.safetensors").is_file()
+    assert make_recipe("run", ["data=data", "weights=run/start"]).model.weights == "run/start"
+    assert main(words) == 0
+    assert "the plan that was made before" in capsys.readouterr().out

@@ -40,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", default="runs/compare", metavar="DIR", help="folder for the results (default: %(default)s)")
     add("--skeleton", metavar="MODEL", help="default: mixernet_pico for classes of pictures, else the recipe's model")
-    add("--recipe", metavar="NAME", help="a recipe's name or JSON file (default: planned from the data)")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="a recipe's name or JSON file (default: planned from the data, of which the digits have their own)",
+    )
     add_common(
         parser,
         "--budget",

@@ -8,9 +8,9 @@ the command has no such option and recipes have such a key.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 SETTING = "--set"
 _ASSIGNED = re.compile(r"([A-Za-z][\w.-]*)=(.*)", re.DOTALL)
@@ -47,7 +47,7 @@ def rewritten(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str
             continue
         assigned = _ASSIGNED.fullmatch(word)
         takes_pairs = several and "=" in str(actions.get(_last_flag(found), argparse.Action([], "")).metavar)
-        if wanted or takes_pairs or not assigned or Path(word).exists():
+        if wanted or takes_pairs or not assigned or os.path.exists(word):
             wanted = max(0, wanted - 1)
             found.append(word)
             continue

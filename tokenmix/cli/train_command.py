@@ -107,12 +107,16 @@ def tell(trained: TrainedModel) -> None:
     """Say how good the model is, where its files are, and what can be done with it."""
     out, task, result = trained.out, trained.task, trained.result
     if result is None:
-        again = ["tokenmix", "train", str(out / PLAN), "--data", trained.recipe.run.data, "--out", str(out)]
-        say(f"train it: {shlex.join(again)}")
+        say("train it: the same command without --plan")
+        if trained.recipe.model.weights is None:
+            again = ["tokenmix", "train", str(out / PLAN), "--data", trained.recipe.run.data]
+            say(f"elsewhere, or by several processes: {shlex.join(again)}")
         return
     headline = task.headline
     value = task.shown(headline, result.best[f"val_{headline}"])  # None where there was nothing to be found
-    say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}")
+    learnt = result.best.get(f"train_{headline}")
+    beside = "" if learnt is None else f", {task.shown(headline, learnt)} on some of what it learnt from"
+    say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}{beside}")
     if trained.test is not None:
         say(f"test: {numbers_line(task, trained.test)}")
         say(f"      on {trained.test_samples:,} {task.noun}, which nothing was chosen by")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from tokenmix.comparison.request import (
     Spec,
     base_recipe,
     check_owner,
-    check_settings,
     claim,
     named_specs,
 )
@@ -33,8 +33,8 @@ from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.pages.comparison import write_comparison
 from tokenmix.recipes import RECIPES
-from tokenmix.sources import load_data, recognise
-from tokenmix.tasks import Task, find_task
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.names import unknown
@@ -77,7 +77,7 @@ def compare(
         skeleton: A model's name whose builder takes ``mixers`` and ``dims``; default: ``"mixernet_pico"`` for classes
             of pictures, and else the recipe's model with its arguments.
         recipe: A recipe's name or file, which says the task; default: ``digits`` for the digits, for other data what
-            `tokenmix.planning` plans for them and their task.
+            `tokenmix.planning` plans for them and the task that they are recognised to be for.
         settings: Overrides of the recipe, ``"epochs=3"``.
         seeds: How many times each mixer is trained; the accuracy is then a mean with a spread.
         match: ``"params"`` or ``"macs"`` changes the widths of the others to the first mixer's budget.
@@ -113,33 +113,22 @@ def compare(
         check_number("batch_size", count, "a batch size")
     if isinstance(runner, Local):
         find_device(device)
-    folder, planned = Path(out), recipe is None and data not in RECIPES
-    task = recognise(data)[0] if planned else None
-    specs: dict[str, Spec] = {}
-    if task is None or task.default_recipe is not None:
-        base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
-        task = find_task(base.task.name)
-        task.own_widths(base)
-        specs = named_specs(_chosen(mixers, task), base)
-    else:
-        check_settings(settings, task)
+    base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
+    task, planned = find_task(base.task.name), recipe is None and data not in RECIPES
     for package in ("onnx", "onnxscript", "onnxruntime") if task.exported() else ():
         require(package, "compare")
-    usual = skeleton or task.default_skeleton
+    own = task.own_widths(base)
+    specs = named_specs(task.default_mixers or DEFAULT_MIXERS if mixers is None else mixers, base)
+    request = Request(data, tuple(specs), skeleton or task.default_skeleton, base, seeds, match)
+    folder = Path(out)
     with locked(folder):
         if not planned:
-            check_owner(folder, Request(data, tuple(specs), usual, base, seeds, match), fresh)
-        seed = base.run.seed if specs else 0
-        samples = load_data(data, task=task.name, seed=seed, download=download, log=log)
+            check_owner(folder, request, fresh)
+        samples = load_data(data, task=base.task.name, seed=base.run.seed, download=download, log=log)
         if planned:
-            built = [name for name, spec in specs.items() if isinstance(spec, str)]
             where: dict[str, Any] = {"device": device, "workers": workers, "fresh": fresh}
-            count = len(specs or _chosen(mixers, task)) * seeds
-            base = planned_recipe(folder, task, samples, data, settings, usual, built, count, budget_s, **where)
-            specs = named_specs(_chosen(mixers, task), base)
-        own = task.own_widths(base)
-        request = Request(data, tuple(specs), usual, base, seeds, match)
-        if planned:
+            base = planned_recipe(folder, request, samples, settings, budget_s, **where)
+            request, own = replace(request, recipe=base), task.own_widths(base)
             check_owner(folder, request, fresh)
         size = getattr(task.complete(base, samples).task, "image_size", None)
         dims = choose_dims(request, own, specs, size, samples.facts, log)
@@ -149,7 +138,7 @@ def compare(
             name: mixer_jobs(folder, request, name, spec, dims[name], samples, **training)
             for name, spec in specs.items()
         }
-        log(setting_line(base, samples, len(specs), seeds, size))
+        log(setting_line(request, samples, size))
         estimate = Estimate(jobs, samples, log) if isinstance(runner, Local) else None
         trained: dict[str, Trained] = {}
         with contextlib.closing(runner.run([job for group in jobs.values() for job in group], folder, log)) as outcomes:
@@ -189,11 +178,6 @@ def compare(
         write_text(folder / "command.txt", results["command"] + "\n")
         write_comparison(results, folder / "report.html", pictures)
     return results
-
-
-def _chosen(mixers: Sequence[Spec] | str | None, task: Task) -> Sequence[Spec] | str:
-    """The mixers that were asked for, or the usual ones of the task."""
-    return task.default_mixers or DEFAULT_MIXERS if mixers is None else mixers
 
 
 def _finished(outcomes: Outcomes) -> FitResult:

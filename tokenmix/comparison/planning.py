@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tokenmix.comparison.request import check_settings
+from tokenmix.comparison.request import Request
 from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import find_device
 from tokenmix.jobs import Job
@@ -14,7 +14,7 @@ from tokenmix.planning.budget import duration
 from tokenmix.planning.pace import measure_pace
 from tokenmix.planning.plan import sets_length
 from tokenmix.recipes import Recipe, override, with_epochs, with_values
-from tokenmix.tasks import Task, find_task
+from tokenmix.tasks import find_task
 from tokenmix_runtime.untrusted import read_json
 
 USUAL_S = 3600.0  # of a comparison that nobody gave a limit
@@ -23,60 +23,54 @@ SKELETON_ARGS = ("stem_stride",)  # of a planned model, which a skeleton takes t
 
 def planned_recipe(
     folder: Path,
-    task: Task,
+    request: Request,
     data: DataSet,
-    spec: str,
     settings: Sequence[str],
-    skeleton: str | None,
-    mixers: Sequence[str],
-    runs: int,
     limit_s: float | None,
     *,
     device: str,
     workers: int,
     fresh: bool,
 ) -> Recipe:
-    """The recipe that the data's task plans, for the skeleton; that of the comparison in the folder, if it goes on.
+    """The recipe that the data's task plans, with the request's skeleton; that of the comparison in the folder, if any.
 
     Args:
         folder: Of the comparison.
-        task: Of the data.
+        request: What is compared, with a recipe that was not planned; it has been checked.
         data: What is learnt from.
-        spec: Its name.
         settings: Overrides, which the plan obeys.
-        skeleton: The model that is trained; None: the plan's own.
-        mixers: Those whose names can be built; the first one's steps are measured.
-        runs: How many trainings share the time.
-        limit_s: Seconds for all of them; None: `USUAL_S`.
+        limit_s: Seconds for all trainings together; None: `USUAL_S`.
         device: Where they are trained.
         workers: Processes that load samples.
         fresh: Whether the comparison starts again.
 
     Raises:
-        ValueError: The task plans nothing, or a setting is wrong.
+        ValueError: The task plans nothing, or a setting does not fit what it plans.
     """
-    check_settings(settings, task)
-    asked = [spec, *sorted(settings), *([duration(limit_s)] if limit_s else [])]
+    task = find_task(request.recipe.task.name)
+    asked = [request.data, *sorted(settings), *([duration(limit_s)] if limit_s else [])]
     source = f"ours: planned for the comparison on {', '.join(asked)}; see `tokenmix docs finetune`"
     stamp = folder / "compare.json"
     if not fresh and stamp.is_file():
         before = Recipe.from_values(read_json(stamp).get("recipe"), f"the recipe in {stamp}")
-        if before.source == source and before.run.data == spec and before.model.name == (skeleton or before.model.name):
+        if before.source == source and before.run.data == request.data and ":" not in before.model.name:
             return before
-    recipe, share = None, 1.0
+    recipe, share, runs = request.recipe, 1.0, len(request.mixers) * request.seeds
+    mixers = {} if ":" in request.mixers[0] else {"mixers": request.mixers[0]}  # code is built by the jobs alone
     for draft in task.drafts(data, find_device(device)):
-        own = draft.recipe.model
-        taken = SKELETON_ARGS if skeleton else [key for key in own.args if key != "mixers"]
-        args = {key: value for key, value in own.args.items() if key in taken}
-        model = dataclasses.replace(own, name=skeleton or own.name, args=args, weights=None)
-        plain = dataclasses.replace(draft.recipe, model=model, source=source)
-        recipe = override(plain, [*settings, f"data={spec}"])
+        model = draft.recipe.model
+        name, kept = model.name, {key: value for key, value in model.args.items() if key != "mixers"}
+        if request.skeleton:
+            name, kept = request.skeleton, {key: kept[key] for key in SKELETON_ARGS if key in kept}
+        plain = dataclasses.replace(model, name=name, args=kept, weights=None)
+        recipe = override(
+            dataclasses.replace(draft.recipe, model=plain, source=source), [*settings, f"data={request.data}"]
+        )
         task.check_compared(recipe)
-        tried = with_values(recipe, model_args={**args, **({"mixers": mixers[0]} if mixers else {})})
+        tried = with_values(recipe, model_args={**kept, **mixers})
         share = (limit_s or USUAL_S) / (runs * measure_pace(tried, data, find_device(device), workers=workers).seconds)
         if share >= draft.least:
             break
-    assert recipe is not None, "a task gives a draft or raises"
     if share < 1 and not sets_length(settings, task) and recipe.schedule.steps is None:
         recipe = with_epochs(recipe, max(1, int(share * recipe.schedule.epochs)))
     return recipe
@@ -117,12 +111,12 @@ class Estimate:
         return f"about {duration(left)} of training left" if left else ""
 
 
-def setting_line(recipe: Recipe, data: DataSet, mixers: int, seeds: int, size: Sequence[int] | None) -> str:
+def setting_line(request: Request, data: DataSet, size: Sequence[int] | None) -> str:
     """What is going to be trained, in a line."""
-    task = find_task(recipe.task.name)
+    recipe, seeds = request.recipe, request.seeds
     shape = "" if size is None else f" at {size[0]} px" if size[0] == size[1] else f" at {size[0]} x {size[1]} px"
     each = f", {seeds} seeds each" if seeds > 1 else ""
     return (
-        f"comparing {mixers} mixers{each} in {recipe.model.name}{shape}: {recipe.length} of {len(data.train):,} "
-        f"training {task.noun}, {recipe.run.batch_size} per step"
+        f"comparing {len(request.mixers)} mixers{each} in {recipe.model.name}{shape}: {recipe.length} of "
+        f"{len(data.train):,} training {find_task(recipe.task.name).noun}, {recipe.run.batch_size} per step"
     )

@@ -18,7 +18,7 @@ from tokenmix.mixers import MixerSpec, list_mixers, split_specs
 from tokenmix.recipes import Recipe, differences, make_recipe, override, with_values
 from tokenmix.recipes.keys import find_key
 from tokenmix.sources import recognise
-from tokenmix.tasks import Task, find_task
+from tokenmix.tasks import find_task
 from tokenmix.train.loop import in_parts
 from tokenmix_runtime.untrusted import read_json
 
@@ -84,18 +84,6 @@ def _listed(text: str) -> list[str]:
     return specs if len(set(specs)) == len(specs) else [text]
 
 
-def check_settings(settings: Sequence[str], task: Task) -> None:
-    """Raise if a setting decides what the comparison itself decides.
-
-    Raises:
-        ValueError: One does, or is unknown.
-    """
-    for key in (setting.partition("=")[0].strip() for setting in settings):
-        field = find_key(key, task).field
-        if field in DECIDED:
-            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[field]}")
-
-
 def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: str | None) -> Recipe:
     """The recipe by which all mixers are trained, but for the mixer and the widths.
 
@@ -117,7 +105,10 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
     else:
         arguments = {key: value for key, value in recipe.model.args.items() if key != "mixers"}
         recipe = with_values(recipe, model_args=arguments)
-    check_settings(settings, find_task(recipe.task.name))
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        field = find_key(key, find_task(recipe.task.name)).field
+        if field in DECIDED:
+            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[field]}")
     recipe = override(recipe, settings)
     find_task(recipe.task.name).check_compared(recipe)
     return recipe

@@ -144,11 +144,13 @@ def quantize_onnx(
         return relative_noise(_outputs(quantized(some), images), wanted)
 
     chosen, noise = choose(parts, noise_of, target_db=target_db)
+    every = _outputs(model.SerializeToString(), arrays) if len(arrays) > len(images) else wanted
+
+    def whole_noise_of(some: Sequence[Sequence[str]]) -> float:
+        return relative_noise(_outputs(quantized(some), arrays), every)
+
     if len(arrays) > len(images):
-        every = _outputs(model.SerializeToString(), arrays)
-        chosen, noise = enforce(
-            chosen, noise_of, lambda some: relative_noise(_outputs(quantized(some), arrays), every), target_db=target_db
-        )
+        chosen, noise = enforce(chosen, noise_of, whole_noise_of, target_db=target_db)
     before, files = Path(source).read_bytes(), [quantized(chosen)]
     names = [[layer for part in chosen for layer in part]]
     large = _large(model, names[0])
@@ -158,6 +160,8 @@ def quantize_onnx(
     float_ms, *int8_ms = _latencies([before, *files], images[0])
     best = int8_ms.index(min(int8_ms))
     content = files[best]
+    if best:
+        noise = whole_noise_of([large])
     Path(target).write_bytes(content)
     kept = [layer for layer in layers if layer not in names[best]]
     facts: dict[str, Any] = {

@@ -13,6 +13,7 @@ from tokenmix.tasks.dense.sets import IGNORED, DenseData, DenseSet
 
 CROP_PX = 64  # the side at which they are seen
 LEAST_PX = 8  # the shorter side of an object that is cut out
+KEPT_PX, MOST_KEPT = 2 * CROP_PX, 4_000  # the shorter side of cut-outs that are kept in memory, and how many are
 MARGIN = 0.15  # of an object's sides, that is cut out with it on each side
 LEAST_SHARE = 0.005  # of a picture's pixels that a class must cover, where it is labelled by pixels
 BACKGROUND = "background"  # a class that is no thing
@@ -35,10 +36,20 @@ class CropSet(ImageSet):
         names = [f"{pictures.names[crop.picture]}#{number}" for number, crop in enumerate(crops)]
         super().__init__([crop.label for crop in crops], names, crop_pct=1.0)
         self.pictures, self.crops = pictures, crops
+        self.kept: dict[int, Image.Image] = {}
 
     def load(self, index: int) -> Image.Image:
+        """The cut-out, no larger than training could use; it is kept, since a whole picture is decoded for it."""
+        if index in self.kept:
+            return self.kept[index].copy()
         crop = self.crops[index]
-        return self.pictures.load(crop.picture).crop(crop.box)
+        picture = self.pictures.load(crop.picture).crop(crop.box)
+        factor = KEPT_PX / min(picture.size)
+        if factor < 1:
+            picture = picture.resize((round(picture.width * factor), round(picture.height * factor)))
+        if len(self.kept) < MOST_KEPT:
+            self.kept[index] = picture
+        return picture.copy()
 
 
 def count_objects(data: DenseData) -> tuple[int, int]:
@@ -79,8 +90,9 @@ def _crops(part: DenseSet, classes: list[str]) -> Iterator[Crop]:
             yield from _of_pixels(index, target["label"].numpy(), classes)
         else:
             height, width = _size(part, index)
-            for box, label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
-                if min(box[2] - box[0], box[3] - box[1]) >= LEAST_PX:
+            known = zip(*(target[name].tolist() for name in ("boxes", "labels", "iscrowd")), strict=True)
+            for box, label, crowd in known:
+                if not crowd and min(box[2] - box[0], box[3] - box[1]) >= LEAST_PX:
                     yield Crop(index, label - 1, _with_margin(box, height, width))
 
 

@@ -44,8 +44,8 @@ class DenseTask(PictureTask):
     """A task whose answer is more than one class per picture."""
 
     batch_size = 4
-    default_skeleton = None
     probed = 48
+    default_skeleton = None
     out_option = Option("--out", {"metavar": "DIR", "help": f"where the drawings go (default: {OUT}/)"})
 
     # ----------------------------------------------------------------------------------------------------- the data
