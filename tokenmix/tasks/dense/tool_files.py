@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
@@ -145,18 +145,39 @@ def _files(inventory: Inventory, ending: str) -> list[str]:
     return [name for name in named if (root / name).stat().st_size <= _MOST_LOOKED]
 
 
+def _content(path: Path) -> Any:
+    """What is in a file: the root of its XML, or the value of its JSON.
+
+    Raises:
+        ValueError: It cannot be read; the message does not repeat its name.
+    """
+    try:
+        if path.name.lower().endswith(".xml"):
+            content = read_bytes(path, most=_MOST_LOOKED)
+            return ElementTree.fromstring(content, ElementTree.XMLParser(target=PlainTree()))
+        return read_json(path)
+    except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:  # the third one: odd encodings
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ValueError(reason.replace(f"{path} ", "").replace(f" {path}", "").strip()) from error
+
+
+def why_unreadable(path: Path) -> str:
+    """Why a file of annotations, JSON or XML, cannot be read; empty if it can."""
+    try:
+        _content(path)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _read(inventory: Inventory, file: str) -> tuple[str, list[Annotated], str]:
     """Of a file the tool, what it says, and what is wrong with it; no tool where it is nobody's."""
-    path = inventory.root / file
     try:
-        if file.lower().endswith(".xml"):
-            tree = ElementTree.fromstring(
-                read_bytes(path, most=_MOST_LOOKED), ElementTree.XMLParser(target=PlainTree())
-            )
-            return ("CVAT", list(_cvat(tree)), "") if tree.tag == "annotations" else ("", [], "")
-        content = read_json(path)
-    except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
+        content = _content(inventory.root / file)
+    except ValueError as error:
         return "", [], str(error)
+    if isinstance(content, ElementTree.Element):
+        return ("CVAT", list(_cvat(content)), "") if content.tag == "annotations" else ("", [], "")
     for tool, read in _JSON.items():
         try:
             if found := list(read(content, file)):
