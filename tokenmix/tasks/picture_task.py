@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from tokenmix.backbones.widths import base_dims
 from tokenmix.checkpoints import LoadedModel, our_models
 from tokenmix.data.dataset import DataSet, PictureData
 from tokenmix.heads import HEADS, make_dense
@@ -47,6 +48,7 @@ class PictureTask(Task):
     """
 
     Options: ClassVar[type[TaskOptions]] = PictureOptions
+    default_skeleton = "mixernet_pico"
     objective_type: Callable[..., Objective]
     judged_options: tuple[str, ...] = ()
 
@@ -125,6 +127,16 @@ class PictureTask(Task):
             found |= {name: cfg[name] for name in found if cfg.get(name)}
             found |= {name: tuple(found[name]) for name in ("mean", "std")}
         return found
+
+    def own_widths(self, recipe: Any) -> tuple[int, ...]:
+        model, known = recipe.model, our_models()
+        if not timm.is_model(model.name):
+            raise ValueError(unknown("skeleton", model.name, known))
+        try:
+            return tuple(model.args.get("dims") or base_dims(model.name))
+        except TypeError:
+            names = ", ".join(known)
+            raise ValueError(f"{model.name} takes no mixers, so it is no skeleton; these are: {names}") from None
 
     def describe_batch(self, recipe: Any) -> str:
         height, width = height_width(recipe.task.image_size)
