@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.data.dataset import Pictures, Probe, Skipped, printable, unreadable
-from tokenmix.data.inventory import Inventory, summary, take_inventory
+from tokenmix.data.inventory import OTHER, Inventory, summary, take_inventory
 from tokenmix.data.likeness import Look, look_of, told_alike
 from tokenmix.data.memory import WORTH, checked
 from tokenmix.data.natural import natural, same
@@ -231,7 +231,8 @@ def _nothing(path: Path, found: ClassFolders) -> str:
             f"{path / 'class' / 'image.jpg'}"
         )
     for reason, names in found.unused.items():
-        return f"{path}: no images that can be used; {len(names):,} x {reason}: {summary(names)}"
+        if reason != OTHER:
+            return f"{path}: no images that can be used; {len(names):,} x {reason}: {summary(names)}"
     if not found.splits["train"]:
         return f"{path}: no class folders; expected {path / 'class' / 'image.jpg'}"
     return f"{path}: no images in the class folders (extensions: {' '.join(EXTENSIONS)})"

@@ -65,7 +65,7 @@ def usable(
     inspected = _in_threads(seen, items, log)
     for item, found in zip(items, inspected, strict=True):
         if isinstance(found, str):
-            problems.add(found, item.file)
+            problems.add(found, item.label_file if found.startswith("mask") and item.label_file else item.file)
             skipped.append(Skipped(printable(item.file), found))
             continue
         for note in found.notes:

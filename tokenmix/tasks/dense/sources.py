@@ -136,6 +136,9 @@ def load_dense(
         coco_tools()
     inventory = take_inventory(root)
     layout = read_layout(inventory, task)
+    if not layout.splits.get("train"):
+        others = " and ".join(f"{len(items):,} {split} pictures" for split, items in layout.splits.items() if items)
+        raise ValueError(f"{root}: no training pictures; as {layout.kind} it has {others or 'no pictures'}")
     if len(layout.classes) > MOST_CLASSES:
         raise ValueError(f"{root}: {len(layout.classes):,} classes; at most {MOST_CLASSES:,} can be told apart")
     if task == "segmentation" and len(layout.classes) > 255:
