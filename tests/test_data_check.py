@@ -79,6 +79,8 @@ def test_a_clean_folder(clean):
         "broken": [],
         "duplicates": [],
         "leaks": [],
+        "alike": [],
+        "depth": {"dark": [], "scaled": [], "pages": []},
         "imbalance": {
             "largest": ["bee", 8],
             "smallest": [["ant", 8], ["bee", 8]],

@@ -32,6 +32,9 @@ class Predictor:
     `Detections` (with masks where the model finds them) or a `SegmentMap`. A picture is the path of a file, an image of
     Pillow's, or a uint8 array, (H, W, 3) RGB or (H, W) grey. It is prepared as in training's evaluation.
 
+    It can be copied and sent to other processes (joblib, Ray, Spark, gunicorn), which open the file anew; so does a
+    process that was forked, since ONNX Runtime's threads do not come along.
+
     Args:
         path: The file.
         task: What the model must be for, one of `tokenmix_runtime.manifest.TASKS`; None: anything.
@@ -45,6 +48,7 @@ class Predictor:
 
     def __init__(self, path: str | os.PathLike[str], *, task: str | None = None, threads: int | None = None) -> None:
         self.path = os.fspath(path)
+        self._threads, self._process = threads, os.getpid()
         self._session = _session(self.path, threads)
         self.manifest: Manifest = read_manifest(self.path, self._session.get_modelmeta().custom_metadata_map)
         self.task = self.manifest.task
@@ -59,8 +63,13 @@ class Predictor:
             )
         self._names = [output.name for output in self._session.get_outputs()]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (os.path.abspath(self.path), self.task, self._threads)
+
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Any:
         """The answer for a picture, or a list of answers for a list of pictures."""
+        if self._process != os.getpid():
+            self._session, self._process = _session(self.path, self._threads), os.getpid()
         if not isinstance(pictures, list | tuple):
             return self._answer([pictures])[0]  # type: ignore[list-item]
         batch, *shape = self.manifest.shape
@@ -140,6 +149,11 @@ class Predictor:
         canvas[:] = fill[:, None, None]
         canvas[:, : seen[0], : seen[1]] = image
         return canvas, seen
+
+
+def _opened(path: str, task: str, threads: int | None) -> Predictor:
+    """The model anew, in another process."""
+    return Predictor(path, task=task, threads=threads)
 
 
 def _session(path: str, threads: int | None) -> Any:
