@@ -96,7 +96,11 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
     Raises:
         ValueError: It or a setting is wrong, or a setting decides what the comparison itself decides.
     """
-    name = name or (data if data == "digits" else recognise(data)[0].default_recipe or "basic")
+    if name is None:
+        task = recognise(data)[0]
+        name = data if data == "digits" else task.default_recipe
+        if name is None:
+            raise ValueError(f"{data} is for {task.title}, which has no usual recipe: name one with --recipe")
     # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
     recipe = make_recipe(name, [f"data={data}", "model.args.mixers=identity"])
     chosen = skeleton or find_task(recipe.task.name).default_skeleton
