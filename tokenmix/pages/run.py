@@ -57,9 +57,11 @@ def write_failed(run: Mapping[str, Any], path: str | os.PathLike[str], failure: 
 
 
 def _intro(task: Task, run: Mapping[str, Any]) -> Markup:
-    status, epochs = run["status"], run["epochs"]
+    status, epochs, done = run["status"], run["epochs"], len(run["history"])
     at = f"epoch {run['epoch']:.4g} of {epochs}"
-    lead = {"finished": f"Finished after {epochs:,} epoch{'' if epochs == 1 else 's'}.", "running": f"Running: {at}."}
+    early = f" of {epochs:,}: the validation had not become better for long enough" if done < epochs else ""
+    finished = f"Finished after {done:,} epoch{'' if done == 1 else 's'}{early}."
+    lead = {"finished": finished, "running": f"Running: {at}."}
     epoch_s = run["seconds"] / run["epoch"] if run["epoch"] else 0
     return render(
         "run_intro.html",

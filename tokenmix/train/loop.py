@@ -417,7 +417,8 @@ class _Run:
     @property
     def moment(self) -> Moment:
         """What is shown of this moment."""
-        return Moment(list(self.state.history), self.state.steps, self.state.seconds, self.recorder.noted)
+        state = self.state
+        return Moment(list(state.history), state.steps, state.seconds, self.recorder.noted, state.finished)
 
     def tick(self) -> None:
         """Count the time since the last call."""
@@ -568,11 +569,24 @@ class _Run:
             self.best_weights = self.group.gather(judged.model.state_dict())
         self.recorder.judged(state.epoch, better, metric)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
-        state.finished = state.steps >= self.calendar.total
+        early = self.tired and state.steps < self.calendar.total
+        state.finished = early or state.steps >= self.calendar.total
         self.save(partial(self.publish, self.moment, weights=better), _bytes(self.best_weights))
         headline = self.task.headline
         shown = f"loss {loss:.3f}  val {headline} {self.task.shown(headline, row[f'val_{headline}'])}  {pace(row)}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
+        if early:
+            best = state.best["epoch"] if state.best else state.epoch
+            self.progress.say(
+                f"ended after epoch {state.epoch}: no better {headline} since epoch {best}, whose weights are kept "
+                f"(patience={self.recipe.run.patience})"
+            )
+
+    @property
+    def tired(self) -> bool:
+        """Whether as many validations in a row as the recipe's patience were no better than the best one."""
+        state, patience = self.state, self.recipe.run.patience
+        return patience > 0 and state.best is not None and state.epoch - state.best["epoch"] >= patience
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
         """The larger, the better: the headline, then the validation loss."""

@@ -32,12 +32,14 @@ class Moment:
         steps: Done in the run.
         seconds: Spent on it.
         notes: What the recorder has noted.
+        finished: Whether it is the run's end, which may come before the recipe's.
     """
 
     history: list[dict[str, Any]]
     steps: int
     seconds: float
     notes: RunNotes
+    finished: bool
 
 
 class Reporter:
@@ -165,7 +167,7 @@ class Reporter:
         status = "running" if error is None else "stopped"
         return {
             "name": self.out.name,
-            "status": "finished" if len(history) == len(self.calendar.lengths) else status,
+            "status": "finished" if moment.finished else status,
             "reason": _reason(error),
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
             "task": self.task.name,
