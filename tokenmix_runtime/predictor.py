@@ -45,7 +45,7 @@ class Predictor:
 
     def __init__(self, path: str | os.PathLike[str], *, task: str | None = None, threads: int | None = None) -> None:
         self.path = os.fspath(path)
-        self._session = _session(self.path, threads)
+        self._session = open_session(self.path, threads)
         self.manifest: Manifest = read_manifest(self.path, self._session.get_modelmeta().custom_metadata_map)
         self.task = self.manifest.task
         if task is not None:
@@ -142,7 +142,14 @@ class Predictor:
         return canvas, seen
 
 
-def _session(path: str, threads: int | None) -> Any:
+def open_session(path: str, threads: int | None) -> Any:
+    """ONNX Runtime's session of a file, on the CPU.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ModelError: There is no such file, or it is damaged.
+        ValueError: ``threads`` is below 1.
+    """
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

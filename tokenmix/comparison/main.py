@@ -37,7 +37,6 @@ from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.names import unknown
-from tokenmix_runtime.preprocess import height_width
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.compare/1"
@@ -119,8 +118,7 @@ def compare(
     with locked(folder):
         check_owner(folder, request, fresh)
         samples = load_data(data, task=base.task.name, seed=base.run.seed, download=download, log=log)
-        size = height_width(base.task.image_size or samples.image_size)
-        dims = choose_dims(request, own, specs, size, samples.facts, log)
+        dims = choose_dims(request, own, specs, samples, log)
         claim(folder, request, fresh)
         training = {"device": device, "workers": workers, "download": download}
         jobs = {
@@ -149,7 +147,7 @@ def compare(
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command_line(request, str(out), settings, asked, compare.__kwdefaults__ or {}),
-            **facts(request, samples, size),
+            **facts(request, samples),
             "threads": torch.get_num_threads(),
             "batch_sizes": list(batch_sizes),
             "runtimes": list(next(iter(trained.values())).entry["latency_ms"]),

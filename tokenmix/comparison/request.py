@@ -20,7 +20,7 @@ from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
 from tokenmix.recipes import Recipe, differences, make_recipe, override
 from tokenmix.recipes.keys import find_key
-from tokenmix.tasks import find_task
+from tokenmix.tasks import Task, all_tasks, find_task
 from tokenmix.train.loop import in_parts
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.untrusted import read_json
@@ -32,6 +32,8 @@ DECIDED = {
     "model.name": "name the skeleton with --skeleton (skeleton=)",
     "model.args": "name the mixers with --mixers (mixers=); --match chooses the widths",
 }
+
+OWN_ARGS = ("mixers", "dims")  # of a model: what a comparison itself chooses
 
 Spec = MixerSpec | Sequence[MixerSpec]  # for all stages, or one per stage
 
@@ -72,12 +74,16 @@ def named_specs(mixers: Sequence[Spec] | str, skeleton: str) -> dict[str, Spec]:
     ]
     if not listed:
         raise ValueError(f"name at least one mixer; known: {', '.join(list_mixers())}")
+    owner = owner_of(skeleton)
+    build: Any = (
+        functools.partial(owner.network, skeleton, {}) if owner else functools.partial(timm.create_model, skeleton)
+    )
     names = [spec_name(spec) for spec in listed]
     for name, spec in zip(names, listed, strict=True):
         if names.count(name) > 1:
             raise ValueError(f"mixer {name!r} is named {names.count(name)} times; each needs a name of its own")
         with torch.device("meta"):
-            timm.create_model(skeleton, mixers=spec)
+            build(mixers=spec)
     return dict(zip(names, listed, strict=True))
 
 
@@ -93,6 +99,8 @@ def own_dims(skeleton: str) -> tuple[int, ...]:
     Raises:
         ValueError: It is unknown, or takes no mixers.
     """
+    if owner := owner_of(skeleton):
+        return owner.widths(skeleton)
     known = our_models()
     if not timm.is_model(skeleton):
         raise ValueError(unknown("skeleton", skeleton, known))
@@ -102,6 +110,11 @@ def own_dims(skeleton: str) -> tuple[int, ...]:
         raise ValueError(f"{skeleton} takes no mixers, so it is no skeleton; these are: {', '.join(known)}") from None
 
 
+def owner_of(skeleton: str) -> Task | None:
+    """The task whose own network a skeleton is; None for one of timm's registry."""
+    return next((task for task in all_tasks().values() if skeleton in task.networks()), None)
+
+
 def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: str) -> Recipe:
     """The recipe by which all mixers are trained, but for the mixer and the widths.
 
@@ -109,12 +122,18 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
         ValueError: It or a setting is wrong, or a setting decides what the comparison itself decides.
     """
     # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
-    decided = [f"model={skeleton}", "model_args={}", f"data={data}"]
-    recipe = make_recipe(name or (data if data == "digits" else "basic"), decided)
+    owner, decided = owner_of(skeleton), [f"model={skeleton}", f"data={data}"]
+    if owner is not None:  # whose network may need more than mixers and widths: how far it looks ahead, for example
+        recipe = make_recipe(name or str(owner.default_recipe), decided)
+        kept = {key: value for key, value in recipe.model.args.items() if key not in OWN_ARGS}
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, args=kept))
+    else:
+        recipe = make_recipe(name or (data if data == "digits" else "basic"), [*decided, "model_args={}"])
     for key in (setting.partition("=")[0].strip() for setting in settings):
-        field = find_key(key, find_task(recipe.task.name)).field
-        if field in DECIDED:
-            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[field]}")
+        found = find_key(key, find_task(recipe.task.name))
+        free = owner is not None and found.inside and found.inside[0] not in OWN_ARGS
+        if found.field in DECIDED and not free:
+            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[found.field]}")
     recipe = override(recipe, settings)
     find_task(recipe.task.name).check_compared(recipe)
     return recipe

@@ -16,7 +16,7 @@ from tokenmix.tasks import Task, find_task
 from tokenmix.train.checkpoint import versions
 
 
-def facts(request: Request, data: DataSet, size: tuple[int, int]) -> dict[str, Any]:
+def facts(request: Request, data: DataSet) -> dict[str, Any]:
     """What was compared, on what, by what."""
     base = request.recipe
     task = find_task(base.task.name)
@@ -35,7 +35,7 @@ def facts(request: Request, data: DataSet, size: tuple[int, int]) -> dict[str, A
             "train": len(data.train),
             "val": len(data.val),
             "test": len(data.test),
-            "image_size": size[0] if size[0] == size[1] else size,
+            **task.compared_facts(base, data),
             "skipped": [dataclasses.asdict(skipped) for skipped in data.skipped],
         },
         "recipe": base.flat(),

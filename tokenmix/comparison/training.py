@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenmix.bench.cost import cost, count
+from tokenmix.bench.cost import count
 from tokenmix.bench.match import Match, nearest_widths
 from tokenmix.checkpoints import LoadedModel, described_model, open_model
 from tokenmix.comparison.request import Request, Spec
@@ -42,20 +42,21 @@ def choose_dims(
     request: Request,
     own: tuple[int, ...],
     specs: Mapping[str, Spec],
-    size: tuple[int, int],
-    facts: Mapping[str, Any],
+    data: DataSet,
     log: Callable[[str], None],
 ) -> dict[str, tuple[int, ...]]:
     """Widths per mixer: the skeleton's own, or those that match the first mixer's budget."""
     result = dict.fromkeys(specs, own)
     if request.match is None:
         return result
+    task = find_task(request.recipe.task.name)
+    sample = task.compared_input(request.recipe, data)
 
     def counted(name: str, widths: tuple[int, ...]) -> int:
         with torch.device("meta" if request.match == "params" else "cpu"):
-            model = _build(widened(request.recipe, widths), facts, specs[name])
+            model = _build(widened(request.recipe, widths), data.facts, specs[name])
         if request.match == "macs":
-            return cost(find_task(request.recipe.task.name).raw_form(model), size).macs
+            return count(task.raw_form(model), sample).macs
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     first = next(iter(specs))

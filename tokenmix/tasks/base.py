@@ -536,6 +536,26 @@ class Task(ABC):
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 
+    def widths(self, name: str) -> tuple[int, ...]:
+        """The widths of the stages of one of `networks`, which takes ``mixers`` and ``dims``.
+
+        Raises:
+            ValueError: It takes no such arguments, so that mixers cannot be compared in it.
+        """
+        raise ValueError(f"{name} takes no mixers and widths, so it is no skeleton")
+
+    def compared_input(self, recipe: Any, data: DataSet) -> Tensor:
+        """``(1, ...)``: zeros as `raw_form` of the recipe's model takes them, to count what it computes.
+
+        Raises:
+            ValueError: Its models take no single tensor.
+        """
+        raise ValueError(f"{self.title}: mixers are compared by their parameters only, not by what they compute")
+
+    def compared_facts(self, recipe: Any, data: DataSet) -> dict[str, Any]:
+        """What a comparison notes of its samples beside `tokenmix.data.DataSet.facts`, as JSON."""
+        return {}
+
     def compared(self, judging: Judging) -> dict[str, Any]:
         """What a comparison keeps of a model's test beside its numbers, as JSON.
 

@@ -130,6 +130,18 @@ class PictureTask(Task):
         height, width = height_width(recipe.task.image_size)
         return f"{height} x {width} pixels"
 
+    def compared_input(self, recipe: Any, data: DataSet) -> Tensor:
+        return torch.zeros(1, 3, *self._compared_size(recipe, data))
+
+    def compared_facts(self, recipe: Any, data: DataSet) -> dict[str, Any]:
+        """``image_size``: pixels of a side, or height and width."""
+        height, width = self._compared_size(recipe, data)
+        return {"image_size": height if height == width else [height, width]}
+
+    @staticmethod
+    def _compared_size(recipe: Any, data: Any) -> tuple[int, int]:
+        return height_width(recipe.task.image_size or data.image_size)
+
     def objective_of(self, loaded: LoadedModel, facts: Mapping[str, Any], **options: Any) -> Objective:
         """A loaded model with what its training told its task, changed by ``options``.
 
