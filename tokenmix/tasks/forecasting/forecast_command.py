@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("series", metavar="CSV", help="a CSV file (.gz too) or a Parquet file")
     add("--model", help="a run's folder, a .safetensors file or an .onnx file (default: a quick linear model)")
-    add("--horizon", type=whole("side"), metavar="H", help="rows ahead (default: the model's; 24 of the quick one)")
+    add("--horizon", type=whole("horizon"), metavar="H", help="rows ahead (default: the model's; 24 of the quick one)")
     add("--out", metavar="FILE.csv", help="default: NAME-forecast.csv here; the picture goes beside it")
     add("--level", type=float, default=0.9, metavar="P", help="share that intervals shall hold (default: %(default)s)")
     add("--target", metavar="NAME", help="forecast this variable alone")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokenmix.argument_types import whole
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.inventory import Inventory
 from tokenmix.data.loader import BatchLoader
@@ -53,7 +54,7 @@ class ForecastingTask(Task):
     commands: ClassVar[Mapping[str, str]] = {"forecast": "tokenmix.tasks.forecasting.forecast_command"}
     predict_options = (
         Option("--out", {"metavar": "DIR", "help": f"where forecasts go (default: {OUT}/)"}),
-        Option("--horizon", {"type": int, "metavar": "H", "help": "rows ahead (default: all that the model can)"}),
+        Option("--horizon", {"type": whole("horizon"), "metavar": "H", "help": "rows ahead (default: the model's)"}),
     )
     eval_options = (
         Option(
