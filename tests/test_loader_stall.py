@@ -55,7 +55,7 @@ linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts op
 
 @linux
 def test_a_batch_of_many_tensors_needs_few_files(few_files) -> None:
-    loader = loading.BatchLoader(glyphs(), Many(), batch_size=4, image_size=16, train=False, workers=2)
+    loader = loading.BatchLoader(glyphs(), Many(), batch_size=4, shape=(16, 16), train=False, workers=2)
     batches = list(loader.batches())
     assert [len(batch["target"]) for batch in batches] == [300] * 6
     assert torch.cat([batch["index"] for batch in batches]).tolist() == [*range(21)]
@@ -71,7 +71,7 @@ class NoFiles(Many):
 
 @linux
 def test_a_batch_that_cannot_be_sent_is_an_error_of_the_one_who_waits() -> None:
-    loader = loading.BatchLoader(glyphs(), NoFiles(), batch_size=4, image_size=16, train=False, workers=1)
+    loader = loading.BatchLoader(glyphs(), NoFiles(), batch_size=4, shape=(16, 16), train=False, workers=1)
     with pytest.raises(OSError, match=r"could not send a batch of 0\.0 MB: .*ulimit -n"):
         list(loader.batches())
 

@@ -82,7 +82,7 @@ def test_a_console_shows_what_it_can(tmp_path, monkeypatch, encoding) -> None:
     lines = (tmp_path / "out").read_bytes().decode(encoding).splitlines()
     assert lines[0].endswith("/caf?.png")
     assert len(lines) == 6
-    assert all(line.startswith("  class ") for line in lines[1:])
+    assert all(line.startswith("  ") and line.endswith("0.1 %") for line in lines[1:])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", console(tmp_path / "bars", encoding))
         with steady_streams(needed=True):
@@ -235,7 +235,7 @@ def test_a_run_that_lacks_memory_says_what_fits_and_goes_on(tmp_path) -> None:
 
 
 def test_nothing_fits(tmp_path) -> None:
-    with pytest.raises(OutOfMemory, match="not even one image fits: take a smaller image_size or model"):
+    with pytest.raises(OutOfMemory, match="not even one of the images fits: take a smaller image_size or model"):
         run(tmp_path, model=lambda: Hungry(0))
 
 
@@ -253,7 +253,7 @@ def test_a_validation_that_lacks_memory_goes_on_with_smaller_parts(tmp_path) -> 
     assert len(checkpoint(tmp_path)["state"]["changes"]) == 1
     _, lines = run(tmp_path, toy_recipe(accumulate=4), model=lambda: Hungry(8))
     assert lines == [f"{tmp_path}: the run has finished, with accumulate=2, and stays as it is"]
-    assert json.loads((tmp_path / "recipe.json").read_text())["accumulate"] == 2
+    assert json.loads((tmp_path / "recipe.json").read_text())["run"]["accumulate"] == 2
     with pytest.raises(ValueError, match=r"holds a run of another recipe: run\.batch_size"):
         run(tmp_path, toy_recipe(accumulate=2, batch_size=4), model=lambda: Hungry(8))
 

@@ -164,7 +164,8 @@ def test_odd_areas_are_not_believed(tmp_path) -> None:
 @given(VALUES)
 def test_any_value_as_box_and_mask_is_used_or_named(tmp_path_factory, value) -> None:
     root = tmp_path_factory.mktemp("coco")
-    more = [annotation(bbox=value), annotation(segmentation=value), annotation(area=value, iscrowd=value)]
+    changes: list[dict[str, Any]] = [{"bbox": value}, {"segmentation": value}, {"area": value, "iscrowd": value}]
+    more = [annotation(id=900 + number, **change) for number, change in enumerate(changes)]
     data = load(write_coco(root, count=2, more={"annotations": more}), "instances")
     assert len(data.train.target(0)["masks"]) + len(data.problems) in (5, 6)  # a part of a polygon may be left out
 

@@ -282,11 +282,11 @@ def test_bicubic_has_nothing_to_learn(folder: Path, tmp_path: Path) -> None:
 
 
 def test_mixers_are_compared_picture_by_picture() -> None:
-    def entry(psnr: float) -> dict[str, Any]:
+    def entry(name: str, psnr: float) -> dict[str, Any]:
         rows = [{"picture": "a.png", "psnr": psnr, "ssim": 0.9, "gain": psnr - 30, "bicubic_psnr": 30.0}]
-        return {"mixer": "x", "per_picture": rows}
+        return {"mixer": name, "per_picture": rows}
 
-    results = {"mixers": {"aff": entry(31.25), "pool": entry(31.0)}, "headline": "psnr"}
+    results = {"mixers": {"aff": entry("aff", 31.25), "pool": entry("pool", 31.0)}, "headline": "psnr"}
     (section,) = compare_sections(results)
     assert all(text in section.html for text in ("a.png", "30.00", "31.25", "31.00", "bicubic", "aff", "pool"))
     assert compare_sections({"mixers": {"aff": {}}}) == []

@@ -50,7 +50,7 @@ def test_the_layers_are_mmdetections() -> None:
     # By hand: the first block of the last stage, the downsampling before the third one, its last block, the stem.
     for part, power in {"stages.3.blocks.0": 1, "stages.2.downsample": 10, "stages.2.blocks.26": 1, "stem": 13}.items():
         assert {f for name, f in factors.items() if name.startswith(f"backbone.{part}.")} == {0.8**power}
-    with pytest.raises(ValueError, match="'layer_decay_layers': the backbone has 12 layers below its last stage"):
+    with pytest.raises(ValueError, match=r"task\.layer_decay_layers': the backbone has 12 layers below its last"):
         learning_rates(model, 0.8, 9)
 
 

@@ -45,23 +45,35 @@ def measure(
     log: Callable[[str], None],
 ) -> None:
     """Export, then time all mixers in one interleaved measurement, then each one's memory in a process of its own."""
-    task, first = find_task(recipe.task.name), next(iter(trained.values())).loaded
-    real = task.inputs(first, data.test, max(64, *batch_sizes))
-    for name, one in trained.items():
-        _export(folder, one, real[:64])
-        log(f"  {name}: ONNX Runtime differs by at most {one.entry['onnx_max_error']:.1e} on real {task.noun}")
+    task = find_task(recipe.task.name)
+    count = max(64, *batch_sizes)
+    timed = {name: task.timed(one.loaded, data.test, count) for name, one in trained.items()}
+    real = next(iter(timed.values()))[1]
+    runtimes = ["pytorch"]
+    if task.exported():
+        runtimes.append("onnxruntime")
+        for name, one in trained.items():
+            _export(folder, one, real[:64])
+            log(f"  {name}: ONNX Runtime differs by at most {one.entry['onnx_max_error']:.1e} on real {task.noun}")
+    else:
+        log(f"{task.title}: there are no files for other runtimes, so that PyTorch alone is measured")
+    if len(real) == 1:
+        batch_sizes = (1,)
+        log(f"measuring one of the {task.noun} at a time")
     log(f"measuring latency, all mixers interleaved, for {seconds:.0f} s")
     timings = latency(
-        {name: reparameterize(task.raw_form(one.loaded.model).eval()) for name, one in trained.items()},
-        {name: folder / one.entry["files"]["onnx"] for name, one in trained.items()},
+        {name: reparameterize(module.eval()) for name, (module, _) in timed.items()},
+        {name: folder / one.entry["files"]["onnx"] for name, one in trained.items()} if task.exported() else None,
         batch_sizes=batch_sizes,
-        runtimes=("pytorch", "onnxruntime", "compile") if compile else ("pytorch", "onnxruntime"),
+        runtimes=[*runtimes, "compile"] if compile else runtimes,
         images=real,
         device=device,
         seconds=seconds,
     )
     for name, one in trained.items():
         one.entry.update(timings[name])
+    if not task.exported():
+        return
     log("measuring peak memory, each mixer in a process of its own")
 
     def memory(name: str) -> float | None:

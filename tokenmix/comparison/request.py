@@ -11,29 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
-from tokenmix.bench.match import base_dims
-from tokenmix.checkpoints import our_models
 from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
-from tokenmix.recipes import Recipe, differences, make_recipe, override
+from tokenmix.recipes import Recipe, differences, make_recipe, override, with_values
 from tokenmix.recipes.keys import find_key
-from tokenmix.tasks import Task, all_tasks, find_task
+from tokenmix.sources import recognise
+from tokenmix.tasks import find_task
 from tokenmix.train.loop import in_parts
-from tokenmix_runtime.names import unknown
 from tokenmix_runtime.untrusted import read_json
 
 DEFAULT_MIXERS = ("aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
-DEFAULT_SKELETON = "mixernet_pico"
 DECIDED = {
     "run.data": "the data are the first argument",
     "model.name": "name the skeleton with --skeleton (skeleton=)",
     "model.args": "name the mixers with --mixers (mixers=); --match chooses the widths",
 }
-
-OWN_ARGS = ("mixers", "dims")  # of a model: what a comparison itself chooses
 
 Spec = MixerSpec | Sequence[MixerSpec]  # for all stages, or one per stage
 
@@ -44,7 +38,7 @@ class Request:
 
     data: str
     mixers: tuple[str, ...]
-    skeleton: str
+    skeleton: str | None  # None: the recipe's
     recipe: Recipe
     seeds: int
     match: str | None
@@ -62,8 +56,8 @@ def spec_name(spec: Spec) -> str:
     return f"{module}:{getattr(spec, '__qualname__', type(spec).__name__)}"
 
 
-def named_specs(mixers: Sequence[Spec] | str, skeleton: str) -> dict[str, Spec]:
-    """Specs by name, each built once in the skeleton.
+def named_specs(mixers: Sequence[Spec] | str, recipe: Recipe) -> dict[str, Spec]:
+    """Specs by name, each built once in the recipe's network.
 
     Raises:
         ValueError: A mixer is unknown or named twice, or there are not as many as the skeleton has stages for them.
@@ -74,16 +68,13 @@ def named_specs(mixers: Sequence[Spec] | str, skeleton: str) -> dict[str, Spec]:
     ]
     if not listed:
         raise ValueError(f"name at least one mixer; known: {', '.join(list_mixers())}")
-    owner = owner_of(skeleton)
-    build: Any = (
-        functools.partial(owner.network, skeleton, {}) if owner else functools.partial(timm.create_model, skeleton)
-    )
     names = [spec_name(spec) for spec in listed]
+    task = find_task(recipe.task.name)
     for name, spec in zip(names, listed, strict=True):
         if names.count(name) > 1:
             raise ValueError(f"mixer {name!r} is named {names.count(name)} times; each needs a name of its own")
         with torch.device("meta"):
-            build(mixers=spec)
+            task.build(recipe, task.example_facts, mixers=spec)
     return dict(zip(names, listed, strict=True))
 
 
@@ -93,46 +84,32 @@ def _listed(text: str) -> list[str]:
     return specs if len(set(specs)) == len(specs) else [text]
 
 
-def own_dims(skeleton: str) -> tuple[int, ...]:
-    """The widths of a skeleton's stages.
-
-    Raises:
-        ValueError: It is unknown, or takes no mixers.
-    """
-    if owner := owner_of(skeleton):
-        return owner.widths(skeleton)
-    known = our_models()
-    if not timm.is_model(skeleton):
-        raise ValueError(unknown("skeleton", skeleton, known))
-    try:
-        return base_dims(skeleton)
-    except TypeError:
-        raise ValueError(f"{skeleton} takes no mixers, so it is no skeleton; these are: {', '.join(known)}") from None
-
-
-def owner_of(skeleton: str) -> Task | None:
-    """The task whose own network a skeleton is; None for one of timm's registry."""
-    return next((task for task in all_tasks().values() if skeleton in task.networks()), None)
-
-
-def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: str) -> Recipe:
+def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: str | None) -> Recipe:
     """The recipe by which all mixers are trained, but for the mixer and the widths.
+
+    Args:
+        name: A recipe's name or file; None: ``digits`` for the digits, else that of the task that the data are for.
+        settings: Overrides.
+        data: What is compared on.
+        skeleton: The network; None: the task's, or else the recipe's with its arguments.
 
     Raises:
         ValueError: It or a setting is wrong, or a setting decides what the comparison itself decides.
     """
+    name = name or (data if data == "digits" else recognise(data)[0].default_recipe or "basic")
     # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
-    owner, decided = owner_of(skeleton), [f"model={skeleton}", f"data={data}"]
-    if owner is not None:  # whose network may need more than mixers and widths: how far it looks ahead, for example
-        recipe = make_recipe(name or str(owner.default_recipe), decided)
-        kept = {key: value for key, value in recipe.model.args.items() if key not in OWN_ARGS}
-        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, args=kept))
+    recipe = make_recipe(name, [f"data={data}", "model.args.mixers=identity"])
+    chosen = skeleton or find_task(recipe.task.name).default_skeleton
+    if chosen:
+        recipe = override(recipe, [f"model={chosen}", "model_args={}"])
     else:
-        recipe = make_recipe(name or (data if data == "digits" else "basic"), [*decided, "model_args={}"])
+        arguments = {key: value for key, value in recipe.model.args.items() if key != "mixers"}
+        recipe = with_values(recipe, model_args=arguments)
     for key in (setting.partition("=")[0].strip() for setting in settings):
-        found = find_key(key, find_task(recipe.task.name))
-        free = owner is not None and found.inside and found.inside[0] not in OWN_ARGS
-        if found.field in DECIDED and not free:
+        task = find_task(recipe.task.name)
+        found = find_key(key, task)
+        chosen_here = {"mixers", *task.width_arguments((0,))}
+        if found.field in DECIDED and not (found.inside and found.inside[0] not in chosen_here):
             raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[found.field]}")
     recipe = override(recipe, settings)
     find_task(recipe.task.name).check_compared(recipe)

@@ -16,7 +16,7 @@ from tokenmix.tasks import Task, find_task
 from tokenmix.train.checkpoint import versions
 
 
-def facts(request: Request, data: DataSet) -> dict[str, Any]:
+def facts(request: Request, data: DataSet, size: tuple[int, int] | None) -> dict[str, Any]:
     """What was compared, on what, by what."""
     base = request.recipe
     task = find_task(base.task.name)
@@ -26,7 +26,7 @@ def facts(request: Request, data: DataSet) -> dict[str, Any]:
         "headline": task.headline,
         "unit": task.unit(task.headline),
         "lower_is_better": task.lower_is_better,
-        "skeleton": request.skeleton,
+        "skeleton": base.model.name,
         "match": request.match,
         "seeds": list(range(base.run.seed, base.run.seed + request.seeds)),
         "data": {
@@ -35,7 +35,7 @@ def facts(request: Request, data: DataSet) -> dict[str, Any]:
             "train": len(data.train),
             "val": len(data.val),
             "test": len(data.test),
-            **task.compared_facts(base, data),
+            **({} if size is None else {"image_size": size[0] if size[0] == size[1] else size}),
             "skipped": [dataclasses.asdict(skipped) for skipped in data.skipped],
         },
         "recipe": base.flat(),
@@ -52,7 +52,9 @@ def command_line(
     if len(mixers) == 1 and len(split_specs(mixers[0])) > 1:
         mixers = (f"[{mixers[0]}]",)  # else it would be a list of mixers
     words = ["tokenmix", "compare", request.data, "--mixers", *mixers, "--out", out]
-    asked = {**options, "skeleton": request.skeleton, "seeds": request.seeds, "match": request.match}
+    usual = find_task(request.recipe.task.name).default_skeleton
+    skeleton = None if request.skeleton == usual else request.skeleton
+    asked = {**options, "skeleton": skeleton, "seeds": request.seeds, "match": request.match}
     for name, value in asked.items():
         if name in defaults and value == defaults[name]:
             continue

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenmix.bench.cost import count
+from tokenmix.bench.cost import cost, count
 from tokenmix.bench.match import Match, nearest_widths
 from tokenmix.checkpoints import LoadedModel, described_model, open_model
 from tokenmix.comparison.request import Request, Spec
@@ -42,21 +42,28 @@ def choose_dims(
     request: Request,
     own: tuple[int, ...],
     specs: Mapping[str, Spec],
-    data: DataSet,
+    size: tuple[int, int] | None,
+    facts: Mapping[str, Any],
     log: Callable[[str], None],
 ) -> dict[str, tuple[int, ...]]:
-    """Widths per mixer: the skeleton's own, or those that match the first mixer's budget."""
+    """Widths per mixer: the skeleton's own, or those that match the first mixer's budget.
+
+    Raises:
+        ValueError: MACs are wanted of models that see no pictures of one size.
+    """
+    task = find_task(request.recipe.task.name)
     result = dict.fromkeys(specs, own)
     if request.match is None:
         return result
-    task = find_task(request.recipe.task.name)
-    sample = task.compared_input(request.recipe, data)
+    if request.match == "macs" and size is None:
+        raise ValueError(f"--match macs is for pictures of one size; {task.noun} have none: match params")
 
     def counted(name: str, widths: tuple[int, ...]) -> int:
         with torch.device("meta" if request.match == "params" else "cpu"):
-            model = _build(widened(request.recipe, widths), data.facts, specs[name])
+            model = _build(widened(request.recipe, widths), facts, specs[name])
         if request.match == "macs":
-            return count(task.raw_form(model), sample).macs
+            assert size is not None
+            return cost(task.raw_form(model), size).macs
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     first = next(iter(specs))
@@ -71,7 +78,8 @@ def choose_dims(
 
 def widened(recipe: Recipe, dims: tuple[int, ...], **model_args: Any) -> Recipe:
     """The recipe of a skeleton with other widths."""
-    return with_values(recipe, model_args={**recipe.model.args, "dims": list(dims), **model_args})
+    widths = find_task(recipe.task.name).width_arguments(dims)
+    return with_values(recipe, model_args={**recipe.model.args, **widths, **model_args})
 
 
 def mixer_jobs(
@@ -125,14 +133,15 @@ def judge_runs(
     result, loaded, judgement = runs[best]
     with atomic_path(place / "best.safetensors") as temporary:
         shutil.copyfile(result.best_weights, temporary)
-    counted = count(task.raw_form(loaded.model), task.example_inputs(loaded, 1))
+    module, inputs = task.timed(loaded, data.test, 1)
+    counted = count(module.eval(), inputs)
     entry = {
         "mixer": name,
         f"test_{headline}": sum(scores) / len(scores),
         f"test_{headline}_spread": statistics.stdev(scores) if len(scores) > 1 else None,
         f"test_{headline}_per_seed": scores,
         f"val_{headline}": result.best[f"val_{headline}"],
-        "dims": jobs[0].recipe.model.args["dims"],
+        "dims": list(task.own_widths(jobs[0].recipe)),
         "params": counted.params,
         "macs": counted.macs,
         "transform_macs": counted.transform_macs,
@@ -140,7 +149,8 @@ def judge_runs(
         "weights_sha256": result.best["weights_sha256"],
         "history": result.history,
         **task.compared(judgement.judging),
-        "files": {"weights": f"{place.name}/best.safetensors", "onnx": f"{place.name}/model.onnx"},
+        "files": {"weights": f"{place.name}/best.safetensors"}
+        | ({"onnx": f"{place.name}/model.onnx"} if task.exported() else {}),
     }
     mean = task.shown(headline, entry[f"test_{headline}"])
     log(f"  {name}: {headline} {mean} on {len(data.test):,} test {task.noun}")

@@ -184,6 +184,10 @@ class Task(ABC):
         file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
+        default_skeleton: The network into which a comparison puts mixers, if it is not the one of the task's recipe.
+        default_mixers: Those that a comparison compares where nobody says; none: those of `tokenmix.comparison`.
+        example_facts: Of an imagined data set, to try out whether a network can be made.
+        endings: Of files that are a data set of this task by themselves.
         commands: Its own commands: the name of each to the module that has ``add_arguments`` and ``run``. What each
             does stands in `tokenmix.cli.COMMANDS`, so that the list of commands needs no task.
     """
@@ -205,6 +209,10 @@ class Task(ABC):
     file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+    endings: tuple[str, ...] = ()
+    default_skeleton: str | None = None
+    default_mixers: tuple[str, ...] = ()
+    example_facts: ClassVar[Mapping[str, Any]] = {"classes": ("a", "b")}
     commands: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -536,25 +544,28 @@ class Task(ABC):
 
     # ---------------------------------------------------------------------------------------------------- comparisons
 
-    def widths(self, name: str) -> tuple[int, ...]:
-        """The widths of the stages of one of `networks`, which takes ``mixers`` and ``dims``.
+    def own_widths(self, recipe: Any) -> tuple[int, ...]:
+        """The widths that the recipe's network has by itself, for those into which mixers can be put.
 
         Raises:
-            ValueError: It takes no such arguments, so that mixers cannot be compared in it.
+            ValueError: It takes no mixers.
         """
-        raise ValueError(f"{name} takes no mixers and widths, so it is no skeleton")
+        raise ValueError(f"{self.title}: its networks take no mixers, so that there is nothing to compare")
 
-    def compared_input(self, recipe: Any, data: DataSet) -> Tensor:
-        """``(1, ...)``: zeros as `raw_form` of the recipe's model takes them, to count what it computes.
+    def width_arguments(self, widths: Sequence[int]) -> dict[str, Any]:
+        """The arguments of a network that give it these widths."""
+        return {"dims": list(widths)}
 
-        Raises:
-            ValueError: Its models take no single tensor.
+    def timed(self, loaded: Any, samples: Samples, count: int) -> tuple[nn.Module, Tensor]:
+        """What a comparison times of a loaded model: a module of one tensor, and up to ``count`` real samples for it.
+
+        The module takes any number of samples at once, unless there is one sample only.
         """
-        raise ValueError(f"{self.title}: mixers are compared by their parameters only, not by what they compute")
+        return self.raw_form(loaded.model), self.inputs(loaded, samples, count)
 
-    def compared_facts(self, recipe: Any, data: DataSet) -> dict[str, Any]:
-        """What a comparison notes of its samples beside `tokenmix.data.DataSet.facts`, as JSON."""
-        return {}
+    def exported(self) -> bool:
+        """Whether there are files of its models for other runtimes."""
+        return type(self).file_form is not Task.file_form
 
     def compared(self, judging: Judging) -> dict[str, Any]:
         """What a comparison keeps of a model's test beside its numbers, as JSON.

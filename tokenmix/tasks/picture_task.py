@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from tokenmix.backbones.widths import base_dims
 from tokenmix.checkpoints import LoadedModel, our_models
 from tokenmix.data.dataset import DataSet, PictureData
 from tokenmix.heads import HEADS, make_dense
@@ -47,6 +48,7 @@ class PictureTask(Task):
     """
 
     Options: ClassVar[type[TaskOptions]] = PictureOptions
+    default_skeleton = "mixernet_pico"
     objective_type: Callable[..., Objective]
     judged_options: tuple[str, ...] = ()
 
@@ -126,21 +128,19 @@ class PictureTask(Task):
             found |= {name: tuple(found[name]) for name in ("mean", "std")}
         return found
 
+    def own_widths(self, recipe: Any) -> tuple[int, ...]:
+        model, known = recipe.model, our_models()
+        if not timm.is_model(model.name):
+            raise ValueError(unknown("skeleton", model.name, known))
+        try:
+            return tuple(model.args.get("dims") or base_dims(model.name))
+        except TypeError:
+            names = ", ".join(known)
+            raise ValueError(f"{model.name} takes no mixers, so it is no skeleton; these are: {names}") from None
+
     def describe_batch(self, recipe: Any) -> str:
         height, width = height_width(recipe.task.image_size)
         return f"{height} x {width} pixels"
-
-    def compared_input(self, recipe: Any, data: DataSet) -> Tensor:
-        return torch.zeros(1, 3, *self._compared_size(recipe, data))
-
-    def compared_facts(self, recipe: Any, data: DataSet) -> dict[str, Any]:
-        """``image_size``: pixels of a side, or height and width."""
-        height, width = self._compared_size(recipe, data)
-        return {"image_size": height if height == width else [height, width]}
-
-    @staticmethod
-    def _compared_size(recipe: Any, data: Any) -> tuple[int, int]:
-        return height_width(recipe.task.image_size or data.image_size)
 
     def objective_of(self, loaded: LoadedModel, facts: Mapping[str, Any], **options: Any) -> Objective:
         """A loaded model with what its training told its task, changed by ``options``.

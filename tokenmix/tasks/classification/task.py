@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenmix.argument_types import whole
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
@@ -19,6 +20,7 @@ from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.picture_task import PictureTask, class_name
+from tokenmix_runtime.limits import check_number
 
 if TYPE_CHECKING:
     from tokenmix.tasks.section import Section
@@ -72,7 +74,7 @@ class ClassificationTask(PictureTask):
     objective_type = ClassificationObjective
     file_parts = ("resize", "normalize", "softmax")
     predict_options = (
-        Option("--top", {"type": int, "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
+        Option("--top", {"type": whole("top"), "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
     )
 
     # ----------------------------------------------------------------------------------------------------- the data
@@ -248,14 +250,13 @@ class ClassificationTask(PictureTask):
         """Names the ``top`` most likely classes.
 
         Raises:
-            ValueError: ``top`` is below 1; in use, if the picture cannot be read.
+            ValueError: ``top`` is out of range; in use, if the picture cannot be read.
         """
         from tokenmix.data.prepare import preprocess
         from tokenmix.text_tables import bar
         from tokenmix_runtime.images import open_image
 
-        if top < 1:
-            raise ValueError(f"--top must be 1 or more, got {top}")
+        check_number("top", top, "--top")
         known = loaded.classes or published_classes(getattr(loaded.model, "num_classes", 0))
 
         def answer(path: str) -> Answer:

@@ -75,13 +75,14 @@ def read_coco(inventory: Inventory) -> Layout:
     names = [name for _, name in order]
     if double := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{files['train']}: two categories are called {double[0]!r}: give them names of their own")
+    place = {name: number for number, name in enumerate(names, 1)}
     layout = Layout("COCO", names, {split: [] for split in SPLITS}, class_ids=[number for number, _ in order])
     inventory.use(path.relative_to(root).as_posix() for path in files.values())
     for split, content in contents.items():
         if not content["annotations"]:  # COCO's test images come without
             continue
-        labels = {number: names.index(name) + 1 for number, name in listed[split].items() if name in names}
-        strange = sorted(name for name in listed[split].values() if name not in names)
+        labels = {number: place[name] for number, name in listed[split].items() if name in place}
+        strange = sorted(name for name in listed[split].values() if name not in place)
         used = {_key(entry.get("category_id")) for entry in content["annotations"] if isinstance(entry, dict)}
         shown = {listed[split][number] for number in used if number is not None and number in listed[split]}
         if unknown := [name for name in strange if name in shown]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
+from tokenmix.data.prepare import preprocess
 from tokenmix.files import atomic_path, short_name
 from tokenmix.heads import Raw
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
@@ -42,6 +44,7 @@ class DenseTask(PictureTask):
     """A task whose answer is more than one class per picture."""
 
     batch_size = 4
+    default_skeleton = None
     out_option = Option("--out", {"metavar": "DIR", "help": f"where the drawings go (default: {OUT}/)"})
 
     # ----------------------------------------------------------------------------------------------------- the data
@@ -164,6 +167,12 @@ class DenseTask(PictureTask):
         kind: dict[str, Any] = {"mean": loaded.mean, "std": loaded.std, "augment": seen_as(loaded), "train": False}
         size = image_size or loaded.image_size
         return DenseLoader(samples, image_size=size, batch_size=batch_size, **kind, **share)
+
+    def inputs(self, loaded: Any, samples: Any, count: int) -> Tensor:
+        """The first pictures, stretched to the model's size."""
+        seen = {**loaded.preparation, "crop_mode": "squash"}
+        indices = range(min(count, len(samples)))
+        return torch.stack([preprocess(samples.load(index), loaded.image_size, **seen) for index in indices])
 
     def judging(self, metric: Any, facts: Mapping[str, Any]) -> Judging:
         return DenseJudging(metric, facts)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tokenmix.argument_types import whole
 from tokenmix.data.dataset import DataSet, Samples
-from tokenmix.data.inventory import Inventory
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 
 OUT = "predictions"  # where forecasts go
+ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 
 class ForecastingTask(Task):
@@ -50,6 +50,9 @@ class ForecastingTask(Task):
     }
     batch_size = 256
     default_recipe = "ffnet_forecast"
+    default_mixers = ("ffnet", "aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
+    example_facts: ClassVar[Mapping[str, Any]] = {"variables": ("a", "b"), "season": 1}
+    endings = ENDINGS
     Options = Options
     commands: ClassVar[Mapping[str, str]] = {"forecast": "tokenmix.tasks.forecasting.forecast_command"}
     predict_options = (
@@ -102,9 +105,6 @@ class ForecastingTask(Task):
         part = split or ("test" if own else "all")
         rows = SeriesRows(series, 0, len(series), "whole") if part == "all" else getattr(data, part)
         return Judged(data.name, rows, data.facts)
-
-    def recognise_data(self, inventory: Inventory) -> str:
-        return ""
 
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.forecasting.series_data import data_names
@@ -334,18 +334,12 @@ class ForecastingTask(Task):
 
         return run_sections(run, pictures)
 
-    def widths(self, name: str) -> tuple[int, ...]:
+    def own_widths(self, recipe: Any) -> tuple[int, ...]:
         from tokenmix.tasks.forecasting.model import Architecture
 
-        return Architecture(1).dims if name == "ffnet_forecast" else super().widths(name)
-
-    def compared_input(self, recipe: Any, data: DataSet) -> Tensor:
-        return torch.zeros(1, self._lengths(recipe)[0], len(data.facts["variables"]))
-
-    def compared_facts(self, recipe: Any, data: DataSet) -> dict[str, Any]:
-        """``look_back`` and ``horizon``."""
-        look_back, horizon = self._lengths(recipe)
-        return {"look_back": look_back, "horizon": horizon}
+        if recipe.model.name != "ffnet_forecast":
+            raise ValueError(f"{recipe.model.name} takes no mixers, so it is no skeleton; ffnet_forecast is one")
+        return tuple(recipe.model.args.get("dims") or Architecture(1).dims)
 
     def compared(self, judging: Judging) -> dict[str, Any]:
         """``per_variable``: each variable's errors, and those of the last season."""

@@ -38,7 +38,14 @@ class FixedCloud(nn.Module):
         self.pyramid = model.pyramid(grid_coord, offset)
         parameter = next(model.parameters())
         with torch.no_grad():  # every table is made once, before anybody traces
-            self(parameter.new_zeros(len(grid_coord), model.in_chans))
+            model.classify(parameter.new_zeros(len(grid_coord), model.in_chans), self.pyramid)
 
     def forward(self, feat: Tensor) -> Tensor:
         return self.model.classify(feat, self.pyramid)
+
+
+class OneCloud(FixedCloud):
+    """The same for a batch of that one cloud: ``(1, P, in_chans) -> (1, P, num_classes)``."""
+
+    def forward(self, feat: Tensor) -> Tensor:
+        return super().forward(feat[0])[None]

@@ -24,6 +24,8 @@ from tokenmix.tasks.points.mixers import VOXEL_MIXERS, VoxelConv, batch_norm
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.untrusted import LIMITS, shown
 
+DIMS = (32, 64, 128, 256, 512)
+"""The published widths, from the finest level on."""
 _KERNEL, _STRIDE = 31, 64  # the most voxels along a kernel, and of a level in one of the next
 
 
@@ -213,7 +215,7 @@ class PointUNet(nn.Module):
     def __init__(
         self,
         depths: Sequence[int] = (2, 2, 2, 6, 2),
-        dims: Sequence[int] = (32, 64, 128, 256, 512),
+        dims: Sequence[int] = DIMS,
         decoder_depths: Sequence[int] = (2, 2, 2, 2),
         decoder_dims: Sequence[int] = (64, 64, 128, 256),
         *,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class PointsTask(Task):
         "classes that are there or were seen, counted over the points of all clouds together."
     )
     fact_names = ("classes", "features", "voxel")
+    example_facts: ClassVar[Mapping[str, Any]] = {"classes": ("a", "b"), "features": ("color",), "voxel": 0.05}
+    default_mixers = ("ffnified", "additive", "attention", "separable", "pool", "depthwise", "identity")
     batch_size = 1
     default_recipe = "rooms"
     Options = PointsOptions
@@ -267,6 +269,23 @@ class PointsTask(Task):
         classes = loaded.classes or [f"class {number}" for number in range(loaded.model.num_classes)]
         chosen = views or seen.views
         return CloudAnswers(loaded.model, classes, seen.features, seen.voxel, chosen, folder).answer
+
+    def own_widths(self, recipe: Any) -> tuple[int, ...]:
+        from tokenmix.tasks.points.model import DIMS, VARIANTS
+
+        if recipe.model.name not in VARIANTS:
+            raise ValueError(unknown("network", recipe.model.name, VARIANTS))
+        return tuple(recipe.model.args.get("dims") or VARIANTS[recipe.model.name].get("dims", DIMS))
+
+    def timed(self, loaded: Any, samples: Any, count: int) -> tuple[nn.Module, Tensor]:
+        """The network on the voxels of the first cloud, and its features, ``(1, P, C)``."""
+        from tokenmix.tasks.points.fixed import OneCloud
+
+        batch = next(iter(self.loader(loaded, samples, batch_size=1).batches(0)))
+        return OneCloud(loaded.model, batch["grid_coord"], batch["offset"]), batch["feat"][None]
+
+    def exported(self) -> bool:
+        return False
 
     def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
         """There is no such file.

@@ -63,6 +63,9 @@ class SuperResolutionTask(Task):
         "mean over the pictures: 3 dB more are half the squared error."
     )
     fact_names = ()
+    example_facts: ClassVar[Mapping[str, Any]] = {}
+    # Not attention: the test pictures are seen whole, with a token for each pixel.
+    default_mixers = ("ffnified(key_size=3, value_size=3)", "aff", "additive", "dsm", "pool", "depthwise", "identity")
     units: ClassVar[Mapping[str, str]] = {"": "", "psnr": "dB", "bicubic_psnr": "dB", "gain": "dB"}
     labels: ClassVar[Mapping[str, str]] = {
         "psnr": "PSNR",
@@ -324,6 +327,17 @@ class SuperResolutionTask(Task):
         from tokenmix.tasks.super_resolution.page import run_sections
 
         return run_sections(run, pictures)
+
+    def own_widths(self, recipe: Any) -> tuple[int, ...]:
+        from tokenmix.tasks.super_resolution.model import VARIANTS
+
+        if recipe.model.name not in VARIANTS:
+            names = ", ".join(VARIANTS)
+            raise ValueError(f"{recipe.model.name} takes no mixers, so it is no skeleton; these are: {names}")
+        return (recipe.model.args.get("dim") or VARIANTS[recipe.model.name]["dim"],)
+
+    def width_arguments(self, widths: Sequence[int]) -> dict[str, Any]:
+        return {"dim": widths[0]}
 
     def compared(self, judging: Judging) -> dict[str, Any]:
         """``per_picture``: each picture's numbers."""
