@@ -17,6 +17,7 @@ from tests.series_files import TOY, quiet, train_waves, write_waves
 from tests.test_train_distributed import ROOT, free_port
 from tokenmix.checkpoints import convert, open_model
 from tokenmix.cli import main
+from tokenmix.comparison import compare
 from tokenmix.evaluate import judge
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data
@@ -183,6 +184,10 @@ def test_commands(trained: Path, waves: Path, tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["rows"] == 300  # all of another one
     assert main(["data", "check", str(waves), "--task", "forecasting"]) == 0
     assert "step: hour, season: 24 steps" in capsys.readouterr().out
+    gaps = tmp_path / "gaps.csv"
+    gaps.write_text(waves.read_text().replace(",2", ",", 3))
+    assert main(["data", "check", str(gaps), "--task", "forecasting"]) == 3
+    assert "cells are not a number" in capsys.readouterr().out
     short = [*(word for word in TOY if "epochs" not in word), "epochs=1"]
     words = ["train", "ffnet_forecast", *short, "--data", f"{waves}:target=flow", "--out", str(tmp_path / "one")]
     assert main(words) == 0
@@ -195,6 +200,22 @@ def test_commands(trained: Path, waves: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["eval", "seasonal_naive", "--data", str(waves)]) == 0
     with pytest.raises(ValueError, match="Traffic is not here"):
         load_data("traffic", task="forecasting", log=quiet)
+
+
+@pytest.mark.slow
+def test_mixers_are_compared_from_a_file(waves: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    settings = [word for word in TOY if not word.startswith(("model_args.dims", "epochs"))]
+    options = {"settings": [*settings, "epochs=1"], "measure_seconds": 1, "batch_sizes": (1,), "log": quiet}
+    results = compare(waves, ["ffnet", "pool"], out=tmp_path, match="params", **options)
+    for entry in results["mixers"].values():
+        assert entry["test_mse"] > 0
+        assert entry["onnx_max_error"] < 1e-3
+        assert [row["variable"] for row in entry["per_variable"]] == ["level", "flow"]
+    page = (tmp_path / "report.html").read_text()
+    assert "last season" in page
+    with pytest.raises(ValueError, match="name the mixers with --mixers"):
+        compare(waves, ["pool"], out=tmp_path / "x", settings=["model_args.mixers=aff"])
 
 
 def test_mixers_are_compared_variable_by_variable() -> None:

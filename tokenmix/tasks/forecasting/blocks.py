@@ -79,13 +79,13 @@ class KeyValue(nn.Module):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         width, padding = num_variables * dim, kernel_size // 2
-        self.form = "auto"
+        self.convolution = "auto"
         self.key = nn.Conv1d(width, width, kernel_size, padding=padding, groups=width, **dd)
         self.value = nn.Conv1d(width, width, kernel_size, padding=padding, groups=width, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = depthwise_gelu(x, self.key.weight, self.key.bias, self.form)
-        return depthwise(y, self.value.weight, self.value.bias, self.form)
+        y = depthwise_gelu(x, self.key.weight, self.key.bias, self.convolution)
+        return depthwise(y, self.value.weight, self.value.bias, self.convolution)
 
 
 class SharedMixer(nn.Module):
@@ -135,7 +135,7 @@ class NormalizedDepthwise(nn.Module):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         width, merged = num_variables * dim, small_size == 0
-        self.form = "auto"
+        self.convolution = "auto"
         self.large = nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=merged, **dd)
         self.large_norm = None if merged else nn.BatchNorm1d(width, **dd)
         self.small = self.small_norm = None
@@ -146,11 +146,11 @@ class NormalizedDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.norm, nn.Identity):
-            return depthwise(x, self.large.weight, self.large.bias, self.form)
+            return depthwise(x, self.large.weight, self.large.bias, self.convolution)
         if not self.training:
-            return depthwise(x, *self.folded(), self.form)
-        if uses_products(self.large.out_channels, x.size(2), x.size(3), self.form):
-            return depthwise(x, *self.folded_by_batch(x), self.form)
+            return depthwise(x, *self.folded(), self.convolution)
+        if uses_products(self.large.out_channels, x.size(2), x.size(3), self.convolution):
+            return depthwise(x, *self.folded_by_batch(x), self.convolution)
         y = self.branch(x, self.large, self.large_norm)
         if self.small is not None:
             y = y + self.branch(x, self.small, self.small_norm)
@@ -158,7 +158,7 @@ class NormalizedDepthwise(nn.Module):
 
     def branch(self, x: Tensor, conv: nn.Conv1d, norm: nn.Module | None) -> Tensor:
         """One convolution with its norm, as defined."""
-        y = depthwise(x, conv.weight, conv.bias, self.form)
+        y = depthwise(x, conv.weight, conv.bias, self.convolution)
         if norm is None:
             return y
         return norm(y.flatten(0, 1).transpose(0, 1)).transpose(0, 1).view(x.shape)

@@ -159,6 +159,12 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     return name, settings
 
 
+def with_repair(spec: str) -> str:
+    """The same with the setting ``repair=yes``."""
+    name, settings = split_spec(spec)
+    return f"{name}:{','.join(f'{key}={value}' for key, value in {**settings, 'repair': 'yes'}.items())}"
+
+
 def published_file(name: str) -> Path:
     """The file of a published set in `data_root`.
 

@@ -113,11 +113,17 @@ class ForecastingTask(Task):
 
     def check_data(self, spec: str, *, seed: int, download: bool, log: Log) -> dict[str, Any]:
         """What was read and found in a file; what cannot be used without a repair is an error with the rows."""
-        from tokenmix.tasks.forecasting.series_data import open_series
+        from tokenmix.tasks.forecasting.series_data import open_series, with_repair
 
-        data = open_series(spec, log=lambda line: None)
+        level = "warning"
+        try:
+            data = open_series(spec, log=lambda line: None)
+        except ValueError:  # perhaps only for want of a repair
+            data, level = open_series(with_repair(spec), log=lambda line: None), "error"
         series = data.series
-        findings = [{"level": "warning", "message": found.message} for found in series.findings]
+        findings = [
+            {"level": level if found.is_serious else "warning", "message": found.message} for found in series.findings
+        ]
         sets = {part: {self.noun: len(getattr(data, part))} for part in ("train", "val", "test")}
         spans = {"step": str(series.step), "from": series.time_name(0), "to": series.time_name(len(series) - 1)}
         return {"name": data.name, "task": self.name, "splits": sets, **data.facts, **spans, "findings": findings}
