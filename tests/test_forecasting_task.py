@@ -185,7 +185,7 @@ def test_commands(trained: Path, waves: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["data", "check", str(waves), "--task", "forecasting"]) == 0
     assert "step: hour, season: 24 steps" in capsys.readouterr().out
     gaps = tmp_path / "gaps.csv"
-    gaps.write_text(waves.read_text().replace(",2", ",", 3))
+    gaps.write_text(waves.read_text().replace(",2", ",?2", 3))
     assert main(["data", "check", str(gaps), "--task", "forecasting"]) == 3
     assert "cells are not a number" in capsys.readouterr().out
     short = [*(word for word in TOY if "epochs" not in word), "epochs=1"]
