@@ -121,7 +121,7 @@ def test_two_processes_equal_one(waves: Path, tmp_path: Path) -> None:
         assert a["val_mse"] == pytest.approx(b["val_mse"], rel=1e-6)
 
 
-def test_recipes_are_the_scripts(waves: Path) -> None:
+def test_recipes_are_the_scripts(tmp_path: Path) -> None:
     recipe = make_recipe("ffnet_forecast_etth2_720")
     assert (recipe.run.batch_size, recipe.run.patience, recipe.optimizer.lr) == (512, 5, 1e-4)
     assert recipe.model.drop_rate == 0.85
@@ -132,6 +132,9 @@ def test_recipes_are_the_scripts(waves: Path) -> None:
     assert [calendar.lr(17 * epoch) for epoch in range(100)] == pytest.approx(rates)
     names = {f"ffnet_forecast_{data}_{horizon}" for data in PUBLISHED for horizon in HORIZONS}
     assert names <= {make.__name__ for make in find_task("forecasting").recipes()}
+    other = make_recipe("ffnet_forecast", ["model_args.mixers=ffnet", "data=co2"])
+    (tmp_path / "recipe.json").write_text(other.to_json())
+    assert make_recipe(str(tmp_path / "recipe.json")) == other  # a file may name the published mixer
     with pytest.raises(ValueError, match="did you mean 'ffnet_forecast'"):
         make_recipe("ffnet_forecast", ["model=ffnet_forecasts"])
     with pytest.raises(ValueError, match=r"'task\.loss'"):

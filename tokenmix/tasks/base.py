@@ -312,6 +312,16 @@ class Task(ABC):
         if recipe.model.head is not None:
             raise ValueError(f"recipe key 'model.head': models for {self.title} have no head to choose; leave it out")
 
+    def check_mixers(self, spec: Any) -> None:
+        """Raise unless a file may name these mixers for one of `networks`, see `tokenmix.mixers.check_mixers`.
+
+        Raises:
+            ValueError: It may not.
+        """
+        from tokenmix.mixers import check_mixers
+
+        check_mixers(spec)
+
     def check_compared(self, recipe: Any) -> None:  # noqa: B027 - a task may have nothing to check
         """Raise ValueError if models that are trained by the recipe cannot be compared."""
 

@@ -158,6 +158,13 @@ class ForecastingTask(Task):
         if recipe.model.drop_path_rate:
             raise ValueError(f"recipe key 'model.drop_path_rate': networks for {self.title} have none; leave it out")
 
+    def check_mixers(self, spec: Any) -> None:
+        from tokenmix.mixers import check_mixers
+        from tokenmix.tasks.forecasting.mixers import SERIES_MIXERS
+        from tokenmix.tasks.forecasting.model import PUBLISHED_MIXER
+
+        check_mixers(spec, {**SERIES_MIXERS, PUBLISHED_MIXER: SERIES_MIXERS["ffnified"]})
+
     def stored(self, recipe: Any) -> dict[str, Any]:
         return {"task_args": {"loss": recipe.task.loss, "drop_last": recipe.task.drop_last}}
 
