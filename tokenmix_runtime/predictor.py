@@ -49,7 +49,7 @@ class Predictor:
     def __init__(self, path: str | os.PathLike[str], *, task: str | None = None, threads: int | None = None) -> None:
         self.path = os.fspath(path)
         self._threads, self._process = threads, os.getpid()
-        self._session = _session(self.path, threads)
+        self._session = open_session(self.path, threads)
         self.manifest: Manifest = read_manifest(self.path, self._session.get_modelmeta().custom_metadata_map)
         self.task = self.manifest.task
         if task is not None:
@@ -156,7 +156,14 @@ def _opened(path: str, task: str, threads: int | None) -> Predictor:
     return Predictor(path, task=task, threads=threads)
 
 
-def _session(path: str, threads: int | None) -> Any:
+def open_session(path: str, threads: int | None) -> Any:
+    """ONNX Runtime's session of a file, on the CPU.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ModelError: There is no such file, or it is damaged.
+        ValueError: ``threads`` is below 1.
+    """
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

@@ -192,6 +192,7 @@ class Task(ABC):
         default_skeleton: The network into which a comparison puts mixers, if it is not the one of the task's recipe.
         default_mixers: Those that a comparison compares where nobody says; none: those of `tokenmix.comparison`.
         example_facts: Of an imagined data set, to try out whether a network can be made.
+        endings: Of files that are a data set of this task by themselves.
         commands: Its own commands: the name of each to the module that has ``add_arguments`` and ``run``. What each
             does stands in `tokenmix.cli.COMMANDS`, so that the list of commands needs no task.
     """
@@ -213,6 +214,7 @@ class Task(ABC):
     file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+    endings: tuple[str, ...] = ()
     default_skeleton: str | None = None
     default_mixers: tuple[str, ...] = ()
     example_facts: ClassVar[Mapping[str, Any]] = {"classes": ("a", "b")}
@@ -334,6 +336,16 @@ class Task(ABC):
         """Raise ValueError unless the parts of a recipe for this task go together."""
         if recipe.model.head is not None:
             raise ValueError(f"recipe key 'model.head': models for {self.title} have no head to choose; leave it out")
+
+    def check_mixers(self, spec: Any) -> None:
+        """Raise unless a file may name these mixers for one of `networks`, see `tokenmix.mixers.check_mixers`.
+
+        Raises:
+            ValueError: It may not.
+        """
+        from tokenmix.mixers import check_mixers
+
+        check_mixers(spec)
 
     def check_compared(self, recipe: Any) -> None:  # noqa: B027 - a task may have nothing to check
         """Raise ValueError if models that are trained by the recipe cannot be compared."""
