@@ -69,7 +69,7 @@ class Predictor:
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Any:
         """The answer for a picture, or a list of answers for a list of pictures."""
         if self._process != os.getpid():
-            self._session, self._process = _session(self.path, self._threads), os.getpid()
+            self._session, self._process = open_session(self.path, self._threads), os.getpid()
         if not isinstance(pictures, list | tuple):
             return self._answer([pictures])[0]  # type: ignore[list-item]
         batch, *shape = self.manifest.shape
