@@ -52,7 +52,7 @@ class PictureTask(Task):
     """
 
     Options: ClassVar[type[TaskOptions]] = PictureOptions
-    default_skeleton = "mixernet_pico"
+    default_skeleton: str | None = "mixernet_pico"
     objective_type: Callable[..., Objective]
     judged_options: tuple[str, ...] = ()
     probed = 256
