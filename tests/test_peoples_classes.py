@@ -214,5 +214,5 @@ def test_models_of_other_channels_are_refused_in_one_line(
     assert f"takes pictures of {channels} channels, and they are read as RGB" in line
     for task in ("classification", "detection", "segmentation"):
         recipe = make_recipe("basic", [f"task={task}", f"model_args.in_chans={channels}"])
-        with pytest.raises(ValueError, match="model.args.in_chans"):
+        with pytest.raises(ValueError, match=r"model\.args\.in_chans"):
             find_task(task).build(recipe, {"classes": ["a", "b"]})
