@@ -22,6 +22,7 @@ from tokenmix_runtime.untrusted import regular_file
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Array = NDArray[Any]
+_LEFT: list[Any] = []  # of forked processes: sessions of the parent, whose end would wait for threads that are not here
 _BATCH = 16  # pictures per run, where answers have no places
 
 
@@ -69,6 +70,7 @@ class Predictor:
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Any:
         """The answer for a picture, or a list of answers for a list of pictures."""
         if self._process != os.getpid():
+            _LEFT.append(self._session)
             self._session, self._process = open_session(self.path, self._threads), os.getpid()
         if not isinstance(pictures, list | tuple):
             return self._answer([pictures])[0]  # type: ignore[list-item]
