@@ -37,6 +37,7 @@ COMMANDS = {
     "eval": "judge a trained model on a data set",
     "predict": "name what is on pictures",
     "upscale": "make photographs larger",
+    "forecast": "what follows a series: dates, intervals, base lines",
     "export": "write a model for another runtime, verified",
     "web": "run an exported model in the browser, on this machine or as static files",
     "bench": "time models side by side, against each other and against what the machine can do",
@@ -44,11 +45,24 @@ COMMANDS = {
     "models": "list the models",
     "recipes": "list the training recipes, or print one",
     "mixers": "list the token mixers and what fills their slots",
-    "demo": "train a detector or a segmenter on embedded pictures, in minutes",
+    "demo": "train a small model on embedded data, in minutes",
     "docs": "print a page of the documentation",
     "data": "check a data set before training, or pack it into tar shards",
 }
-TRUSTING = ("compare", "train", "sweep", "job", "eval", "predict", "upscale", "export", "bench", "convert", "recipes")
+TRUSTING = (
+    "compare",
+    "train",
+    "sweep",
+    "job",
+    "eval",
+    "predict",
+    "upscale",
+    "forecast",
+    "export",
+    "bench",
+    "convert",
+    "recipes",
+)
 RESUMABLE = ("compare", "train", "sweep", "job", "demo")  # what they do is in their folder, whoever reads what they say
 TELLING = ("predict", "models", "mixers", "recipes", "docs")  # nothing is left to do for them when nobody reads it
 MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug

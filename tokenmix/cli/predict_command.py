@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="picture files, folders of them, patterns such as '*.jpg', or a .list of paths",
+        help="picture files, folders of them, patterns such as '*.jpg', or a list of paths (.list, .txt)",
     )
     add(
         "--model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import pickle
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tokenmix.data.dataset import Samples
 from tokenmix.data.packing import Parcel, is_shortage, shortage
 from tokenmix.data.random_numbers import hashes
-from tokenmix_runtime.images import ImageError
 from tokenmix_runtime.limits import check_number
 
 Batch = dict[str, Any]
@@ -142,8 +142,8 @@ class BatchLoader:
         (B,) int64, the place in the set; besides with what the task reads.
 
         Raises:
-            ValueError: ``start`` is outside 0 .. the number of batches.
-            ImageError: A picture cannot be read.
+            ValueError: ``start`` is outside 0 .. the number of batches; or a sample cannot be read, of the kind that
+                its task raises, such as ``ImageError``.
             ChildProcessError: A worker has died.
             OSError: A worker could not send a batch, for want of open files, shared memory or threads.
             TimeoutError: The workers have not sent anything for ten minutes.
@@ -263,7 +263,8 @@ def _leave_interrupts(worker: int) -> None:
 class _Ahead(Dataset):
     """The batches, made and packed in a worker; what a user can mend comes back as the error it is.
 
-    Raised in a worker, its message would become a traceback.
+    Raised in a worker, its message would become a traceback. That is what every task says of a file it cannot use (a
+    ValueError of some kind), and what the system says (an OSError).
     """
 
     def __init__(self, maker: Dataset) -> None:
@@ -271,10 +272,16 @@ class _Ahead(Dataset):
 
     def __getitem__(self, key: Key) -> Parcel | Exception:
         try:
-            batch = self.maker[key]
-        except ImageError as error:
-            return error
-        try:
-            return Parcel(batch)
-        except OSError as error:
-            return error
+            return Parcel(self.maker[key])
+        except (ValueError, OSError) as error:
+            return _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one of its message where its own kind cannot be sent to another process."""
+    try:
+        same = pickle.loads(pickle.dumps(error))
+    except Exception:  # a class may refuse in any way
+        same = None
+    kind = OSError if isinstance(error, OSError) else ValueError
+    return error if type(same) is type(error) and str(same) == str(error) else kind(str(error))

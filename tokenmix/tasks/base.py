@@ -186,12 +186,14 @@ class Task(ABC):
         Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
             it is made from.
         Augment: What training does to its samples at random, another part of a recipe.
+        channels: Of the pictures that its models get; None where that is no matter.
         file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
         default_skeleton: The network into which a comparison puts mixers, if it is not the one of the task's recipe.
         default_mixers: Those that a comparison compares where nobody says; none: those of `tokenmix.comparison`.
         example_facts: Of an imagined data set, to try out whether a network can be made.
+        endings: Of files that are a data set of this task by themselves.
         commands: Its own commands: the name of each to the module that has ``add_arguments`` and ``run``. What each
             does stands in `tokenmix.cli.COMMANDS`, so that the list of commands needs no task.
     """
@@ -210,9 +212,11 @@ class Task(ABC):
     default_recipe: str | None = None
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     Augment: ClassVar[type[TaskAugment]] = TaskAugment
+    channels: int | None = None
     file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+    endings: tuple[str, ...] = ()
     default_skeleton: str | None = None
     default_mixers: tuple[str, ...] = ()
     example_facts: ClassVar[Mapping[str, Any]] = {"classes": ("a", "b")}
@@ -334,6 +338,16 @@ class Task(ABC):
         """Raise ValueError unless the parts of a recipe for this task go together."""
         if recipe.model.head is not None:
             raise ValueError(f"recipe key 'model.head': models for {self.title} have no head to choose; leave it out")
+
+    def check_mixers(self, spec: Any) -> None:
+        """Raise unless a file may name these mixers for one of `networks`, see `tokenmix.mixers.check_mixers`.
+
+        Raises:
+            ValueError: It may not.
+        """
+        from tokenmix.mixers import check_mixers
+
+        check_mixers(spec)
 
     def check_compared(self, recipe: Any) -> None:  # noqa: B027 - a task may have nothing to check
         """Raise ValueError if models that are trained by the recipe cannot be compared."""

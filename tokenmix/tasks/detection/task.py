@@ -32,6 +32,7 @@ class DetectionTask(DenseTask):
     """Boxes with a class and a score."""
 
     name = "detection"
+    default_recipe: str | None = "scenes_detect"
     title = "detection"
     headline = "box_AP"
     Options: ClassVar[type[TaskOptions]] = DetectionOptions
@@ -151,6 +152,7 @@ class InstancesTask(DetectionTask):
     """Boxes and masks with a class and a score."""
 
     name = "instances"
+    default_recipe = None
     title = "instance segmentation"
     headline = "mask_AP"
     Options = InstancesOptions

@@ -33,6 +33,7 @@ class SegmentationTask(DenseTask):
     """A class for each pixel."""
 
     name = "segmentation"
+    default_recipe = "scenes_segment"
     title = "segmentation"
     headline = "mIoU"
     Options = Options
