@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tokenmix_runtime.enlarging import enlarge, window_side
 from tokenmix_runtime.images import MAX_PIXELS, ImageError, open_image, to_rgb
 from tokenmix_runtime.manifest import Manifest, ModelError, check_task, read_manifest
 from tokenmix_runtime.preprocess import enough, fit, normalised, resize_and_crop
@@ -27,8 +28,9 @@ class Predictor:
     """A model in an ONNX file that ``tokenmix export`` wrote, run by ONNX Runtime on the CPU.
 
     Called with a picture it returns its answer, with a list of pictures a list of answers: a `Classification`,
-    `Detections` (with masks where the model finds them) or a `SegmentMap`. A picture is the path of a file, an image of
-    Pillow's, or a uint8 array, (H, W, 3) RGB or (H, W) grey. It is prepared as in training's evaluation.
+    `Detections` (with masks where the model finds them), a `SegmentMap`, or the picture `Enlarged`. A picture is the
+    path of a file, an image of Pillow's, or a uint8 array, (H, W, 3) RGB or (H, W) grey. It is prepared as in
+    training's evaluation.
 
     It can be copied and sent to other processes (joblib, Ray, Spark, gunicorn), which open the file anew; so does a
     process that was forked, since ONNX Runtime's threads do not come along.
@@ -78,20 +80,34 @@ class Predictor:
         stored = [self._open(picture) for picture in pictures]
         ready = [self._prepare(picture) for picture in stored]
         batch = np.stack([image for image, _ in ready])
-        try:
-            values = self._session.run({self.manifest.input_name: batch})
-        except Exception as error:  # onnxruntime has one class per status and no common public base
-            raise ModelError(f"ONNX Runtime cannot run {self.path} on {batch.shape}: {first_line(error)}") from None
         height, width = batch.shape[2:]
         views = [
             View((picture.height, picture.width), seen, (height, width))
             for picture, (_, seen) in zip(stored, ready, strict=True)
         ]
+        run = self._enlarge if self.manifest.reading.enlarges else self._run
         try:
-            return list(self.manifest.reading.read(dict(zip(self._names, values, strict=True)), self.manifest, views))
+            return list(self.manifest.reading.read(run(batch), self.manifest, views))
+        except (ModelError, ImageError):
+            raise
         except (KeyError, TypeError, ValueError, IndexError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ModelError(f"the outputs of {self.path} are not those of its manifest: {reason}") from None
+
+    def _run(self, batch: Array) -> dict[str, Array]:
+        """The graph's outputs by their names."""
+        try:
+            values = self._session.run({self.manifest.input_name: batch})
+        except Exception as error:  # onnxruntime has one class per status and no common public base
+            raise ModelError(f"ONNX Runtime cannot run {self.path} on {batch.shape}: {first_line(error)}") from None
+        return dict(zip(self._names, values, strict=True))
+
+    def _enlarge(self, batch: Array) -> dict[str, Array]:
+        """The one picture of a batch made larger, as the graph's only output."""
+        rules, (image,) = self.manifest.postprocess, batch
+        scale, radius = rules["scale"], rules.get("radius")
+        sides = window_side((image.shape[1], image.shape[2]), self.manifest.shape[2:], radius)
+        return {"enlarged": enlarge(lambda window: self._run(window)["enlarged"], image, scale, sides, radius)}
 
     def _open(self, picture: Picture) -> Image.Image:
         if isinstance(picture, str | os.PathLike):
@@ -124,7 +140,7 @@ class Predictor:
         if "resize" not in m.inside:
             if m.crop_mode == "fit":
                 picture = fit(picture, m.image_size, interpolation=m.interpolation, within=m.shape[2:])
-            else:
+            elif m.crop_mode != "none":
                 picture = resize_and_crop(
                     picture,
                     m.image_size,
@@ -138,6 +154,8 @@ class Predictor:
             fill = np.array([round(255 * value) for value in m.mean], m.dtype)
         else:
             image, fill = normalised(picture, m.mean, m.std), np.zeros(3, np.float32)
+        if m.reading.enlarges:
+            return image, seen
         canvas = np.empty(
             (3, *(max(fixed or 0, side) for fixed, side in zip(m.shape[2:], seen, strict=True))), image.dtype
         )
