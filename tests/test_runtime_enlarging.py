@@ -133,7 +133,7 @@ def test_seams_cannot_be_seen(open_file: tuple[Upscaler, Path]) -> None:
 
 def test_what_a_file_cannot_take_is_said(fixed_file: tuple[Upscaler, Path], tmp_path: Path) -> None:
     _, path = fixed_file
-    with pytest.raises(ImageError, match=r"takes 24 x 24 pixels, and the picture has 30 x 20: .*--dynamic-size"):
+    with pytest.raises(ImageError, match=r"takes 24 x 24 pixels, and the picture has 30 x 20 pixels: .*--dynamic-size"):
         Predictor(path)(photograph(30, 20))
     with pytest.raises(ImageError, match="--dynamic-size"):
         window_side((50, 50), (24, 24), 12)

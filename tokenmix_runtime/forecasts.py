@@ -235,8 +235,8 @@ def _measured(
     found, past, truth = later
     inside = None if intervals is None else float(intervals.coverage(found, past, truth).mean())
     naive = last_season(past, season, horizon)
-    means = (np.abs(one - truth).mean((0, 1)) for one in (found, naive))
-    return intervals, Errors(*means, inside, len(truth)), notes
+    own, season_s = (np.abs(one - truth).mean((0, 1)) for one in (found, naive))
+    return intervals, Errors(own, season_s, inside, len(truth)), notes
 
 
 def _first_unseen(series: Series, model: ForecastModel) -> int:

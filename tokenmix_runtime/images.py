@@ -188,7 +188,7 @@ def _refuse_lost_channels(image: Image.Image) -> None:
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
     tags = image.tag_v2
-    channels, colours = tags.get(277, 1), {2: 3, 5: 4, 6: 3, 8: 3}.get(tags.get(262), 1)
+    channels, colours = tags.get(277, 1), {2: 3, 5: 4, 6: 3, 8: 3}.get(tags.get(262, 1), 1)
     kinds = tags.get(338, ())  # of the other channels: 1 and 2 are transparency, 0 is anything
     transparency = channels == colours + 1 and len(kinds) == 1 and kinds[0] in (1, 2)
     if channels > colours and (not transparency or any(tag in tags for tag in _PLACES_ON_EARTH)):

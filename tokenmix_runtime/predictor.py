@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenmix_runtime.cores import cpu_quota, usable_cores
 from tokenmix_runtime.enlarging import enlarge, window_side
 from tokenmix_runtime.images import MAX_PIXELS, ImageError, open_image, to_rgb
 from tokenmix_runtime.manifest import Manifest, ModelError, check_task, read_manifest
 from tokenmix_runtime.preprocess import enough, fit, normalised, resize_and_crop
 from tokenmix_runtime.readings import View
 from tokenmix_runtime.results import Result
-from tokenmix_runtime.untrusted import regular_file
+from tokenmix_runtime.session import Session, first_line
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Array = NDArray[Any]
@@ -50,28 +48,25 @@ class Predictor:
 
     def __init__(self, path: str | os.PathLike[str], *, task: str | None = None, threads: int | None = None) -> None:
         self.path = os.fspath(path)
-        self._threads, self._process = threads, os.getpid()
-        self._session = open_session(self.path, threads)
-        self.manifest: Manifest = read_manifest(self.path, self._session.get_modelmeta().custom_metadata_map)
+        self._threads, self._session = threads, Session(self.path, threads)
+        self.manifest: Manifest = read_manifest(self.path, self._session.here().get_modelmeta().custom_metadata_map)
         self.task = self.manifest.task
         if task is not None:
             check_task(self.path, self.task, task)
-        (source, *others) = self._session.get_inputs()
+        (source, *others) = self._session.here().get_inputs()
         graph = tuple(side if isinstance(side, int) else None for side in source.shape)
         if others or source.name != self.manifest.input_name or graph != self.manifest.shape:
             raise ModelError(
                 f"the manifest inside {self.path} is that of another graph (input {source.name} {source.shape}): "
                 "export the model again"
             )
-        self._names = [output.name for output in self._session.get_outputs()]
+        self._names = [output.name for output in self._session.here().get_outputs()]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (os.path.abspath(self.path), self.task, self._threads)
+        return partial(Predictor, os.path.abspath(self.path), task=self.task, threads=self._threads), ()
 
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Any:
         """The answer for a picture, or a list of answers for a list of pictures."""
-        if self._process != os.getpid():
-            self._session, self._process = open_session(self.path, self._threads), os.getpid()
         if not isinstance(pictures, list | tuple):
             return self._answer([pictures])[0]  # type: ignore[list-item]
         batch, *shape = self.manifest.shape
@@ -102,9 +97,9 @@ class Predictor:
     def _run(self, batch: Array) -> dict[str, Array]:
         """The graph's outputs by their names."""
         try:
-            values = self._session.run(None, {self.manifest.input_name: batch})
+            values = self._session.run({self.manifest.input_name: batch})
         except Exception as error:  # onnxruntime has one class per status and no common public base
-            raise ModelError(f"ONNX Runtime cannot run {self.path} on {batch.shape}: {_first_line(error)}") from None
+            raise ModelError(f"ONNX Runtime cannot run {self.path} on {batch.shape}: {first_line(error)}") from None
         return dict(zip(self._names, values, strict=True))
 
     def _enlarge(self, batch: Array) -> dict[str, Array]:
@@ -167,47 +162,3 @@ class Predictor:
         canvas[:] = fill[:, None, None]
         canvas[:, : seen[0], : seen[1]] = image
         return canvas, seen
-
-
-def _opened(path: str, task: str, threads: int | None) -> Predictor:
-    """The model anew, in another process."""
-    return Predictor(path, task=task, threads=threads)
-
-
-def open_session(path: str, threads: int | None) -> Any:
-    """ONNX Runtime's session of a file, on the CPU.
-
-    Raises:
-        ImportError: onnxruntime is not installed.
-        ModelError: There is no such file, or it is damaged.
-        ValueError: ``threads`` is below 1.
-    """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ImportError("this needs onnxruntime, which is not installed: pip install onnxruntime") from error
-    if not Path(path).exists() or Path(path).is_dir():
-        raise ModelError(f"no such file: {path}")
-    try:
-        regular_file(path)
-    except ValueError as error:
-        raise ModelError(str(error)) from None
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be 1 or more, not {threads}")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised
-    if threads is None and math.isfinite(cpu_quota()):  # which ONNX Runtime does not ask for
-        threads = usable_cores()
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # see above
-        raise ModelError(
-            f"{path} is damaged, is no ONNX file, or needs a newer ONNX Runtime than {onnxruntime.__version__} "
-            f"({_first_line(error)}): copy it again, or export it again"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

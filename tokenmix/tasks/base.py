@@ -186,6 +186,7 @@ class Task(ABC):
         Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
             it is made from.
         Augment: What training does to its samples at random, another part of a recipe.
+        channels: Of the pictures that its models get; None where that is no matter.
         file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
@@ -211,6 +212,7 @@ class Task(ABC):
     default_recipe: str | None = None
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     Augment: ClassVar[type[TaskAugment]] = TaskAugment
+    channels: int | None = None
     file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()

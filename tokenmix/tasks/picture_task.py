@@ -52,7 +52,8 @@ class PictureTask(Task):
     """
 
     Options: ClassVar[type[TaskOptions]] = PictureOptions
-    default_skeleton = "mixernet_pico"
+    default_skeleton: str | None = "mixernet_pico"
+    channels = 3
     objective_type: Callable[..., Objective]
     judged_options: tuple[str, ...] = ()
     probed = 256
@@ -63,7 +64,7 @@ class PictureTask(Task):
 
     def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
         model = recipe.model
-        if (chans := model.args.get("in_chans", 3)) != 3:
+        if (chans := model.args.get("in_chans", self.channels)) != self.channels:
             raise ValueError(
                 f"recipe key 'model.args.in_chans': pictures are read as RGB, with 3 channels, not {chans}; leave it "
                 "out (grey pictures get three equal channels)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -16,7 +16,7 @@ from tokenmix.files import write_csv, write_json, write_text
 from tokenmix.pages.run import write_failed, write_run
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks import Evidence, Task
-from tokenmix.train.advice import advise
+from tokenmix.train.advice import Advice, advise
 from tokenmix.train.recorder import RunNotes
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.trackers import Tracking
@@ -131,10 +131,10 @@ class Reporter:
         """Say what the run's numbers say is wrong with it, each note once."""
         if not self.first:
             return
-        for note in advise(self._facts(moment, None), self.task, self.out):
-            if note.kind not in self.spoken:
-                self.spoken.add(note.kind)
-                say(f"note: {note.text}" + (f"\n  try: {note.command}" if note.command else ""))
+        for note in self._facts(moment, None)["advice"]:
+            if note["kind"] not in self.spoken:
+                self.spoken.add(note["kind"])
+                say(f"note: {note['text']}" + (f"\n  try: {note['command']}" if note["command"] else ""))
 
     def close(self, failed: bool) -> None:
         """End the trackers' session; ``failed``: before the run's end."""
@@ -203,7 +203,17 @@ class Reporter:
             "steps": total,
             **self.facts,
         }
-        return run | {"advice": [one.told() for one in advise(run, self.task, self.out)]}
+        return run | {"advice": [note.told() for note in self._advice(run)]}
+
+    def _advice(self, run: Mapping[str, Any]) -> list[Advice]:
+        """What to try; nothing where a task's evidence is other than the rules expect: no note is worth the run."""
+        try:
+            return advise(run, self.task, self.out)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as failure:
+            if not self.broken:
+                self.say(f"{self.out}: no advice: {failure or type(failure).__name__}")
+            self.broken = True
+            return []
 
     def _pictures(self, notes: RunNotes) -> dict[int, Any]:
         """The pictures of the mistakes, by their place in the validation set; each is drawn once for an epoch."""

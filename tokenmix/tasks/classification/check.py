@@ -122,7 +122,8 @@ def _look(images: Pictures, index: int) -> _Facts:
         stored = stored_as(content)
     pixels = hashlib.blake2b(f"{picture.width} {picture.height} ".encode(), digest_size=16)
     pixels.update(picture.tobytes())
-    dark = stored.mode.startswith(_DEEP) and picture.getextrema()[0][1] < DARK
+    brightest: Any = picture.getextrema()[0]  # of a picture with bands, as all are here: least and most
+    dark = stored.mode.startswith(_DEEP) and brightest[1] < DARK
     return _Facts(picture.width, picture.height, stored, dark, pixels.digest(), look_of(picture))
 
 

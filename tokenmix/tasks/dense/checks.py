@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,14 @@ TURNED = "picture that its file turns or mirrors: its answer is taken as it is s
 _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a mistake and not as rounding
 
 
+@dataclass
+class Impressions:
+    """What was seen of pictures that were decoded: the look of each, by its name, and the classes that masks show."""
+
+    looks: dict[str, Look] = field(default_factory=dict)
+    classes: set[int] = field(default_factory=set)
+
+
 def usable(
     root: Path,
     layout: Layout,
@@ -35,7 +43,7 @@ def usable(
     check: bool,
     problems: Problems,
     log: Log,
-    looks: dict[str, Look] | None = None,
+    seen: Impressions | None = None,
 ) -> tuple[ObjectSet | LabelSet, list[Skipped]]:
     """The set of a split's pictures that can be used, their objects checked and clipped; and the other pictures.
 
@@ -47,7 +55,7 @@ def usable(
         check: Decode every picture and label file too, not only their headers.
         problems: What was found is added.
         log: Hears how far it is.
-        looks: Those of the pictures that can be used are added, by their names, if they are decoded.
+        seen: What is seen of the pictures that can be used is added, if they are decoded.
     """
     look = _look_at_labels if task == "segmentation" else _look_at_picture
     kept: list[Item] = []
@@ -55,14 +63,14 @@ def usable(
     sizes: list[tuple[int, int]] = []
     objects: list[Objects] = []
 
-    def seen(item: Item) -> Inspected | str:
+    def inspect(item: Item) -> Inspected | str:
         if item.problem:
             return item.problem
         if leads_out(root, root / item.file) or (item.label_file and leads_out(root, root / item.label_file)):
             return LEADS_OUT
         return look(root, item, layout, check)
 
-    inspected = _in_threads(seen, items, log)
+    inspected = _in_threads(inspect, items, log)
     for item, found in zip(items, inspected, strict=True):
         if isinstance(found, str):
             problems.add(found, item.label_file if found.startswith("mask") and item.label_file else item.file)
@@ -72,8 +80,9 @@ def usable(
             problems.add(note, item.file)
         kept.append(item)
         sizes.append(found.size)
-        if found.look is not None and looks is not None:
-            looks[printable(item.file)] = found.look
+        if found.look is not None and seen is not None:
+            seen.looks[printable(item.file)] = found.look
+            seen.classes |= found.classes
         if task != "segmentation":
             objects.append(checked(item.objects, found.size, item.file, task == "instances", check, problems))
     files = [item.file for item in kept]
@@ -127,11 +136,19 @@ def _exists(path: Path) -> bool:
 
 
 class Inspected(NamedTuple):
-    """What was seen of a picture that can be used: its (height, width), what is noteworthy, and its look."""
+    """What was seen of a picture that can be used.
+
+    Attributes:
+        size: (height, width) in pixels.
+        notes: What is noteworthy.
+        look: See `tokenmix.data.likeness`.
+        classes: Those that its mask shows.
+    """
 
     size: tuple[int, int]
     notes: list[str]
     look: Look | None
+    classes: frozenset[int] = frozenset()
 
 
 def _look_at_picture(root: Path, item: Item, layout: Layout, check: bool) -> Inspected | str:
@@ -166,11 +183,13 @@ def _look_at_labels(root: Path, item: Item, layout: Layout, check: bool) -> Insp
     notes = [TURNED] if picture.turned and not picture.sideways else []
     if layout.colours is not None and present.max(initial=0) > 255:
         known = {red * 65536 + green * 256 + blue for red, green, blue in layout.colours}
-        unknown = [value for value in present.tolist() if value not in known]
-        return Inspected(size, notes + ["pixels of a colour that no class has: ignored"] * bool(unknown), picture.look)
+        if set(present.tolist()) - known:
+            notes.append("pixels of a colour that no class has: ignored")
+        return Inspected(size, notes, picture.look, frozenset(np.unique(label).tolist()))
     strange = set(present[layout.table[present] == 255].tolist())
-    ignored = ["pixels of an unknown class: ignored"] if strange - layout.void else []
-    return Inspected(size, notes + ignored, picture.look)
+    if strange - layout.void:
+        notes.append("pixels of an unknown class: ignored")
+    return Inspected(size, notes, picture.look, frozenset(layout.table[present].tolist()))
 
 
 def _in_threads(look: Callable[[Item], Inspected | str], items: Sequence[Item], log: Log) -> list[Inspected | str]:

@@ -154,7 +154,7 @@ def _read_split(
             if mark in seen:
                 layout.strays.append(("id of two objects: both are used", f"{path.name} annotation {mark}"))
             seen.add(mark)
-        objects[owner].append(_object(entry, labels, number))
+        objects[owner].append(_object(entry, labels, number, path.name, layout))
     twice: set[str] = set()
     for key, (name, entry) in images.items():
         file = place(name)
@@ -162,6 +162,8 @@ def _read_split(
             layout.strays.append(("picture that is listed twice: the second is left out", f"{path.name} {name}"))
             continue
         twice.add(file)
+        if not _has_size(entry):
+            layout.strays.append(("claimed size that is no number: not compared", f"{path.name} {name}"))
         layout.splits[split].append(Item(file, objects[key], size=_size(entry), id=entry["id"]))
 
 
@@ -177,7 +179,12 @@ def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
         return None
 
 
-def _object(entry: Mapping[str, Any], labels: Mapping[Any, int], number: int) -> RawObject:
+def _has_size(entry: Mapping[str, Any]) -> bool:
+    """Whether a picture's entry has a size that can be read, or none."""
+    return _size(entry) is not None or entry.get("width") is None or entry.get("height") is None
+
+
+def _object(entry: Mapping[str, Any], labels: Mapping[Any, int], number: int, file: str, layout: Layout) -> RawObject:
     box: Any = entry.get("bbox")
     if box is not None:  # without one it is that of the polygons; one that cannot be read is a mistake
         try:
@@ -193,6 +200,8 @@ def _object(entry: Mapping[str, Any], labels: Mapping[Any, int], number: int) ->
         crowd = truth_of(entry.get("iscrowd"))
     except ValueError:
         crowd = False
+        stray = f"{file} annotation {entry.get('id', number)}"
+        layout.strays.append(("iscrowd that is neither yes nor no: taken as no", stray))
     return RawObject(
         labels.get(_key(entry["category_id"])),
         box,

@@ -11,10 +11,10 @@ import numpy as np
 
 from tokenmix.data.dataset import printable
 from tokenmix.data.inventory import Inventory, summary, take_inventory
-from tokenmix.data.likeness import Look, told_alike
+from tokenmix.data.likeness import told_alike
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import hashes, name_keys
-from tokenmix.tasks.dense.checks import usable
+from tokenmix.tasks.dense.checks import Impressions, usable
 from tokenmix.tasks.dense.coco import find_coco, read_coco
 from tokenmix.tasks.dense.labels import (
     find_ade,
@@ -147,17 +147,20 @@ def load_dense(
     for kind, name in layout.strays:
         problems.add(kind, name)
     sets: dict[str, Any] = {}
-    looks: dict[str, Look] = {}
+    seen = {split: Impressions() for split in SPLITS}
     skipped = []
     for split in SPLITS:
         items = layout.splits.get(split, [])
         inventory.use(item.file for item in items)
-        sets[split], left_out = usable(root, layout, items, task, check, problems, log, looks)
+        sets[split], left_out = usable(root, layout, items, task, check, problems, log, seen[split])
         skipped += left_out
     problems.tell(log)
     warnings, copies = _check_whole(root, layout, sets, problems)
+    if seen["train"].classes:
+        warnings += _absent(layout, seen["train"].classes)
     ours = _complete(sets, root, seed, log)
     different = {split: one for split, one in sets.items() if split != "test" or one is not sets["val"]}
+    looks = {name: look for impressions in seen.values() for name, look in impressions.looks.items()}
     warnings += told_alike({split: one.names for split, one in different.items()}, looks, copies)
     for warning in warnings:
         log(f"warning: {root}: {warning}")
@@ -243,9 +246,7 @@ def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Pro
             )
         if used < (1 - MOST_DROPPED) * given:
             told.append(f"only {used:,} of {given:,} objects of the training pictures can be used{first}")
-        present = {int(label) for one in train.objects for label in one.labels}
-        if absent := [name for number, name in enumerate(layout.classes, 1) if number not in present]:
-            told.append(f"no training picture shows {summary([printable(name) for name in absent])}")
+        told += _absent(layout, {int(label) - 1 for one in train.objects for label in one.labels})
     seen: dict[int, str] = {}
     copies: set[str] = set()
     for split in SPLITS:
@@ -258,6 +259,12 @@ def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Pro
         for content in contents:
             seen.setdefault(content, split)
     return told, copies
+
+
+def _absent(layout: Layout, present: set[int]) -> list[str]:
+    """What is to be said of classes that are not among these numbers, from 0 on."""
+    absent = [printable(name) for number, name in enumerate(layout.classes) if number not in present]
+    return [f"no training picture shows {summary(absent)}"] if absent else []
 
 
 def _complete(sets: dict[str, Any], root: Path, seed: int, log: Log) -> bool:

@@ -267,8 +267,8 @@ def _read(inventory: Inventory, file: str) -> tuple[str, list[Annotated], str]:
 def find_tool(inventory: Inventory) -> str:
     """What speaks for the files of one of these tools; empty if nothing does."""
     for file in [*_files(inventory, ".xml")[:3], *_files(inventory, ".json")[:50]]:
-        tool, found, _ = _read(inventory, file)
-        if tool and found:
+        tool, found, wrong = _read(inventory, file)
+        if tool and (found or wrong):
             return f"{tool}'s {file}"
     return ""
 
@@ -303,9 +303,9 @@ def read_tool(inventory: Inventory) -> Layout:
         kinds = [f"shape that is neither box nor polygon ({kind}): left out" for kind in one.others]
         layout.strays += [(kind, exact[0]) for kind in kinds]
     if not rows:
-        raise ValueError(
-            f"{inventory.root}: none of the {len(annotated):,} pictures that its annotations name is there"
-        )
+        first = "".join(f"; {name}: {kind}" for kind, name in layout.strays[:1])
+        names = f"none of the {len(annotated):,} pictures that its annotations name is there"
+        raise ValueError(f"{inventory.root}: {names if annotated else 'no annotation can be read'}{first}")
     layout.classes = sorted({shape.name for _, _, one in rows for shape in one.shapes})
     labels = {name: number for number, name in enumerate(layout.classes, 1)}
     for split, file, one in rows:

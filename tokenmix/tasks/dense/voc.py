@@ -31,10 +31,17 @@ _LISTS = {"train": "train", "trainval": "train", "default": "train", "val": "val
 
 @dataclass(frozen=True)
 class _Annotation:
-    """What an XML file says: each object's name, box and whether it is difficult; and the picture's claimed size."""
+    """What an XML file says.
+
+    Attributes:
+        objects: Of each its name, its box and whether it is difficult.
+        size: The (width, height) that it claims for the picture.
+        notes: What of it could not be read.
+    """
 
     objects: list[tuple[str, list[float] | None, bool]]
     size: tuple[int, int] | None
+    notes: list[str]
 
 
 def find_voc_boxes(inventory: Inventory) -> str:
@@ -124,7 +131,7 @@ def _read_objects(inventory: Inventory, lists: Sequence[str], *, masks: bool) ->
     _use_lists(inventory)
     taught = pairs.get("train") or [row for rows in pairs.values() for row in rows]
     trees = [parsed[file] for _, file, _ in taught if file]
-    names = sorted({entry[0] for tree in trees if isinstance(tree, _Annotation) for entry in tree.objects})
+    names = sorted({entry[0] for tree in trees if isinstance(tree, _Annotation) for entry in tree.objects} - {""})
     labels = {name: number for number, name in enumerate(names, 1)}
     layout = Layout("VOC", names, {split: [] for split in SPLITS})
     for split, rows in pairs.items():
@@ -138,7 +145,9 @@ def _read_objects(inventory: Inventory, lists: Sequence[str], *, masks: bool) ->
                 for number, (name, box, difficult) in enumerate(tree.objects, 1)
             ]
             layout.splits[split].append(Item(file, objects, mask or "", size=tree.size))
+            layout.strays += [(note, source or file) for note in tree.notes]
         layout.splits[split] += [Item(name, problem="picture missing: left out") for name in missing.get(split, ())]
+    layout.strays += xml.doubts + drawn.doubts
     if not masks:
         layout.strays += [("annotation without a picture: not used", name) for name in xml.left()]
     return layout
@@ -168,7 +177,7 @@ def read_voc_masks(inventory: Inventory) -> Layout:
             if mask or listed
         ]
         layout.splits[split] += [Item(name, problem="picture missing: left out") for name in missing.get(split, ())]
-    layout.strays += [("mask without a picture: not used", name) for name in drawn.left()]
+    layout.strays += [("mask without a picture: not used", name) for name in drawn.left()] + drawn.doubts
     inventory.use([*taken, *(name for name in _xml_files(inventory) if _in(name, "annotations"))])
     _use_lists(inventory)
     return layout
@@ -275,7 +284,7 @@ def _parse(root: Path, path: Path) -> _Annotation | str:
         return "annotation file with a DOCTYPE, which is not read: picture left out"
     except (OSError, ValueError, LookupError, ElementTree.ParseError):  # the second ones: no file, odd encodings
         return "annotation file missing or not XML: picture left out"
-    objects = []
+    objects, notes = [], []
     for entry in tree.iter("object"):
         try:
             sides = [number_of((entry.findtext(f"bndbox/{s}") or "").strip()) for s in ("xmin", "ymin", "xmax", "ymax")]
@@ -286,10 +295,13 @@ def _parse(root: Path, path: Path) -> _Annotation | str:
             difficult = truth_of(entry.findtext("difficult"))
         except ValueError:
             difficult = False
+            notes.append("difficult that is neither yes nor no: taken as no")
         objects.append(((entry.findtext("name") or "").strip(), box, difficult))
     try:
         width, height = (whole_of((tree.findtext(f"size/{side}") or "").strip()) for side in ("width", "height"))
         size = (width, height) if width > 0 and height > 0 else None  # some tools write zeros
     except ValueError:
         size = None
-    return _Annotation(objects, size)
+        if tree.find("size") is not None:
+            notes.append("claimed size that is no number: not compared")
+    return _Annotation(objects, size, notes)

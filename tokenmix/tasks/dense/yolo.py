@@ -93,6 +93,7 @@ def read_yolo(inventory: Inventory) -> Layout:
     layout.strays += [("picture without a label file: read as one without objects", name) for name in bare]
     lonely = [name for name in labels.left() if name not in inventory.used]
     layout.strays += [("label file without a picture: not used", name) for name in lonely]
+    layout.strays += labels.doubts
     inventory.use([*labels.taken, *lonely])
     return layout
 
@@ -231,10 +232,10 @@ def _classes(inventory: Inventory, stated: dict[str, Any]) -> tuple[dict[int, in
     names: dict[int, str] = {}
     given = stated.get("names")
     if isinstance(given, dict):
-        keys = {key: _number(key) for key in given}
-        if not all(number is not None and number >= 0 for number in keys.values()):
+        keys = {key: number for key in given if (number := _number(key)) is not None and number >= 0}
+        if len(keys) < len(given):
             raise ValueError(f"{root}: the names in data.yaml must be a list, or numbered 0, 1, 2, ...")
-        names = {number: given[key] for key, number in sorted(keys.items(), key=lambda entry: entry[1] or 0)}
+        names = {number: given[key] for key, number in sorted(keys.items(), key=lambda entry: entry[1])}
     elif isinstance(given, list):
         names = dict(enumerate(given))
     if any(isinstance(name, list | dict | tuple | set) for name in names.values()):

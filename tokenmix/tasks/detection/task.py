@@ -32,7 +32,7 @@ class DetectionTask(DenseTask):
     """Boxes with a class and a score."""
 
     name = "detection"
-    default_recipe = "scenes_detect"
+    default_recipe: str | None = "scenes_detect"
     title = "detection"
     headline = "box_AP"
     Options: ClassVar[type[TaskOptions]] = DetectionOptions

@@ -97,7 +97,9 @@ class ForecastEvidence:
             name = self.data.val.names[row["index"]]
             mistakes.append({**row, **values, "variable": series.variables[place], "name": name})
         columns = zip(series.variables, numbers.by_variable, numbers.mae_by_variable, strict=True)
-        variables = [{"variable": name, "mse": float(mse), "mae": float(mae)} for name, mse, mae in columns]
+        variables: list[dict[str, Any]] = [
+            {"variable": name, "mse": float(mse), "mae": float(mae)} for name, mse, mae in columns
+        ]
         return {
             "windows": numbers.windows,
             "by_step": [_short(value) for value in numbers.by_step.tolist()],

@@ -135,8 +135,9 @@ def in_parts(series: Series) -> SeriesData:
         season = published.season
     else:
         season = series.step.season if series.step is not None else 1
-    rows = [SeriesRows(series, *pair, part) for part, *pair in zip(PARTS, (0, *ends), ends, strict=False)]
-    return SeriesData(series.name, *rows, season)
+    spans = zip(PARTS, (0, *ends), ends, strict=False)
+    train, val, test = (SeriesRows(series, first, end, part) for part, first, end in spans)
+    return SeriesData(series.name, train, val, test, season=season)
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
