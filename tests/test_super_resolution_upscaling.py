@@ -289,8 +289,8 @@ def test_one_call_does_what_the_command_does(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert tokenmix.upscale("bicubic_x2", tmp_path / "in", out) == [out / "0-x2.png", out / "1-x2.png"]
     expected = upscale(tmp_path / "in" / "1.png", Bicubic(2))
-    assert np.array_equal(np.asarray(Image.open(out / "1-x2.png")), expected)
+    assert np.array_equal(read_photograph(out / "1-x2.png").pixels, expected)
     (written,) = tokenmix.upscale("bicubic_x2", tmp_path / "in" / "0.png", tmp_path / "large.png", scale=3, tile=5)
-    assert (written, Image.open(written).size) == (tmp_path / "large.png", (36, 27))
+    assert (written, read_photograph(written).pixels.shape) == (tmp_path / "large.png", (27, 36, 3))
     with pytest.raises(ValueError, match="2 pictures cannot go into one file"):
         tokenmix.upscale("bicubic_x2", tmp_path / "in", tmp_path / "large.png")

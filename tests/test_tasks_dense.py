@@ -263,7 +263,7 @@ def test_large_pictures_are_classified_in_strips(monkeypatch) -> None:
 def test_twelve_megapixels_of_150_classes_take_little_memory(tmp_path) -> None:
     """Validated as recipes do it, in a process of its own: less than 1.5 GB with PyTorch and all."""
     data_check.draw_large(tmp_path)
-    found = data_check.apart(data_check.measure_validation, str(tmp_path), (512, 2048))
+    found = data_check.apart(data_check.measure_validation, str(tmp_path), data_check.SIZE)
     assert found["peak_gb"] < data_check.PEAK_GB, found
 
 

@@ -56,7 +56,7 @@ def upscale(
     network = loaded.model.to(find_device(device))
     listed = [pictures] if isinstance(pictures, str | os.PathLike) else list(pictures)
     factor: Any = network.scale if scale is None else scale
-    pairs = targets([*map(os.fspath, listed), os.fspath(out)], factor)
+    pairs = targets([*(os.fspath(one) for one in listed), os.fspath(out)], factor)
     for source, target in pairs:
         upscale_file(source, target, network, scale=scale, tile=tile, memory_mb=memory_mb, progress=progress)
     return [target for _, target in pairs]
