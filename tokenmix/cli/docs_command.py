@@ -41,10 +41,11 @@ def run(args: argparse.Namespace) -> None:
 
 def find_pages() -> dict[str, Path]:
     """The pages by name, of this source tree or of the installation."""
-    beside = Path(__file__).resolve().parents[2] / "docs"
-    if (beside / "recipes.md").is_file():
-        files = sorted(beside.rglob("*.md"))
-        return {path.relative_to(beside).with_suffix("").as_posix(): path for path in files}
+    above = Path(__file__).resolve().parents[2]
+    for beside in (above / "docs", above / FOLDER):  # the latter where pip was told a folder (--target)
+        if (beside / "recipes.md").is_file():
+            files = sorted(beside.rglob("*.md"))
+            return {path.relative_to(beside).with_suffix("").as_posix(): path for path in files}
     try:
         listed = metadata.files("tokenmix") or []
     except metadata.PackageNotFoundError:

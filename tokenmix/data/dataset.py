@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,8 @@ from tokenmix_runtime.terminal import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_CHECKED_AT_ONCE = 64
+_THREADS_PAY_S = 1e-3  # per picture, from which on several threads decode
 
 
 class Samples:
@@ -153,12 +155,15 @@ def unreadable(images: Pictures, log: Callable[[str], None], probe: Probe = deco
         return None
 
     failed: dict[int, Skipped] = {}
-    said = time.monotonic()
+    said = begun = time.monotonic()
     # Decoding switches warnings off, which is not safe in threads: the outer block puts the filters back as they were.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, usable_cores())) as pool:
-        for begin in range(0, len(images), 256):
-            block = range(begin, min(begin + 256, len(images)))
-            failed |= {index: skipped for index, skipped in zip(block, pool.map(check, block), strict=True) if skipped}
+        run: Callable[..., Iterable[Skipped | None]] = map
+        for begin in range(0, len(images), _CHECKED_AT_ONCE):
+            block = range(begin, min(begin + _CHECKED_AT_ONCE, len(images)))
+            failed |= {index: skipped for index, skipped in zip(block, run(check, block), strict=True) if skipped}
+            # Small pictures spend their time in Python, where threads only wait for one another.
+            run = pool.map if time.monotonic() - begun > _THREADS_PAY_S * block.stop else map
             if time.monotonic() - said >= 5:
                 said = time.monotonic()
                 log(f"checking images: {block.stop:,} of {len(images):,}")
