@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import gc
 import os
 import subprocess
 import sys
@@ -40,7 +41,8 @@ from tokenmix.bench.machine import describe  # noqa: E402
 from tokenmix.bench.memory import resident_peak, start_peak  # noqa: E402
 from tokenmix.bench.roofline import Roofline, measure_roofline  # noqa: E402
 from tokenmix.bench.speed import interleave  # noqa: E402
-from tokenmix.chains import keep_all  # noqa: E402
+from tokenmix.ops import recompute  # noqa: E402
+from tokenmix.ops.dispatch import definitions  # noqa: E402
 from tokenmix.checkpoints import convert  # noqa: E402
 from tokenmix.export import export  # noqa: E402
 from tokenmix.export.onnx_file import onnx_session  # noqa: E402
@@ -155,6 +157,9 @@ def kept_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = forward()  # alive until all are counted
+    for each in gc.get_objects():  # what the innermost hooks were given
+        if type(each) is recompute._Kept and each.tensor is not None:
+            pack(each.tensor)
     del output
     return sum(kept.values())
 
@@ -176,7 +181,7 @@ def trained(name: str, form: str, batch: int) -> tuple[nn.Module, Callable[[], A
     optimizer = torch.optim.AdamW(model.parameters())
 
     def forward() -> Any:
-        with keep_all() if form == "reference" else contextlib.nullcontext():
+        with definitions() if form == "reference" else contextlib.nullcontext():
             return model(x)
 
     def step() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import tokenmix  # noqa: F401  registers our models with timm
 from tests import plain_loop
-from tokenmix.chains import keep_all
+from tokenmix.ops.dispatch import definitions
 from tokenmix.data import ArrayImages, DataSet
 from tokenmix.data.chance import permutation
 from tokenmix.data.digits import load_digits
@@ -99,12 +99,12 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
     torch.manual_seed(0)
     model = make(recipe, dtype)
     # In float32 rounding would decide an image: there both compute with PyTorch's own operations.
-    own = keep_all() if dtype == torch.float32 else contextlib.nullcontext()
+    own = definitions() if dtype == torch.float32 else contextlib.nullcontext()
     with own:
         result = fit(recipe, data, out, model=lambda: copy.deepcopy(model), progress=False)
     orders = [torch.from_numpy(permutation(200, recipe.seed, epoch)) for epoch in range(3)]
     train, val = (plain_images(part, data) for part in (data.train, data.val))
-    with keep_all():
+    with definitions():
         expected, epochs = plain_loop.train(model, recipe, train, val, orders, layer_of)
     assert len(losses) == 18
     assert losses[-1] < losses[0] - 0.3  # it has learnt: the weights are far from where they began

@@ -24,7 +24,6 @@ ROOMS = (
     "console",
     "files",
     "ops",
-    "chains",
     "layers",
     "mixers",
     "blocks",

@@ -18,14 +18,13 @@ from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.backbones.keymap import KeyMap, Official, Rule
 from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import Mlp, Residual
-from tokenmix.layers import ConvNorm
+from tokenmix.layers import Chain, ConvNorm
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
 
 
 class DistillableBackbone(Backbone):
     """A backbone whose head may have a second classifier, trained by a teacher (DeiT, arXiv:2012.12877)."""
 
-    @torch.jit.ignore
     def set_distilled_training(self, enable: bool = True) -> None:
         """In training, return the outputs of both classifiers as a pair instead of their mean; timm's convention.
 
@@ -108,7 +107,7 @@ def casvit(
 def _local_perception(dim: int, *, device=None, dtype=None) -> nn.Module:
     """``(B, C, H, W) -> (B, C, H, W)``: 1x1 with batch norm, 3x3 depthwise, GELU, 1x1."""
     dd = {"device": device, "dtype": dtype}
-    return nn.Sequential(
+    return Chain(
         OrderedDict(
             pointwise=ConvNorm(dim, dim, bias=True, **dd),
             depthwise=nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd),

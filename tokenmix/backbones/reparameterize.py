@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import nn
 
-from tokenmix.backbones.base import Backbone
+from tokenmix.backbones.base import Backbone, Stage
 from tokenmix.blocks import Residual
-from tokenmix.layers import ConvAct, fused, is_plain_conv
+from tokenmix.layers import fused
 
 
 @torch.no_grad()
@@ -36,9 +36,8 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
             module.fold_layer_scale()
         if isinstance(module, Backbone):
             _average_classifiers(module)
-        for name, child in module.named_children():
-            if type(child) is nn.Conv2d and is_plain_conv(child):
-                setattr(module, name, ConvAct(child, ""))
+        if isinstance(module, Stage):
+            module.in_parts = True
     if all(parameter.device.type == "cpu" for parameter in new.parameters()):
         new = new.to(memory_format=torch.channels_last)
     return new.eval()

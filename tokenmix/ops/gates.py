@@ -1,69 +1,73 @@
-"""The two gates of additive attention (arXiv:2408.03703) for training: they keep only what they are given.
-
-PyTorch keeps the gated map too, of twice the channels, and passes over it several times. Here means and gradients of
-scores and gates are products with thin matrices, which read a map once.
-"""
+"""The gates of additive attention (arXiv:2408.03703): one score per pixel, then one per channel from the means."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from tokenmix.ops.recompute import differentiated, full_precision
+from tokenmix.ops.dispatch import Form, Situation, operator
 
 
-def gate_sum(query_key: Tensor, score: Tensor, channel_weight: Tensor) -> Tensor:
-    """``(B, 2C, H, W)`` in channels_last memory to ``(B, C, H, W)``: query and key, each gated twice, added.
+def _fits_rows(now: Situation, *args: object) -> bool:
+    return now.mode == "inference" and now.device == "cpu" and now.channels_last
+
+
+def _score_rows(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Both scores as one product, from the left: a product with two columns is slow."""
+    batch, both, height, width = hidden.shape
+    matrix = torch.block_diag(weight[0, :, 0, 0], weight[1, :, 0, 0])  # (2, 2C)
+    score = matrix @ hidden.permute(0, 2, 3, 1).reshape(-1, both).t()
+    return score.sigmoid_().view(2, batch, height, width).transpose(0, 1)
+
+
+@torch.fx.wrap
+@operator(Form("rows", _score_rows, _fits_rows))
+def pixel_scores(hidden: Tensor, weight: Tensor) -> Tensor:
+    """``(B, 2C, H, W) -> (B, 2, H, W)``: what the pixels of query and key are multiplied with.
 
     Args:
-        query_key: Query before key.
-        score: (B, 2, H, W), what the pixels of query and key are multiplied with.
-        channel_weight: (2C, C, 1, 1), makes the channels' scores from the means of the gated query and of the key.
+        hidden: The spatial gates' hidden maps, the query's before the key's.
+        weight: (2, C, 1, 1).
     """
-    batch, double, height, width = query_key.shape
-    dim = double // 2
+    return torch.sigmoid(F.conv2d(hidden, weight, groups=2))
+
+
+def _sum_rows(query_key: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+    """One row of channels per pixel."""
+    batch, both, height, width = query_key.shape
+    dim = both // 2
     rows = query_key.permute(0, 2, 3, 1).reshape(batch, height * width, 2, dim)
-    scores = score.permute(0, 2, 3, 1).reshape(batch, height * width, 2)
-    weight = channel_weight.view(2, dim, dim).to(rows.dtype)
-    with torch.autocast(rows.device.type, enabled=False):
-        similarity = _GateSum.apply(rows, scores.to(rows.dtype), weight)
+    gated = rows * score.permute(0, 2, 3, 1).reshape(batch, height * width, 2, 1)
+    mean = gated.mean(1).transpose(0, 1)  # (2, B, C)
+    query_gate, key_gate = torch.bmm(mean, weight.view(2, dim, dim).transpose(1, 2)).sigmoid_().unsqueeze(2)
+    query, key = gated.unbind(2)
+    similarity = (query * query_gate).addcmul_(key, key_gate)
     return similarity.view(batch, height, width, dim).permute(0, 3, 1, 2)
 
 
-def _reference(rows: Tensor, scores: Tensor, weight: Tensor) -> Tensor:
-    gated = rows * scores.unsqueeze(3)
-    gate = torch.sigmoid(torch.einsum("bpi,poi->bpo", gated.mean(1), weight))
-    return (gated * gate.unsqueeze(1)).sum(2)
+def _sum_kept_less(query_key: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+    """Keeps the arguments alone, without the gated maps."""
+    return checkpoint(_sum, query_key, score, weight, use_reentrant=False, preserve_rng_state=False)
 
 
-class _GateSum(torch.autograd.Function):
-    """Rows (B, N, 2, C), scores (B, N, 2), weight (2, C, C) -> (B, N, C)."""
+def _sum(query_key: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+    dim = query_key.size(1) // 2
+    gated = query_key.unflatten(1, (2, dim)) * score.unsqueeze(2)  # (B, 2, C, H, W)
+    mean = gated.mean([3, 4], keepdim=True).flatten(1, 2)  # (B, 2C, 1, 1)
+    gate = torch.sigmoid(F.conv2d(mean, weight, groups=2)).unflatten(1, (2, dim))
+    return gated[:, 0] * gate[:, 0] + gated[:, 1] * gate[:, 1]
 
-    @staticmethod
-    def forward(ctx, rows: Tensor, scores: Tensor, weight: Tensor) -> Tensor:
-        mean = [scores[:, None, :, part] @ rows[:, :, part] / rows.size(1) for part in (0, 1)]  # (B, 1, C) each
-        gates = [torch.sigmoid(mean[part] @ weight[part].t()) for part in (0, 1)]
-        ctx.save_for_backward(rows, scores, weight, *mean, *gates)
-        similarity = (rows[:, :, 0] * scores[:, :, 0, None]).mul_(gates[0])
-        return similarity.addcmul_(rows[:, :, 1] * scores[:, :, 1, None], gates[1])
 
-    @staticmethod
-    @full_precision
-    def backward(ctx, *grads: Any):
-        rows, scores, weight, *means_gates = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return differentiated(_reference, (rows, scores, weight), ctx.needs_input_grad, grads)
-        (grad,) = grads
-        to_rows, to_scores, to_weight = torch.empty_like(rows), torch.empty_like(scores), torch.empty_like(weight)
-        for part in (0, 1):
-            x, score = rows[:, :, part], scores[:, :, part, None]
-            mean, gate = means_gates[part], means_gates[2 + part]
-            product = grad * x
-            to_logit = (score.mT @ product) * (gate * (1 - gate))  # (B, 1, C)
-            torch.mm(to_logit.flatten(0, 1).t(), mean.flatten(0, 1), out=to_weight[part])
-            to_gated = to_logit @ weight[part] / rows.size(1)  # through the mean
-            to_scores[:, :, part] = torch.baddbmm(product @ gate.mT, x, to_gated.mT).squeeze(2)
-            torch.mul(torch.addcmul(to_gated, grad, gate, out=product), score, out=to_rows[:, :, part])
-        return to_rows, to_scores, to_weight
+@torch.fx.wrap
+@operator(Form("rows", _sum_rows, _fits_rows), Form("keeps less", _sum_kept_less))
+def gate_sum(query_key: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+    """``(B, 2C, H, W) -> (B, C, H, W)``: query and key, each gated twice, added.
+
+    Args:
+        query_key: Query before key.
+        score: (B, 2, H, W), see `pixel_scores`.
+        weight: (2C, C, 1, 1), makes the channels' scores from the means of the gated query and of the key.
+    """
+    return _sum(query_key, score, weight)
