@@ -26,9 +26,13 @@ from timm.data import create_dataset, create_loader
 from torch import Tensor
 
 from tokenmix.bench.machine import describe
-from tokenmix.data import Augment, DataSet, Loader, check_data, load_data, pack_data
-from tokenmix.data.transforms import CROP_AREA
+from tokenmix.data.dataset import DataSet
 from tokenmix.files import write_json
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.check import check_data
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.options import CROP_AREA, Augment
+from tokenmix.tasks.classification.write_shards import pack_data
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 64

@@ -21,7 +21,7 @@ import torch
 
 from tokenmix.bench.machine import describe
 from tokenmix.files import write_json
-from tokenmix.train.demo import DEMOS, train_demo
+from tokenmix.train.demo import demos, train_demo
 
 ROOT = Path(__file__).resolve().parent
 
@@ -37,9 +37,9 @@ def measure(demo: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "cpu_seconds": round(spent, 1),
         "training_seconds": round(outcome["seconds"], 1),
-        "images": outcome["images"],
+        "images": outcome["samples"],
         "metrics": _plain(outcome["metrics"]),
-        "classes": [_plain(row) for row in outcome["classes"]],
+        "classes": [_plain(row) for row in outcome["rows"]],
         "machine": describe(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -54,7 +54,7 @@ def _plain(numbers: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Train, print one line each, write the JSON file."""
     parser = argparse.ArgumentParser(description="What the demos reach, and the processor time that they take.")
-    parser.add_argument("demos", nargs="*", default=list(DEMOS), metavar="DEMO", help=", ".join(DEMOS))
+    parser.add_argument("demos", nargs="*", default=list(demos()), metavar="DEMO", help=", ".join(demos()))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "demos.json", help="JSON file to write")
     args = parser.parse_args()

@@ -27,11 +27,12 @@ from torch import nn
 
 from tokenmix.backbones.reparameterize import reparameterize
 from tokenmix.bench.machine import describe
-from tokenmix.checkpoints import Opened
-from tokenmix.data import DataSet, load_data
+from tokenmix.checkpoints import LoadedModel
+from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import judge
 from tokenmix.export import export
 from tokenmix.files import write_json
+from tokenmix.sources import load_data
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("affnet_et", "casvit_xs", "ffnet_1")
@@ -45,17 +46,19 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def random_weights(name: str, num_classes: int) -> Opened:
+def random_weights(name: str, num_classes: int) -> LoadedModel:
     """A model by its name, without a download."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=num_classes).eval()
     cfg: Any = model.pretrained_cfg
     mean, std, size = tuple(cfg["mean"]), tuple(cfg["std"]), tuple(cfg["input_size"][1:])
     crop_pct, interpolation = cfg["crop_pct"], cfg["interpolation"]
-    return Opened(model, name, "classification", None, {}, None, size, mean, std, crop_pct, interpolation, "center")
+    return LoadedModel(
+        model, name, "classification", None, {}, None, size, mean, std, crop_pct, interpolation, "center"
+    )
 
 
-def plain_loop(model: nn.Module, folder: Path, opened: Opened) -> None:
+def plain_loop(model: nn.Module, folder: Path, opened: LoadedModel) -> None:
     """What timm's validation script does with a folder."""
     loader = create_loader(
         create_dataset("", root=str(folder)),

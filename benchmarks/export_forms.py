@@ -38,7 +38,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     sessions, operators = {}, {}
     with tempfile.TemporaryDirectory(prefix="tokenmix-") as folder:
         for form in ("matmul", "fft"):
-            ready = Prepared(prepare(copy.deepcopy(model), form=form), image, "image", ("logits",), False, False, name)
+            ready = Prepared(prepare(copy.deepcopy(model), form=form), image, "image", ("logits",), {}, name)
             path = Path(folder) / f"{form}.onnx"
             operators[form] = write_onnx(ready, path)["operators"]
             sessions[form] = onnx_session(path, threads=1)

@@ -56,7 +56,7 @@ def build(model: str, head: str | None) -> Any:
 
     from tests.export_cases import opened, opened_dense
     from tests.scramble import scramble, settle
-    from tokenmix.export.pictures import inputs
+    from tokenmix.tasks import find_task
 
     name, _, mixer = model.rstrip("]").partition("[")
     if head:
@@ -66,7 +66,7 @@ def build(model: str, head: str | None) -> Any:
         shown = scramble(timm.create_model(name, **({"mixers": mixer} if mixer else {}))).eval()
         whole = opened(shown, tuple(shown.pretrained_cfg["input_size"][1:]), name=name)
     # At the pictures that it is verified with: products of activations would overflow at others.
-    settle(shown, torch.cat(inputs(None, whole, whole.image_size, ())[0]))
+    settle(shown, torch.cat(find_task(whole.task).file_form(whole).inputs(None).tensors))
     return whole
 
 

@@ -18,11 +18,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from examples.photographs import build
 from tokenmix.bench.machine import describe
-from tokenmix.data import DataSet, Loader, load_data
+from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import evaluate
 from tokenmix.files import write_json
 from tokenmix.recipes import make_recipe
-from tokenmix.tasks import Classification
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.train import fit, load_run
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,7 +50,7 @@ def test_top1(run: Path, data: DataSet) -> float:
     model, info = load_run(run)
     shape: dict[str, Any] = {name: info[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
     loader = Loader(data.test, batch_size=64, train=False, **shape)
-    return evaluate(Classification(model, num_classes=len(data.classes)), loader)["top1"]
+    return evaluate(ClassificationObjective(model, num_classes=len(data.classes)), loader)["top1"]
 
 
 def train(name: str, settings: list[str], folder: Path, out: Path) -> dict[str, float]:

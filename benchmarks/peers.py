@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenmix.bench.main import bench_inference
 from tokenmix.files import write_json, write_text
-from tokenmix.report.bench import bench_page
+from tokenmix.pages.bench import bench_page
 
 RESULTS = Path(__file__).resolve().parent / "results" / "peers-cpu.json"
 OURS = (

@@ -29,8 +29,8 @@ from faults.trial import Trial
 
 from tokenmix.bench.machine import describe
 from tokenmix.files import write_json
-from tokenmix.names import unknown
 from tokenmix.train.checkpoint import versions
+from tokenmix_runtime.names import unknown
 
 
 def attempt(fault: Fault, number: int, seed: int, folder: Path) -> dict[str, Any]:

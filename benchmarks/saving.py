@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from tokenmix.bench.machine import describe
-from tokenmix.data import ArrayImages, DataSet
 from tokenmix.files import write_json
 from tokenmix.recipes import Recipe
+from tokenmix.tasks.classification.images import ArrayImages, ClassData
 from tokenmix.train import fit
 from tokenmix.train.loop import _Run
 
@@ -41,9 +41,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Train and save; returns the medians."""
     steps = (args.saves + WARM + 1) * EVERY
     parts = [grey(count, args.size) for count in (steps * args.batch, 2, 2)]
-    data = DataSet("grey", ["dark", "light"], *parts, args.size)
+    data = ClassData("grey", *parts, args.size, ["dark", "light"])
     shape: dict[str, Any] = {"model": args.model, "batch_size": args.batch}
-    recipe = Recipe(source="none", expect="nothing", epochs=1, warmup_epochs=0, augment="none", **shape)
+    recipe = Recipe.from_values(
+        {"source": "none", "expect": "nothing", "epochs": 1, "warmup_epochs": 0, "augment": "none", **shape}
+    )
     ends: list[float] = []
     stalls: list[float] = []
     inner_step, inner_save = _Run.step, _Run.save

@@ -33,12 +33,13 @@ from tokenmix.bench.cost import cost
 from tokenmix.bench.machine import describe
 from tokenmix.bench.sockets import sent_bytes
 from tokenmix.bench.speed import interleave
-from tokenmix.data import ArrayImages, DataSet, Loader, load_data
 from tokenmix.files import atomic_path, write_json
-from tokenmix.recipes import make_recipe
+from tokenmix.recipes import make_recipe, with_values
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
+from tokenmix.tasks.classification.images import ArrayImages, ClassData
 from tokenmix.train import fit
-from tokenmix.train.learner import Learner
-from tokenmix.train.model import make_augment
+from tokenmix.train.training_step import TrainingStep
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = (
@@ -51,7 +52,7 @@ STEPS = 4  # of which two are counted
 
 def side_px(name: str) -> int:
     """The side of the recipe's images, in pixels."""
-    size = make_recipe(name).image_size
+    size = make_recipe(name).task.image_size
     return size[0] if size else 224
 
 
@@ -149,10 +150,8 @@ def data_path(rounds: int) -> list[dict[str, Any]]:
         rows = []
         for name in ("basic", "affnet_s", "casvit_m", "dsm_s", "ffnet_3"):
             recipe = make_recipe(name)
-            augment = make_augment(recipe)
-            px = recipe.image_size or 224
-            shape: dict[str, Any] = {"batch_size": 16, "image_size": px, "mean": data.mean, "std": data.std}
-            loader = Loader(data.train, train=True, augment=augment, **shape)
+            recipe = with_values(recipe, batch_size=16, image_size=recipe.task.image_size or 224, multi_scale=())
+            loader, _ = find_task(recipe.task.name).loaders(recipe, data, {"mean": data.mean, "std": data.std})
             seconds = []
             for epoch in range(rounds):
                 begin = time.process_time()
@@ -255,7 +254,7 @@ def _mark(marks: list[int]) -> None:
 
 
 def _ddp(name: str, out: Path) -> list[int]:
-    world, marks, step = dist.get_world_size(), [], Learner.step
+    world, marks, step = dist.get_world_size(), [], TrainingStep.step
     count = world * STEPS
     pixels = torch.zeros(count, 3, 64, 64, dtype=torch.uint8)
     images = ArrayImages(pixels, [number % 2 for number in range(count)], [str(number) for number in range(count)])
@@ -265,8 +264,8 @@ def _ddp(name: str, out: Path) -> list[int]:
         return step(self, *inputs)
 
     settings = [f"model={name}", f"batch_size={world}", "epochs=1", "augment=none", "drop_path_rate=None"]
-    with unittest.mock.patch.object(Learner, "step", counted):
-        fit(make_recipe("basic", settings), DataSet("zeros", ["a", "b"], images, images, images, 64), out)
+    with unittest.mock.patch.object(TrainingStep, "step", counted):
+        fit(make_recipe("basic", settings), ClassData("zeros", images, images, images, 64, ["a", "b"]), out)
     return marks
 
 

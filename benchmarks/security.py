@@ -29,7 +29,7 @@ from hostile.stock import Stock, make_stock
 
 from tokenmix.bench.machine import describe
 from tokenmix.files import write_json
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 Row = dict[str, Any]
 

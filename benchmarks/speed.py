@@ -41,13 +41,13 @@ from tokenmix.bench.machine import describe  # noqa: E402
 from tokenmix.bench.memory import resident_peak, start_peak  # noqa: E402
 from tokenmix.bench.roofline import Roofline, measure_roofline  # noqa: E402
 from tokenmix.bench.speed import interleave  # noqa: E402
-from tokenmix.ops import recompute  # noqa: E402
-from tokenmix.ops.dispatch import definitions  # noqa: E402
 from tokenmix.checkpoints import convert  # noqa: E402
 from tokenmix.export import export  # noqa: E402
 from tokenmix.export.onnx_file import onnx_session  # noqa: E402
 from tokenmix.files import write_json  # noqa: E402
 from tokenmix.mixers import make_mixer  # noqa: E402
+from tokenmix.ops import recompute  # noqa: E402
+from tokenmix.ops.dispatch import definitions  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "speed-cpu.json"
 MODELS = ("affnet_et", "affnet_s", "casvit_xs", "casvit_s", "ffnet_1")

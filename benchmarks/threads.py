@@ -21,9 +21,9 @@ import torch
 
 from tokenmix import create_model
 from tokenmix.bench.machine import describe, load_average
-from tokenmix.cores import usable_cores
 from tokenmix.files import write_json
 from tokenmix.train.threads import crowded, slowdown
+from tokenmix_runtime.cores import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, SIDE_PX = 16, 64

@@ -18,16 +18,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for its neighbour
 
 from docs.performance_tables import forms, growth, peers, table  # noqa: E402
-from tokenmix.bench import dense, zoo  # noqa: E402
+from tokenmix.bench import zoo  # noqa: E402
 from tokenmix.bench.scale import Cluster, Prediction, Work, predict  # noqa: E402
 from tokenmix.files import write_json, write_text  # noqa: E402
 from tokenmix.heads import HEADS  # noqa: E402
 from tokenmix.mixers import MIXERS  # noqa: E402
+from tokenmix.pages.bench import bench_svg  # noqa: E402
+from tokenmix.pages.comparison import pareto_svg  # noqa: E402
+from tokenmix.pages.comparison_table import markdown_table  # noqa: E402
+from tokenmix.pages.conclusions import headline  # noqa: E402
 from tokenmix.recipes import RECIPES, make_recipe  # noqa: E402
-from tokenmix.report.bench import bench_svg  # noqa: E402
-from tokenmix.report.charts import pareto_svg  # noqa: E402
-from tokenmix.report.findings import headline  # noqa: E402
-from tokenmix.report.table import markdown_table  # noqa: E402
+from tokenmix.tasks.dense import published  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGENET = 1_281_167  # training images
@@ -63,11 +64,12 @@ def recipe_table() -> str:
     ]
     for name, make in RECIPES.items():
         recipe = make()
-        size = "of the data" if recipe.image_size is None else str(recipe.image_size[0])
-        model = f"`{recipe.model}`" + (f" with `{recipe.head}`" if recipe.head else "")
-        if recipe.multi_scale:
-            size += f" ({min(recipe.multi_scale)} to {max(recipe.multi_scale)})"
-        cells = (model, size, recipe.length, str(recipe.batch_size), f"{recipe.lr:g}")
+        values = recipe.flat()
+        size = "" if "task.image_size" not in values else str((values["task.image_size"] or ["of the data"])[0])
+        model = f"`{recipe.model.name}`" + (f" with `{recipe.model.head}`" if recipe.model.head else "")
+        if sides := values.get("task.multi_scale"):
+            size += f" ({min(sides)} to {max(sides)})"
+        cells = (model, size, recipe.length, str(recipe.run.batch_size), f"{recipe.optimizer.lr:g}")
         lines.append(f"| `{name}` | {' | '.join(cells)} | {recipe.expect} | {recipe.cost} |")
     return "\n".join(lines)
 
@@ -81,7 +83,7 @@ def head_table() -> str:
 
 def size_table() -> str:
     """The published dense models counted, as the text of ``docs/dense.md``'s table."""
-    return dense.markdown()
+    return published.markdown()
 
 
 def export_table() -> str:
@@ -216,7 +218,7 @@ def scaling(found: dict[str, Any]) -> str:
 
 def _batch(name: str) -> int:
     """The images per step of a model's recipe; 1,024 for those that have none for ImageNet."""
-    return make_recipe(name).batch_size if name in RECIPES else 1024
+    return make_recipe(name).run.batch_size if name in RECIPES else 1024
 
 
 def _predictions(name: str, work: Work, cluster: Cluster) -> str:

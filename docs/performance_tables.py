@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tokenmix.report.bench import share
-from tokenmix.report.reading import runtime_name
+from tokenmix.pages.bench import share
+from tokenmix.runtime_names import runtime_name
 
 OURS = ("affnet", "casvit", "ffnet", "dsm", "mixernet")
 Row = Mapping[str, Any]

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.dense_cases import dense
 from tests.scramble import scramble
-from tokenmix.checkpoints import Opened
+from tokenmix.checkpoints import LoadedModel
 from tokenmix.heads import HEADS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,24 +26,27 @@ def small_net(mixers: str) -> nn.Module:
     return scramble(timm.create_model("mixernet_pico", mixers=mixers, **args)).eval()
 
 
-def opened(model: nn.Module, size: tuple[int, int] = (16, 16), **changes: Any) -> Opened:
+def opened(
+    model: nn.Module, size: tuple[int, int] = (16, 16), *, classes: list[str] | None = None, **changes: Any
+) -> LoadedModel:
     """A classifier."""
     known: dict[str, Any] = {
         "name": "net",
         "task": "classification",
         "head": None,
-        "task_args": {},
-        "classes": None,
+        "facts": {} if classes is None else {"classes": list(classes)},
         "mean": MEAN,
         "std": STD,
         "crop_pct": 0.9,
         "interpolation": "bicubic",
         "crop_mode": "center",
     }
-    return Opened(model=model, image_size=size, **{**known, **changes})
+    return LoadedModel(model=model, image_size=size, **{**known, **changes})
 
 
-def opened_dense(head: str, backbone: str, size: tuple[int, int], *, narrow: bool = True, **options: Any) -> Opened:
+def opened_dense(
+    head: str, backbone: str, size: tuple[int, int], *, narrow: bool = True, **options: Any
+) -> LoadedModel:
     """A dense model with three classes."""
     info = HEADS[head]
     model = dense(head, backbone, narrow=narrow, **options).float()

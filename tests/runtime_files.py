@@ -15,7 +15,6 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from tokenmix.export import prepare
-from tokenmix.export.postprocess import postprocess_of
 from tokenmix.files import sha256
 from tokenmix.heads import HEADS
 
@@ -151,6 +150,7 @@ def model_file(
 ) -> Path:
     """A model's raw outputs with its manifest: a classifier's for any batch size, a dense model's for one image."""
     task = "classification" if head is None else HEADS[head].task
+    reading = {"kind": "softmax"} if head is None else HEADS[head].decoding(model)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -159,7 +159,7 @@ def model_file(
             (torch.zeros(1 if head else 2, 3, *size),),
             path,
             input_names=["image"],
-            output_names=["scores", "boxes"] if task == "detection" else ["logits"],
+            output_names=["logits"] if head is None else list(HEADS[head].outputs),
             dynamic_shapes=None if head else ({0: torch.export.Dim("batch")},),
             dynamo=True,
             verbose=False,
@@ -168,7 +168,7 @@ def model_file(
     if head is not None:
         changes = {"preprocess": {"crop_mode": HEADS[head].crop_mode}, **changes}
     shape = [1 if head else "batch", 3, *size]
-    return embed(path, manifest(task, postprocess_of(model, head), shape, head=head, labels=labels, **changes))
+    return embed(path, manifest(task, reading, shape, head=head, labels=labels, **changes))
 
 
 def neighbour(path: Path, content: dict[str, Any], **changes: Any) -> Path:

@@ -104,6 +104,7 @@ def test_cost_matches_published_count():
     assert counted.macs == 1_814_073_344
 
 
+@pytest.mark.slow
 def test_memory_is_weights_and_activations():
     weights = 4 * 11_689_512 / 1e6
     small = peak_memory_mb("resnet18", image_size=32, threads=1)

@@ -15,7 +15,7 @@ from tokenmix.bench import runtimes
 from tokenmix.bench.published import published
 from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
-from tokenmix.report.bench import bench_page, caveats
+from tokenmix.pages.bench import bench_page, caveats
 
 TINY = {"depths": (1, 1), "dims": (8, 16), "stem_stride": 2, "mixers": "pool", "num_classes": 3}
 FEW = ["--rounds", "1", "--seconds", "0.01", "--threads", "1"]
@@ -83,6 +83,7 @@ def test_two_models_from_start_to_end(tiny, tmp_path, capsys):
     assert str(tiny) in page.read_text()
 
 
+@pytest.mark.slow
 def test_files_of_other_runtimes(tiny, tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -110,7 +111,7 @@ def test_training_and_growth(tiny, tmp_path, capsys):
     text = capsys.readouterr().out
     assert re.search(r"^aff +map +-?\d", text, re.MULTILINE)
     assert re.search(r"tiny.safetensors +image +-?\d", text)
-    assert "Exponents" in page.read_text()
+    assert "grows with the" in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_the_page_shows_published_accuracies_and_escapes_names():
     assert "published top-1, %" in page
     assert "<two>" not in page
     assert "a <paper>" not in page
-    assert page.count('class="chart scatter"') == 1
+    assert page.count('chart scatter"') == 2  # for a screen, and for a phone
     assert not re.search(r'(src|href)="(?!#|data:)', page)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.scramble import scramble
 from tokenmix.bench import cost
-from tokenmix.bench.fold import fold_norms, inference_form
+from tokenmix.bench.folded import fold_norms, inference_form
 from tokenmix.bench.inference import limits
 from tokenmix.bench.layers import count_layers, time_layers
 from tokenmix.bench.roofline import Roofline, measure_roofline

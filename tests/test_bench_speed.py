@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from tokenmix.bench import interleave, latency, rounds, runtimes
+from tokenmix.bench import interleave, latency, runtimes
+from tokenmix.bench import interleaved as rounds
 
 
 class Clock:
@@ -113,7 +114,7 @@ def test_latency_of_models_and_files(tmp_path):
 
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2)).train()
     sample = torch.randn(2, 3, 8, 8)
-    write_onnx(Prepared(prepare(model), sample, "image", ("logits",), True, False, "net"), tmp_path / "model.onnx")
+    write_onnx(Prepared(prepare(model), sample, "image", ("logits",), {0: "batch"}, "net"), tmp_path / "model.onnx")
     threads = torch.get_num_threads()
     images = torch.randn(3, 3, 8, 8)
     result = latency(

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tokenmix.bench.batch import best_batch
 from tokenmix.bench.drift import Pacer, drift
 from tokenmix.bench.growth import fit_growth
+from tokenmix.bench.interleaved import OwnClock, Timing, interleave
 from tokenmix.bench.ranking import rank
-from tokenmix.bench.rounds import OwnClock, Timing, interleave
 from tokenmix.bench.runtimes import throughput, waiting
 
 

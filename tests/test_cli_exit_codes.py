@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tokenmix.cli import main, mixers_command, train_command
-from tokenmix.cli.output import table
+from tokenmix.text_tables import table
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ def test_mistakes_are_named_before_any_work(tmp_path, arguments, message):
 
 def test_another_comparison_in_the_folder_is_refused(finished):
     out, _, _ = finished
-    with pytest.raises(ValueError, match=r"recipe\.epochs.*--out.*--fresh"):
+    with pytest.raises(ValueError, match=r"recipe.schedule.epochs.*--out.*--fresh"):
         compare("digits", ["pool"], out=out, settings=(*SMALL[1:], "epochs=3"), match="params", log=_silent)
 
 
@@ -173,7 +173,8 @@ def _run(out: Path, **options) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 5])
 def test_killed_comparison_ends_like_an_unkilled_one(tmp_path, kills):
     """SIGKILL at random moments of the training; the last start finishes."""
     whole = _run(tmp_path / "whole")

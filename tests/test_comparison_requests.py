@@ -46,7 +46,7 @@ def test_a_refused_request_leaves_no_claim_on_the_folder(stopped, tmp_path):
         assert not (tmp_path / "compare.json").exists()
     with pytest.raises(Stop):
         stopped("digits", "pool", out=tmp_path)
-    with pytest.raises(ValueError, match=r"recipe\.lr"):
+    with pytest.raises(ValueError, match=r"recipe\.optimizer\.lr"):
         stopped("digits", "pool", out=tmp_path, settings=["lr=1e-4"])
     with pytest.raises(Stop):
         stopped("digits", ["aff", "pool"], out=tmp_path)
@@ -85,6 +85,10 @@ def test_names_of_objects():
     assert spec_name(["aff", conv]) == f"aff,{__name__}:conv"
 
 
+def recipe(skeleton):
+    return make_recipe("basic", [f"model={skeleton}", "model_args={}"])
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
@@ -96,13 +100,13 @@ def test_names_of_objects():
     ],
 )
 def test_one_text_lists_mixers_or_stages(text, names):
-    assert list(named_specs(text, "mixernet_pico")) == names
+    assert list(named_specs(text, recipe("mixernet_pico"))) == names
 
 
 def test_specs_have_as_many_parts_as_the_skeleton_has_stages_for_them():
-    assert list(named_specs(["aff,pool,dsm"], "affnet_et")) == ["aff,pool,dsm"]
+    assert list(named_specs(["aff,pool,dsm"], recipe("affnet_et"))) == ["aff,pool,dsm"]
     with pytest.raises(ValueError, match="4 mixers given for 3 stages"):
-        named_specs("[aff,pool,dsm,aff]", "affnet_et")
+        named_specs("[aff,pool,dsm,aff]", recipe("affnet_et"))
 
 
 @pytest.mark.parametrize("mixers", [("aff", "pool"), ("aff,pool,dsm,swift",), ("aff,aff,pool,pool", "aff")])
@@ -110,7 +114,7 @@ def test_the_command_line_asks_for_the_same(mixers, monkeypatch):
     asked = {}
 
     def note(data, mixers, **options):
-        asked.update(options, data=data, mixers=list(named_specs(mixers, "mixernet_pico")))
+        asked.update(options, data=data, mixers=list(named_specs(mixers, recipe("mixernet_pico"))))
         raise ValueError("enough")
 
     monkeypatch.setattr(compare_command, "compare", note)

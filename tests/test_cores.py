@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import pytest
 import torch
 
 from tests.test_train_resume import outcome, run, same
-from tokenmix import cores
-from tokenmix.cli import main
-from tokenmix.train import threads, watch
+from tokenmix.train import recorder as watch
+from tokenmix.train import threads
+from tokenmix_runtime import cores
+from tokenmix_runtime.launch import limit_threads
 
 
 @pytest.fixture
@@ -59,27 +59,26 @@ def test_no_control_groups(tmp_path, monkeypatch) -> None:
     assert cores.usable_cores() >= 1
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "2"), ("7", "7")])
-def test_commands_take_no_more_threads_than_the_quota_pays_for(machine, monkeypatch, capsys, given, expected) -> None:
-    machine("0::/\n", {"cpu.max": "200000 100000\n"})
-    monkeypatch.setenv("OMP_NUM_THREADS", "")
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    if given:
-        monkeypatch.setenv("OMP_NUM_THREADS", given)
-    main(["mixers"])
-    assert os.environ.get("OMP_NUM_THREADS") == given  # PyTorch is here already and would not read it
-    monkeypatch.delitem(sys.modules, "torch")
-    monkeypatch.setattr("importlib.import_module", lambda name: (_ for _ in ()).throw(ValueError(name)))
-    assert main(["mixers"]) == 2
-    assert os.environ["OMP_NUM_THREADS"] == expected
-
-
 @pytest.fixture
 def two_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("given", "expected", "threads"), [(None, "1", 1), ("7", "7", 2)])
+def test_commands_take_no_more_threads_than_the_quota_pays_for(
+    machine, monkeypatch, two_threads, given, expected, threads
+) -> None:
+    machine("0::/\n", {"cpu.max": "100000 100000\n"})
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == expected
+    assert torch.get_num_threads() == threads  # PyTorch is here already and does not read the variable
 
 
 def test_the_look_at_the_threads_leaves_them(two_threads) -> None:

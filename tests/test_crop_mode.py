@@ -17,11 +17,15 @@ from tests.export_cases import opened
 from tests.train_toys import toy_model, toy_recipe
 from tokenmix.checkpoints import open_model
 from tokenmix.cli import main
-from tokenmix.data import DataSet, FileImages, Loader, preprocess, resize_and_crop
+from tokenmix.data.prepare import preprocess
 from tokenmix.export import export
 from tokenmix.recipes import make_recipe
+from tokenmix.tasks import Judged, find_task
+from tokenmix.tasks.classification.images import ClassData, FileImages
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.task import ClassificationTask
 from tokenmix.train import fit
-from tokenmix.train.model import preparation
+from tokenmix_runtime.preprocess import resize_and_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -53,7 +57,7 @@ def test_unknown_modes_get_a_suggestion() -> None:
 
 
 @pytest.fixture
-def photos(tmp_path) -> DataSet:
+def photos(tmp_path) -> ClassData:
     """Wide and tall images of two classes."""
     folder = tmp_path / "photos"
     for index in range(8):
@@ -62,7 +66,7 @@ def photos(tmp_path) -> DataSet:
         noise(*((90, 30) if index % 2 == 0 else (30, 90)), seed=index).save(file)
     names = [f"{('wide', 'tall')[index % 2]}/{index}.png" for index in range(8)]
     images = FileImages(folder, [index % 2 for index in range(8)], names)
-    return DataSet("photos", ["wide", "tall"], images, images, images, 24)
+    return ClassData("photos", images, images, images, 24, ["wide", "tall"])
 
 
 def test_a_run_keeps_its_models_mode_to_the_end(tmp_path, photos, monkeypatch, capsys) -> None:
@@ -88,10 +92,10 @@ def test_a_run_keeps_its_models_mode_to_the_end(tmp_path, photos, monkeypatch, c
     assert dict(answer["top"]) == pytest.approx(dict(zip(photos.classes, wanted.tolist(), strict=True)), abs=1e-5)
 
     seen: list[torch.Tensor] = []
-    import tokenmix.cli.eval_command as command
     import tokenmix.evaluate as room
 
-    monkeypatch.setattr(command, "load_data", lambda *_, **__: photos)
+    judged = Judged("photos", photos.test, photos.facts)
+    monkeypatch.setattr(ClassificationTask, "open_judged", lambda *_, **__: judged)
     inner = room.evaluate
     monkeypatch.setattr(
         room, "evaluate", lambda task, loader, *rest: (seen.extend(loader.batches(0)), inner(task, loader, *rest))[1]
@@ -120,10 +124,10 @@ def test_the_recipes_at_384_squeeze(size, photos) -> None:
     import timm
 
     recipe = make_recipe(f"casvit_{size}_384")
-    model = timm.create_model(recipe.model, num_classes=2, device="meta")
-    found = preparation(recipe, photos, model)
+    model = timm.create_model(recipe.model.name, num_classes=2, device="meta")
+    found = find_task("classification").preparation(recipe, photos, model)
     assert (found["crop_mode"], found["crop_pct"]) == ("squash", 1.0)
-    assert preparation(toy_recipe(), photos, toy_model())["crop_mode"] == "center"
+    assert find_task("classification").preparation(toy_recipe(), photos, toy_model())["crop_mode"] == "center"
 
 
 def test_an_exported_file_says_it(tmp_path) -> None:

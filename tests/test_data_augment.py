@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenmix.data import ArrayImages, Augment, FileImages, Loader
-from tokenmix.data.transforms import INTERPOLATIONS, is_rand_augment, picture_augment
+from tokenmix.tasks.classification.augment import INTERPOLATIONS, picture_augment
+from tokenmix.tasks.classification.images import ArrayImages, FileImages
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.options import Augment, is_rand_augment
 
 FULL = Augment(
     name="imagenet",
@@ -104,19 +106,19 @@ def test_several_sizes(epoch):
     steps = loader.steps(epoch)
     assert steps == make(data, batch_size=8, image_size=16, multi_scale=(8, 12, 16, 24)).steps(epoch)
     assert steps != loader.steps(epoch + 1)
-    assert {step.size for e in range(4) for step in loader.steps(e)} == {(8, 8), (12, 12), (16, 16), (24, 24)}
+    assert {step.shape for e in range(4) for step in loader.steps(e)} == {(8, 8), (12, 12), (16, 16), (24, 24)}
     numbers = {8: 32, 12: math.floor(8 * 16**2 / 12**2), 16: 8, 24: 8}
-    assert all(step.end - step.begin == numbers[step.size[0]] for step in steps)
+    assert all(step.end - step.begin == numbers[step.shape[0]] for step in steps)
     assert [step.begin for step in steps] == [0, *(step.end for step in steps[:-1])]
     assert 200 - 32 < steps[-1].end <= 200
     batches = list(loader.batches(epoch))
     assert [(len(batch["index"]), batch["image"].shape[2:]) for batch in batches] == [
-        (step.end - step.begin, step.size) for step in steps
+        (step.end - step.begin, step.shape) for step in steps
     ]
     rest = list(loader.batches(epoch, start=2))
     assert torch.equal(rest[0]["index"], batches[2]["index"])
     assert len({int(index) for batch in batches for index in batch["index"]}) == steps[-1].end
-    assert {step.size for step in make(data, train=False, multi_scale=(8,)).steps(0)} == {(16, 16)}
+    assert {step.shape for step in make(data, train=False, multi_scale=(8,)).steps(0)} == {(16, 16)}
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -146,7 +148,7 @@ def test_wrong_arguments(images):
         Augment(crop_interpolation="bicubik")
     with pytest.raises(ValueError, match="such as 'rand-m9"):
         Augment(rand_augment="rand-m9-x3")
-    with pytest.raises(ValueError, match="crop_scale must be"):
+    with pytest.raises(ValueError, match="crop_scale' must be"):
         Augment(crop_scale=(0.5, 1.5))
     with pytest.raises(ValueError, match="rank must be within 0 and 1"):
         make(images, rank=2, world=2)

@@ -16,8 +16,12 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from tests.shard_files import write_shards
 from tokenmix.cli import main
-from tokenmix.data import ArrayImages, DataSet, ImageError, check_data, load_data, pack_data
 from tokenmix.data.tars import read_contents
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.check import check_data
+from tokenmix.tasks.classification.images import ArrayImages, ClassData
+from tokenmix.tasks.classification.write_shards import pack_data
+from tokenmix_runtime.images import ImageError
 
 
 def silent(line: str) -> None:
@@ -275,7 +279,7 @@ def test_pack_has_every_picture_once(count, size, tmp_path_factory):
     pixels = torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8)
     images = ArrayImages(pixels, [i % 2 for i in range(count)], [f"x/{i}" for i in range(count)])
     none = ArrayImages(pixels[:0], [], [])
-    shards = pack_data(DataSet("x", ["a", "b"], images, none, none, 4), out, shard_size=size, log=silent)
+    shards = pack_data(ClassData("x", images, none, none, 4, ["a", "b"]), out, shard_size=size, log=silent)
     assert shards == {"train": -(-count // size), "val": 0, "test": 0}
     samples = packed(out)
     found = {

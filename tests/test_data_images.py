@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenmix.data import ImageError, open_image
-from tokenmix.runtime import images
+from tokenmix_runtime import images
+from tokenmix_runtime.images import ImageError, open_image
 
 
 def photo(width: int = 48, height: int = 32, seed: int = 0) -> Image.Image:

@@ -13,7 +13,7 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from tokenmix.data import load_data
+from tokenmix.sources import load_data
 
 
 def silent(line: str) -> None:

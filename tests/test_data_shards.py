@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.shard_files import pixels, write_shards
-from tokenmix.data import DataSet, Loader, load_data
-from tokenmix.data.shard_sets import expand
-from tokenmix.data.shards import LANES, Shard, ShardImages
 from tokenmix.data.tars import read_contents
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.images import ClassData
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.shard_sets import expand
+from tokenmix.tasks.classification.shards import LANES, Shard, ShardImages
 
 
 def silent(line: str) -> None:
@@ -35,7 +37,7 @@ def numbers(images) -> list[int]:
     return sorted(int(name.rpartition("/")[2].partition(".")[0]) for name in images.names)
 
 
-def all_numbers(data: DataSet) -> list[int]:
+def all_numbers(data: ClassData) -> list[int]:
     return sorted(numbers(data.train) + numbers(data.val) + numbers(data.test))
 
 

@@ -17,8 +17,10 @@ import fsspec
 import pytest
 
 from tests.shard_files import write_shards
-from tokenmix.data import Loader, load_data, streams
-from tokenmix.data.shards import Shard
+from tokenmix.data import download_cache as streams
+from tokenmix.sources import load_data
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.shards import Shard
 
 ROOT = Path(__file__).resolve().parents[1]
 

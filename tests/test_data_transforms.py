@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from tokenmix.data import preprocess, resize_and_crop, to_pil
-from tokenmix.data.chance import hashes, permutation, stratified, uniforms
-from tokenmix.data.transforms import Augment, glyph_augment, picture_augment
+from tokenmix.data.prepare import preprocess, to_pil
+from tokenmix.data.random_numbers import hashes, permutation, stratified, uniforms
+from tokenmix.tasks.classification.augment import glyph_augment, picture_augment
+from tokenmix.tasks.classification.options import Augment
+from tokenmix_runtime.preprocess import resize_and_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -12,10 +12,10 @@ import torch
 import tokenmix
 from tokenmix.cli import main
 from tokenmix.cli.judging import numbers_line
-from tokenmix.data import load_data
-from tokenmix.data.dense import scenes
-from tokenmix.data.transforms import normalise
-from tokenmix.train.demo import DEMOS
+from tokenmix.data.prepare import normalise
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
+from tokenmix.tasks.dense import scenes
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
@@ -26,21 +26,24 @@ def few(monkeypatch):
     monkeypatch.setattr(scenes, "COUNTS", {"train": 32, "val": 3, "test": 5})
 
 
-@pytest.mark.parametrize("name", DEMOS)
+@pytest.mark.parametrize("name", ["detect", "segment"])
 def test_a_demo_trains_judges_and_tells(few, name, tmp_path, capsys) -> None:
     words = ["demo", name, "--epochs", "0.5", "--mixers", "pool", "--seed", "3", "--out", str(tmp_path)]
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     recipe = json.loads((tmp_path / "recipe.json").read_text())
-    assert (recipe["seed"], recipe["model_args"]["mixers"], recipe["data"]) == (3, "pool", "scenes")
-    classes = load_data("scenes", task=recipe["task"], log=lambda line: None).classes
+    run, task = recipe["run"], recipe["task"]["name"]
+    assert (run["seed"], recipe["model"]["args"]["mixers"], run["data"]) == (3, "pool", "scenes")
+    classes = load_data("scenes", task=task, log=lambda line: None).classes
     assert [row["class"] for row in told["classes"]] == classes
     assert told["images"] == 5
     assert main(words) == 0  # it is finished, and says the same again
     lines = capsys.readouterr().out.splitlines()
-    shown = numbers_line({key: math.nan if value is None else value for key, value in told["metrics"].items()})
+    shown = numbers_line(
+        find_task(task), {key: math.nan if value is None else value for key, value in told["metrics"].items()}
+    )
     assert lines[-3:] == [
-        f"5 test pictures: {shown}",
+        f"5 test images: {shown}",
         f"weights: {tmp_path / 'best.safetensors'}",
         f"report: {tmp_path / 'report.html'}",
     ]
@@ -74,7 +77,7 @@ def test_the_numbers_are_those_of_the_test_pictures(few, tmp_path, capsys) -> No
     [
         (["detct"], "did you mean 'detect'"),
         (["detect", "--mixers", "afff"], "did you mean 'aff'"),
-        (["segment", "--epochs", "0"], "'epochs' must be above 0"),
+        (["segment", "--epochs", "0"], "'schedule.epochs' must be above 0"),
         ([], "required"),
     ],
 )

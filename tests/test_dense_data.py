@@ -20,7 +20,7 @@ from tests.dense_toys import (
     write_voc,
     write_yolo,
 )
-from tokenmix.data import load_data
+from tokenmix.sources import load_data
 
 
 def load(root: Path, task: str = "detection", **options):
@@ -191,6 +191,7 @@ def test_yolo_lines_that_are_wrong(tmp_path) -> None:
     assert data.problems.found == {
         "line that is no object: left out": ["000.txt line 3", "000.txt line 4", "000.txt line 6"],
         "object of an unknown class: left out": ["images/train/000.png line 5"],
+        "pictures without a label file: read as pictures without objects": ["1"],
     }
     assert [len(data.train.target(index)["boxes"]) for index in range(3)] == [1, 0, 2]
 
@@ -229,8 +230,8 @@ def test_roboflow_and_a_single_file(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ("detection", "no layout for detection found; looked for annotations.*COCO.*VOC.*YOLO"),
-        ("segmentation", "no layout for segmentation found; looked for .*ADE20K.*Cityscapes"),
+        ("detection", "no layout for detection found among 0 pictures; expected .*COCO.*VOC.*YOLO"),
+        ("segmentation", "no layout for segmentation found among 0 pictures; expected .*ADE20K.*Cityscapes"),
         ("detections", "unknown task 'detections'.*detection"),
     ],
 )
@@ -255,11 +256,13 @@ def test_mistakes_of_whole_sets(tmp_path) -> None:
             load(root)
     path.write_text(whole)
     (root / "annotations" / "instances_train2014.json").write_text(whole)
-    with pytest.raises(ValueError, match=r"instances_train2014\.json and instances_train2017\.json are both for train"):
+    with pytest.raises(ValueError, match=r"train2014\.json and annotations/instances_train2017\.json are both"):
         load(root)
     (root / "annotations" / "instances_train2014.json").unlink()
     (root / "train2017").rename(root / "elsewhere")
-    with pytest.raises(ValueError, match="none of its first pictures"):
+    assert len(load(root)[0].train) == 6  # found by their names
+    (root / "elsewhere").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="none of its pictures"):
         load(root)
     yolo = write_yolo(tmp_path / "yolo")
     (yolo / "data.yaml").unlink()

@@ -43,7 +43,7 @@ def test_bad_label_files_are_named(tmp_path) -> None:
     (masks / "000.png").unlink()
     (masks / "001.png").write_bytes(b"")
     mask(masks / "002.png", np.zeros((HEIGHT + 1, WIDTH), np.uint8))
-    mask(masks / "003.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    mask(masks / "003.png", np.full((HEIGHT, WIDTH, 3), (9, 0, 0), np.uint8))
     mask(masks / "004.png", np.full((HEIGHT, WIDTH), 9, np.uint8))
     mask(masks / "extra.png", labels(0))
     (root / "train" / "images" / "005.png").write_bytes(b"junk")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tokenmix.data import load_data
-from tokenmix.data.dense import scenes as scenes_module
-from tokenmix.data.dense.cutouts import CLASSES, SHARES, backgrounds, cutouts
+from tokenmix.sources import load_data
+from tokenmix.tasks.dense import scenes as scenes_module
+from tokenmix.tasks.dense.cutouts import CLASSES, SHARES, backgrounds, cutouts
 
 SMALL = {"train": 24, "val": 4, "test": 4}
 

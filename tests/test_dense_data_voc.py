@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.dense_toys import HEIGHT, WIDTH, rectangles, write_voc
-from tokenmix.data import load_data
+from tokenmix.sources import load_data
 
 NAMES = ("red", "green")
 
@@ -82,7 +82,7 @@ def test_bad_masks_are_counted_and_named(tmp_path) -> None:
     folder = root / "SegmentationObject"
     (folder / "000.png").unlink()
     (folder / "001.png").write_bytes(b"no picture")
-    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "002.png")
+    Image.new("RGB", (WIDTH, HEIGHT), "red").save(folder / "002.png")
     draw(folder / "003.png", numbered(3)[:, :-1].copy())
     draw(folder / "004.png", np.where(numbered(4) == 2, 0, numbered(4)).astype(np.uint8))
     draw(folder / "005.png", np.where(numbered(5) == 2, 7, numbered(5)).astype(np.uint8))

@@ -46,7 +46,11 @@ def differentiate(compute: Callable[..., Any], args: Sequence[Any]) -> list[Tens
     if any(output.requires_grad for output in found):
         sum((output.abs() * torch.arange(output.numel()).view(output.shape).cos()).sum() for output in found).backward()
     leaves = [*(arg for arg in args if isinstance(arg, Tensor)), *(p for m in modules for p in m.parameters())]
-    return [*found, *(leaf.grad for leaf in leaves if leaf.grad is not None), *(b for m in modules for b in m.buffers())]
+    return [
+        *found,
+        *(leaf.grad for leaf in leaves if leaf.grad is not None),
+        *(b for m in modules for b in m.buffers()),
+    ]
 
 
 def outputs(value: Any) -> list[Tensor]:

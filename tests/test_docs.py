@@ -42,12 +42,12 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_of_a_page_exist(page):
     """With all of their options."""
-    from tokenmix.cli import COMMANDS, make_parser
+    from tokenmix.cli import COMMANDS, command_module, make_parser
 
     for block in re.findall(r"```(?:sh|text)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         for name, rest in re.findall(r"^(?:\S*/)?tokenmix (\S+)(.*)", block.replace("\\\n", " "), re.MULTILINE):
             assert name in COMMANDS, f"{page.name}: tokenmix {name}"
-            parser = make_parser(name, importlib.import_module(f"tokenmix.cli.{name}_command"))
+            parser = make_parser(name, command_module(name))
             for option in re.findall(r" (--[a-z][a-z-]*)", rest.split(" # ")[0]):
                 assert option in {"--help", *parser._option_string_actions}, f"{page.name}: tokenmix {name} {option}"
 

@@ -16,11 +16,11 @@ import torch
 
 from tests.train_toys import Exact, toy_data
 from tokenmix.cli import main
-from tokenmix.data import Loader
 from tokenmix.evaluate import evaluate, find_device
-from tokenmix.metrics import Answered, Answers, Calibration
-from tokenmix.report.results import COLUMNS, add_result, class_rows, write_predictions
-from tokenmix.tasks import Classification
+from tokenmix.metrics import Answers, Calibration, GatheredAnswers
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.objective import ClassificationObjective
+from tokenmix.tasks.classification.results import COLUMNS, add_result, class_rows, write_predictions
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -42,7 +42,7 @@ def judged(rank: int = 0, world: int = 1) -> dict:
     shape = {"batch_size": 6, "image_size": 8, "mean": data.mean, "std": data.std, "train": False}
     loader = Loader(data.val, rank=rank, world=world, **shape)
     answers, calibration = Answers(), Calibration()
-    task = Classification(Exact(), num_classes=3)
+    task = ClassificationObjective(Exact(), num_classes=3)
     numbers = evaluate(task, loader, "cpu", (answers, calibration)) | calibration.compute()
     found = answers.gather()
     return numbers | {field.name: getattr(found, field.name).tolist() for field in dataclasses.fields(found)}
@@ -74,11 +74,13 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def answered() -> Answered:
+def answered() -> GatheredAnswers:
     """Five images of three classes, the last one lost."""
     columns = [[0, 1, 2, 3, 4], [0, 0, 1, 1, 1], [0, 2, 1, 2, -1]]
     index, label, prediction = (torch.tensor(column) for column in columns)
-    return Answered(index, label, prediction, torch.linspace(0.5, 0.9, 5).double(), torch.linspace(0, 0.4, 5).double())
+    return GatheredAnswers(
+        index, label, prediction, torch.linspace(0.5, 0.9, 5).double(), torch.linspace(0, 0.4, 5).double()
+    )
 
 
 def test_rows_of_classes() -> None:

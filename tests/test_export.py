@@ -142,7 +142,7 @@ def test_every_mixer_exports(mixer, tmp_path):
 @pytest.mark.slow
 def test_fourier_operators_only_when_asked_for(tmp_path):
     model = prepare(small_net("global_filter"), form="fft")
-    prepared = Prepared(model, torch.randn(2, 3, 32, 32), "image", ("logits",), True, False, "net")
+    prepared = Prepared(model, torch.randn(2, 3, 32, 32), "image", ("logits",), {0: "batch"}, "net")
     assert write_onnx(prepared, tmp_path / "model.onnx")["operators"]["DFT"] >= 4
 
 

@@ -16,12 +16,12 @@ from tests.backbone_cases import SMALLEST, images
 from tests.dense_cases import DETECTORS, SEGMENTERS, SIZES
 from tests.export_cases import opened_dense
 from tokenmix.export import export, prepare
-from tokenmix.export.detect import DETECT, DetectInstances
-from tokenmix.export.fixed import FixedInstances, suppress
 from tokenmix.export.onnx_file import run_onnx
-from tokenmix.export.wrap import wrap
 from tokenmix.heads import HEADS
+from tokenmix.heads.fixed_shapes import FixedInstances, suppress
+from tokenmix.heads.in_graph import DetectInstances
 from tokenmix.heads.upernet import MeanCells
+from tokenmix.tasks import find_task
 
 SMALL = {
     "deeplabv3": "affnet_et",
@@ -50,7 +50,7 @@ def test_detections_are_the_models_own(head: str) -> None:
     model: Any = opened_dense(head, SMALL[head], ODD).model.double()
     x = images(*ODD, batch=1, dtype=torch.float64)
     (expected,) = model([x[0]])
-    found = DETECT[head](model)(x)
+    found = HEADS[head].in_graph(model)(x)
     assert len(expected["scores"]) >= 5
     for name, one in zip(("boxes", "scores", "labels"), found, strict=False):
         torch.testing.assert_close(one, expected[name], rtol=0, atol=1e-6)
@@ -71,7 +71,7 @@ def many_regions(head: str) -> Any:
 @torch.no_grad()
 def test_fixed_shapes_hold_the_same_detections(head: str) -> None:
     model, x = many_regions(head), images(*ODD, batch=1, dtype=torch.float64)
-    expected, found = DETECT[head](model)(x), FixedInstances(model)(x)
+    expected, found = HEADS[head].in_graph(model)(x), FixedInstances(model)(x)
     count = len(expected[1])
     assert 5 <= count < 60
     for one, other in zip(found, expected, strict=True):
@@ -140,7 +140,7 @@ def test_what_cannot_go_together_is_said(tmp_path) -> None:
     detector = opened_dense("ssdlite", "mixernet_pico", ODD)
     for arguments, message in (
         ({"inside": ("nms",), "dynamic_size": True}, "takes one size"),
-        ({"inside": ("nms",), "dynamic_batch": True}, "one picture at a time"),
+        ({"inside": ("nms",), "dynamic_batch": True}, "one sample at a time"),
         ({"inside": ("argmax",)}, "'argmax' cannot be inside a file for detection"),
         ({"inside": ("resize",)}, "'resize' cannot be inside a file for detection"),
     ):
@@ -157,7 +157,7 @@ def test_dynamic_sizes(head: str, tmp_path) -> None:
     model = opened_dense(head, SMALL[head], (289, 320))  # so large that the coarsest map has more than one cell
     export(model, out=tmp_path / "m", dynamic_size=True, tolerance=1e-4)
     with torch.no_grad():
-        whole = prepare(wrap(model, ODD, ())[0])
+        whole = prepare(find_task(model.task).file_form(model, ODD).module())
         for size in (ODD, (97, 130), (300, 223)):
             x = images(*size, batch=1)
             right = whole(x)

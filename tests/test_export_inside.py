@@ -11,10 +11,12 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as VF
 
 from tests.export_cases import MEAN, STD, conv_net, opened
-from tokenmix.data import open_image, preprocess, resize_and_crop
+from tokenmix.data.prepare import preprocess
 from tokenmix.export import export
 from tokenmix.export.onnx_file import run_onnx
-from tokenmix.export.wrap import Normalize, Resize
+from tokenmix.tasks.preparation_layers import Normalize, Resize
+from tokenmix_runtime.images import open_image
+from tokenmix_runtime.preprocess import resize_and_crop
 
 SIZES = st.integers(1, 70)
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tests.backbone_cases import images
 from tests.export_cases import opened_dense
-from tokenmix.export import detect
-from tokenmix.export.verify import VerificationError, check, compare
+from tokenmix.export.verify import VerificationError, check
+from tokenmix.heads import in_graph
+from tokenmix.tasks.detection.export import compare_detections, other_objects
 
 NAMES = ("boxes", "scores", "labels")
 SIZE = (75, 93)
@@ -29,7 +30,11 @@ def found(*boxes: list[float], scores: list[float] | None = None, labels: list[i
 
 
 def compared(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> dict[str, float]:
-    return compare(NAMES, [[one.numpy() for one in mine]], [theirs])
+    return compare_detections(NAMES, [mine], [theirs])
+
+
+def judged(numbers: dict[str, float]) -> None:
+    check(numbers, disagreement=other_objects(numbers))
 
 
 def test_boxes_without_an_area_are_found_again() -> None:
@@ -73,7 +78,7 @@ def retinanet(inside: bool) -> Any:
     model: Any = opened_dense("retinanet", "casvit_xs", SIZE).model
     if inside:
         model.head.regression_head.bbox_reg.weight.data *= 0.1
-    return detect.DetectRetinaNet(model)
+    return in_graph.DetectRetinaNet(model)
 
 
 def _set(**values: Any) -> Callable[[Any], None]:
@@ -94,7 +99,7 @@ def _small(detector: Any) -> None:
 def test_other_orders_of_the_sums_are_not_refused(inside: bool) -> None:
     detector, x = retinanet(inside), images(*SIZE, batch=1)
     nearly = x * (1 + 1e-6 * images(*SIZE, batch=1, seed=1))
-    check(compared(detector(nearly), detector(x)))
+    judged(compared(detector(nearly), detector(x)))
 
 
 @torch.no_grad()
@@ -115,15 +120,15 @@ def test_broken_detectors_are_refused(damage: Callable[[Any], None], inside: boo
     expected = detector(x)
     damage(detector)
     with pytest.raises(VerificationError):
-        check(compared(detector(x), expected))
+        judged(compared(detector(x), expected))
 
 
 @torch.no_grad()
 def test_classes_that_suppress_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     detector, x = retinanet(True), images(*SIZE, batch=1)
-    expected, suppress = detector(x), detect._suppress
+    expected, suppress = detector(x), in_graph._suppress
     monkeypatch.setattr(
-        detect, "_suppress", lambda boxes, scores, labels, *rest: suppress(boxes, scores, 0 * labels, *rest)
+        in_graph, "_suppress", lambda boxes, scores, labels, *rest: suppress(boxes, scores, 0 * labels, *rest)
     )
     with pytest.raises(VerificationError, match="finds other objects than the PyTorch model"):
-        check(compared(detector(x), expected))
+        judged(compared(detector(x), expected))

@@ -17,7 +17,7 @@ from tokenmix.train import Diverged, FitResult
 
 
 def _job(folder: Path, **changes) -> Job:
-    return Job(folder, toy_recipe(), 0, threads=1, images=toy_data, make=toy_model, **changes)
+    return Job(folder, toy_recipe(), 0, threads=1, data=toy_data, make=toy_model, **changes)
 
 
 def test_a_job_is_its_file(tmp_path):
@@ -32,7 +32,7 @@ def test_a_job_is_its_file(tmp_path):
 def test_a_folder_of_another_run_is_refused_before_any_is_claimed(tmp_path):
     jobs = [_job(tmp_path / "new"), _job(tmp_path / "old")]
     claim(jobs[1:])
-    with pytest.raises(ValueError, match=r"another recipe: lr .*--fresh"):
+    with pytest.raises(ValueError, match=r"another recipe: optimizer.lr .*--fresh"):
         claim([replace(job, recipe=toy_recipe(lr=1e-4)) for job in jobs])
     with pytest.raises(ValueError, match="seed of the split"):
         claim([replace(job, data_seed=1) for job in jobs])

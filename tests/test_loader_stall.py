@@ -17,8 +17,9 @@ from tests.test_data_loader import glyphs, make, same
 from tests.test_train_resume import outcome, run
 from tests.test_train_resume import same as same_outcome
 from tests.train_toys import checkpoint
-from tokenmix.data import ImageSet, Loader
 from tokenmix.data import loader as loading
+from tokenmix.tasks.classification.images import ImageSet
+from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train import Terminated
 from tokenmix.train.distributed import Group
 from tokenmix.train.saving import Writer
@@ -54,7 +55,7 @@ linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts op
 
 @linux
 def test_a_batch_of_many_tensors_needs_few_files(few_files) -> None:
-    loader = loading.BaseLoader(glyphs(), Many(), batch_size=4, image_size=16, train=False, workers=2)
+    loader = loading.BatchLoader(glyphs(), Many(), batch_size=4, shape=(16, 16), train=False, workers=2)
     batches = list(loader.batches())
     assert [len(batch["target"]) for batch in batches] == [300] * 6
     assert torch.cat([batch["index"] for batch in batches]).tolist() == [*range(21)]
@@ -70,7 +71,7 @@ class NoFiles(Many):
 
 @linux
 def test_a_batch_that_cannot_be_sent_is_an_error_of_the_one_who_waits() -> None:
-    loader = loading.BaseLoader(glyphs(), NoFiles(), batch_size=4, image_size=16, train=False, workers=1)
+    loader = loading.BatchLoader(glyphs(), NoFiles(), batch_size=4, shape=(16, 16), train=False, workers=1)
     with pytest.raises(OSError, match=r"could not send a batch of 0\.0 MB: .*ulimit -n"):
         list(loader.batches())
 

@@ -25,19 +25,20 @@ from tests.dense_toys import write_coco
 from tests.test_train_resume import run
 from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.bench.batch import best_batch
-from tokenmix.cli import main, mixers_command, program, train_command
+from tokenmix.cli import main, mixers_command, train_command
 from tokenmix.comparison import compare
-from tokenmix.console import steady_streams
-from tokenmix.data.loader import Loader
 from tokenmix.files import atomic_path, locked
-from tokenmix.report import run as run_report
-from tokenmix.runtime.__main__ import main as runtime_main
-from tokenmix.runtime.preprocess import height_width
-from tokenmix.shortage import OutOfMemory, shortage
+from tokenmix.pages import run as run_report
 from tokenmix.sweeps import sweep
+from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.web import PageServer
 from tokenmix.web import server as web_server
+from tokenmix_runtime.__main__ import main as runtime_main
+from tokenmix_runtime.console import steady_streams
+from tokenmix_runtime.launch import program
+from tokenmix_runtime.preprocess import height_width
+from tokenmix_runtime.shortage import OutOfMemory, shortage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no published weights:UserWarning")
 ROOT = Path(__file__).parents[1]
@@ -81,7 +82,7 @@ def test_a_console_shows_what_it_can(tmp_path, monkeypatch, encoding) -> None:
     lines = (tmp_path / "out").read_bytes().decode(encoding).splitlines()
     assert lines[0].endswith("/caf?.png")
     assert len(lines) == 6
-    assert all(line.startswith("  class ") for line in lines[1:])
+    assert all(line.startswith("  ") and line.endswith("0.1 %") for line in lines[1:])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", console(tmp_path / "bars", encoding))
         with steady_streams(needed=True):
@@ -234,7 +235,7 @@ def test_a_run_that_lacks_memory_says_what_fits_and_goes_on(tmp_path) -> None:
 
 
 def test_nothing_fits(tmp_path) -> None:
-    with pytest.raises(OutOfMemory, match="not even one image fits: take a smaller image_size or model"):
+    with pytest.raises(OutOfMemory, match="not even one of the images fits: take a smaller image_size or model"):
         run(tmp_path, model=lambda: Hungry(0))
 
 
@@ -252,8 +253,8 @@ def test_a_validation_that_lacks_memory_goes_on_with_smaller_parts(tmp_path) -> 
     assert len(checkpoint(tmp_path)["state"]["changes"]) == 1
     _, lines = run(tmp_path, toy_recipe(accumulate=4), model=lambda: Hungry(8))
     assert lines == [f"{tmp_path}: the run has finished, with accumulate=2, and stays as it is"]
-    assert json.loads((tmp_path / "recipe.json").read_text())["accumulate"] == 2
-    with pytest.raises(ValueError, match="holds a run of another recipe: batch_size"):
+    assert json.loads((tmp_path / "recipe.json").read_text())["run"]["accumulate"] == 2
+    with pytest.raises(ValueError, match=r"holds a run of another recipe: run\.batch_size"):
         run(tmp_path, toy_recipe(accumulate=2, batch_size=4), model=lambda: Hungry(8))
 
 
@@ -275,10 +276,10 @@ def test_real_memory_ends(tmp_path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64), (number, 0, 9)).save(folder / f"{number}.png")
     code = (
-        "import resource, sys, tokenmix.cli, tokenmix.cli.train_command as _\n"
+        "import resource, tokenmix.cli.train_command, tokenmix_runtime.launch\n"
         "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (taken + 3 * 2**29,) * 2)\n"
-        "tokenmix.cli.program()"
+        "tokenmix_runtime.launch.program()"
     )
     words = "train basic model=mixernet_pico image_size=1024 batch_size=24 epochs=1 warmup_epochs=0 --device cpu"
     done = subprocess.run(
@@ -443,7 +444,7 @@ def test_a_headline_that_is_undefined_is_said(tmp_path, capsys) -> None:
     assert "val box_AP undefined" in told
     assert "Finished after 1 epoch" in page
     assert "undefined" in page
-    assert "no objects" in page
+    assert "hold nothing that box AP could count" in page
     assert f"report: {tmp_path / 'run' / 'report.html'}" in told
 
 
@@ -467,9 +468,9 @@ def test_a_page_that_cannot_be_drawn_tells_the_end(tmp_path, monkeypatch, writab
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("lightning"), OSError(errno.EIO, "the disk died")])
 def test_a_run_that_ends_early_does_not_run(tmp_path, monkeypatch, error) -> None:
     """Also before its first step, when the page has just been written."""
-    from tokenmix.train.publish import Publisher
+    from tokenmix.train.reporter import Reporter
 
-    monkeypatch.setattr(Publisher, "open", lambda *_: failing(error)(None))
+    monkeypatch.setattr(Reporter, "open", lambda *_: failing(error)(None))
     with pytest.raises(type(error)):
         run(tmp_path)
     page = (tmp_path / "report.html").read_text()
@@ -510,6 +511,31 @@ def test_ctrl_c_that_a_library_makes_another_error_of(wrapped, monkeypatch, caps
         signal.signal(signal.SIGINT, before)
     assert stop.value.code == 130
     assert len(capsys.readouterr().err.strip().splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 2, "out of memory"),
+        (ModuleNotFoundError("No module named 'torch': install it"), 2, "No module named 'torch': install it"),
+    ],
+)
+def test_what_happens_while_the_libraries_are_loaded_is_a_line(error, code, told, monkeypatch, capsys) -> None:
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            raise error
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.delitem(sys.modules, "tokenmix.cli")
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    try:
+        with pytest.raises(SystemExit) as stop:
+            program()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stop.value.code == code
+    assert capsys.readouterr().err == (f"tokenmix: error: {told}\n" if told else "")
 
 
 # ---------------------------------------------------------------------------------------------------------- the server

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn", reason="two of them come with scikit-learn")
 
 from examples import photographs
 from tokenmix.cli import main
-from tokenmix.data import load_data
+from tokenmix.sources import load_data
 
 
 def test_no_pixel_is_in_two_parts() -> None:

@@ -13,28 +13,30 @@ from torch import Tensor, nn
 
 import tokenmix  # noqa: F401  registers our models with timm
 from tests import plain_loop
+from tokenmix.data.prepare import normalise
+from tokenmix.data.random_numbers import permutation
 from tokenmix.ops.dispatch import definitions
-from tokenmix.data import ArrayImages, DataSet
-from tokenmix.data.chance import permutation
-from tokenmix.data.digits import load_digits
-from tokenmix.data.transforms import normalise
-from tokenmix.recipes import Recipe
+from tokenmix.recipes import Recipe, with_values
+from tokenmix.tasks.classification.digits import load_digits
+from tokenmix.tasks.classification.images import ArrayImages, ClassData
 from tokenmix.train import fit, load_run
-from tokenmix.train.learner import Learner
+from tokenmix.train.training_step import TrainingStep
 
 AFFNET_LIKE = {"mixers": "aff", "depths": [1, 1, 2, 1], "dims": [8, 16, 16, 24], "stem_stride": 2}
 CASVIT_LIKE = {"mixers": "additive", "depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "layer_scale": 0.1}
-PLAIN = Recipe(
-    source="test",
-    expect="nothing",
-    model="mixernet_pico",
-    model_args=AFFNET_LIKE,
-    augment="none",
-    batch_size=32,
-    epochs=3,
-    warmup_epochs=1,
-    lr=3e-3,
-    min_lr=3e-5,
+PLAIN = Recipe.from_values(
+    {
+        "source": "test",
+        "expect": "nothing",
+        "model": "mixernet_pico",
+        "model_args": AFFNET_LIKE,
+        "augment": "none",
+        "batch_size": 32,
+        "epochs": 3,
+        "warmup_epochs": 1,
+        "lr": 3e-3,
+        "min_lr": 3e-5,
+    }
 )
 OPTIONS = {
     "aff": {},
@@ -49,7 +51,7 @@ OPTIONS = {
 }
 
 
-def small_digits() -> DataSet:
+def small_digits() -> ClassData:
     """The first 200 training and 100 validation digits: six steps per epoch, eight images left over."""
     digits = load_digits()
 
@@ -61,7 +63,7 @@ def small_digits() -> DataSet:
     return digits
 
 
-def plain_images(part: ArrayImages, data: DataSet) -> tuple[Tensor, Tensor]:
+def plain_images(part: ArrayImages, data: ClassData) -> tuple[Tensor, Tensor]:
     """Normalised images (N, 3, H, W) float32 and labels (N,)"""
     return normalise(part.pixels, data.mean, data.std), torch.tensor(part.labels)
 
@@ -79,7 +81,7 @@ def layer_of(name: str) -> int:
 
 
 def make(recipe: Recipe, dtype: torch.dtype) -> nn.Module:
-    model = timm.create_model(recipe.model, num_classes=10, **recipe.model_args).to(dtype)
+    model = timm.create_model(recipe.model.name, num_classes=10, **recipe.model.args).to(dtype)
     model.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(dtype),))
     return model
 
@@ -87,14 +89,14 @@ def make(recipe: Recipe, dtype: torch.dtype) -> nn.Module:
 def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, tolerance: float, weights_to: float) -> None:
     """Train twice from the same weights, by `fit` and by the plain loop; every number must agree."""
     losses: list[float] = []
-    step = Learner.step
+    step = TrainingStep.step
 
     def recorded(self, *inputs):
         outcome = step(self, *inputs)
         losses.append(outcome[0])
         return outcome
 
-    monkeypatch.setattr(Learner, "step", recorded)
+    monkeypatch.setattr(TrainingStep, "step", recorded)
     data = small_digits()
     torch.manual_seed(0)
     model = make(recipe, dtype)
@@ -102,7 +104,7 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
     own = definitions() if dtype == torch.float32 else contextlib.nullcontext()
     with own:
         result = fit(recipe, data, out, model=lambda: copy.deepcopy(model), progress=False)
-    orders = [torch.from_numpy(permutation(200, recipe.seed, epoch)) for epoch in range(3)]
+    orders = [torch.from_numpy(permutation(200, recipe.run.seed, epoch)) for epoch in range(3)]
     train, val = (plain_images(part, data) for part in (data.train, data.val))
     with definitions():
         expected, epochs = plain_loop.train(model, recipe, train, val, orders, layer_of)
@@ -120,7 +122,7 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_loss_curves_coincide_in_float64(tmp_path, monkeypatch, option) -> None:
-    recipe = Recipe(**{**vars(PLAIN), **OPTIONS[option]})
+    recipe = with_values(PLAIN, **OPTIONS[option])
     compare(recipe, torch.float64, tmp_path, monkeypatch, 1e-12, 1e-9)
 
 

@@ -32,9 +32,7 @@ def residual(op: nn.Module) -> nn.Module:
 
 
 def local() -> nn.Module:
-    return Chain(
-        ConvNorm(8, 8, bias=True), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.GELU(), nn.Conv2d(8, 8, 1)
-    )
+    return Chain(ConvNorm(8, 8, bias=True), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.GELU(), nn.Conv2d(8, 8, 1))
 
 
 MODULES: dict[str, Callable[[], nn.Module]] = {

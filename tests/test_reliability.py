@@ -36,6 +36,7 @@ def survived(tmp_path: Path, *names: str) -> None:
     assert all(trial["survived"] is not False for fault in faults for trial in fault["trials"]), told
 
 
+@pytest.mark.slow
 def test_killed_while_saving_and_a_flipped_bit(tmp_path) -> None:
     survived(tmp_path, "kill-mid-write", "checkpoint-bit-data")
 
@@ -63,6 +64,7 @@ def test_one_of_two_hosts_is_cut_off(tmp_path) -> None:
     assert json.loads((tmp_path / "results.json").read_text())["difference"] < 1e-9
 
 
+@pytest.mark.slow
 def test_every_difference_is_noticed(tmp_path) -> None:
     from faults.jobs import differences, sample_order
 

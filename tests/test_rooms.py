@@ -10,52 +10,68 @@ from pathlib import Path
 import pytest
 
 import tokenmix
+import tokenmix_runtime
+from tokenmix.heads import HEADS
+from tokenmix.tasks import all_tasks
 
 PACKAGE = Path(tokenmix.__file__).parent
-# From top to bottom. Those up to "files" belong to no room and may be imported by all of them.
+# From top to bottom. Those up to "files" belong to no room and may be imported by all of them. Above them all is
+# `tokenmix_runtime`, which imports none of them (tests/test_runtime_alone.py).
 ROOMS = (
     "version",
-    "names",
+    "runtime",
     "safety",
-    "terminal",
-    "cores",
-    "limits",
-    "shortage",
-    "console",
+    "runtime_names",
+    "checked_values",
+    "text_tables",
+    "argument_types",
     "files",
     "ops",
     "layers",
     "mixers",
     "blocks",
     "backbones",
-    "runtime",
     "data",
     "heads",
     "metrics",
     "tasks",
     "checkpoints",
-    "report",
     "recipes",
+    "pictures",
+    "pages",
     "evaluate",
+    "domains",
+    "sources",
+    "exported",
     "train",
     "export",
     "bench",
-    "inspection",
     "jobs",
     "sweeps",
     "comparison",
     "web",
     "cli",
 )
-ALONE = "runtime"
-LIGHT = ("names", "safety", "terminal", "cores", "limits", "shortage", "console")  # the standard library alone
 FILES = sorted(
     path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem not in ("__init__", "__main__")
 )
 
 
+# What everybody asks is in `tokenmix.tasks` itself; the folders below it, and what they share, are the domains.
+ASKED = (
+    "tokenmix.tasks",
+    "tokenmix.tasks.base",
+    "tokenmix.tasks.options",
+    "tokenmix.tasks.file_form",
+    "tokenmix.tasks.section",
+)
+KINDS = {"objects", "labels", "dense", "rcnn"}  # words for kinds of tasks that are no task's or head's name
+
+
 def room(module: str) -> str:
-    """``tokenmix.mixers.frequency`` is in ``mixers``."""
+    """``tokenmix.mixers.frequency`` is in ``mixers``, ``tokenmix.tasks.detection.task`` in ``domains``."""
+    if module.startswith("tokenmix.tasks.") and module not in ASKED:
+        return "domains"
     return module.split(".")[1]
 
 
@@ -80,10 +96,6 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_look_up_only(path: Path) -> None:
     here = room(module_name(path))
-    if here == ALONE:  # it is installed without the libraries that the others need
-        outside = [name for name in imports(path) if name == "tokenmix" or room(name) not in (ALONE, *LIGHT)]
-        assert outside == [], f"the run-time part stands alone, but {path.name} imports {outside}"
-        return
     assert here in ROOMS, f"{here} is no room of the house: give it a place in ROOMS"
     for name in imports(path):
         assert name != "tokenmix", f"{path.name}: import from the room itself, not from the package"
@@ -117,7 +129,7 @@ def test_ops_and_mixers_need_torch_only() -> None:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
-        allowed = {"torch", "tokenmix", "triton"} if path.stem.endswith("_triton") else {"torch", "tokenmix"}
+        allowed = {"torch", "tokenmix", "tokenmix_runtime"} | ({"triton"} if path.stem.endswith("_triton") else set())
         assert names - set(sys.stdlib_module_names) <= allowed, path
 
 
@@ -127,3 +139,26 @@ def test_kernels_are_imported_when_they_run() -> None:
         if not path.stem.endswith("_triton"):
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 assert "_triton" not in ast.unparse(node) or not isinstance(node, ast.Import | ast.ImportFrom), path
+
+
+def test_no_condition_names_a_task_a_head_or_a_kind() -> None:
+    """Outside of ``tasks/`` everything asks the task. A backbone may know its own official variants by name."""
+    names = {*all_tasks(), *HEADS, *KINDS}
+    runtime = Path(tokenmix_runtime.__file__).parent
+    for path in [*PACKAGE.rglob("*.py"), *runtime.rglob("*.py")]:
+        if path.is_relative_to(PACKAGE / "tasks") or path.is_relative_to(PACKAGE / "backbones"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            compared += [node.pattern] if isinstance(node, ast.match_case) else []
+            for part in (part for side in compared for part in ast.walk(side)):
+                named = isinstance(part, ast.Constant) and part.value in names
+                assert not named, f"{path.name}: {ast.unparse(node)}"
+
+
+def test_only_sources_ask_for_a_folder_of_a_task() -> None:
+    """A domain is one folder: nobody outside of it knows it."""
+    for path in FILES:
+        if room(module_name(path)) != "domains":
+            named = [name for name in imports(path) if room(name) == "domains"]
+            assert named == [], f"{path.relative_to(PACKAGE)} imports {named}"

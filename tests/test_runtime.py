@@ -19,12 +19,11 @@ pytest.importorskip("onnxruntime")
 from tests.dense_cases import dense
 from tests.runtime_files import MEAN, STD, constant_file, manifest, model_file
 from tests.scramble import scramble
-from tokenmix.data import preprocess, preprocess_file
-from tokenmix.data.transforms import normalise
-from tokenmix.runtime import Classification, Detections, ImageError, Predictor, SegmentMap
-from tokenmix.runtime.__main__ import main
-from tokenmix.runtime.preprocess import fit, resize_and_crop
-from tokenmix.tasks import TASKS
+from tokenmix.data.prepare import normalise, preprocess, preprocess_file
+from tokenmix.tasks.detection.objective import DetectionObjective
+from tokenmix_runtime import Classification, Detections, ImageError, Predictor, SegmentMap
+from tokenmix_runtime.__main__ import main
+from tokenmix_runtime.preprocess import fit, resize_and_crop
 
 KIND: dict[str, Any] = {"crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center"}
 
@@ -105,9 +104,8 @@ def test_dense_models_answer_as_in_evaluation(head: str, tmp_path) -> None:
         assert answer.labels == ("red", "green", "blue")
         assert sum(answer.shares().values()) == pytest.approx(1)
         return
-    (wanted,) = TASKS["detection"](model, num_classes=3).predict(
-        {"image": [tensor], "size": torch.tensor([[100, 150]])}
-    )
+    objective = DetectionObjective(model, num_classes=3)
+    (wanted,) = objective.predict({"image": [tensor], "size": torch.tensor([[100, 150]])})
     assert isinstance(answer, Detections)
     assert 0 < len(answer.boxes) == len(wanted["boxes"])
     # Float32 sums in another order swap equals; each has its own in the other answer.
@@ -190,7 +188,7 @@ def test_pixels_go_in_as_they_are_where_the_graph_normalises(tmp_path, monkeypat
     monkeypatch.setattr(
         predict,
         "_session",
-        type("Watch", (), {"run": lambda _, names, feed: (seen.append(feed), session.run(names, feed))[1]})(),
+        type("Recorder", (), {"run": lambda _, names, feed: (seen.append(feed), session.run(names, feed))[1]})(),
     )
     image = noise(8, 4)
     predict(image)

@@ -1,7 +1,8 @@
-"""The run-time in a process that has NumPy, Pillow, onnxruntime and tokenmix, and nothing else."""
+"""The run-time in a process that has NumPy, Pillow, onnxruntime and our package, and nothing else."""
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -17,18 +18,22 @@ from PIL import Image
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+import tokenmix.runtime
+import tokenmix_runtime
 from tests.runtime_files import MEAN, STD
 from tests.scramble import scramble
 from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
-from tokenmix.data import preprocess_file
+from tokenmix.data.prepare import preprocess_file
 
+PACKAGE = Path(tokenmix_runtime.__file__).parent
 ALONE = """
 import sys
 
 class Nothing:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] not in {*sys.stdlib_module_names, "numpy", "PIL", "onnxruntime", "tokenmix"}:
+        own = {"tokenmix", "tokenmix_runtime"}
+        if name.split(".")[0] not in {*sys.stdlib_module_names, "numpy", "PIL", "onnxruntime", *own}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Nothing())
@@ -54,7 +59,7 @@ def test_a_classifier_answers_as_pytorch_does(tmp_path: Path) -> None:
     Image.fromarray(pixels).resize((400, 300)).save(picture)
     code = """
 import json
-from tokenmix.runtime import Predictor
+from tokenmix_runtime import Predictor
 print(json.dumps(Predictor(sys.argv[1])(sys.argv[2]).top(3)))
 """
     done = alone(code, str(path), str(picture))
@@ -64,25 +69,50 @@ print(json.dumps(Predictor(sys.argv[1])(sys.argv[2]).top(3)))
     assert dict(found) == pytest.approx(dict(zip(["cat", "dog", "fox"], wanted, strict=True)), abs=1e-5)
 
 
-def test_what_needs_torch_says_so() -> None:
-    done = alone("import tokenmix; tokenmix.create_model('mixernet_pico')")
-    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'timm'"
+def test_what_needs_torch_says_what_does_not() -> None:
+    for name in ("tokenmix", "tokenmix.runtime"):
+        assert alone(f"import {name}").stderr.splitlines()[-1] == (
+            "ModuleNotFoundError: No module named 'timm': tokenmix needs torch, torchvision and timm (pip install "
+            "tokenmix); exported models run without them: import tokenmix_runtime"
+        )
 
 
 def test_without_onnxruntime_it_says_what_to_install() -> None:
     code = """
 sys.modules["onnxruntime"] = None
-from tokenmix.runtime.__main__ import main
+from tokenmix_runtime.__main__ import main
 sys.exit(main(["model.onnx", "cat.jpg"]))
 """
     done = alone(code)
     assert done.returncode == 2
     assert done.stderr == (
-        "tokenmix.runtime: error: this needs onnxruntime, which is not installed: pip install onnxruntime\n"
+        "tokenmix_runtime: error: this needs onnxruntime, which is not installed: pip install onnxruntime\n"
     )
 
 
 def test_torch_is_not_loaded_where_it_is() -> None:
-    code = "import sys, tokenmix.runtime; print([n for n in ('torch', 'timm', 'onnxruntime') if n in sys.modules])"
+    code = "import sys, tokenmix_runtime; print([n for n in ('torch', 'timm', 'onnxruntime') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_former_place_still_answers() -> None:
+    for name in tokenmix.runtime.__all__:
+        assert getattr(tokenmix.runtime, name) is getattr(tokenmix_runtime, name)
+    command = [sys.executable, "-m", "tokenmix.runtime", "nothing.onnx", "cat.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "tokenmix_runtime: error: no such file: nothing.onnx\n")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_it_imports_little(path: Path) -> None:
+    """The start of the command alone knows of the rest."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            found.add(str(node.module).split(".")[0])
+    allowed = {*sys.stdlib_module_names, "numpy", "PIL", "onnxruntime", "tokenmix_runtime"}
+    assert found - allowed == ({"tokenmix"} if path.stem == "launch" else set())

@@ -17,8 +17,8 @@ pytest.importorskip("onnxruntime")
 
 from tests.bad_pictures import bomb
 from tests.runtime_files import KINDS, MISTAKEN, constant_file, embed, manifest, neighbour
-from tokenmix.runtime import ImageError, ModelError, Predictor
-from tokenmix.runtime.__main__ import main
+from tokenmix_runtime import ImageError, ModelError, Predictor
+from tokenmix_runtime.__main__ import main
 
 LOGITS = {"logits": np.array([[1, 2, 3]], np.float32)}
 SHAPE = [1, 3, 8, 8]
@@ -47,7 +47,7 @@ def assert_refused(path: Path | str, picture: Path, message: str, capsys, *more:
     assert main([str(path), str(picture), *more]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"tokenmix.runtime: error: {caught.value}\n"
+    assert err == f"tokenmix_runtime: error: {caught.value}\n"
     assert err.count("\n") == 1
 
 
@@ -234,7 +234,7 @@ def test_images_that_pillow_has_not_read(good, picture, tmp_path, monkeypatch) -
     path.write_bytes(picture.read_bytes()[:4000])
     with Image.open(path) as image, pytest.raises(ImageError, match="cannot read the image"):
         Predictor(good)(image)
-    monkeypatch.setattr("tokenmix.runtime.predictor.MAX_PIXELS", 63)
+    monkeypatch.setattr("tokenmix_runtime.predictor.MAX_PIXELS", 63)
     with pytest.raises(ImageError, match="8 x 8 pixels are over the limit"):
         Predictor(good)(Image.new("RGB", (8, 8)))
 
@@ -242,9 +242,9 @@ def test_images_that_pillow_has_not_read(good, picture, tmp_path, monkeypatch) -
 def test_command_in_a_process_of_its_own(good, picture, tmp_path) -> None:
     """No traceback from anywhere, ONNX Runtime's own log included."""
     good.write_bytes(good.read_bytes()[:100])
-    command = [sys.executable, "-m", "tokenmix.runtime", str(good), str(picture)]
+    command = [sys.executable, "-m", "tokenmix_runtime", str(good), str(picture)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("tokenmix.runtime: error: ")
+    assert done.stderr.startswith("tokenmix_runtime: error: ")
     assert len(done.stderr.splitlines()) == 1

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
 from tests.dense_cases import dense, pictures
-from tokenmix.export.postprocess import postprocess_of
-from tokenmix.heads import make_dense
-from tokenmix.runtime import boxes
+from tokenmix.heads import HEADS, make_dense
+from tokenmix_runtime import boxes
 
 
 def set_threshold(model: Any, value: float) -> None:
@@ -28,7 +27,7 @@ def set_threshold(model: Any, value: float) -> None:
 def test_detections_are_the_models(head: str, threshold: float) -> None:
     model = dense(head, "mixernet_pico")
     set_threshold(model, threshold)
-    rules = postprocess_of(model, head)
+    rules = HEADS[head].decoding(model)
     decode = getattr(boxes, head)
     for image in pictures():
         (wanted,) = model([image])
@@ -48,7 +47,7 @@ def test_detections_are_the_models(head: str, threshold: float) -> None:
 def test_nothing_above_the_threshold(head: str) -> None:
     model = dense(head, "mixernet_pico")
     set_threshold(model, 1.0)
-    rules = postprocess_of(model, head)
+    rules = HEADS[head].decoding(model)
     rows = sum(len(level["anchors"]) for level in rules["levels"])  # one cell for each level
     if head == "retinanet":
         rows = sum(9 * (128 // level["stride"]) ** 2 for level in rules["levels"])
@@ -60,7 +59,7 @@ def test_nothing_above_the_threshold(head: str) -> None:
 
 def test_huge_logits_do_not_overflow() -> None:
     model = dense("retinanet", "mixernet_pico")
-    rules = postprocess_of(model, "retinanet")
+    rules = HEADS["retinanet"].decoding(model)
     rows = sum(9 * (128 // level["stride"]) ** 2 for level in rules["levels"])
     scores, offsets = np.full((rows, 3), -1e4, np.float32), np.full((rows, 4), 50, np.float32)
     scores[5] = 1e4
@@ -89,13 +88,7 @@ def test_suppression_is_torchvisions(count: int, classes: int, threshold: float,
 @pytest.mark.parametrize(("head", "kind"), [("deeplabv3", "argmax"), ("upernet", "argmax"), ("mask_rcnn", "rcnn")])
 def test_other_heads_say_how_their_outputs_are_read(head: str, kind: str) -> None:
     options = {"output_stride": 32} if head == "deeplabv3" else {}
-    rules = postprocess_of(make_dense(head, "mixernet_pico", 3, **options), head)
+    rules = HEADS[head].decoding(make_dense(head, "mixernet_pico", 3, **options))
     assert rules["kind"] == kind
     if kind == "argmax":
         assert rules["align_corners"] is (head == "deeplabv3")
-
-
-def test_classifiers_and_unknown_heads() -> None:
-    assert postprocess_of(torch.nn.Identity()) == {"kind": "softmax", "multiple": 1}
-    with pytest.raises(ValueError, match="unknown head 'ssdlight'; did you mean 'ssdlite'"):
-        postprocess_of(torch.nn.Identity(), "ssdlight")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from tokenmix.runtime import maps
+from tokenmix_runtime import maps
 
 side = st.integers(1, 23)
 

@@ -10,9 +10,11 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as VF
 
 from tests.dense_toys import write_coco
-from tokenmix.data import DenseLoader, dense_augment, load_dense, preprocess
-from tokenmix.data.dense.augment import RandomScale
-from tokenmix.runtime.preprocess import fit, normalised, resize_and_crop
+from tokenmix.data.prepare import preprocess
+from tokenmix.tasks.dense.augment import RandomScale, dense_augment
+from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.sources import load_dense
+from tokenmix_runtime.preprocess import fit, normalised, resize_and_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

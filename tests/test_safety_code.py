@@ -16,15 +16,16 @@ import torch
 
 import tokenmix.safety
 from tokenmix.bench.memory import peak_memory_mb
-from tokenmix.bench.subjects import open_subjects
+from tokenmix.bench.models import open_models
 from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model, weights_bytes
 from tokenmix.cli import main
 from tokenmix.jobs.job import Job, needs_trust, perform
 from tokenmix.jobs.slurm import Slurm
 from tokenmix.recipes import Recipe, make_recipe
-from tokenmix.runtime.manifest import ModelError, read_manifest
-from tokenmix.safety import parse_json, read_json, regular_file, trusting
+from tokenmix.safety import trusting
 from tokenmix.train.checkpoint import load_run
+from tokenmix_runtime.manifest import ModelError, read_manifest
+from tokenmix_runtime.untrusted import parse_json, read_json, regular_file
 
 MARKER = "never_imported"
 SPEC = f"{MARKER}:Mixer(option=1)"
@@ -81,7 +82,7 @@ WAYS: dict[str, Callable[[str, str, str, Path], Any]] = {
     "open_model": lambda file, folder, hub, out: open_model(file),
     "open_model of a folder of timm's": lambda file, folder, hub, out: open_model(hub),
     "convert": lambda file, folder, hub, out: convert(file, out / "new.safetensors"),
-    "bench": lambda file, folder, hub, out: open_subjects([file]),
+    "bench": lambda file, folder, hub, out: open_models([file]),
     "memory": lambda file, folder, hub, out: peak_memory_mb(file, image_size=32),
     "timm": lambda file, folder, hub, out: timm.create_model(hub),
     "timm with its weights": lambda file, folder, hub, out: timm.create_model(hub, pretrained=True),
@@ -155,7 +156,7 @@ def test_the_person_may(canary: Path, tmp_path: Path, weights) -> None:
     path = recipe_file(tmp_path / "r.json", model_args={"mixers": SPEC}, weights="runs/x", data=str(tmp_path))
     typed = [f"model_args.mixers={SPEC}", "weights=runs/x", f"data={tmp_path}"]
     assert make_recipe(path, typed) == make_recipe(path, trust=True)
-    with pytest.raises(ValueError, match="'data'"):
+    with pytest.raises(ValueError, match=r"'run\.data'"):
         make_recipe(path, typed[:2])
 
 

@@ -52,7 +52,7 @@ def test_a_run_is_what_train_makes_and_the_table_its_mean(photos, tmp_path):
     again = sweep("mixernet_pico", words, out=out, settings=SETTINGS, data=photos, log=_silent)
     assert (run / "outcome.json").read_bytes() == stamp  # its seconds too: it was not trained again
     assert [row["runs"] for row in again["table"]] == [2, 2]
-    with pytest.raises(ValueError, match=r"another recipe: lr .*--fresh"):
+    with pytest.raises(ValueError, match=r"another recipe: optimizer.lr .*--fresh"):
         sweep("mixernet_pico", words, out=out, settings=[*SETTINGS, "lr=0.1"], data=photos, log=_silent)
 
 
@@ -77,7 +77,7 @@ def test_a_failed_run_stands_in_the_table_and_the_others_go_on(photos, tmp_path,
         (["seed=0,,1"], "empty value"),
         (["seed=0,1", "seed=2"], "varied twice"),
         (["sede=0,1"], "did you mean 'seed'"),
-        (["lr=1e-3,-1"], "'lr' must be above 0"),
+        (["lr=1e-3,-1"], "'optimizer.lr' must be above 0"),
         (["model_args.mixers=pool,afff"], "did you mean 'aff'"),
         (["model_args.mixers=pool,'pool,aff'"], "2 mixers given for 4 stages"),
         (["model=mixernet_pico,mixernet_tinny"], "did you mean 'mixernet_tiny'"),

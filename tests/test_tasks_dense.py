@@ -27,10 +27,12 @@ from tests.scramble import scramble
 from tests.test_train_resume import killed, outcome, same
 from tests.train_toys import checkpoint, toy_recipe
 from tokenmix.cli import main
-from tokenmix.data import load_data
 from tokenmix.recipes import Recipe
 from tokenmix.recipes.recipe import override
-from tokenmix.tasks import Detection, Instances, Segmentation, to_device
+from tokenmix.sources import load_data
+from tokenmix.tasks import to_device
+from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective
+from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.train import fit
 from tokenmix.train.checkpoint import Checkpoints
 
@@ -124,7 +126,7 @@ def test_a_head_that_the_recipe_names(tmp_path, sets, task, head) -> None:
     for name, value in load_file(result.best_weights).items():
         torch.testing.assert_close(model.state_dict()[name], value)
     other = "ssdlite" if task == "segmentation" else "upernet"
-    with pytest.raises(ValueError, match=f"'head': {other} is for the task"):
+    with pytest.raises(ValueError, match=f"head': {other} is for the task"):
         recipe(task, model="mixernet_pico", head=other)
 
 
@@ -196,11 +198,11 @@ def test_segmentation_loss_counts_labelled_pixels() -> None:
         return total / label.numel()
 
     batch = {"image": torch.zeros(2, 3, 4, 5), "label": label}
-    found = Segmentation(Fixed(), num_classes=3, aux_weight=0.25)(batch)
+    found = SegmentationObjective(Fixed(), num_classes=3, aux_weight=0.25)(batch)
     assert found["out_loss"].item() == pytest.approx(expected(out), rel=1e-5)
     assert found["loss"].item() == pytest.approx(expected(out) + 0.25 * expected(aux), rel=1e-5)
     label[:] = 255
-    assert Segmentation(Fixed(), num_classes=3)(batch)["loss"].item() == 0
+    assert SegmentationObjective(Fixed(), num_classes=3)(batch)["loss"].item() == 0
 
 
 def segmenter() -> nn.Module:
@@ -219,16 +221,16 @@ def resized(logits) -> torch.Tensor:
 def test_one_window_over_all_is_the_whole_image() -> None:
     model = segmenter()
     with torch.no_grad():
-        whole = Segmentation(model, num_classes=3).scores(IMAGE, SIZE)
+        whole = SegmentationObjective(model, num_classes=3).scores(IMAGE, SIZE)
         assert torch.equal(whole, resized(model(IMAGE[None])))
         for window in (53, (37, 53), 400):
-            assert torch.equal(Segmentation(model, num_classes=3, window=window).scores(IMAGE, SIZE), whole)
+            assert torch.equal(SegmentationObjective(model, num_classes=3, window=window).scores(IMAGE, SIZE), whole)
 
 
 @pytest.mark.parametrize(("window", "stride"), [((16, 24), None), ((20, 20), (20, 20)), ((7, 53), 5), (30, 1)])
 def test_windows_cover_every_pixel_and_average(window, stride) -> None:
     model = segmenter()
-    task = Segmentation(model, num_classes=3, window=window, stride=stride)
+    task = SegmentationObjective(model, num_classes=3, window=window, stride=stride)
     height, width = task.window
     down, right = task.stride
     total, count = torch.zeros(3, 37, 53, dtype=torch.float64), torch.zeros(37, 53, dtype=torch.float64)
@@ -246,12 +248,12 @@ def test_windows_cover_every_pixel_and_average(window, stride) -> None:
 def test_scales_and_mirror_average_probabilities() -> None:
     model = segmenter()
     with torch.no_grad():
-        found = Segmentation(model, num_classes=3, scales=(0.5, 1.0), mirror=True).scores(IMAGE, SIZE)
+        found = SegmentationObjective(model, num_classes=3, scales=(0.5, 1.0), mirror=True).scores(IMAGE, SIZE)
         half = F.interpolate(IMAGE[None], (18, 26), mode="bilinear", antialias=True)
         parts = [resized(model(view)).softmax(0) for view in (half, IMAGE[None])]
         parts += [resized(model(view.flip(3))).flip(2).softmax(0) for view in (half, IMAGE[None])]
         torch.testing.assert_close(found, torch.stack(parts).mean(0), rtol=0, atol=1e-12)
-        task = Segmentation(model, num_classes=3, scales=(0.5, 1.0), mirror=True)
+        task = SegmentationObjective(model, num_classes=3, scales=(0.5, 1.0), mirror=True)
         (classes,) = task.predict({"image": [IMAGE], "size": torch.tensor([SIZE])})
         assert torch.equal(classes, found.argmax(0))
 
@@ -273,18 +275,18 @@ class Found(nn.Module):
 
 def test_detections_are_those_of_the_stored_image() -> None:
     batch = {"image": [torch.zeros(3, 16, 24)] * 2, "size": torch.tensor([[32, 72], [16, 24]])}
-    large, plain = Instances(Found(1), num_classes=1).predict(batch)
+    large, plain = InstancesObjective(Found(1), num_classes=1).predict(batch)
     assert large["boxes"].tolist() == [[6, 8, 30, 16]]
     assert plain["boxes"].tolist() == [[2, 4, 10, 8]]
     assert large["masks"].shape == (1, 1, 32, 72)
     rows, columns = (large["masks"][0, 0] > 0.5).nonzero(as_tuple=True)
     assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == [6, 8, 30, 16]
-    (nothing, _) = Instances(Found(0), num_classes=1).predict(batch)
+    (nothing, _) = InstancesObjective(Found(0), num_classes=1).predict(batch)
     assert nothing["boxes"].shape == (0, 4)
     assert nothing["masks"].shape == (0, 1, 32, 72)
     with pytest.raises(ValueError, match="must return a dict of losses"):
-        Detection(Found(1), num_classes=1)({"image": batch["image"], "target": [{}, {}]})
-    logits = Detection(nn.Sequential(), num_classes=1)
+        DetectionObjective(Found(1), num_classes=1)({"image": batch["image"], "target": [{}, {}]})
+    logits = DetectionObjective(nn.Sequential(), num_classes=1)
     logits.model.forward = lambda images: torch.zeros(2, 3)
     with pytest.raises(ValueError, match="must return a list of dicts"):
         logits.predict(batch)
@@ -299,15 +301,14 @@ def test_lists_go_to_the_device_too() -> None:
 
 def test_mistakes_are_named(tmp_path, sets) -> None:
     quiet = {"progress": False, "log": lambda line: None}
-    with pytest.raises(ValueError, match=r"'mixup' is for classification: set mixup=0\.0 for segmentation"):
+    with pytest.raises(ValueError, match=r"'augment.mixup' belongs to classification.*set mixup=0.0"):
         recipe("segmentation", mixup=0.2)
-    with pytest.raises(ValueError, match="augment_args' is for dense tasks"):
+    with pytest.raises(ValueError, match=r"'augment\.flip' belongs to detection"):
         recipe("classification", augment_args={"flip": 0.1})
     with pytest.raises(ValueError, match=r"loaded for 'detection': use load_data\(\.\.\., task='instances'\)"):
         fit(recipe("instances"), sets["detection"], tmp_path, model=MODELS["instances"], **quiet)
-    rows = override(recipe("segmentation"), ["task_args.windows=32"])
-    with pytest.raises(ValueError, match=r"unknown argument in task_args of segmentation 'windows'.*window"):
-        fit(rows, sets["segmentation"], tmp_path, model=Segmenter, **quiet)
+    with pytest.raises(ValueError, match=r"unknown recipe key 'task.windows'; did you mean 'task.window'"):
+        override(recipe("segmentation"), ["task_args.windows=32"])
     model = partial(nn.Conv2d, 3, 4, 1)
     with pytest.raises(ValueError, match="build it with num_classes=3"):
         fit(recipe("segmentation"), sets["segmentation"], tmp_path, model=model, **quiet)
@@ -318,4 +319,4 @@ def test_mistakes_are_named(tmp_path, sets) -> None:
         ({"window": 0}, "window must be"),
     ):
         with pytest.raises(ValueError, match=words):
-            Segmentation(Segmenter(), num_classes=3, **options)
+            SegmentationObjective(Segmenter(), num_classes=3, **options)

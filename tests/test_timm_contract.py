@@ -114,6 +114,7 @@ def test_smallest_variants(model: str, suite: Path, tmp_path: Path) -> None:
     check(suite, (model,), STANDARD, tmp_path)
 
 
+@pytest.mark.slow
 def test_configurations_of_all_models(suite: Path, tmp_path: Path) -> None:
     check(suite, MODELS, ("test_model_default_cfgs",), tmp_path)
 

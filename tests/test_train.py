@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
-from tokenmix.data import Loader
 from tokenmix.evaluate import evaluate
-from tokenmix.tasks import Classification
+from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.train import Diverged, fit, load_run
 from tokenmix.train.ema import Average
 from tokenmix.train.log import Progress, clock
@@ -78,7 +78,7 @@ def test_optimizers() -> None:
 
 
 def test_average_of_weights() -> None:
-    task = Classification(toy_model(), num_classes=3)
+    task = ClassificationObjective(toy_model(), num_classes=3)
     average = Average(task, 0.5)
     start = [p.clone() for p in task.parameters()]
     with torch.no_grad():
@@ -86,12 +86,12 @@ def test_average_of_weights() -> None:
             parameter += 1
     task.model[1].num_batches_tracked += 7
     average.update(task, 0)  # the first decay is (1 + 0) / (10 + 0)
-    for before, after in zip(start, average.task.parameters(), strict=True):
+    for before, after in zip(start, average.objective.parameters(), strict=True):
         torch.testing.assert_close(after, before + 0.9)
         assert not after.requires_grad
-    assert average.task.model[1].num_batches_tracked == 7
+    assert average.objective.model[1].num_batches_tracked == 7
     average.update(task, 1000)
-    for before, after in zip(start, average.task.parameters(), strict=True):
+    for before, after in zip(start, average.objective.parameters(), strict=True):
         torch.testing.assert_close(after, before + 0.95)
 
 
@@ -125,7 +125,7 @@ def test_it_learns_and_writes_what_it_should(tmp_path, changes) -> None:
     assert info["classes"] == data.classes
     assert (info["image_size"], info["mean"], info["crop_pct"]) == ((8, 8), data.mean, 1.0)
     loader = Loader(data.val, batch_size=5, image_size=8, mean=data.mean, std=data.std, train=False)
-    found = evaluate(Classification(model, num_classes=3), loader)
+    found = evaluate(ClassificationObjective(model, num_classes=3), loader)
     assert found["top1"] == pytest.approx(result.best["val_top1"])
     assert found["loss"] == pytest.approx(result.best["val_loss"], abs=1e-6)
 

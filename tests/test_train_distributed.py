@@ -281,6 +281,7 @@ def test_a_timeout_takes_time() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_synchronised_norms_need_gpus(tmp_path) -> None:
     ends = finish(launch(tmp_path / "run", 2, kind="toy", sync_batchnorm=True))
     assert all("torch synchronises batch norm on GPUs only" in words for *_, words in ends)
@@ -298,6 +299,7 @@ def test_synchronised_norms_equal_one_process(tmp_path) -> None:
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_too_small_batches_are_named(tmp_path) -> None:
     ends = finish(launch(tmp_path / "run", 2, batch_size=1))
     assert all("2 processes need batches of 2 or more, not 1" in words for *_, words in ends)

@@ -18,14 +18,18 @@ from PIL import Image
 from tests.test_metrics_dense import scene
 from tests.test_tasks_dense import MODELS, recipe, sets  # noqa: F401
 from tests.train_toys import checkpoint
-from tokenmix.data import DenseAugment, DenseLoader, load_data
-from tokenmix.data.dense import ObjectSet
 from tokenmix.evaluate import evaluate
 from tokenmix.metrics import CocoAP
-from tokenmix.report.colours import class_colour
-from tokenmix.tasks import Segmentation
+from tokenmix.pictures.colours import class_colour
+from tokenmix.sources import load_data
+from tokenmix.tasks.dense.evidence import DRAWN_PX, IMAGES
+from tokenmix.tasks.dense.loader import DenseLoader
+from tokenmix.tasks.dense.options import DenseAugment
+from tokenmix.tasks.dense.sets import ObjectSet
+from tokenmix.tasks.detection.evidence import ObjectEvidence
+from tokenmix.tasks.segmentation.evidence import LabelEvidence, WorstMaps
+from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.train import fit
-from tokenmix.train.evidence import DRAWN_PX, IMAGES, LabelEvidence, ObjectEvidence, WorstMaps
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -138,7 +142,7 @@ def judged(folder: Path, rank: int = 0, world: int = 1) -> dict:
     data = load_data(folder, task="segmentation", log=lambda line: None)
     kind = {"mean": data.mean, "std": data.std, "augment": DenseAugment(), "train": False}
     loader = DenseLoader(data.val, batch_size=4, image_size=(32, 48), rank=rank, world=world, **kind)
-    task, evidence = Segmentation(MODELS["segmentation"](), num_classes=3), LabelEvidence(data)
+    task, evidence = SegmentationObjective(MODELS["segmentation"](), num_classes=3), LabelEvidence(data)
     metric = task.metric()
     evaluate(task, loader, witnesses=evidence.witnesses, metric=metric)
     return evidence.gather(metric)

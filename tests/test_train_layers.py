@@ -9,12 +9,14 @@ from torch import nn
 from tests.backbone_cases import TOYS
 from tests.dense_toys import write_plain
 from tests.train_toys import toy_recipe
-from tokenmix.data import load_data
 from tokenmix.heads import make_dense
 from tokenmix.heads.levels import levels_of
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
+from tokenmix.tasks.dense.learning_rates import learning_rates
 from tokenmix.train import fit
 from tokenmix.train.loop import _Run
-from tokenmix.train.optimizer import learning_rates, make_optimizer
+from tokenmix.train.optimizer import make_optimizer
 
 SEGMENTER = {"head": "semantic_fpn", "task": "segmentation", "label_smoothing": 0.0}
 
@@ -48,7 +50,7 @@ def test_the_layers_are_mmdetections() -> None:
     # By hand: the first block of the last stage, the downsampling before the third one, its last block, the stem.
     for part, power in {"stages.3.blocks.0": 1, "stages.2.downsample": 10, "stages.2.blocks.26": 1, "stem": 13}.items():
         assert {f for name, f in factors.items() if name.startswith(f"backbone.{part}.")} == {0.8**power}
-    with pytest.raises(ValueError, match="'layer_decay_layers': the backbone has 12 layers below its last stage"):
+    with pytest.raises(ValueError, match=r"task\.layer_decay_layers': the backbone has 12 layers below its last"):
         learning_rates(model, 0.8, 9)
 
 
@@ -99,7 +101,7 @@ def test_timms_backbones_have_layers_too(backbone) -> None:
 def test_the_optimiser_has_the_factors_and_decays_matrices_only() -> None:
     model = ffnet()
     recipe = toy_recipe(**SEGMENTER, layer_decay=0.8, layer_decay_layers=12, head_lr=2.0, weight_decay=0.3)
-    optimizer = make_optimizer(recipe, model)
+    optimizer = make_optimizer(recipe, model, find_task("segmentation").learning_rates(recipe, model))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen = {}
     for group in optimizer.param_groups:
@@ -125,14 +127,16 @@ def test_frozen_norms_keep_their_statistics_and_learn(data, tmp_path, monkeypatc
         freeze_norms=frozen,
     )  # fmt: skip
     fit(recipe, data, tmp_path, log=lambda line: None, progress=False)
-    prefix, levels = levels_of(runs[0].learner.task.model)
+    prefix, levels = levels_of(runs[0].trained.objective.model)
     norms = [module for module in levels.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) > 4
     for norm in norms:
         assert (bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all())) == frozen
         assert not torch.equal(norm.weight, torch.ones_like(norm.weight))
     outer = [
-        m for n, m in runs[0].learner.task.model.named_modules() if isinstance(m, nn.BatchNorm2d) and prefix not in n
+        m
+        for n, m in runs[0].trained.objective.model.named_modules()
+        if isinstance(m, nn.BatchNorm2d) and prefix not in n
     ]
     assert outer
     assert all(bool((norm.running_mean != 0).any()) for norm in outer)

@@ -17,11 +17,12 @@ from tests.test_train_resume import killed, outcome, same
 from tests.test_train_resume import run as run_toy
 from tests.train_toys import Exact, checkpoint, toy_data, toy_model, toy_recipe
 from tokenmix.checkpoints import open_model
-from tokenmix.recipes import Recipe
-from tokenmix.tasks import Classification
+from tokenmix.recipes import Recipe, with_values
+from tokenmix.tasks.classification.mixing import Mixing
+from tokenmix.tasks.classification.objective import ClassificationObjective
+from tokenmix.tasks.classification.teacher import Teacher
 from tokenmix.train import fit, load_run
 from tokenmix.train.loop import _Run
-from tokenmix.train.mixing import Mixing
 from tokenmix.train.model import synchronise
 from tokenmix.train.optimizer import make_optimizer
 from tokenmix.train.schedule import Calendar, learning_rate
@@ -96,11 +97,11 @@ def test_only_the_classifier_learns_at_first(tmp_path, monkeypatch, trained) -> 
     recipe = toy_recipe(**TINY, epochs=1, freeze_epochs=1, image_size=32, weights=str(trained), ema_decay=None)
     start, _ = load_run(trained)
     (frozen,) = watched(monkeypatch, tmp_path / "frozen", recipe)
-    for name, value in frozen.learner.task.model.state_dict().items():
+    for name, value in frozen.trained.objective.model.state_dict().items():
         assert torch.equal(value, start.state_dict()[name]) != name.startswith("head.fc"), name
-    recipe = dataclasses.replace(recipe, epochs=2)
+    recipe = with_values(recipe, epochs=2)
     (thawed,) = watched(monkeypatch, tmp_path / "thawed", recipe)[-1:]
-    assert not torch.equal(thawed.learner.task.model.stem[0].conv.weight, start.stem[0].conv.weight)
+    assert not torch.equal(thawed.trained.objective.model.stem[0].conv.weight, start.stem[0].conv.weight)
     with pytest.raises(ValueError, match="set freeze_epochs=0"):
         run(tmp_path / "toy", toy_recipe(freeze_epochs=1), model=toy_model)
 
@@ -108,10 +109,10 @@ def test_only_the_classifier_learns_at_first(tmp_path, monkeypatch, trained) -> 
 def test_accumulated_parts_equal_the_whole_batch(tmp_path, monkeypatch) -> None:
     recipe = toy_recipe(optimizer="sgd", lr=0.1)
     whole, parts = (
-        watched(monkeypatch, tmp_path / str(count), dataclasses.replace(recipe, accumulate=count), model=Exact)[-1]
+        watched(monkeypatch, tmp_path / str(count), with_values(recipe, accumulate=count), model=Exact)[-1]
         for count in (1, 3)
     )
-    for one, other in zip(whole.learner.task.parameters(), parts.learner.task.parameters(), strict=True):
+    for one, other in zip(whole.trained.objective.parameters(), parts.trained.objective.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
@@ -123,7 +124,7 @@ def test_calendar() -> None:
     assert rates[:8] == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert rates[13] > 0.1
     assert rates[14:] == [0.1] * 7
-    steps = Calendar(dataclasses.replace(recipe, warmup_epochs=0, warmup_steps=2), lambda epoch: 6)
+    steps = Calendar(with_values(recipe, warmup_epochs=0, warmup_steps=2), lambda epoch: 6)
     assert [steps.lr(step) for step in range(3)] == pytest.approx([0.6, 1.0, 1.0])
     assert Calendar(toy_recipe(epochs=0.01, warmup_epochs=0), lambda epoch: 6).lengths == [1]
     assert Calendar(toy_recipe(epochs=3.01, warmup_epochs=0), lambda epoch: 6).lengths == [6, 6, 6]
@@ -151,7 +152,7 @@ def test_mixing_is_a_function_of_the_seed() -> None:
     def mixed(seed: int, count: int = 5, **changes) -> dict:
         batch = {"image": torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))}
         batch["label"] = torch.arange(count) % 3
-        return Mixing(toy_recipe(**({"mixup": 1.0, "cutmix": 1.0} | changes)), 3)(batch, seed)
+        return Mixing(toy_recipe(**({"mixup": 1.0, "cutmix": 1.0} | changes)).augment, 3)(batch, seed)
 
     torch.manual_seed(4)
     before = torch.get_rng_state()
@@ -182,7 +183,7 @@ def test_distillation_loss(heads, distill) -> None:
     teacher = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     model = nn.Identity()
     model.forward = lambda x: tuple(logits) if heads == 2 else logits[0]  # type: ignore[method-assign]
-    task = Classification(model, num_classes=3, distill=distill, distill_weight=0.3, distill_temperature=2.0)
+    task = ClassificationObjective(model, num_classes=3, distill=distill, distill_weight=0.3, distill_temperature=2.0)
     batch = {"image": torch.zeros(4), "label": torch.tensor([0, 2, 1, 1]), "teacher": teacher}
     truth = -logits[0].log_softmax(1)[range(4), batch["label"]].mean()
     if distill == "hard":
@@ -197,34 +198,40 @@ def test_distillation_loss(heads, distill) -> None:
     logits[:] = [each[:2] for each in logits]
     torch.testing.assert_close(whole, task(first)["loss"])
     with pytest.raises(ValueError, match="did you mean 'soft'"):
-        Classification(model, num_classes=3, distill="sotf")
+        ClassificationObjective(model, num_classes=3, distill="sotf")
 
 
 def test_teachers(tmp_path, monkeypatch, trained) -> None:
     arguments = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}
     casvit = toy_recipe(model="casvit_xs", model_args=arguments, image_size=32, epochs=0.2, warmup_epochs=0)
-    (two,) = watched(monkeypatch, tmp_path / "two", dataclasses.replace(casvit, teacher=str(trained)))
-    assert two.learner.task.model.head.distilled_training
-    assert not two.learner.teacher.model.training
+    teachers: list[Teacher] = []
+    inner = Teacher.__init__
+    monkeypatch.setattr(Teacher, "__init__", lambda self, *told: (teachers.append(self), inner(self, *told))[1])
+    (two,) = watched(monkeypatch, tmp_path / "two", with_values(casvit, teacher=str(trained)))
+    (teacher,) = teachers
+    assert two.trained.objective.model.head.distilled_training
+    assert not teacher.model.training
     images = torch.rand(2, 3, 32, 32)
     cfg = timm.get_pretrained_cfg("mixernet_pico")
-    pixels = images * column(two.learner.preparation["std"]) + column(two.learner.preparation["mean"])
-    expected = two.learner.teacher.model((pixels - column(cfg.mean)) / column(cfg.std))
-    torch.testing.assert_close(two.learner.teacher(images), expected, atol=1e-5, rtol=1e-4)
+    pixels = images * column(two.trained.preparation["std"]) + column(two.trained.preparation["mean"])
+    expected = teacher.model((pixels - column(cfg.mean)) / column(cfg.std))
+    torch.testing.assert_close(teacher(images), expected, atol=1e-5, rtol=1e-4)
+    batch = {"image": images, "label": torch.tensor([0, 2])}
+    assert torch.equal(two.trained.change(batch, 0)["teacher"], teacher(images))
     torch.save({"state_dict": timm.create_model("mixernet_pico", num_classes=3).state_dict()}, tmp_path / "teacher.pth")
-    one = dataclasses.replace(
+    one = with_values(
         casvit, model_args=arguments | {"distillation": False}, teacher="mixernet_pico",
         teacher_weights=str(tmp_path / "teacher.pth"),
     )  # fmt: skip
     run(tmp_path / "one", one)
     torch.save(timm.create_model("mixernet_pico", num_classes=7).state_dict(), tmp_path / "seven.pth")
     with pytest.raises(ValueError, match="belong to another model"):
-        run(tmp_path / "seven", dataclasses.replace(one, teacher_weights=str(tmp_path / "seven.pth")))
+        run(tmp_path / "seven", with_values(one, teacher_weights=str(tmp_path / "seven.pth")))
     with pytest.raises(ValueError, match="did you mean 'mixernet_pico'"):
-        run(tmp_path / "none", dataclasses.replace(one, teacher="mixernet_pic"))
+        run(tmp_path / "none", with_values(one, teacher="mixernet_pic"))
     fewer = dataclasses.replace(toy_data(), classes=["red", "green"])
     with pytest.raises(ValueError, match="knows 3 classes, the data has 2"):
-        run(tmp_path / "classes", dataclasses.replace(casvit, teacher=str(trained)), fewer)
+        run(tmp_path / "classes", with_values(casvit, teacher=str(trained)), fewer)
 
 
 def column(values) -> torch.Tensor:
@@ -243,9 +250,9 @@ def test_the_scale_of_half_precision_falls_without_counting_as_bad(tmp_path, mon
     recipe = toy_recipe(precision="float16", max_bad_steps=1, epochs=4)
     (found,) = watched(monkeypatch, tmp_path, recipe, model=Steep)
     assert found.state.finished
-    assert found.learner.scaler.state_dict()["scale"] <= 65536
+    assert found.trained.scaler.state_dict()["scale"] <= 65536
     content = checkpoint(tmp_path)
-    assert content["scaler"] == found.learner.scaler.state_dict()
+    assert content["scaler"] == found.trained.scaler.state_dict()
 
 
 def test_synchronised_norms() -> None:
@@ -270,7 +277,7 @@ def test_compiled(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(torch, "compile", spy)
     (found,) = watched(monkeypatch, tmp_path / "compiled", toy_recipe(compile=True), model=toy_model)
-    assert compiled == [found.learner.task]
+    assert compiled == [found.trained.objective]
 
 
 @pytest.mark.slow
@@ -298,7 +305,7 @@ def test_images_are_prepared_as_the_model_says(tmp_path, trained) -> None:
 
 def test_initial_weights(tmp_path, trained) -> None:
     recipe = toy_recipe(**TINY, epochs=0.2, warmup_epochs=0, lr=1e-12, image_size=32, weights=str(trained))
-    run(tmp_path / "same", dataclasses.replace(recipe, ema_decay=0.5))
+    run(tmp_path / "same", with_values(recipe, ema_decay=0.5))
     (start, _), (end, _) = load_run(trained), load_run(tmp_path / "same")
     for name, value in start.named_parameters():
         torch.testing.assert_close(end.get_parameter(name), value)
@@ -309,9 +316,9 @@ def test_initial_weights(tmp_path, trained) -> None:
     fresh = [name for name, value in start.named_parameters() if not torch.allclose(end.get_parameter(name), value)]
     assert fresh == ["head.fc.weight", "head.fc.bias"]
     with pytest.raises(ValueError, match="no published weights"):
-        run(tmp_path / "none", dataclasses.replace(recipe, weights="pretrained"))
+        run(tmp_path / "none", with_values(recipe, weights="pretrained"))
     with pytest.raises(ValueError, match="no such file"):
-        run(tmp_path / "file", dataclasses.replace(recipe, weights=str(tmp_path / "nothing.pth")))
+        run(tmp_path / "file", with_values(recipe, weights=str(tmp_path / "nothing.pth")))
 
 
 def test_weights_that_do_not_come_are_named(tmp_path, monkeypatch) -> None:

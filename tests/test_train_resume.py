@@ -187,10 +187,11 @@ def test_no_readable_checkpoint_is_one_clear_error_and_fresh_the_remedy(tmp_path
 def test_another_recipe_or_other_data_is_refused(tmp_path) -> None:
     run(tmp_path, toy_recipe(epochs=1))
     with pytest.raises(
-        ValueError, match=r"another recipe: epochs \(1.0 -> 3.0\), lr \(0.01 -> 0.02\); give another out"
+        ValueError,
+        match=r"another recipe: optimizer.lr \(0.01 -> 0.02\), schedule.epochs \(1.0 -> 3.0\); give another out",
     ):
         run(tmp_path, toy_recipe(lr=0.02))
-    with pytest.raises(ValueError, match="other data \\(its train differ"):
+    with pytest.raises(ValueError, match=r"other data \(3 added: train/48, train/49, train/50\)"):
         run(tmp_path, toy_recipe(epochs=1), toy_data(train=51))
     with pytest.raises(ValueError, match="belong to another model"):
         run(

@@ -96,12 +96,17 @@ def test_resumed_runs_of_steps_equal_unkilled_ones(tmp_path, monkeypatch, unkill
 def test_other_lengths_keep_the_parts_in_proportion() -> None:
     counted = toy_recipe(**COUNTED)
     half = override(counted, ["steps=7"])
-    assert (half.steps, half.warmup_steps, half.length) == (7, 2, "7 steps")
-    assert override(counted, ["steps=7", "warmup_steps=1"]).warmup_steps == 1
+    assert (half.schedule.steps, half.schedule.warmup_steps, half.length) == (7, 2, "7 steps")
+    assert override(counted, ["steps=7", "warmup_steps=1"]).schedule.warmup_steps == 1
     back = override(counted, ["steps=none", "epochs=2"])
-    assert (back.steps, back.epochs, back.warmup_steps, back.length) == (None, 2.0, 3, "2 epochs")
+    assert (back.schedule.steps, back.schedule.epochs, back.schedule.warmup_steps, back.length) == (
+        None,
+        2.0,
+        3,
+        "2 epochs",
+    )
     falling = toy_recipe(epochs=12, schedule="step", milestones=(8, 11))
-    assert override(falling, ["epochs=3"]).milestones == (2.0, 2.75)
+    assert override(falling, ["epochs=3"]).schedule.milestones == (2.0, 2.75)
     with pytest.raises(ValueError, match="the recipe counts steps=14, not epochs: set steps=N"):
         with_epochs(counted, 3)
 
@@ -109,23 +114,23 @@ def test_other_lengths_keep_the_parts_in_proportion() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "'steps' must be above 0"),
-        ({"steps": 5}, "'warmup_epochs' counts epochs, but the run counts steps=5: set warmup_steps instead"),
-        ({"steps": 5, "warmup_epochs": 0, "cooldown_epochs": 1}, "'cooldown_epochs' counts.*set cooldown_epochs=0"),
-        ({"steps": 5, "warmup_epochs": 0, "warmup_steps": 6}, "'warmup_steps' must not be above steps=5, got 6"),
-        ({"schedule": "step"}, "'milestones', the epochs after which"),
+        ({"steps": 0}, "'schedule.steps' must be above 0"),
+        ({"steps": 5}, "'schedule.warmup_epochs' counts epochs, but the run counts steps=5: set warmup_steps instead"),
+        ({"steps": 5, "warmup_epochs": 0, "cooldown_epochs": 1}, "'schedule.cooldown_epochs'.*set cooldown_epochs=0"),
+        ({"steps": 5, "warmup_epochs": 0, "warmup_steps": 6}, "'schedule.warmup_steps' must not be above steps=5"),
+        ({"schedule": "step"}, "'schedule.milestones', the epochs after which"),
         ({"milestones": (1,)}, "schedule is 'cosine', milestones \\(1.0,\\)"),
-        ({"schedule": "step", "milestones": (2, 1)}, "'milestones' must be ascending and above 0"),
-        ({"schedule": "step", "milestones": (0, 1)}, "'milestones' must be ascending and above 0"),
-        ({"schedule": "step", "milestones": (1, 3)}, "'milestones' must be below epochs=3"),
+        ({"schedule": "step", "milestones": (2, 1)}, "'schedule.milestones' must be ascending and above 0"),
+        ({"schedule": "step", "milestones": (0, 1)}, "'schedule.milestones' must be ascending and above 0"),
+        ({"schedule": "step", "milestones": (1, 3)}, "'schedule.milestones' must be below epochs=3"),
         ({"schedule": "polly"}, "did you mean 'poly'"),
-        ({"power": 2}, "'power' is for schedule='poly'"),
-        ({"schedule": "poly", "power": 0}, "'power' must be above 0"),
-        ({"freeze_norms": True}, "'freeze_norms' is for a dense model: set head too"),
-        ({"head_lr": 10}, "'head_lr' is for a dense model"),
+        ({"power": 2}, "'schedule.power' is for schedule='poly'"),
+        ({"schedule": "poly", "power": 0}, "'schedule.power' must be above 0"),
+        ({"freeze_norms": True}, "'task.freeze_norms' belongs to detection"),
+        ({"head_lr": 10}, "'task.head_lr' belongs to detection"),
         (
             {"layer_decay_layers": 9, "head": "upernet", "task": "segmentation", "label_smoothing": 0},
-            "'layer_decay_layers' needs 'layer_decay'",
+            "'task.layer_decay_layers' needs 'optimizer.layer_decay'",
         ),
     ],
 )  # fmt: skip

@@ -14,12 +14,12 @@ from tests.dense_toys import write_plain
 from tests.scramble import scramble
 from tests.train_toys import toy_recipe
 from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, weights_bytes
-from tokenmix.data import load_data
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import TimmLevels, levels_of
 from tokenmix.recipes import Recipe
+from tokenmix.sources import load_data
+from tokenmix.tasks.initial_weights import initial_weights
 from tokenmix.train import fit
-from tokenmix.train.start import initial_weights
 
 CLASSES = ["red", "green", "blue"]
 # head, and what of it stays small, for each family; the dilated stages of DeepLabv3 among them
@@ -50,13 +50,13 @@ def recipe(name: str, weights: Any, **changes: Any) -> Recipe:
 
 def start(recipe: Recipe, classes=CLASSES) -> tuple[dict[str, torch.Tensor], list[str]]:
     lines: list[str] = []
-    torch.manual_seed(recipe.seed)
-    return dict(initial_weights(recipe, classes, lines.append)), lines
+    torch.manual_seed(recipe.run.seed)
+    return dict(initial_weights(recipe, classes, len(classes), lines.append)), lines
 
 
 def fresh(recipe: Recipe) -> nn.Module:
-    torch.manual_seed(recipe.seed)
-    return make_dense(recipe.head, recipe.model, len(CLASSES), **recipe.model_args)
+    torch.manual_seed(recipe.run.seed)
+    return make_dense(recipe.model.head, recipe.model.name, len(CLASSES), **recipe.model.args)
 
 
 def classifier(name: str, folder) -> tuple[nn.Module, Any]:
@@ -110,8 +110,8 @@ def test_official_checkpoints_fill_the_backbone(tmp_path, name) -> None:
 
 def dense_file(folder, name: str, classes, **changes: Any):
     settings = recipe(name, "none", **changes)
-    model = scramble(make_dense(settings.head, name, len(classes), **settings.model_args))
-    info = {"model": name, "model_args": settings.model_args, "head": settings.head, "classes": list(classes)}
+    model = scramble(make_dense(settings.model.head, name, len(classes), **settings.model.args))
+    info = {"model": name, "model_args": settings.model.args, "head": settings.model.head, "classes": list(classes)}
     file = folder / "dense.safetensors"
     file.write_bytes(weights_bytes(model.state_dict(), info))
     return model, file

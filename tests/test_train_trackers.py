@@ -61,13 +61,13 @@ def test_every_point_and_row_arrives_once(tmp_path, fake) -> None:
         assert values[row["step"]]["val/top1"] == row["val_top1"]
         assert values[row["step"]]["run/images_per_second"] == row["images_per_second"]
     assert "val/top1" not in values[1]
-    assert session["config"]["batch_size"] == 8
+    assert session["config"]["run.batch_size"] == 8
     assert session["failed"] is False
 
 
 @pytest.mark.parametrize(("where", "call"), [("step", 3), ("step", 8), ("save", 7), ("publish", 1), ("end_epoch", 2)])
 def test_a_killed_run_is_continued_without_doubles(tmp_path, monkeypatch, fake, where, call) -> None:
-    monkeypatch.setattr("tokenmix.train.publish.REFRESH_S", 0.0)
+    monkeypatch.setattr("tokenmix.train.reporter.REFRESH_S", 0.0)
     killed(tmp_path, monkeypatch, where, call, trackers=("json",))
     run(tmp_path, trackers=("json",))
     first, second = fake.sessions
@@ -115,7 +115,7 @@ def test_tensorboard_reads_a_killed_run_without_doubles(tmp_path, monkeypatch) -
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr("tokenmix.train.publish.REFRESH_S", 0.0)
+    monkeypatch.setattr("tokenmix.train.reporter.REFRESH_S", 0.0)
     inner = trackers.write_json
 
     def dying(path, marks) -> None:  # between the event file and the mark: what is in the file comes again

@@ -8,16 +8,16 @@ import re
 import time
 
 import pytest
+import torch
 
-import tokenmix.train.evidence as evidence
-import tokenmix.train.publish as publish
-import tokenmix.train.watch as watching
+import tokenmix.tasks.classification.evidence as evidence
+import tokenmix.train.recorder as watching
+import tokenmix.train.reporter as publish
 from tests.test_train_resume import Killed, killed, outcome, run, same
-from tests.train_toys import checkpoint, toy_data, toy_recipe
-from tokenmix.data import Loader
-from tokenmix.evaluate import predictions
+from tests.train_toys import checkpoint, toy_data, toy_model, toy_recipe
+from tokenmix.tasks.classification.loader import Loader
 from tokenmix.train import Diverged, load_run
-from tokenmix.train.learner import Learner
+from tokenmix.train.training_step import TrainingStep
 
 
 def points(out) -> list[dict]:
@@ -74,13 +74,13 @@ def test_a_thinned_curve_survives_a_death(tmp_path, monkeypatch, call) -> None:
 
 
 def test_skipped_steps_have_no_loss(tmp_path, monkeypatch) -> None:
-    inner = Learner.step
+    inner = TrainingStep.step
 
     def sometimes(self, batch, images, step, *rest):
         loss, bad, stop = inner(self, batch, images, step, *rest)
         return (float("nan"), "loss", stop) if step in (0, 4) else (loss, bad, stop)
 
-    monkeypatch.setattr(Learner, "step", sometimes)
+    monkeypatch.setattr(TrainingStep, "step", sometimes)
     run(tmp_path)
     assert [point["step"] for point in points(tmp_path) if point["loss"] is None] == [1, 5]
 
@@ -89,13 +89,13 @@ def test_the_report_shows_what_the_kept_weights_get_wrong(tmp_path) -> None:
     data = toy_data()
     run(tmp_path, toy_recipe(epochs=1, lr=1e-4), data)
     seen = checkpoint(tmp_path)["watch"]
-    from tests.train_toys import toy_model
-
     model, info = load_run(tmp_path, model=toy_model())
     shape = {name: info[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation", "crop_mode")}
-    told = predictions(model, Loader(data.val, batch_size=5, train=False, **shape))
-    answer, sure = told["probabilities"].argmax(1), told["probabilities"].amax(1)
-    wrong = [index for index in sure.argsort(descending=True).tolist() if answer[index] != told["labels"][index]]
+    (batch,) = Loader(data.val, batch_size=len(data.val), train=False, **shape).batches()
+    with torch.no_grad():
+        shares = model(batch["image"]).softmax(1)
+    answer, sure = shares.argmax(1), shares.amax(1)
+    wrong = [index for index in sure.argsort(descending=True).tolist() if answer[index] != batch["label"][index]]
     assert len(wrong) > 3
     assert [mistake["index"] for mistake in seen["evidence"]["mistakes"]] == wrong[: evidence.MISTAKES]
     assert sum(count for _, _, count in seen["evidence"]["cells"]) == len(data.val)
@@ -109,9 +109,9 @@ def test_the_report_shows_what_the_kept_weights_get_wrong(tmp_path) -> None:
 def test_the_report_follows_the_run(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(publish, "REFRESH_S", 0.0)
     seen: list[str] = []
-    inner = publish.Publisher.refresh
+    inner = publish.Reporter.refresh
     monkeypatch.setattr(
-        publish.Publisher, "refresh", lambda self, *told: (inner(self, *told), seen.append(page(self.out)))
+        publish.Reporter, "refresh", lambda self, *told: (inner(self, *told), seen.append(page(self.out)))
     )
     run(tmp_path)
     assert len(seen) == 15  # within three epochs of six steps
@@ -122,7 +122,7 @@ def test_the_report_follows_the_run(tmp_path, monkeypatch) -> None:
 
 def test_a_report_says_why_the_run_stopped_and_goes_on_later(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "step", lambda *_: (float("nan"), "loss", [False, False]))
+        patch.setattr(TrainingStep, "step", lambda *_: (float("nan"), "loss", [False, False]))
         with pytest.raises(Diverged):
             run(tmp_path, toy_recipe(max_bad_steps=3))
     assert "Stopped at epoch 0.3333 of 3." in page(tmp_path)
@@ -176,8 +176,8 @@ def test_a_slow_loader_is_named_once_with_the_remedy(tmp_path, monkeypatch, work
 
 
 def test_a_fast_loader_is_not_named(tmp_path, monkeypatch) -> None:
-    inner = Learner.step
-    monkeypatch.setattr(Learner, "step", lambda *told: (time.sleep(0.03), inner(*told))[1])
+    inner = TrainingStep.step
+    monkeypatch.setattr(TrainingStep, "step", lambda *told: (time.sleep(0.03), inner(*told))[1])
     monkeypatch.setattr(watching, "PATIENCE_S", 0.05)
     assert run(tmp_path, checkpoint_seconds=60.0)[1] == []
 

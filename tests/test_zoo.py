@@ -13,6 +13,7 @@ from tokenmix.bench import zoo
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_table_is_not_stale():
     assert zoo.zoo() == zoo.count_zoo(), "run `make docs`"
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenmix.data import ArrayImages, DataSet
 from tokenmix.recipes import Recipe
+from tokenmix.tasks.classification.images import ArrayImages, ClassData
 from tokenmix.train.checkpoint import Checkpoints
 
 
-def toy_data(train: int = 48, val: int = 18) -> DataSet:
+def toy_data(train: int = 48, val: int = 18) -> ClassData:
     """Noisy 8x8 images of three classes, each brighter in one colour."""
     generator = torch.Generator().manual_seed(0)
 
@@ -25,7 +25,7 @@ def toy_data(train: int = 48, val: int = 18) -> DataSet:
         names = [f"{name}/{index}" for index in range(count)]
         return ArrayImages(pixels.to(torch.uint8), labels, names, glyphs=True, crop_pct=1.0)
 
-    return DataSet("toy", ["red", "green", "blue"], part(train, "train"), part(val, "val"), part(6, "test"), 8)
+    return ClassData("toy", part(train, "train"), part(val, "val"), part(6, "test"), 8, ["red", "green", "blue"])
 
 
 def checkpoint(out: Path) -> dict[str, Any]:
@@ -78,4 +78,4 @@ def toy_recipe(**changes: Any) -> Recipe:
         "clip_grad": 1.0,
         "ema_decay": 0.9,
     }
-    return Recipe(**(values | changes))
+    return Recipe.from_values(values | changes)

@@ -14,20 +14,13 @@ from tests.dense_cases import dense
 from tests.scramble import scramble
 from tokenmix.export import prepare
 from tokenmix.export.extras import quiet
-from tokenmix.export.postprocess import postprocess_of
-from tokenmix.heads import Raw
+from tokenmix.heads import HEADS, Raw
 from tokenmix.mixers.frequency import FrequencyFilter
 from tokenmix.mixers.spectrum import SpectrumMixer
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = (48, 48)
 CLASSES = ["ant", "bee", "cat <b>", "dog", "elk", "fox", "gnu"]
-OUTPUTS = {
-    "softmax": ["logits"],
-    "argmax": ["logits"],
-    "ssdlite": ["scores", "boxes"],
-    "retinanet": ["scores", "boxes"],
-}
 
 
 class Toy(nn.Module):
@@ -71,8 +64,9 @@ def write(
     **changes: Any,
 ) -> dict[str, Any]:
     """Write a model as the schema tokenmix.model/2 has it; ``changes`` are other entries of the manifest."""
-    postprocess = postprocess_of(model, head) | {"inside": False}
-    names = OUTPUTS[postprocess["kind"]]
+    reading = {"kind": "softmax", "multiple": 1} if head is None else HEADS[head].decoding(model)
+    postprocess = reading | {"inside": False}
+    names = ["logits"] if head is None else list(HEADS[head].outputs)
     prepared = prepare(model)
     sizes = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO} if dynamic else {}
     with quiet(), warnings.catch_warnings():

@@ -1,10 +1,5 @@
 """``python -m tokenmix`` is the command ``tokenmix``."""
 
-import sys
+from tokenmix_runtime.launch import program
 
-try:
-    from tokenmix.cli import program
-
-    program()
-except KeyboardInterrupt:  # before the command has begun
-    sys.exit(130)
+program()

@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +25,12 @@ from tokenmix.files import atomic_path
 from tokenmix.heads import HEADS, make_dense, own_options
 from tokenmix.heads.levels import Levels
 from tokenmix.heads.official import DENSE
-from tokenmix.names import unknown
-from tokenmix.safety import (
-    LIMITS,
-    image_problem,
-    is_trusted,
-    norm_problem,
-    parse_json,
-    read_json,
-    refusal,
-    regular_file,
-    shown,
-    speaking,
-    trusting,
-)
-from tokenmix.tasks import TASKS
+from tokenmix.safety import is_trusted, refusal, speaking, trusting
+from tokenmix.tasks import DEFAULT_TASK, Task, all_tasks, find_task
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, image_problem, norm_problem, parse_json, read_json, regular_file, shown
 
-__all__ = ["CheckpointError", "Opened", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
+__all__ = ["CheckpointError", "LoadedModel", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
 
 FAMILIES: dict[str, Any] = {"affnet": affnet, "casvit": casvit, "ffnet": ffnet}
 FORMATS = ("tokenmix", "official")
@@ -87,16 +76,17 @@ def load_checkpoint(
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     """A model ready to be used, and how its images are prepared.
 
     Attributes:
         model: In eval mode.
         name: Its architecture; of a dense model its backbone's.
-        task: What it does, a name in ``tokenmix.tasks.TASKS``.
+        task: What it does, the name of a task, see ``tokenmix.tasks.find_task``.
         head: Of a dense model, a name in ``tokenmix.heads.HEADS``.
         task_args: What its training told the task, such as the windows of a segmentation.
-        classes: Their names, or None if nobody knows them.
+        facts: What it was built for, such as the names of the ``classes`` where they are known, see
+            ``tokenmix.data.DataSet.facts``.
         image_size: Height and width in pixels.
         mean: Of the values in 0..1, per channel.
         std: Of the values in 0..1, per channel.
@@ -105,21 +95,28 @@ class Opened:
         crop_mode: ``"center"`` or ``"squash"``, see ``tokenmix.data.resize_and_crop``; of a dense model ``"squash"`` or
             ``"fit"``, the short side is the size's shorter one, unless the long side would pass its longer one.
         license: Of published weights, as far as their model's configuration says it.
+        data: What it has learnt from, see ``tokenmix.data.identity.DataIdentity.brief``; None where it does not say.
     """
 
     model: nn.Module
     name: str
     task: str
-    head: str | None
-    task_args: dict[str, Any]
-    classes: list[str] | None
-    image_size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_pct: float
-    interpolation: str
-    crop_mode: str
+    head: str | None = None
+    task_args: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    image_size: tuple[int, int] = (0, 0)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    crop_pct: float = 1.0
+    interpolation: str = "bicubic"
+    crop_mode: str = "center"
     license: str | None = None
+    data: dict[str, Any] | None = None
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the classes, or None if nobody knows them or there are none."""
+        return self.facts.get("classes")
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -129,15 +126,15 @@ class Opened:
 
 
 def open_model(
-    source: str | os.PathLike[str], *, tasks: Sequence[str] = tuple(TASKS), trust: bool = False, **model_args: Any
-) -> Opened:
+    source: str | os.PathLike[str], *, tasks: Sequence[str] | None = None, trust: bool = False, **model_args: Any
+) -> LoadedModel:
     """A trained model: all files that `load_checkpoint` takes, or a model's name in timm's registry or on a hub.
 
     A name gets the published weights where its configuration has an address, else random ones with a warning.
 
     Args:
         source: The file, run folder or name.
-        tasks: Those that the caller can deal with.
+        tasks: Those that the caller can deal with; None: all.
         trust: See `load_checkpoint`.
         **model_args: See `load_checkpoint`.
 
@@ -148,20 +145,21 @@ def open_model(
         return _open(os.fspath(source), tasks, model_args)
 
 
-def _open(name: str, tasks: Sequence[str], model_args: Mapping[str, Any]) -> Opened:
+def _open(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any]) -> LoadedModel:
     """What `open_model` returns."""
     hub = name.startswith(("hf-hub:", "local-dir:"))  # timm's way to name a repository or a folder in its format
     if os.path.exists(name):
         loaded = _load(name, True, model_args)
         if isinstance(loaded.model, Levels):
             raise CheckpointError(f"{name}: holds a backbone for dense tasks without a head; use load_checkpoint")
-        head = loaded.what.head
-        task = "classification" if head is None else HEADS[head].task
-        if task not in tasks:
-            kind = "a classifier" if head is None else f"a model for {task} (head {head})"
+        task, head = _task_of(loaded), loaded.what.head
+        if tasks is not None and task.name not in tasks:
+            kind = f"a model for {task.title}" + (f" (head {head})" if head else "")
             raise CheckpointError(f"{name}: holds {kind}, and what is needed here is for {' or '.join(tasks)}")
         name = loaded.what.variant
         published = "task" not in loaded.info  # which a training run of ours writes
+    elif own := _untrained(name, tasks, model_args):
+        loaded, published = own, False
     else:
         if not hub and not timm.is_model(name):
             raise CheckpointError(f"{name}: no such file or folder, and {unknown('model', name, our_models())}")
@@ -174,19 +172,55 @@ def _open(name: str, tasks: Sequence[str], model_args: Mapping[str, Any]) -> Ope
             loaded = _build(Official(name, dict(model_args)), {}, pretrained=pretrained)
         loaded.model.eval()
         published = pretrained
-    info, cfg, head = loaded.info, loaded.cfg, loaded.what.head
+    return _described(loaded, name, published)
+
+
+def _untrained(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any]) -> _Loaded | None:
+    """A task's own network of that name with fresh weights, of which it warns where there are any; None if no task has.
+
+    Raises:
+        CheckpointError: It is for another task than those that are asked for.
+    """
+    for task in all_tasks().values():
+        if name in task.networks():
+            if tasks is not None and task.name not in tasks:
+                raise CheckpointError(
+                    f"{name} is for {task.title}, and what is needed here is for {' or '.join(tasks)}"
+                )
+            model = task.network(name, {}, **model_args)
+            if next(model.parameters(), None) is not None:
+                warnings.warn(f"{name} has no published weights to download: its weights are random", stacklevel=4)
+            return _Loaded(model.eval(), Official(name, dict(model_args)), {"task": task.name}, {})
+    return None
+
+
+def described_model(model: nn.Module, info: Mapping[str, Any]) -> LoadedModel:
+    """A model that was made in code, with what a file of its weights says of it, see `read_info`."""
+    what = Official(info["model"], info.get("model_args") or {}, head=info.get("head"))
+    return _described(_Loaded(model, what, info, getattr(model, "pretrained_cfg", {})), info["model"], False)
+
+
+def _described(loaded: _Loaded, name: str, published: bool) -> LoadedModel:
+    """A model with how its samples are prepared: as its file says, else as timm's configuration does."""
+    info, head = loaded.info, loaded.what.head
+    cfg: dict[str, Any] = dict(loaded.cfg)
     if head is not None:
         cfg = {**cfg, "input_size": (3, *HEADS[head].image_size), "crop_mode": HEADS[head].crop_mode}
         cfg |= {"crop_pct": 1.0, "interpolation": "bilinear"}  # as evaluation scales for dense tasks
+    task = _task_of(loaded)
+    facts = {fact: info[fact] for fact in task.fact_names if info.get(fact) is not None}
+    if "classes" in task.fact_names and "classes" not in facts and cfg.get("label_names"):
+        facts["classes"] = cfg["label_names"]
+    cfg = dict[str, Any](input_size=(3, 0, 0), mean=(), std=(), crop_pct=1.0, interpolation="bicubic") | cfg
     height, width = info.get("image_size") or cfg["input_size"][1:]
     mode = info.get("crop_mode") if "crop_pct" in info else cfg.get("crop_mode")  # a run without it was centred
-    return Opened(
+    return LoadedModel(
         loaded.model,
         name,
-        "classification" if head is None else HEADS[head].task,
+        task.name,
         head,
         info.get("task_args") or {},
-        info.get("classes") or cfg.get("label_names"),
+        facts,
         (int(height), int(width)),
         tuple(info.get("mean") or cfg["mean"]),
         tuple(info.get("std") or cfg["std"]),
@@ -194,7 +228,30 @@ def _open(name: str, tasks: Sequence[str], model_args: Mapping[str, Any]) -> Ope
         str(info.get("interpolation") or cfg["interpolation"]),
         str(mode or "center"),
         cfg.get("license") if published else None,
+        info.get("data"),
     )
+
+
+def _task_of(loaded: _Loaded) -> Task:
+    """What a model is for: what its file says, else its head, else what models of timm's registry are for."""
+    head = loaded.what.head
+    return find_task(loaded.info.get("task") or (DEFAULT_TASK if head is None else HEADS[head].task))
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str | os.PathLike[str]) -> None:
+    """Fill the module with the weights of the file ``origin``, strictly.
+
+    Raises:
+        ValueError: The names or shapes are not the module's.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise ValueError(
+            f"the weights in {os.fspath(origin)} belong to another model than the one built here: "
+            f"{lines[min(1, len(lines) - 1)].strip()}"
+        ) from None
 
 
 def our_models() -> list[str]:
@@ -377,6 +434,8 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
         state_dict = unwrap(content, ema=ema)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
+    if own := _of_a_task(state_dict, info, given, name):
+        return own
     left_out: list[str] = []
     what = _recognise(state_dict, DENSE) if info is None else _stored(info, name, given)
     if what is None:
@@ -415,6 +474,31 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
         state_dict = _with_chans(state_dict, loaded, name)
     _fill(loaded.model, state_dict, name, what.variant)
     return replace(loaded, model=loaded.model.eval())
+
+
+def _of_a_task(
+    state_dict: Mapping[str, Tensor], info: Mapping[str, Any] | None, given: Mapping[str, Any], name: str
+) -> _Loaded | None:
+    """The model of a task whose networks are its own, not timm's; None if the file holds another one."""
+    if info is not None:
+        if info.get("task") not in all_tasks():
+            return None
+        task, variant, args = find_task(info["task"]), info.get("model"), info.get("model_args")
+        if not isinstance(variant, str) or variant not in task.networks() or not isinstance(args, dict):
+            return None
+        facts = {fact: info[fact] for fact in task.fact_names if fact in info}
+    else:
+        for task in all_tasks().values():
+            if found := task.recognise(state_dict):
+                variant, args, facts, state_dict = found
+                break
+        else:
+            return None
+        info = {"task": task.name, **facts}
+    with speaking(name):
+        model = task.network(variant, facts, **{**args, **given})
+    _fill(model, state_dict, name, variant)
+    return _Loaded(model.eval(), Official(variant, {**args, **given}), info, {})
 
 
 def _family(what: Official) -> Any:
@@ -464,6 +548,8 @@ def _stored(info: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> Off
     args = dict(args)
     if "classes" in info:
         args.setdefault("num_classes", len(info["classes"] or ()))
+    elif "num_classes" in info:
+        args.setdefault("num_classes", info["num_classes"])
     return Official(variant, args, info.get("level_norm"), tuple(levels) if levels else None, head=head)
 
 
@@ -477,6 +563,10 @@ def _check_info(info: Mapping[str, Any]) -> None:
     classes = info.get("classes")
     if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
         raise ValueError("its classes are no list of names")
+    if not isinstance(info.get("data"), dict | None):
+        raise ValueError("what it says of its data is no object")
+    if "num_classes" in info and not (type(info["num_classes"]) is int and 0 <= info["num_classes"] <= 1_000_000):
+        raise ValueError("its num_classes is no number of outputs")
     levels = info.get("levels")
     if levels and not (isinstance(levels, list) and all(type(one) is int and abs(one) < 100 for one in levels)):
         raise ValueError(f"its levels are {shown(levels)}, and no list of whole numbers")
@@ -585,6 +675,12 @@ def _fill(model: nn.Module, state_dict: Mapping[str, Tensor], name: str, variant
 def _official(model: nn.Module, name: str, what: Official) -> dict[str, Tensor]:
     """The weights under official names, if the official project has such a model."""
     family = _family(what)
+    for task in all_tasks().values():
+        if what.variant in task.networks():
+            try:
+                return task.official_weights(model)
+            except ValueError as error:
+                raise CheckpointError(f"{name}: {error}") from None
     if family is None:
         kind, known = (what.variant, FAMILIES) if what.head is None else (f"{what.head} with {what.variant}", DENSE)
         raise CheckpointError(f"{name}: {kind} has no official names; only {', '.join(known)} have")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tokenmix.terminal import shown
+from tokenmix_runtime.terminal import shown
 
 try:
     import fcntl

@@ -15,16 +15,16 @@ from typing import Any
 
 import torch
 
-from tokenmix.data import DataSet, load_data
+from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import find_device
 from tokenmix.files import locked, slug, write_csv, write_json
 from tokenmix.jobs import Job, Local, Outcome, Runner, make_runner
-from tokenmix.limits import check_number
 from tokenmix.mixers import split_specs
 from tokenmix.recipes import Recipe, make_recipe
-from tokenmix.tasks import TASKS
-from tokenmix.terminal import say
-from tokenmix.train.model import build_model
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.sweep/1"
 Point = dict[str, str]  # a value, as text, for every key that is swept
@@ -85,22 +85,22 @@ def sweep(
     recipes = [make_recipe(recipe, [*common, *_settings(point)]) for point in points]
     folder = Path(out)
     with locked(folder):
-        load = functools.cache(functools.partial(_load, download, log))
+        load = functools.cache(functools.partial(_load, recipes[0].task.name, download, log))
         first: dict[str, DataSet] = {}  # whatever the seed, a data set has as many classes and images to learn from
         jobs = []
         for point, one in zip(points, recipes, strict=True):
-            if one.data not in first:
-                first[one.data] = load(one.data, one.seed)
-            images = first[one.data]
+            if one.run.data not in first:
+                first[one.run.data] = load(one.run.data, one.run.seed)
+            images = first[one.run.data]
             one = make_recipe(recipe, [*common, *_settings(point)], images=len(images.train))
-            _check_model(one, len(images.classes))
-            source = functools.partial(load, one.data, one.seed)
-            options: dict[str, Any] = {"device": device, "workers": workers, "download": download, "images": source}
-            jobs.append(Job(folder / run_name(point), one, one.seed, **options))
+            _check_model(one, images.facts)
+            source = functools.partial(load, one.run.data, one.run.seed)
+            options: dict[str, Any] = {"device": device, "workers": workers, "download": download, "data": source}
+            jobs.append(Job(folder / run_name(point), one, one.run.seed, **options))
         for job in jobs if fresh else []:
             shutil.rmtree(job.folder, ignore_errors=True)
-        headline: str = TASKS[recipes[0].task].headline
-        metric = f"val_{headline.lstrip('-')}"
+        task = find_task(recipes[0].task.name)
+        metric = f"val_{task.headline}"
         runs = []
         with contextlib.closing(runner.run(jobs, folder, log)) as outcomes:
             for number, (job, point) in enumerate(zip(jobs, points, strict=True), 1):
@@ -115,7 +115,7 @@ def sweep(
             "over": axes,
             "metric": metric,
             "runs": runs,
-            "table": _table(runs, metric, smaller=headline.startswith("-")),
+            "table": _table(runs, metric, smaller=task.lower_is_better),
         }
         write_json(folder / "sweep.json", results)
         _write_table(folder / "sweep.csv", results)
@@ -151,11 +151,11 @@ def _settings(point: Point) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
 
 
-def _load(download: bool, log: Callable[[str], None], data: str, seed: int) -> DataSet:
-    return load_data(data, seed=seed, download=download, log=log)
+def _load(task: str, download: bool, log: Callable[[str], None], data: str, seed: int) -> DataSet:
+    return load_data(data, task=task, seed=seed, download=download, log=log)
 
 
-def _check_model(recipe: Recipe, classes: int) -> None:
+def _check_model(recipe: Recipe, facts: Mapping[str, Any]) -> None:
     """Find a wrong model, mixer or argument before any run; no weights are made.
 
     Raises:
@@ -164,7 +164,7 @@ def _check_model(recipe: Recipe, classes: int) -> None:
     """
     # A model that cannot be made without weights is left to its run.
     with contextlib.suppress(RuntimeError), torch.device("meta"):
-        build_model(recipe.model, classes, head=recipe.head, **recipe.model_args)
+        find_task(recipe.task.name).build(recipe, facts)
 
 
 def _row(name: str, point: Point, outcome: Outcome, metric: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from tokenmix.cli import main
-from tokenmix.data import Loader
+from tokenmix.tasks.classification.loader import Loader
 
 
 class Driver:

@@ -11,7 +11,7 @@ from faults.jobs import PHOTOS, WORKER, Job, trained_on
 from faults.registry import fault
 from faults.session import require
 from faults.trial import Trial
-from tokenmix.data import load_data
+from tokenmix.sources import load_data
 
 KIND = "Broken images"
 

@@ -322,7 +322,7 @@ def _manifest(name: str, sentence: str, change: Callable[[dict[str, Any]], None]
         file = stock.exported(folder, change)
 
         def call() -> None:
-            from tokenmix.runtime import Predictor
+            from tokenmix_runtime import Predictor
 
             try:
                 Predictor(file)(stock.picture())
@@ -416,7 +416,7 @@ def _instances(name: str, sentence: str, *objects: dict[str, Any], codes: tuple[
         root = _coco(folder, list(objects))
 
         def call() -> None:
-            from tokenmix.data import load_data
+            from tokenmix.sources import load_data
 
             data = load_data(root, task="instances")
             for index in range(len(data.train)):

@@ -125,7 +125,7 @@ def _manifest(folder: Path, stock: Stock, dice: random.Random) -> Callable[[], A
     file = stock.exported(folder, change)
 
     def call() -> None:
-        from tokenmix.runtime import Predictor
+        from tokenmix_runtime import Predictor
 
         try:
             Predictor(file)(stock.picture())
@@ -140,7 +140,7 @@ def _check(root: Path, task: str) -> Callable[[], Any]:
     """Load a set and look at each answer, as training would."""
 
     def call() -> None:
-        from tokenmix.data import load_data
+        from tokenmix.sources import load_data
 
         try:
             data = load_data(root, task=task)

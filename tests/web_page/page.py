@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from tests import web_models
-from tokenmix.data import open_image, preprocess
+from tokenmix.data.prepare import preprocess
+from tokenmix_runtime.images import open_image
 
 Open = Callable[..., Any]
 Bundle = Callable[[str], dict[str, bytes]]

@@ -16,10 +16,10 @@ from tests.backbone_cases import toy
 from tests.export_cases import opened, opened_dense
 from tests.web_page.page import Open, Serve, call, check_top, choose, photo, rows, text, wait, wanted
 from tokenmix.export import export
-from tokenmix.export.verify import compare
-from tokenmix.runtime import Predictor
+from tokenmix.tasks.detection.export import compare_detections
 from tokenmix.web import page_files
 from tokenmix.web.samples import sample_pictures
+from tokenmix_runtime import Predictor
 
 
 def test_answers_are_pytorchs(show: Open, models: dict[str, Any], tmp_path: Path) -> None:
@@ -154,9 +154,9 @@ def test_detectors_of_every_precision_answer_as_the_runtime_does(
     export(detector, out=path, precision=precision, calibration=calibration, tolerance=1.0)
     objects = answer_of(watched, path, picture, serve)["objects"]
     names = ("boxes", "scores", "labels")
-    found = [np.array([one[name] for one in objects]) for name in ("box", "score", "label")]
+    found = [torch.tensor([one[name] for one in objects]) for name in ("box", "score", "label")]
     answer = Predictor(path)(picture)
-    result = compare(names, [found], [[torch.from_numpy(getattr(answer, name)) for name in names]])
+    result = compare_detections(names, [found], [[torch.from_numpy(getattr(answer, name)) for name in names]])
     assert result["detections"] > 20
     assert result["detection_agreement"] >= agreement
     assert result["relative_error"] <= tolerance

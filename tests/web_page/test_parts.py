@@ -12,9 +12,9 @@ from PIL import Image
 
 from tests import web_models
 from tests.web_page.page import Open, call, photo
-from tokenmix.data import preprocess
-from tokenmix.export.postprocess import postprocess_of
-from tokenmix.runtime.maps import paste
+from tokenmix.data.prepare import preprocess
+from tokenmix.heads import HEADS
+from tokenmix_runtime.maps import paste
 
 
 def test_resizing_is_pillows_to_the_bit(show: Open) -> None:
@@ -37,7 +37,7 @@ def test_inputs_are_those_of_evaluation(show: Open, mode: str, share: float, mon
     driver = show("toy")
     # From Pillow 13 on the order of the two passes depends on the shape; the page resizes along the rows first.
     monkeypatch.setattr(
-        "tokenmix.runtime.preprocess._resize",
+        "tokenmix_runtime.preprocess._resize",
         lambda image, height, width, name: image.resize((width, image.height), Image.Resampling[name.upper()]).resize(
             (width, height), Image.Resampling[name.upper()]
         ),
@@ -70,7 +70,7 @@ def test_boxes_are_decoded_as_pytorch_does(show: Open, models: dict[str, Any], n
     x[:, : frame[0], : frame[1]] = torch.randn(3, *frame, generator=torch.Generator().manual_seed(1))
     scores, boxes = model.raw(x[None])
     (found,) = model([x[:, : frame[0], : frame[1]]])
-    manifest = {"postprocess": postprocess_of(model, name) | {"inside": False}}
+    manifest = {"postprocess": HEADS[name].decoding(model) | {"inside": False}}
     place = {"height": frame[0], "width": frame[1], "left": 3, "top": 5, "scaleX": 2, "scaleY": 0.5}
     tensors = [{"dims": list(t.shape), "data": t.flatten().tolist()} for t in (scores, boxes)]
     typed = "t => ({dims: t.dims, data: Float32Array.from(t.data)})"

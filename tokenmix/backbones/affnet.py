@@ -22,7 +22,7 @@ from tokenmix.blocks import InvertedResidual
 from tokenmix.layers import ACTIVATIONS, ConvNorm, DropPath, fold_norm_before, fused
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
 from tokenmix.mixers.frequency import FrequencyFilter
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 STEM_DIM = 16
 MAX_FEATURES = 960

@@ -15,8 +15,9 @@ from timm.models import build_model_with_cfg
 from torch import nn
 
 from tokenmix.mixers import check_mixers
-from tokenmix.names import unknown
-from tokenmix.safety import LIMITS, is_trusted, shown, speaking
+from tokenmix.safety import is_trusted, speaking
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, shown
 
 # Arguments of `timm.create_model` and of its builders that are not the model's own: where weights come from, on which
 # device, and in which form the model is returned. Only a caller decides these.

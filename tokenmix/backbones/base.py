@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenmix.names import unknown
 from tokenmix.ops.dispatch import Form, Situation, operator
+from tokenmix_runtime.names import unknown
 
 POOLINGS = ("avg", "max", "avgmax", "")
 
@@ -42,14 +42,14 @@ class Stage(nn.Module):
         self.dim, self.stride = dim, stride
         self.in_parts = self.grad_checkpointing = False
 
-    def _fits_parts(now: Situation, self: "Stage", x: Tensor) -> bool:  # noqa: N805
+    def _fits_parts(now: Situation, self: "Stage", x: Tensor) -> bool:
         return now.mode == "inference" and now.device == "cpu" and self.in_parts and len(x) > 1 and x.numel() > AT_ONCE
 
     def _in_parts(self, x: Tensor) -> Tensor:
         images = max(1, AT_ONCE // x[0].numel())
         return torch.cat([self.blocks(self.downsample(part)) for part in x.split(images)])
 
-    def _fits_checkpoints(now: Situation, self: "Stage", x: Tensor) -> bool:  # noqa: N805
+    def _fits_checkpoints(now: Situation, self: "Stage", x: Tensor) -> bool:
         return self.grad_checkpointing
 
     def _checkpointed(self, x: Tensor) -> Tensor:

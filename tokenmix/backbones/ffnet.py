@@ -21,7 +21,7 @@ from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import Mlp, Residual
 from tokenmix.layers import ConvNorm, LayerNorm2d, NormConv, RepDepthwise, SqueezeExcite
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 SMALL = "ffnified(key_size=3, value_size=3)"
 LARGE = "ffnified(key_size=7, value_size=7)"

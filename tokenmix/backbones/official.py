@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.backbones.arguments import build_checked
-from tokenmix.safety import regular_file
+from tokenmix_runtime.untrusted import regular_file
 
-EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
-RAW_KEYS = ("state_dict", "model", "model_state_dict")
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema")
+RAW_KEYS = ("state_dict", "model", "model_state_dict", "params")
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 BACKBONES = ("backbone.", "encoder.")  # of mmdetection and mmsegmentation, and of CVNets
 

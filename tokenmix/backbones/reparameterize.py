@@ -38,7 +38,8 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
             _average_classifiers(module)
         if isinstance(module, Stage):
             module.in_parts = True
-    if all(parameter.device.type == "cpu" for parameter in new.parameters()):
+    # A kernel in space has five axes, for which there is no such memory.
+    if all(parameter.device.type == "cpu" and parameter.ndim < 5 for parameter in new.parameters()):
         new = new.to(memory_format=torch.channels_last)
     return new.eval()
 

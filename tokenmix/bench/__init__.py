@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tokenmix.bench.cost import Cost, cost
+from tokenmix.bench.interleaved import Timing, interleave
 from tokenmix.bench.machine import describe
 from tokenmix.bench.memory import peak_memory_mb
-from tokenmix.bench.rounds import Timing, interleave
 from tokenmix.bench.runtimes import compile_unavailable
 from tokenmix.bench.speed import latency
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenmix.bench.memory import resident_peak, start_peak
-from tokenmix.shortage import shortage
+from tokenmix_runtime.shortage import shortage
 
 GAIN = 0.03
 """Share by which a larger batch must speed a model up to be worth it."""

@@ -14,17 +14,17 @@ from torch import nn
 
 from tokenmix.bench.batch import best_batch
 from tokenmix.bench.drift import Pacer
+from tokenmix.bench.interleaved import Timing, interleave
 from tokenmix.bench.layers import Work, count_layers, time_layers
+from tokenmix.bench.models import MeasuredModel
 from tokenmix.bench.ranking import rank
 from tokenmix.bench.roofline import Roofline, measure_roofline
-from tokenmix.bench.rounds import Timing, interleave
 from tokenmix.bench.runtimes import RUNTIMES, Start, fits_threads, throughput, use_threads
-from tokenmix.bench.subjects import Subject
 from tokenmix.export.formats import FORMATS
 from tokenmix.export.main import export
 from tokenmix.export.program import LARGEST_BATCH
 from tokenmix.files import slug
-from tokenmix.report.reading import runtime_name
+from tokenmix.runtime_names import runtime_name
 
 LARGEST = 256
 Key = tuple[str, str]  # runtime, model
@@ -35,7 +35,7 @@ class Bench:
     """What is measured and how; filled by `run`.
 
     Attributes:
-        subjects: The models.
+        models: What is measured.
         runtimes: Names of `RUNTIMES`.
         threads: Numbers of threads, one after the other.
         batches: Batch sizes; 0 is the one with the most images per second.
@@ -56,7 +56,7 @@ class Bench:
         files: Those that were written, by runtime and model.
     """
 
-    subjects: Sequence[Subject]
+    models: Sequence[MeasuredModel]
     runtimes: Sequence[str]
     threads: Sequence[int]
     batches: Sequence[int]
@@ -78,81 +78,81 @@ class Bench:
 
     def run(self, folder: Path) -> None:
         """Measure; files for other runtimes are written into ``folder``."""
-        models = {one.name: one.inference_form() for one in self.subjects if one.opened is not None}
-        for one in self.subjects:
-            if one.opened is not None:
-                self.work[one.name] = count_layers(models[one.name], one.images(1))
-        self._write_files(models, folder)
+        forms = {one.name: one.inference_form() for one in self.models if one.loaded is not None}
+        for one in self.models:
+            if one.loaded is not None:
+                self.work[one.name] = count_layers(forms[one.name], one.images(1))
+        self._write_files(forms, folder)
         for threads in self.threads:
             with use_threads(threads), torch.inference_mode():
                 self.log(f"{threads} thread{'s' * (threads > 1)}: the machine's limits")
                 self.rooflines[threads] = measure_roofline(self.device, seconds=self.roofline_seconds)
                 pacer = Pacer(self.device)
                 pacer.tick()
-                self._measure(models, threads, pacer)
+                self._measure(forms, threads, pacer)
                 pacer.tick()
                 self.pace[threads] = pacer.seconds
                 if self.layers and threads == self.threads[0]:
-                    self._measure_layers(models, threads)
+                    self._measure_layers(forms, threads)
 
-    def _write_files(self, models: Mapping[str, nn.Module], folder: Path) -> None:
+    def _write_files(self, forms: Mapping[str, nn.Module], folder: Path) -> None:
         """Export what the runtimes need; a model that one cannot take is skipped there."""
-        for runtime, one in itertools.product(self.runtimes, self.subjects):
+        for runtime, one in itertools.product(self.runtimes, self.models):
             form = RUNTIMES[runtime].form
             if form == "model":
                 continue
-            if one.opened is None:
+            if one.loaded is None:
                 if form == "onnx" and one.file is not None:
                     self.files[runtime, one.name] = one.file
                 else:
                     self._skip(one.name, runtime, "an ONNX file runs in ONNX Runtime")
                 continue
             self.log(f"{one.name}: exporting for {runtime_name(runtime)}")
-            opened = one.opened
-            if opened.head is None:
-                opened = dataclasses.replace(opened, model=models[one.name])
+            loaded = one.loaded
+            if one.trained_form() is loaded.model:  # else the folded form is not the model itself
+                loaded = dataclasses.replace(loaded, model=forms[one.name])
             stem = folder / slug(one.name)
             try:
                 export(
-                    opened, (form,), stem, image_size=one.image_size, dynamic_batch=any(b != 1 for b in self.batches)
+                    loaded, (form,), stem, image_size=one.image_size, dynamic_batch=any(b != 1 for b in self.batches)
                 )
             except ValueError as error:
                 self._skip(one.name, runtime, str(error).splitlines()[0])
                 continue
             self.files[runtime, one.name] = stem.with_name(stem.name + FORMATS[form].suffix)
 
-    def _starts(self, models: Mapping[str, nn.Module], threads: int) -> dict[Key, Start]:
+    def _starts(self, forms: Mapping[str, nn.Module], threads: int) -> dict[Key, Start]:
         starts: dict[Key, Start] = {}
         for runtime in self.runtimes:
             reason = fits_threads(runtime, threads)
             if reason:
                 self._skip(None, runtime, reason, threads)
                 continue
-            for one in self.subjects:
+            for one in self.models:
                 source = (
-                    models.get(one.name) if RUNTIMES[runtime].form == "model" else self.files.get((runtime, one.name))
+                    forms.get(one.name) if RUNTIMES[runtime].form == "model" else self.files.get((runtime, one.name))
                 )
                 if source is not None:
                     starts[runtime, one.name] = RUNTIMES[runtime].start(source, threads, self.device)
         return starts
 
-    def _measure(self, models: Mapping[str, nn.Module], threads: int, pacer: Pacer) -> None:
+    def _measure(self, forms: Mapping[str, nn.Module], threads: int, pacer: Pacer) -> None:
         """All models in all runtimes with one number of threads."""
-        subjects = {one.name: one for one in self.subjects}
-        starts = self._starts(models, threads)
+        models = {one.name: one for one in self.models}
+        starts = self._starts(forms, threads)
         if not starts:
             return
         for asked in self.batches:
-            sizes = {key: asked or self._best(key, starts, subjects[key[1]], models, threads) for key in starts}
+            sizes = {key: asked or self._best(key, starts, models[key[1]], forms, threads) for key in starts}
             calls = {}
             for key, start in starts.items():
-                fixed = subjects[key[1]].largest_batch
+                fixed = models[key[1]].largest_batch
                 if fixed not in (None, sizes[key]):
                     self._skip(key[1], key[0], f"the file takes batches of {fixed} only", threads)
                     continue
                 if RUNTIMES[key[0]].slow:
                     self.log(f"{key[1]}: {runtime_name(key[0])} at batch {sizes[key]}")
-                calls["\n".join(key)] = start(subjects[key[1]].images(sizes[key], self.seed))
+                calls["\n".join(key)] = start(models[key[1]].images(sizes[key], self.seed))
             if not calls:
                 continue
             what = f"batch {asked}" if asked else "the batch with the most images per second"
@@ -168,14 +168,14 @@ class Bench:
             self._keep(found, sizes, threads, asked)
 
     def _best(
-        self, key: Key, starts: Mapping[Key, Start], one: Subject, models: Mapping[str, nn.Module], threads: int
+        self, key: Key, starts: Mapping[Key, Start], one: MeasuredModel, forms: Mapping[str, nn.Module], threads: int
     ) -> int:
         runtime, name = key
         if one.largest_batch is not None:
             return one.largest_batch
         start = starts[key]
         if RUNTIMES[runtime].slow:  # a size takes a minute there: that of plain PyTorch stands for it
-            start = RUNTIMES["pytorch"].start(models[name], threads, self.device)
+            start = RUNTIMES["pytorch"].start(forms[name], threads, self.device)
         largest = min(self.largest_batch, LARGEST_BATCH) if runtime == "executorch" else self.largest_batch
         return best_batch(lambda size: throughput(start(one.images(size, self.seed)), size), largest=largest).size
 
@@ -201,14 +201,14 @@ class Bench:
                 row |= {"place": places[name].place, "tied_with": list(places[name].tied)}
                 self.rows.append(row)
 
-    def _measure_layers(self, models: Mapping[str, nn.Module], threads: int) -> None:
+    def _measure_layers(self, forms: Mapping[str, nn.Module], threads: int) -> None:
         """Times of the layers in plain PyTorch at batch 1."""
         roofline = self.rooflines[threads]
-        for one in self.subjects:
-            if one.opened is None:
+        for one in self.models:
+            if one.loaded is None:
                 continue
             self.log(f"{one.name}: layer by layer")
-            model, image = models[one.name].to(self.device), one.images(1, self.seed).to(self.device)
+            model, image = forms[one.name].to(self.device), one.images(1, self.seed).to(self.device)
             times, between = time_layers(model, image, self.work[one.name], rounds=min(self.rounds, 10))
             rows: list[dict[str, Any]] = []
             for layer in self.work[one.name].layers:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tokenmix.cores import usable_cores
+from tokenmix_runtime.cores import usable_cores
 
 PACKAGES = (
     "tokenmix",

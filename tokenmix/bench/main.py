@@ -14,17 +14,17 @@ import torch
 
 from tokenmix.bench.drift import LIMIT, Pacer, drift
 from tokenmix.bench.inference import LARGEST, Bench
+from tokenmix.bench.interleaved import interleave
 from tokenmix.bench.machine import describe, load_average
 from tokenmix.bench.memory import peak_memory_mb
+from tokenmix.bench.models import MeasuredModel, open_models
 from tokenmix.bench.ranking import rank
-from tokenmix.bench.rounds import interleave
 from tokenmix.bench.runtimes import choose, use_threads, waiting
-from tokenmix.bench.subjects import Subject, open_subjects
 from tokenmix.bench.sweep import sweep_mixers, sweep_models
 from tokenmix.bench.training import training_step
-from tokenmix.cores import usable_cores
 from tokenmix.evaluate import find_device
-from tokenmix.limits import check_number
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.limits import check_number
 
 SCHEMA = "tokenmix.bench/1"
 MIXERS = ("aff", "dsm", "attention")
@@ -57,7 +57,7 @@ def bench_inference(
     """Time models side by side and hold them against the machine's limits; plain values for JSON.
 
     Args:
-        models: See `tokenmix.bench.subjects.open_subjects`.
+        models: See `tokenmix.bench.models.open_models`.
         runtimes: Of `tokenmix.bench.runtimes.RUNTIMES`, ``["all"]``, or None for those that start at once.
         threads: Numbers of threads; default: 1 and all cores.
         batches: Batch sizes; 0 is the one at which a model takes the most images per second.
@@ -81,10 +81,10 @@ def bench_inference(
         raise ValueError("batches, rounds and seconds must be positive")
     _check_numbers({"batch_size": [count for count in batches if count], "rounds": [rounds], "seconds": [seconds]})
     chosen, reasons = choose(runtimes, place)
-    subjects = open_subjects(models, image_size, seed=seed)
+    measured = open_models(models, image_size, seed=seed)
     load = load_average()
     bench = Bench(
-        subjects,
+        measured,
         chosen,
         counts,
         tuple(batches),
@@ -106,12 +106,12 @@ def bench_inference(
             raise ValueError(f"nothing could be measured: {said}")
         if memory:
             log("peak memory, each in a process of its own")
-            peaks = {one.name: _peaks(one, bench, device) for one in subjects}
+            peaks = {one.name: _peaks(one, bench, device) for one in measured}
     result = _header("inference", place, load, bench.pace)
     result["settings"] = {"rounds": rounds, "seconds": seconds, "threads": counts, "batches": list(batches)}
     result["limits"] = {str(count): dataclasses.asdict(limit) for count, limit in bench.rooflines.items()}
-    result["models"] = {one.name: _facts(one) for one in subjects}
-    for one in subjects:
+    result["models"] = {one.name: _facts(one) for one in measured}
+    for one in measured:
         entry = result["models"][one.name]
         if one.name in bench.work:
             work = bench.work[one.name]
@@ -133,27 +133,27 @@ def bench_training(
     seed: int = 0,
     log: Callable[[str], None] = silent,
 ) -> dict[str, Any]:
-    """Time training steps of classifiers side by side, and measure their peak memory; arguments as `bench_inference`.
+    """Time training steps of models side by side, and measure their peak memory; arguments as `bench_inference`.
 
     Raises:
-        ValueError: A model or number is wrong, or it is no classifier in PyTorch.
+        ValueError: A model or number is wrong, or its steps cannot be measured without data.
     """
     place, counts = _place(device), _counts(threads, device)
     if min(batch, rounds) < 1 or seconds <= 0:
         raise ValueError("batch, rounds and seconds must be positive")
     _check_numbers({"batch_size": [batch], "rounds": [rounds], "seconds": [seconds]})
-    subjects = open_subjects(models, image_size, seed=seed)
-    for one in subjects:
-        if one.opened is None or one.opened.head is not None:
-            raise ValueError(f"{one.name}: only classifiers in PyTorch can be measured in training")
+    measured = open_models(models, image_size, seed=seed)
+    for one in measured:
+        if one.loaded is None:
+            raise ValueError(f"{one.name}: an ONNX file is not trained, only a model in PyTorch is")
     load, pace, rows = load_average(), {}, []
     for count in counts:
         with use_threads(count):
             pacer = Pacer(place)
             pacer.tick()
             calls = {}
-            for one in subjects:
-                step = training_step(one.trained_form().to(place), one.images(batch, seed).to(place))
+            for one in measured:
+                step = training_step(one.task, one.trained_form().to(place), one.images(batch, seed).to(place))
                 calls[one.name] = waiting(step, place)
             log(f"{count} thread{'s' * (count > 1)}: {len(calls)} training steps of {batch} images interleaved")
             timings = interleave(
@@ -168,10 +168,10 @@ def bench_training(
             rows.append(row | {"place": places[name].place, "tied_with": list(places[name].tied)})
     result = _header("training", place, load, pace)
     result["settings"] = {"rounds": rounds, "seconds": seconds, "threads": counts, "batches": [batch]}
-    result["models"] = {one.name: _facts(one) for one in subjects}
+    result["models"] = {one.name: _facts(one) for one in measured}
     if memory:
         log("peak memory, each in a process of its own")
-        for one in subjects:
+        for one in measured:
             options: dict[str, Any] = {"batch_size": batch, "device": device, "training": True}
             peak = peak_memory_mb(one.name, image_size=one.image_size, **options)
             result["models"][one.name]["peak_memory_mb"] = {"pytorch": peak}
@@ -222,7 +222,7 @@ def bench_growth(
     for what, values in (("map sizes", sides), ("image sizes", sizes), ("batches", batches)):
         if len(set(values)) < 2:
             raise ValueError(f"growth needs at least two different {what}, not {sorted(set(values))}")
-    subjects = open_subjects(models, seed=seed) if models else []
+    measured = open_models(models, seed=seed) if models else []
     load, rows = load_average(), []
     with use_threads(threads):
         pacer = Pacer(place)
@@ -231,7 +231,7 @@ def bench_growth(
         common["each_round"] = pacer.tick
         if mixers:
             rows += sweep_mixers(mixers, sides, chans, **common)
-        rows += sweep_models(subjects, sizes, batches, **common)
+        rows += sweep_models(measured, sizes, batches, **common)
         pacer.tick()
     result = _header("growth", place, load, {threads: pacer.seconds})
     result["settings"] = {"rounds": rounds, "seconds": seconds, "threads": [threads], "chans": chans}
@@ -255,14 +255,14 @@ def _counts(threads: Sequence[int] | None, device: str) -> list[int]:
 
 
 def _check_numbers(numbers: Mapping[str, Sequence[float]]) -> None:
-    """Refuse what is out of the range that `tokenmix.limits` has under its name."""
+    """Refuse what is out of the range that `tokenmix_runtime.limits` has under its name."""
     for name, values in numbers.items():
         for value in values:
             check_number(name, value)
 
 
-def _facts(one: Subject) -> dict[str, Any]:
-    model = None if one.opened is None else one.trained_form()
+def _facts(one: MeasuredModel) -> dict[str, Any]:
+    model = None if one.loaded is None else one.trained_form()
     return {
         "image_size": list(one.image_size),
         "params": None if model is None else sum(parameter.numel() for parameter in model.parameters()),
@@ -271,9 +271,9 @@ def _facts(one: Subject) -> dict[str, Any]:
     }
 
 
-def _peaks(one: Subject, bench: Bench, device: str) -> dict[str, float]:
+def _peaks(one: MeasuredModel, bench: Bench, device: str) -> dict[str, float]:
     """At batch 1 with the first number of threads, in PyTorch and in ONNX Runtime."""
-    sources = {} if one.opened is None else {"pytorch": one.name}
+    sources = {} if one.loaded is None else {"pytorch": one.name}
     if ("onnxruntime", one.name) in bench.files and one.largest_batch in (None, 1):
         sources["onnxruntime"] = str(bench.files["onnxruntime", one.name])
     found = {}

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import timm
-import torch
 
-import tokenmix.backbones  # noqa: F401 - registers our models
+from tokenmix.backbones.widths import base_dims
 from tokenmix.bench.cost import cost
 from tokenmix.mixers import MixerSpec
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 BUDGETS = ("params", "macs")
 STEP = 8
@@ -113,10 +112,3 @@ def nearest_widths(value_of: Callable[[tuple[int, ...]], int], dims: tuple[int, 
             break
         current = min(steps)[-1]
     return Match(current, value_of(current), target)
-
-
-def base_dims(skeleton: str) -> tuple[int, ...]:
-    """The widths of a skeleton's stages as its name defines them."""
-    with torch.device("meta"):
-        model = timm.create_model(skeleton, mixers="identity")
-    return tuple(info["num_chs"] for info in model.feature_info)  # type: ignore[union-attr]

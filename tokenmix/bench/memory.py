@@ -23,14 +23,14 @@ from tokenmix.bench.training import training_step
 from tokenmix.checkpoints import open_model
 from tokenmix.export.extras import require
 from tokenmix.export.onnx_file import onnx_session
-from tokenmix.heads import Raw
 from tokenmix.safety import is_trusted, named_code, permit_code, trusting
+from tokenmix.tasks import DEFAULT_TASK, Task, find_task
 
 
 def peak_memory_mb(
     model: str | os.PathLike[str],
     *,
-    image_size: int | tuple[int, int],
+    image_size: int | tuple[int, int] | None = None,
     batch_size: int = 1,
     model_args: Mapping[str, Any] | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -51,7 +51,7 @@ def peak_memory_mb(
     Args:
         model: A name for `timm.create_model` or a file or folder for `tokenmix.checkpoints.open_model` (both measured
             re-parameterised), or the path of a ``.onnx`` file (measured in ONNX Runtime, CPU only).
-        image_size: Height and width in pixels, or one number for both.
+        image_size: Height and width in pixels, or one number for both; of a file or folder None is its own.
         batch_size: Images per run.
         model_args: Keywords for `timm.create_model`; plain values.
         weights: A ``.safetensors`` file or a state dict saved by `torch.save`. Weights do not change the memory, but
@@ -68,7 +68,7 @@ def peak_memory_mb(
     """
     job = {
         "model": os.fspath(model),
-        "size": [image_size, image_size] if isinstance(image_size, int) else list(image_size),
+        "size": [image_size, image_size] if isinstance(image_size, int) else image_size,
         "batch_size": batch_size,
         "model_args": dict(model_args or {}),
         "weights": None if weights is None else os.fspath(weights),
@@ -118,12 +118,12 @@ def _measure_torch(job: Mapping[str, Any]) -> int:
     device = torch.device(job["device"])
     _start_libraries()
     idle = start_peak()
-    net = _build(job).to(device)
-    image = _image(job).to(device)
+    task, net, image = _build(job)
+    net, image = net.to(device), image.to(device)
     start_peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    call = training_step(net, image) if job["training"] else lambda: net(image)
+    call = training_step(task, net, image) if job["training"] else lambda: net(image)
     for _ in range(job["runs"]):
         call()
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_peak() - idle
@@ -145,26 +145,29 @@ def _image(job: Mapping[str, Any]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def _build(job: Mapping[str, Any]) -> torch.nn.Module:
+def _build(job: Mapping[str, Any]) -> tuple[Task, torch.nn.Module, torch.Tensor]:
+    """A job's task, model and inputs."""
     for name in job["named"]:
         permit_code(name)
     with trusting(job["trust"]):
         return _built(job)
 
 
-def _built(job: Mapping[str, Any]) -> torch.nn.Module:
+def _built(job: Mapping[str, Any]) -> tuple[Task, torch.nn.Module, torch.Tensor]:
     if os.path.exists(job["model"]):
-        opened = open_model(job["model"], **job["model_args"])
-        net = opened.model if opened.head is None else Raw(opened.model)
+        loaded = open_model(job["model"], **job["model_args"])
+        task = find_task(loaded.task)
+        net = task.raw_form(loaded.model)
+        image = task.example_inputs(loaded, job["batch_size"], job["size"])
     else:
-        net = timm.create_model(job["model"], **job["model_args"])
+        task, net, image = find_task(DEFAULT_TASK), timm.create_model(job["model"], **job["model_args"]), _image(job)
     if job["weights"] is not None:
         if job["weights"].endswith(".safetensors"):
             state = load_file(job["weights"])
         else:
             state = torch.load(job["weights"], map_location="cpu", weights_only=True)
         net.load_state_dict(state)
-    return net.train() if job["training"] else reparameterize(net.eval())
+    return task, net.train() if job["training"] else reparameterize(net.eval()), image
 
 
 def _start_libraries() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tokenmix.bench.rounds import Timing
+from tokenmix.bench.interleaved import Timing
 
 FEWEST = 5
 """Rounds below which the interval of a median says too little to rank by it."""

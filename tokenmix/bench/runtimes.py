@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.bench.rounds import OwnClock
-from tokenmix.cores import usable_cores
+from tokenmix.bench.interleaved import OwnClock
 from tokenmix.export.executorch import load_executorch
 from tokenmix.export.formats import FORMATS
 from tokenmix.export.onnx_file import onnx_session
 from tokenmix.export.openvino import load_openvino
-from tokenmix.names import unknown
-from tokenmix.report.reading import runtime_name
+from tokenmix.runtime_names import runtime_name
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.names import unknown
 
 Call = Callable[[], object]
 Start = Callable[[Tensor], Call]

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.bench.rounds import interleave
+from tokenmix.bench.interleaved import interleave
 from tokenmix.bench.runtimes import RUNTIMES, compile_unavailable, use_threads
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 COMPARED = ("pytorch", "onnxruntime", "compile")
 
@@ -23,7 +23,7 @@ def latency(
     models: Mapping[str, nn.Module],
     onnx_paths: Mapping[str, str | os.PathLike[str]] | None = None,
     *,
-    image_size: int | tuple[int, int],
+    image_size: int | tuple[int, int] | None = None,
     batch_sizes: Sequence[int] = (1, 32),
     runtimes: Sequence[str] = ("pytorch", "onnxruntime"),
     images: Tensor | None = None,
@@ -39,11 +39,11 @@ def latency(
     Args:
         models: By name, measured as given (re-parameterise them first) in evaluation mode, in float32; not changed.
         onnx_paths: Files by the same or other names, for the runtime ``"onnxruntime"``, which runs on the CPU.
-        image_size: Height and width in pixels, or one number for both.
+        image_size: Height and width in pixels, or one number for both; not needed where there are ``images``.
         batch_sizes: Images per call.
         runtimes: From `COMPARED`. ``"compile"`` is `torch.compile`, whose first call takes up to a minute per model and
             batch size beyond ``seconds``; where it is not available it is left out with a warning.
-        images: (N, in_chans, H, W) to measure with, repeated to fill a batch; seeded noise by default.
+        images: (N, ...) to measure with, such as (N, in_chans, H, W), repeated to fill a batch; default: noise.
         in_chans: Channels of the noise.
         threads: Of PyTorch and ONNX Runtime alike; as PyTorch is set by default.
         device: Of PyTorch's models.
@@ -63,11 +63,13 @@ def latency(
     onnx_paths = {} if onnx_paths is None else onnx_paths
     if any(size < 1 for size in batch_sizes):
         raise ValueError(f"batch sizes must be positive, not {list(batch_sizes)}")
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
     if images is None:
-        images = torch.randn(1, in_chans, height, width, generator=torch.Generator().manual_seed(seed))
-    elif images.shape[-2:] != (height, width):
-        raise ValueError(f"images of {tuple(images.shape[-2:])} pixels for image_size {(height, width)}")
+        if sides is None:
+            raise ValueError("latency needs images, or their image_size")
+        images = torch.randn(1, in_chans, *sides, generator=torch.Generator().manual_seed(seed))
+    elif sides is not None and images.shape[-2:] != tuple(sides):
+        raise ValueError(f"images of {tuple(images.shape[-2:])} pixels for image_size {tuple(sides)}")
 
     copies = {name: copy.deepcopy(model).to(device).float().eval() for name, model in models.items()}
     results: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}

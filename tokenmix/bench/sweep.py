@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from tokenmix.bench.growth import Growth, fit_growth
-from tokenmix.bench.rounds import interleave
+from tokenmix.bench.interleaved import interleave
+from tokenmix.bench.models import MeasuredModel
 from tokenmix.bench.runtimes import Call, waiting
-from tokenmix.bench.subjects import Subject
 from tokenmix.layers import fused
 from tokenmix.mixers import make_mixer
 
 
 def sweep_models(
-    subjects: Sequence[Subject],
+    models: Sequence[MeasuredModel],
     sizes: Sequence[int],
     batches: Sequence[int],
     *,
@@ -30,18 +30,18 @@ def sweep_models(
     """How a model's time in plain PyTorch grows with the image (at batch 1) and with the batch (at its own size).
 
     Args:
-        subjects: The models; ONNX files, which have one size, are left out.
+        models: The models; ONNX files, which have one size, are left out.
         sizes: Sides of square images in pixels.
         batches: Images per call.
         device: Where they run.
         log: Told what is done.
-        **options: Of `tokenmix.bench.rounds.interleave`; ``seconds`` is the time for each call.
+        **options: Of `tokenmix.bench.interleaved.interleave`; ``seconds`` is the time for each call.
 
     Returns:
         A dict for each model and variable, see `_row`. A size that a model does not take is left out, with the reason.
     """
     rows = []
-    for one in (one for one in subjects if one.opened is not None):
+    for one in (one for one in models if one.loaded is not None):
         model = one.inference_form().to(device)
         pixels = math.prod(one.image_size)
         points = {("image", size * size): dataclasses.replace(one, image_size=(size, size)).images(1) for size in sizes}

@@ -5,29 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenmix.tasks import Task
 
-def training_step(model: nn.Module, images: Tensor) -> Callable[[], None]:
-    """A call that does one step: forward, cross-entropy, backward, AdamW.
 
-    The classes are the first ones in turn. Where a model in training has several classifiers, their losses are added.
+def training_step(task: Task, model: nn.Module, inputs: Tensor) -> Callable[[], None]:
+    """A call that does one step: forward, the task's loss of a made-up truth, backward, AdamW.
 
     Args:
-        model: A classifier; it is trained, and on the images' device.
-        images: (B, C, H, W).
+        task: The model's, which must have such a loss, see `tokenmix.tasks.base.Task.training_loss`.
+        model: It is trained, and on the inputs' device.
+        inputs: (B, ...).
     """
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> None:
-        outputs = model(images)
-        parts = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-        labels = torch.arange(len(images), device=images.device) % parts[0].shape[1]
         optimizer.zero_grad()
-        loss = sum((F.cross_entropy(part, labels) for part in parts), torch.zeros((), device=images.device))
-        loss.backward()
+        task.training_loss(model, inputs).backward()
         optimizer.step()
 
     return step

@@ -11,6 +11,7 @@ import timm
 
 from tokenmix.bench.cost import cost
 from tokenmix.checkpoints import our_models
+from tokenmix.tasks import DEFAULT_TASK, find_task
 
 TITLES = (
     "model",
@@ -144,7 +145,7 @@ def _published(name: str, tag: str) -> dict[str, Any]:
     if tag.startswith("dist"):
         variant += " +KD"
     for row in _table():
-        if (row["variant"], row["task"], row["metric"]) != (variant, "classification", "top1"):
+        if (row["variant"], row["task"], row["metric"]) != (variant, DEFAULT_TASK, find_task(DEFAULT_TASK).headline):
             continue
         resolution = str(row["resolution"])
         wanted = _CASVIT.get(tag, "") if name.startswith("casvit") else ("384" if tag.endswith("_384") else "256")

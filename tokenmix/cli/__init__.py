@@ -12,23 +12,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import math
-import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from tokenmix.console import Output, steady_streams
-from tokenmix.cores import cpu_quota, usable_cores
 from tokenmix.files import DiskFull, is_full
-from tokenmix.names import unknown
 from tokenmix.safety import trusting
-from tokenmix.shortage import OutOfMemory, shortage
-from tokenmix.terminal import say, shown
 from tokenmix.version import __version__
+from tokenmix_runtime.console import Output, steady_streams
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.shortage import OutOfMemory, shortage
+from tokenmix_runtime.terminal import say, shown
 
 COMMANDS = {
     "compare": "which token mixer for these images and this device? train, judge, export and measure several",
@@ -37,6 +35,7 @@ COMMANDS = {
     "job": "do one run of a comparison or sweep: what a cluster starts",
     "eval": "judge a trained model on a data set",
     "predict": "name what is on pictures",
+    "upscale": "make photographs larger",
     "export": "write a model for another runtime, verified",
     "web": "run an exported model in the browser, on this machine or as static files",
     "bench": "time models side by side, against each other and against what the machine can do",
@@ -47,7 +46,7 @@ COMMANDS = {
     "demo": "train a detector or a segmenter on embedded pictures, in minutes",
     "data": "check a data set before training, or pack it into tar shards",
 }
-TRUSTING = ("compare", "train", "sweep", "job", "eval", "predict", "export", "bench", "convert", "recipes")
+TRUSTING = ("compare", "train", "sweep", "job", "eval", "predict", "upscale", "export", "bench", "convert", "recipes")
 RESUMABLE = ("compare", "train", "sweep", "job", "demo")  # what they do is in their folder, whoever reads what they say
 TELLING = ("predict", "models", "mixers", "recipes")  # nothing is left to do for them when nobody reads it
 MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug
@@ -70,31 +69,6 @@ class Parser(argparse.ArgumentParser):
                 self.error(unknown("option", word, known))
             self.error(f"unexpected argument {word!r}; see {self.prog} --help")
         return args
-
-
-def program() -> NoReturn:
-    """The command ``tokenmix`` as the system starts it: `main`, where Ctrl-C never shows more than a line."""
-    came = False
-
-    def note(*_: Any) -> NoReturn:
-        nonlocal came
-        came = True
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, note)
-    try:
-        code = main()
-    except KeyboardInterrupt:  # the second one
-        code = 130
-    except Exception:
-        if not came:  # else some library made another error of it
-            raise
-        code = 130
-    code = 130 if came else code
-    if came:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # what is left to do is Python's own
-    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,10 +106,9 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
     if name not in COMMANDS:
         say(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2
-    _limit_threads()
     args = argparse.Namespace()
     try:
-        command: Any = importlib.import_module(f"tokenmix.cli.{name}_command")
+        command = command_module(name)
         parser = make_parser(name, command)
         try:
             args = parser.parse(words)
@@ -161,6 +134,16 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
         return 75 if isinstance(error, ChildProcessError | ConnectionError | DiskFull) else 2
 
 
+def command_module(name: str) -> Any:
+    """The module of a command, which has ``add_arguments`` and ``run``: one here, or one of a task."""
+    if (Path(__file__).parent / f"{name}_command.py").is_file():
+        return importlib.import_module(f"tokenmix.cli.{name}_command")
+    from tokenmix.tasks import all_tasks
+
+    (path,) = [task.commands[name] for task in all_tasks().values() if name in task.commands]
+    return importlib.import_module(path)
+
+
 def make_parser(name: str, command: Any) -> Parser:
     """The parser of a command, whose module is ``command``: its own options, and those that several have."""
     parser = Parser(prog=f"tokenmix {name}", description=command.__doc__, allow_abbrev=False)
@@ -173,12 +156,6 @@ def make_parser(name: str, command: Any) -> Parser:
         )
     command.add_arguments(parser)
     return parser
-
-
-def _limit_threads() -> None:
-    """Let PyTorch and its children take no more threads than a container's CPU quota pays for, if nobody chose."""
-    if math.isfinite(cpu_quota()) and "torch" not in sys.modules:
-        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def _smaller(args: argparse.Namespace) -> str:

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
+from tokenmix.argument_types import number, size, whole
 from tokenmix.bench.main import BATCHES, MIXERS, SIDES, SIZES, bench_growth, bench_inference, bench_training
 from tokenmix.bench.runtimes import RUNTIMES, missing
 from tokenmix.cli.bench_tables import growth_tables, layer_tables, notes, timing_tables
-from tokenmix.cli.options import number, size, whole
 from tokenmix.cli.output import print_json
 from tokenmix.files import write_json, write_text
-from tokenmix.limits import check_number
 from tokenmix.mixers import split_specs
-from tokenmix.report.bench import bench_page
-from tokenmix.terminal import say
+from tokenmix.pages.bench import bench_page
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.terminal import say
 
 INFERENCE = ("runtimes", "batch", "layers")
 GROWTH = ("mixers", "maps", "channels", "sizes", "batches")

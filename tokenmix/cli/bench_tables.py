@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from tokenmix.cli.output import table
-from tokenmix.report.bench import caveats, place, share
-from tokenmix.report.reading import runtime_name
+from tokenmix.pages.bench import caveats, place, share
+from tokenmix.runtime_names import runtime_name
+from tokenmix.text_tables import table
 
 
 def timing_tables(result: Mapping[str, Any]) -> list[str]:

@@ -12,15 +12,15 @@ import shutil
 import sys
 from pathlib import Path
 
+from tokenmix.argument_types import number, whole
 from tokenmix.bench.match import BUDGETS
-from tokenmix.cli.options import number, whole
 from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
-from tokenmix.comparison import DEFAULT_MIXERS, DEFAULT_SKELETON, compare
+from tokenmix.comparison import DEFAULT_MIXERS, compare
 from tokenmix.jobs import Queued
-from tokenmix.report.findings import headline
-from tokenmix.report.table import text_table
-from tokenmix.terminal import say
+from tokenmix.pages.comparison_table import text_table
+from tokenmix.pages.conclusions import headline
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,14 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--mixers",
         nargs="+",
-        default=list(DEFAULT_MIXERS),
         metavar="MIXER",
         help="a name, 'name(option=value)', 'package.file:Class(option=1)', or one per stage with commas between; "
-        "a single argument with commas lists mixers, '[a,b,c,d]' is then one mixer per stage",
+        "a single argument with commas lists mixers, '[a,b,c,d]' is then one mixer per stage (default: "
+        f"{' '.join(DEFAULT_MIXERS)} for pictures)",
     )
     add("--out", default="runs/compare", metavar="DIR", help="folder for the results (default: %(default)s)")
-    add("--skeleton", default=DEFAULT_SKELETON, metavar="MODEL", help="default: %(default)s")
-    add("--recipe", metavar="NAME", help="a recipe's name or JSON file (default: digits for the digits, else basic)")
+    add("--skeleton", metavar="MODEL", help="default: mixernet_pico for classes of pictures, else the recipe's model")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="a recipe's name or JSON file (default: that of the data or their task)",
+    )
     add("--epochs", type=float, metavar="N", help="short for --set epochs=N")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe; repeatable")
     add("--seeds", type=whole("seeds"), default=1, metavar="N", help="train each N times and report mean and spread")
@@ -69,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, then print the table."""
-    mixers = args.mixers[0] if len(args.mixers) == 1 else args.mixers
+    mixers = args.mixers[0] if args.mixers is not None and len(args.mixers) == 1 else args.mixers
     settings = [*args.set, *([f"epochs={args.epochs:g}"] if args.epochs is not None else [])]
     try:
         results = compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tokenmix.checkpoints import FORMATS, convert
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,47 +9,60 @@ GPUs: `torchrun --nproc-per-node=8 -m tokenmix eval MODEL ...`; every image coun
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
-from tokenmix.checkpoints import Opened, open_model
-from tokenmix.cli.judging import class_table, numbers_line
-from tokenmix.cli.options import refuse_others, size, whole
+from tokenmix.argument_types import size, whole
+from tokenmix.checkpoints import open_model
+from tokenmix.cli.judging import numbers_line, rows_table
+from tokenmix.cli.options import add_task_options, task_options
 from tokenmix.cli.output import print_json
-from tokenmix.data import ImageSet, load_data
+from tokenmix.data.dataset import Samples
 from tokenmix.data.loader import named_deaths
-from tokenmix.evaluate import Judgement, find_device, judge
-from tokenmix.metrics import CocoAP
-from tokenmix.names import unknown
-from tokenmix.report.dense_results import LabelMaps, write_detections
-from tokenmix.report.results import add_result, read_results, write_predictions
-from tokenmix.terminal import say
+from tokenmix.evaluate import find_device, judge
+from tokenmix.exported import ExportedObjective, is_exported, open_exported
+from tokenmix.tasks import Option, Task, find_task
 from tokenmix.train.distributed import processes, speaks
 from tokenmix.train.log import Shown
+from tokenmix_runtime.terminal import say
 
-SPLITS = ("test", "val", "train")
-BATCH_SIZE, DENSE_BATCH_SIZE = 64, 4
-SEGMENTING = ("scales", "mirror", "window", "stride")
-FOR_TASKS = {"results": ("classification",), **dict.fromkeys(SEGMENTING, ("segmentation",))}
+SPLITS = ("test", "val", "train", "all")
+
+
+def _options(task: Task) -> tuple[Option, ...]:
+    return task.eval_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix eval``."""
     add = parser.add_argument
-    add("model", help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
+    add(
+        "model",
+        help="a run's folder, a .safetensors file, an official checkpoint, a model's name, an exported .onnx file",
+    )
     add(
         "--data",
         required=True,
         help="digits, an image folder, cifar10, ..., hf:owner/name, or scenes, a COCO folder, ...",
     )
-    add("--split", choices=SPLITS, default="test", help="default: %(default)s")
-    add("--seed", type=whole("seed"), default=0, help="of the split of a folder that has none; the training run's")
+    add(
+        "--split",
+        choices=SPLITS,
+        help="default: of a run's own data its test part, of any other folder all of it, of named data the test part",
+    )
+    add(
+        "--seed",
+        type=whole("seed"),
+        default=0,
+        help="of the split of a folder that has none and is not the run's",
+    )
     add("--image-size", type=size, metavar="H[,W]", help="pixels (default: the model's)")
-    add("--batch-size", type=whole("batch_size"), metavar="N", help="default: 64, of dense tasks 4")
+    add("--batch-size", type=whole("batch_size"), metavar="N", help="default: the task's, 64 or 4")
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
     add("--download", action="store_true", help="allow named data sets to be downloaded")
-    add("--results", metavar="FILE.csv", help="classification: put a row into a table like timm's results-imagenet.csv")
+    add(
+        "--results", metavar="FILE.csv", help="of a classifier: put a row into a table like timm's results-imagenet.csv"
+    )
     add(
         "--predictions",
         metavar="PATH",
@@ -57,93 +70,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a folder of PNG files",
     )
     add("--json", action="store_true", help="print the numbers, every class's too, as JSON")
-    more = parser.add_argument_group("segmentation").add_argument
-    more("--scales", nargs="+", type=float, metavar="S", help="average over the image at these scales: 0.5 1 1.5")
-    more("--mirror", action="store_const", const=True, help="average over the mirrored image too")
-    more("--window", type=size, metavar="H[,W]", help="look at the image by overlapping windows of that many pixels")
-    more("--stride", type=size, metavar="H[,W]", help="from window to window (default: two thirds of the window)")
+    add_task_options(parser, _options)
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, in all processes; then the first one writes and prints."""
     device = find_device(args.device)
+    exported = is_exported(args.model)
+    loaded = open_exported(args.model) if exported else open_model(args.model)
+    task = find_task(loaded.task)
+    options = task_options(args, task, _options)
     if args.results:
-        _check_ending("--results", args.results, ".csv")
-        read_results(args.results)  # a mistake is told before the work
-    opened = open_model(args.model)
-    refuse_others(args, opened.task, FOR_TASKS)
-    if opened.task in ("detection", "instances"):
-        CocoAP(1)  # a missing package is told now
+        task.check_results(args.results)  # a mistake is told before the work
     if args.predictions:
-        _check_predictions(args.predictions, opened.task)
-    if args.batch_size is None:
-        args.batch_size = BATCH_SIZE if opened.task == "classification" else DENSE_BATCH_SIZE
+        task.predictions_writer(args.predictions, Samples([]), {"classes": []} | loaded.facts)
     log = (lambda line: None) if args.json or not speaks() else say
     with named_deaths(), processes(device) as group:
-        data = load_data(args.data, task=opened.task, seed=args.seed, download=args.download, log=log)
-        if opened.classes is not None and opened.classes != data.classes:
-            hint = _difference(data.classes, opened.classes)
-            raise ValueError(f"{args.data} has other classes than {args.model} was trained with: {hint}")
-        images: ImageSet = getattr(data, args.split)
-        maps = args.predictions and opened.task == "segmentation"
+        options_of_data = {"seed": args.seed, "download": args.download, "log": log}
+        data = task.open_judged(args.data, loaded, args.split, **options_of_data)
+        if not data.labelled and not args.predictions:
+            raise ValueError(f"{args.data}: nobody knows the answers, so none is judged; give --predictions FILE")
+        writer = None
+        if args.predictions:
+            writer = task.predictions_writer(args.predictions, data.samples, data.facts, labelled=data.labelled)
+        what = args.split or "judging"
         judged = judge(
-            opened,
-            images,
-            data.classes,
+            loaded,
+            data.samples,
+            data.facts,
             device=group.device,
             batch_size=args.batch_size,
             image_size=args.image_size,
             workers=args.workers,
             rank=group.rank,
             world=group.world,
-            witnesses=[LabelMaps(args.predictions, images.names)] if maps else [],
-            shown=lambda loader: Shown(loader, log, args.split) if group.first and not args.json else loader,
-            **{name: value for name in SEGMENTING if (value := getattr(args, name)) is not None},
+            witnesses=[writer] if writer else [],
+            shown=lambda loader: Shown(loader, log, what) if group.first and not args.json else loader,
+            objective=partial(ExportedObjective, loaded, data.samples) if exported else None,
+            **options,
         )
     if not group.first:
         return
-    _write(args, opened, images, judged, data.classes)
-    if args.json:
-        told = {"model": opened.name, "task": opened.task, "data": data.name, "split": args.split}
-        print_json({**told, "images": len(images), **judged.numbers, "classes": judged.by_class})
+    if writer:
+        writer.finish(judged.judging)
+    if not data.labelled:
+        say(f"{args.predictions}: the answers to {len(data.samples):,} {task.noun}")
         return
-    say(f"{opened.name} on {len(images):,} {args.split} images of {data.name}")
-    say(numbers_line(judged.numbers))
-    say()
-    say(class_table(judged.by_class))
-
-
-def _difference(classes: Sequence[str], known: Sequence[str]) -> str:
-    """In what a data set's classes differ from the model's."""
-    if strange := [name for name in classes if name not in known]:
-        return unknown("class", strange[0], known)
-    lacking = [name for name in known if name not in classes]
-    return f"it lacks {', '.join(lacking[:5])}" if lacking else "they stand in another order"
-
-
-def _check_ending(option: str, path: str, ending: str) -> None:
-    if not path.endswith(ending):
-        raise ValueError(f"{option} {path}: the file's name must end in {ending}")
-
-
-def _check_predictions(path: str, task: str) -> None:
-    """Refuse a path that is not what the task's predictions are written to."""
-    if task != "segmentation":
-        _check_ending("--predictions", path, ".csv" if task == "classification" else ".json")
-    elif Path(path).suffix in (".csv", ".json", ".png") or Path(path).is_file():
-        raise ValueError(f"--predictions {path}: of a segmenter they are a folder of PNG files; name a folder")
-
-
-def _write(
-    args: argparse.Namespace, opened: Opened, images: ImageSet, judged: Judgement, classes: Sequence[str]
-) -> None:
-    """The files that were asked for; maps of classes have been written while they were made."""
-    if args.predictions and judged.answered is not None:
-        write_predictions(args.predictions, judged.answered, images.names, classes)
-    elif args.predictions and isinstance(judged.metric, CocoAP):
-        found = {index: found for index, (found, *_) in judged.metric.everything().items()}
-        write_detections(args.predictions, found, images)
     if args.results:
-        parameters = sum(parameter.numel() for parameter in opened.model.parameters())
-        shape = args.image_size or opened.image_size
-        add_result(args.results, args.model, judged.numbers, parameters, shape, opened.preparation)
+        task.add_result(args.results, args.model, loaded, judged.numbers, args.image_size)
+    if args.json:
+        told = {"model": loaded.name, "task": task.name, "data": data.name, "split": args.split}
+        print_json({**told, task.noun: len(data.samples), **judged.numbers, "classes": judged.rows})
+        return
+    part = f"{args.split} " if args.split else ""
+    say(f"{loaded.name} on {len(data.samples):,} {part}{task.noun} of {data.name}")
+    say(numbers_line(task, judged.numbers))
+    say()
+    say(rows_table(task, judged.rows))

@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tokenmix.cli.options import number
+from tokenmix.argument_types import number
 from tokenmix.cli.output import print_json
 from tokenmix.export.formats import FORMATS, PRECISIONS
-from tokenmix.export.main import export
-from tokenmix.export.wrap import PARTS
-from tokenmix.terminal import say
+from tokenmix.export.main import export, file_parts
+from tokenmix_runtime.terminal import say
 
 DYNAMIC = ("batch", "size", "none")
 
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="batch, size (pictures of any size) or none (default: batch, where the formats can)",
     )
     add("--precision", default="fp32", metavar="P", help=f"{', '.join(PRECISIONS)} (default: %(default)s)")
-    add("--inside", nargs="+", default=[], metavar="PART", help=f"what the file does itself: {', '.join(PARTS)}")
+    add("--inside", nargs="+", default=[], metavar="PART", help=f"what the file does itself: {', '.join(file_parts())}")
     add(
         "--images",
         nargs="+",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from tokenmix.cli.output import print_json, table
+from tokenmix.cli.output import print_json
 from tokenmix.mixers import MIXERS
-from tokenmix.terminal import say
+from tokenmix.text_tables import table
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from tokenmix.bench.zoo import TITLES, cells, zoo
-from tokenmix.cli.output import print_json, table
-from tokenmix.names import unknown
-from tokenmix.terminal import say
+from tokenmix.cli.output import print_json
+from tokenmix.text_tables import table
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,67 +1,47 @@
-"""Options that several commands read in the same way."""
+"""Options that belong to tasks: a command takes those of all of them, and refuses what is not the model's."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from typing import Any
 
-from tokenmix.limits import check_number
+from tokenmix.tasks import Option, Task, all_tasks
 
-
-def size(text: str) -> tuple[int, int]:
-    """``"512"`` or ``"512,1024"``: height and width in pixels."""
-    try:
-        sides = [int(part) for part in text.split(",")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: give pixels, such as 512, or height,width")
-    for side in sides:
-        _check("image_size", side, "pixels")
-    return sides[0], sides[-1]
+Chosen = Callable[[Task], tuple[Option, ...]]
 
 
-def whole(name: str) -> Callable[[str], int]:
-    """What reads a whole number in the range that `tokenmix.limits` has under ``name``."""
-
-    def integer(text: str) -> int:
-        value = int(text)
-        _check(name, value, "the number")
-        return value
-
-    return integer
-
-
-def number(name: str) -> Callable[[str], float]:
-    """What reads a number in the range that `tokenmix.limits` has under ``name``."""
-
-    def real(text: str) -> float:
-        value = float(text)
-        _check(name, value, "the number")
-        return value
-
-    return real
-
-
-def _check(name: str, value: float, label: str) -> None:
-    try:
-        check_number(name, value, label)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def refuse_others(args: argparse.Namespace, task: str, options: Mapping[str, Sequence[str]]) -> None:
-    """Refuse an option that was given and is only for other tasks.
+def add_task_options(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
+    """Add the options of every task, each once, in a group of the tasks that have it.
 
     Args:
-        args: What was parsed; options that were not given are None.
-        task: The model's.
-        options: Of each option's name the tasks that it is for.
+        parser: The command's.
+        chosen: Which of a task's options: its ``eval_options``, say.
+    """
+    owners: dict[str, list[str]] = {}
+    options: dict[str, Option] = {}
+    for task in all_tasks().values():
+        for option in chosen(task):
+            owners.setdefault(option.flag, []).append(task.title)
+            options.setdefault(option.flag, option)
+    groups: dict[str, Any] = {}
+    for flag, titles in owners.items():
+        title = ", ".join(titles)
+        group = groups.setdefault(title, None) or parser.add_argument_group(title)
+        groups[title] = group
+        group.add_argument(flag, **options[flag].settings)
+
+
+def task_options(args: argparse.Namespace, task: Task, chosen: Chosen) -> dict[str, Any]:
+    """The given options of a task, by name; options that were not given are None.
 
     Raises:
-        ValueError: There is one.
+        ValueError: One was given that only other tasks have.
     """
-    for name, tasks in options.items():
-        if getattr(args, name) is not None and task not in tasks:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is for {' and '.join(tasks)}, but this model is for {task}")
+    own = {option.name for option in chosen(task)}
+    for other in all_tasks().values():
+        for option in chosen(other):
+            if getattr(args, option.name) is not None and option.name not in own:
+                titles = [one.title for one in all_tasks().values() if option in chosen(one)]
+                raise ValueError(f"{option.flag} is for {' and '.join(titles)}, but this model is for {task.title}")
+    return {name: value for name in own if (value := getattr(args, name)) is not None}

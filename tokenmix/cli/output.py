@@ -1,12 +1,10 @@
-"""What commands print: aligned tables for people, JSON for programs."""
+"""What commands print for programs."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -21,40 +19,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned and wrapped to the terminal's width, between words only; numbers to the right."""
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    narrowest = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
-    limit = shutil.get_terminal_size((120, 24)).columns
-    while sum(widths) + 2 * (len(widths) - 1) > limit and widths != narrowest:
-        room = [width if width > least else 0 for width, least in zip(widths, narrowest, strict=True)]
-        widths[room.index(max(room))] -= 1
-    right = [
-        all(cell.replace(",", "").replace(".", "").strip("-% ").isdigit() or not cell for cell in column[1:])
-        for column in columns
-    ]
-    lines = []
-    for number, row in enumerate([header, *rows]):
-        cells = [
-            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
-        ]
-        for i in range(max(map(len, cells))):
-            parts = [cell[i] if i < len(cell) else "" for cell in cells]
-            lines.append(
-                "  ".join(
-                    part.rjust(width) if flush else part.ljust(width)
-                    for part, width, flush in zip(parts, widths, right, strict=True)
-                ).rstrip()
-            )
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
-
-
-def bar(share: float, width: int = 30) -> str:
-    """A horizontal bar for a share of 1."""
-    full = round(share * width)
-    return "█" * full + "·" * (width - full)

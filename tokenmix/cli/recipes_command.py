@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from tokenmix.cli.output import print_json, table
-from tokenmix.recipes import RECIPES, make_recipe
-from tokenmix.terminal import say
+from tokenmix.cli.output import print_json
+from tokenmix.recipes import RECIPES, Recipe, make_recipe
+from tokenmix.text_tables import table
+from tokenmix_runtime.terminal import say
 
 TITLES = ("recipe", "model", "px", "length", "images per step", "expected", "cost")
 
@@ -31,13 +32,21 @@ def run(args: argparse.Namespace) -> None:
     rows = [
         [
             name,
-            f"{recipe.model} with {recipe.head}" if recipe.head else recipe.model,
-            "of the data" if recipe.image_size is None else str(recipe.image_size[0]),
+            f"{recipe.model.name} with {recipe.model.head}" if recipe.model.head else recipe.model.name,
+            _side(recipe),
             recipe.length,
-            str(recipe.batch_size),
+            str(recipe.run.batch_size),
             recipe.expect,
             recipe.cost,
         ]
         for name, recipe in recipes.items()
     ]
     say(table(TITLES, rows))
+
+
+def _side(recipe: Recipe) -> str:
+    """The first side of the pictures, where samples are pictures."""
+    if "task.image_size" not in (values := recipe.flat()):
+        return ""
+    size = values["task.image_size"]
+    return "of the data" if size is None else str(size[0])

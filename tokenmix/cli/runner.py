@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tokenmix.cli.options import number, whole
+from tokenmix.argument_types import number, whole
 from tokenmix.cli.output import print_json
 from tokenmix.jobs import RUNNERS, Queued, Runner, make_runner
-from tokenmix.terminal import say
+from tokenmix_runtime.terminal import say
 
 OPTIONS = ("address", "cpus", "gpus", "at_once", "sbatch", "wait")
 QUEUED = 75  # EX_TEMPFAIL of sysexits.h: try again later

@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tokenmix.cli.options import whole
-from tokenmix.cli.output import print_json, table
+from tokenmix.argument_types import whole
+from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.jobs import Queued
 from tokenmix.sweeps import sweep
-from tokenmix.terminal import say
+from tokenmix.text_tables import table
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

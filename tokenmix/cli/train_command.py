@@ -10,16 +10,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tokenmix.cli.options import number, whole
+from tokenmix.argument_types import number, whole
 from tokenmix.cli.output import print_json
-from tokenmix.data import load_data
 from tokenmix.evaluate import find_device
 from tokenmix.recipes import make_recipe
-from tokenmix.tasks import TASKS
-from tokenmix.terminal import say
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
 from tokenmix.train.distributed import TIMEOUT_S, speaks
 from tokenmix.train.loop import fit
 from tokenmix.train.trackers import TRACKERS, check_trackers
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
     recipe = make_recipe(args.recipe, settings)
     find_device(args.device)
-    data = load_data(recipe.data, task=recipe.task, seed=recipe.seed, download=args.download, log=log)
+    data = load_data(recipe.run.data, task=recipe.task.name, seed=recipe.run.seed, download=args.download, log=log)
     recipe = make_recipe(args.recipe, settings, images=len(data.train))
     result = fit(
         recipe,
@@ -83,13 +83,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"best": result.best, "seconds": result.seconds, "weights": str(result.best_weights)})
         return
-    epoch = f"after epoch {result.best['epoch']}"
-    if recipe.task == "classification":
-        say(f"best: {result.best['val_top1']:.2f} % of the validation images {epoch}")
-    else:
-        headline = TASKS[recipe.task].headline
-        value = result.best[f"val_{headline}"]  # None where there was nothing to be found
-        shown = "undefined" if value is None else f"{value:.2f} %"
-        say(f"best: {headline} {shown} on the validation images {epoch}")
+    task = find_task(recipe.task.name)
+    headline = task.headline
+    value = task.shown(headline, result.best[f"val_{headline}"])  # None where there was nothing to be found
+    say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}")
     say(f"weights: {result.best_weights}")
     say(f"report: {Path(args.out) / 'report.html'}")

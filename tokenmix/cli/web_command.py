@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
-from tokenmix.cli.options import whole
-from tokenmix.terminal import say
+from tokenmix.argument_types import whole
 from tokenmix.web import PageServer, page_files, write_page
+from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

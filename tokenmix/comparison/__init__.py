@@ -1,6 +1,6 @@
 """The main job: which token mixer for these images and this device?"""
 
 from tokenmix.comparison.main import compare
-from tokenmix.comparison.request import DEFAULT_MIXERS, DEFAULT_SKELETON, spec_name
+from tokenmix.comparison.request import DEFAULT_MIXERS, spec_name
 
-__all__ = ["DEFAULT_MIXERS", "DEFAULT_SKELETON", "compare", "spec_name"]
+__all__ = ["DEFAULT_MIXERS", "compare", "spec_name"]

@@ -16,38 +16,36 @@ from tokenmix.bench.match import BUDGETS
 from tokenmix.comparison.measuring import measure
 from tokenmix.comparison.request import (
     DEFAULT_MIXERS,
-    DEFAULT_SKELETON,
     Request,
     Spec,
     base_recipe,
     check_owner,
     claim,
     named_specs,
-    own_dims,
 )
 from tokenmix.comparison.results import add_samples, command_line, facts
-from tokenmix.comparison.training import Trained, choose_dims, judge, mixer_jobs
-from tokenmix.data import load_data
+from tokenmix.comparison.training import Trained, choose_dims, judge_runs, mixer_jobs
 from tokenmix.evaluate import find_device
 from tokenmix.export.extras import require
 from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
-from tokenmix.report.comparison import write_comparison
-from tokenmix.runtime.preprocess import height_width
-from tokenmix.terminal import say
+from tokenmix.pages.comparison import write_comparison
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.compare/1"
 
 
 def compare(
     data: str | os.PathLike[str] = "digits",
-    mixers: Sequence[Spec] | str = DEFAULT_MIXERS,
+    mixers: Sequence[Spec] | str | None = None,
     *,
     out: str | Path,
-    skeleton: str = DEFAULT_SKELETON,
+    skeleton: str | None = None,
     recipe: str | None = None,
     settings: Sequence[str] = (),
     seeds: int = 1,
@@ -62,7 +60,7 @@ def compare(
     on: str | Runner = "local",
     log: Callable[[str], None] = say,
 ) -> dict[str, Any]:
-    """Train each mixer in the same skeleton under one budget, judge it on held-out images, export and measure it.
+    """Train each mixer in the same skeleton under one budget, judge it on held-out samples, export and measure it.
 
     Everything lands in ``out``: ``results.json`` (which is also returned), ``report.html``, ``command.txt``, and a
     folder per mixer with ``best.safetensors`` and ``model.onnx``. A second call continues where the first one ended.
@@ -70,10 +68,12 @@ def compare(
     Args:
         data: ``"digits"``, an image folder, a torchvision data set's name, or ``hf:owner/name``.
         mixers: Mixer specs, each for all stages or, ``"aff,aff,pool,pool"``, one per stage. A text lists several with
-            commas between; in it, ``"[aff,aff,pool,pool]"`` is one mixer.
+            commas between; in it, ``"[aff,aff,pool,pool]"`` is one mixer. Default: the task's, or `DEFAULT_MIXERS`.
         out: The folder for the results.
-        skeleton: A model's name whose builder takes ``mixers`` and ``dims``.
-        recipe: A recipe's name or file; the default is ``digits`` for the digits and ``basic`` otherwise.
+        skeleton: A model's name whose builder takes ``mixers`` and ``dims``; default: ``"mixernet_pico"`` for classes
+            of pictures, and else the recipe's model with its arguments.
+        recipe: A recipe's name or file, which says the task; default: ``digits`` for the digits, and else the one of
+            the task that the data are recognised to be for, ``basic`` for classes.
         settings: Overrides of the recipe, ``"epochs=3"``.
         seeds: How many times each mixer is trained; the accuracy is then a mean with a spread.
         match: ``"params"`` or ``"macs"`` changes the widths of the others to the first mixer's budget.
@@ -93,12 +93,8 @@ def compare(
         ImportError: If an optional package is missing; the message has the install command.
         tokenmix.jobs.Queued: Slurm has the training; the same call collects it later.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        require(package, "compare")
     data = os.fspath(data)
     runner = make_runner(on)
-    own = own_dims(skeleton)
-    specs = named_specs(mixers, skeleton)
     if match is not None and match not in BUDGETS:
         raise ValueError(unknown("budget to match", match, BUDGETS))
     if seeds < 1:
@@ -113,17 +109,22 @@ def compare(
     if isinstance(runner, Local):
         find_device(device)
     base = base_recipe(recipe, settings, data, skeleton)
-    request = Request(data, tuple(specs), skeleton, base, seeds, match)
+    task = find_task(base.task.name)
+    for package in ("onnx", "onnxscript", "onnxruntime") if task.exported() else ():
+        require(package, "compare")
+    own = task.own_widths(base)
+    specs = named_specs(task.default_mixers or DEFAULT_MIXERS if mixers is None else mixers, base)
+    request = Request(data, tuple(specs), skeleton or task.default_skeleton, base, seeds, match)
     folder = Path(out)
     with locked(folder):
         check_owner(folder, request, fresh)
-        images = load_data(data, seed=base.seed, download=download, log=log)
-        size = height_width(base.image_size or images.image_size)
-        dims = choose_dims(request, own, specs, size, len(images.classes), log)
+        samples = load_data(data, task=base.task.name, seed=base.run.seed, download=download, log=log)
+        size = getattr(task.complete(base, samples).task, "image_size", None)
+        dims = choose_dims(request, own, specs, size, samples.facts, log)
         claim(folder, request, fresh)
         training = {"device": device, "workers": workers, "download": download}
         jobs = {
-            name: mixer_jobs(folder, request, name, spec, dims[name], images, **training)
+            name: mixer_jobs(folder, request, name, spec, dims[name], samples, **training)
             for name, spec in specs.items()
         }
         trained: dict[str, Trained] = {}
@@ -132,9 +133,9 @@ def compare(
                 log(f"[{number}/{len(specs)}] {name}")
                 runs = [_finished(outcomes) for _ in jobs[name]]
                 find_device(device)  # judged and measured here, wherever it was trained
-                trained[name] = judge(name, spec, jobs[name], runs, images, size, log)
-        measure(folder, skeleton, trained, images, size, batch_sizes, compile, measure_seconds, device, log)
-        pictures = add_samples(trained, images)
+                trained[name] = judge_runs(name, spec, jobs[name], runs, samples, log)
+        measure(folder, base, trained, samples, batch_sizes, compile, measure_seconds, device, log)
+        pictures = add_samples(task, trained, samples)
         asked = {
             "recipe": recipe,
             "batch_sizes": batch_sizes,
@@ -148,7 +149,7 @@ def compare(
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command_line(request, str(out), settings, asked, compare.__kwdefaults__ or {}),
-            **facts(request, images, size),
+            **facts(request, samples, size),
             "threads": torch.get_num_threads(),
             "batch_sizes": list(batch_sizes),
             "runtimes": list(next(iter(trained.values())).entry["latency_ms"]),

@@ -11,36 +11,33 @@ from torch import Tensor
 from tokenmix.backbones.reparameterize import reparameterize
 from tokenmix.bench.memory import peak_memory_mb
 from tokenmix.bench.speed import latency
-from tokenmix.checkpoints import Opened
-from tokenmix.comparison.training import Trained, test_loader
-from tokenmix.data import DataSet
+from tokenmix.comparison.training import Trained
+from tokenmix.data.dataset import DataSet
 from tokenmix.export.main import export
 from tokenmix.export.manifest import read_manifest, weights_sha256
 from tokenmix.files import sha256
+from tokenmix.recipes import Recipe
+from tokenmix.tasks import find_task
 
 
-def _export(
-    folder: Path, skeleton: str, trained: Trained, images: DataSet, size: tuple[int, int], real: Tensor
-) -> None:
-    """Write ``model.onnx`` and check it on real images, unless that was done for these very weights."""
+def _export(folder: Path, trained: Trained, real: Tensor) -> None:
+    """Write ``model.onnx`` and check it on real samples, unless that was done for these very weights."""
     entry, path = trained.entry, folder / trained.entry["files"]["onnx"]
     done = read_manifest(path.with_suffix(".json"))
     file = done.get("files", {}).get("onnx", {})
     whole = path.is_file() and file.get("sha256") == sha256(path)
-    if not whole or done["weights_sha256"] != weights_sha256(trained.model):
-        kind = (images.classes, size, images.mean, images.std, images.crop_pct, "bicubic", "center")
-        opened = Opened(trained.model, skeleton, "classification", None, {}, *kind)
-        file = export(opened, ("onnx",), path, images=real)["files"]["onnx"]
-    for key in ("max_error", "top1_agreement"):
-        entry[f"onnx_{key}"] = file["errors"][key]
+    if not whole or done["weights_sha256"] != weights_sha256(trained.loaded.model):
+        file = export(trained.loaded, ("onnx",), path, images=real)["files"]["onnx"]
+    entry["onnx_max_error"] = file["errors"]["max_error"]
+    agreement = {name: value for name, value in file["errors"].items() if name.endswith("_agreement")}
+    entry.update({f"onnx_{name}": value for name, value in agreement.items()})
 
 
 def measure(
     folder: Path,
-    skeleton: str,
+    recipe: Recipe,
     trained: Mapping[str, Trained],
-    images: DataSet,
-    size: tuple[int, int],
+    data: DataSet,
     batch_sizes: Sequence[int],
     compile: bool,
     seconds: float,
@@ -48,29 +45,40 @@ def measure(
     log: Callable[[str], None],
 ) -> None:
     """Export, then time all mixers in one interleaved measurement, then each one's memory in a process of its own."""
-    real = next(iter(test_loader(images, size, max(64, *batch_sizes)).batches(0)))["image"]
-    for name, one in trained.items():
-        _export(folder, skeleton, one, images, size, real[:64])
-        log(f"  {name}: ONNX Runtime differs by at most {one.entry['onnx_max_error']:.1e} on real images")
+    task = find_task(recipe.task.name)
+    count = max(64, *batch_sizes)
+    timed = {name: task.timed(one.loaded, data.test, count) for name, one in trained.items()}
+    real = next(iter(timed.values()))[1]
+    runtimes = ["pytorch"]
+    if task.exported():
+        runtimes.append("onnxruntime")
+        for name, one in trained.items():
+            _export(folder, one, real[:64])
+            log(f"  {name}: ONNX Runtime differs by at most {one.entry['onnx_max_error']:.1e} on real {task.noun}")
+    else:
+        log(f"{task.title}: there are no files for other runtimes, so that PyTorch alone is measured")
+    if len(real) == 1:
+        batch_sizes = (1,)
+        log(f"measuring one of the {task.noun} at a time")
     log(f"measuring latency, all mixers interleaved, for {seconds:.0f} s")
     timings = latency(
-        {name: reparameterize(one.model.eval()) for name, one in trained.items()},
-        {name: folder / one.entry["files"]["onnx"] for name, one in trained.items()},
-        image_size=size,
+        {name: reparameterize(module.eval()) for name, (module, _) in timed.items()},
+        {name: folder / one.entry["files"]["onnx"] for name, one in trained.items()} if task.exported() else None,
         batch_sizes=batch_sizes,
-        runtimes=("pytorch", "onnxruntime", "compile") if compile else ("pytorch", "onnxruntime"),
+        runtimes=[*runtimes, "compile"] if compile else runtimes,
         images=real,
         device=device,
         seconds=seconds,
     )
     for name, one in trained.items():
         one.entry.update(timings[name])
+    if not task.exported():
+        return
     log("measuring peak memory, each mixer in a process of its own")
 
     def memory(name: str) -> float | None:
-        args = {"mixers": name, "dims": trained[name].entry["dims"], "num_classes": len(images.classes)}
         try:
-            return peak_memory_mb(skeleton, image_size=size, model_args=args, device=device)
+            return peak_memory_mb(folder / trained[name].entry["files"]["weights"], device=device)
         except ValueError as error:  # a mixer that only this process knows
             log(f"  {name}: {error}")
             return None

@@ -11,23 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
-from tokenmix.bench.match import base_dims
-from tokenmix.checkpoints import our_models
 from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
-from tokenmix.names import unknown
-from tokenmix.recipes import Recipe, make_recipe, override
-from tokenmix.safety import read_json
+from tokenmix.recipes import Recipe, differences, make_recipe, override, with_values
+from tokenmix.recipes.keys import find_key
+from tokenmix.sources import recognise
+from tokenmix.tasks import find_task
+from tokenmix.train.loop import in_parts
+from tokenmix_runtime.untrusted import read_json
 
 DEFAULT_MIXERS = ("aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
-DEFAULT_SKELETON = "mixernet_pico"
 DECIDED = {
-    "data": "the data are the first argument",
-    "model": "name the skeleton with --skeleton (skeleton=)",
-    "model_args": "name the mixers with --mixers (mixers=); --match chooses the widths",
+    "run.data": "the data are the first argument",
+    "model.name": "name the skeleton with --skeleton (skeleton=)",
+    "model.args": "name the mixers with --mixers (mixers=); --match chooses the widths",
 }
 
 Spec = MixerSpec | Sequence[MixerSpec]  # for all stages, or one per stage
@@ -39,7 +38,7 @@ class Request:
 
     data: str
     mixers: tuple[str, ...]
-    skeleton: str
+    skeleton: str | None  # None: the recipe's
     recipe: Recipe
     seeds: int
     match: str | None
@@ -57,8 +56,8 @@ def spec_name(spec: Spec) -> str:
     return f"{module}:{getattr(spec, '__qualname__', type(spec).__name__)}"
 
 
-def named_specs(mixers: Sequence[Spec] | str, skeleton: str) -> dict[str, Spec]:
-    """Specs by name, each built once in the skeleton.
+def named_specs(mixers: Sequence[Spec] | str, recipe: Recipe) -> dict[str, Spec]:
+    """Specs by name, each built once in the recipe's network.
 
     Raises:
         ValueError: A mixer is unknown or named twice, or there are not as many as the skeleton has stages for them.
@@ -70,11 +69,12 @@ def named_specs(mixers: Sequence[Spec] | str, skeleton: str) -> dict[str, Spec]:
     if not listed:
         raise ValueError(f"name at least one mixer; known: {', '.join(list_mixers())}")
     names = [spec_name(spec) for spec in listed]
+    task = find_task(recipe.task.name)
     for name, spec in zip(names, listed, strict=True):
         if names.count(name) > 1:
             raise ValueError(f"mixer {name!r} is named {names.count(name)} times; each needs a name of its own")
         with torch.device("meta"):
-            timm.create_model(skeleton, mixers=spec)
+            task.build(recipe, task.example_facts, mixers=spec)
     return dict(zip(names, listed, strict=True))
 
 
@@ -84,36 +84,33 @@ def _listed(text: str) -> list[str]:
     return specs if len(set(specs)) == len(specs) else [text]
 
 
-def own_dims(skeleton: str) -> tuple[int, ...]:
-    """The widths of a skeleton's stages.
-
-    Raises:
-        ValueError: It is unknown, or takes no mixers.
-    """
-    known = our_models()
-    if not timm.is_model(skeleton):
-        raise ValueError(unknown("skeleton", skeleton, known))
-    try:
-        return base_dims(skeleton)
-    except TypeError:
-        raise ValueError(f"{skeleton} takes no mixers, so it is no skeleton; these are: {', '.join(known)}") from None
-
-
-def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: str) -> Recipe:
+def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: str | None) -> Recipe:
     """The recipe by which all mixers are trained, but for the mixer and the widths.
+
+    Args:
+        name: A recipe's name or file; None: ``digits`` for the digits, else that of the task that the data are for.
+        settings: Overrides.
+        data: What is compared on.
+        skeleton: The network; None: the task's, or else the recipe's with its arguments.
 
     Raises:
         ValueError: It or a setting is wrong, or a setting decides what the comparison itself decides.
     """
+    name = name or (data if data == "digits" else recognise(data)[0].default_recipe or "basic")
     # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
-    decided = [f"model={skeleton}", "model_args={}", f"data={data}"]
-    recipe = make_recipe(name or (data if data == "digits" else "basic"), decided)
-    for key in (setting.partition("=")[0].split(".")[0].strip() for setting in settings):
-        if key in DECIDED:
-            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[key]}")
+    recipe = make_recipe(name, [f"data={data}", "model.args.mixers=identity"])
+    chosen = skeleton or find_task(recipe.task.name).default_skeleton
+    if chosen:
+        recipe = override(recipe, [f"model={chosen}", "model_args={}"])
+    else:
+        arguments = {key: value for key, value in recipe.model.args.items() if key != "mixers"}
+        recipe = with_values(recipe, model_args=arguments)
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        field = find_key(key, find_task(recipe.task.name)).field
+        if field in DECIDED:
+            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[field]}")
     recipe = override(recipe, settings)
-    if recipe.preprocess != "data" or recipe.crop_pct is not None:
-        raise ValueError("compare prepares images as the data set says: set preprocess=data and crop_pct=None")
+    find_task(recipe.task.name).check_compared(recipe)
     return recipe
 
 
@@ -127,8 +124,9 @@ def check_owner(folder: Path, request: Request, fresh: bool) -> None:
     if "recipe" in differing:
         differing.remove("recipe")
         # accumulate, which a run that lacked memory may change, is left to the runs themselves
-        recipe = {k: v for k, v in wanted["recipe"].items() if k != "accumulate"}
-        differing += [f"recipe.{k}" for k, v in recipe.items() if found.get("recipe", {}).get(k) != v]
+        before = Recipe.from_values(found.get("recipe"), f"the recipe in {stamp}")
+        changed = differences(in_parts(before, request.recipe), request.recipe)
+        differing += [f"recipe.{change}" for change in changed]
     if differing:
         raise ValueError(
             f"{folder} holds another comparison (it differs in {', '.join(differing)}): "
@@ -146,6 +144,5 @@ def claim(folder: Path, request: Request, fresh: bool) -> None:
 
 def _identity(request: Request) -> dict[str, Any]:
     """What must not change in a folder: all but the mixers, which may join what is there."""
-    wanted = json.loads(json.dumps(dataclasses.asdict(request)))
-    wanted.pop("mixers")
-    return wanted
+    wanted = {name: value for name, value in vars(request).items() if name != "mixers"}
+    return json.loads(json.dumps({**wanted, "recipe": request.recipe.flat()}))

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from tokenmix.bench import machine
 from tokenmix.comparison.request import Request
 from tokenmix.comparison.training import Trained
-from tokenmix.data import DataSet
+from tokenmix.data.dataset import DataSet
 from tokenmix.mixers import split_specs
+from tokenmix.tasks import Task, find_task
 from tokenmix.train.checkpoint import versions
 
-SAMPLES = 24
 
-
-def facts(request: Request, images: DataSet, size: tuple[int, int]) -> dict[str, Any]:
+def facts(request: Request, data: DataSet, size: tuple[int, int] | None) -> dict[str, Any]:
     """What was compared, on what, by what."""
     base = request.recipe
+    task = find_task(base.task.name)
     return {
-        "skeleton": request.skeleton,
+        "task": task.name,
+        "noun": task.noun,
+        "headline": task.headline,
+        "unit": task.unit(task.headline),
+        "lower_is_better": task.lower_is_better,
+        "skeleton": base.model.name,
         "match": request.match,
-        "seeds": list(range(base.seed, base.seed + request.seeds)),
+        "seeds": list(range(base.run.seed, base.run.seed + request.seeds)),
         "data": {
-            "name": images.name,
-            "classes": images.classes,
-            "train": len(images.train),
-            "val": len(images.val),
-            "test": len(images.test),
-            "image_size": size[0] if size[0] == size[1] else size,
-            "skipped": [dataclasses.asdict(skipped) for skipped in images.skipped],
+            "name": data.name,
+            **data.facts,
+            "train": len(data.train),
+            "val": len(data.val),
+            "test": len(data.test),
+            **({} if size is None else {"image_size": size[0] if size[0] == size[1] else size}),
+            "skipped": [dataclasses.asdict(skipped) for skipped in data.skipped],
         },
-        "recipe": dataclasses.asdict(base),
+        "recipe": base.flat(),
         "machine": machine.describe(),
         "versions": {**machine.versions(), **versions()},
     }
@@ -50,7 +52,9 @@ def command_line(
     if len(mixers) == 1 and len(split_specs(mixers[0])) > 1:
         mixers = (f"[{mixers[0]}]",)  # else it would be a list of mixers
     words = ["tokenmix", "compare", request.data, "--mixers", *mixers, "--out", out]
-    asked = {**options, "skeleton": request.skeleton, "seeds": request.seeds, "match": request.match}
+    usual = find_task(request.recipe.task.name).default_skeleton
+    skeleton = None if request.skeleton == usual else request.skeleton
+    asked = {**options, "skeleton": skeleton, "seeds": request.seeds, "match": request.match}
     for name, value in asked.items():
         if name in defaults and value == defaults[name]:
             continue
@@ -60,35 +64,9 @@ def command_line(
     return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
 
 
-def add_samples(trained: Mapping[str, Trained], images: DataSet) -> dict[str, bytes]:
-    """Give every mixer's entry its answers on the same test images, and return those as PNG by name.
-
-    First come the images that most mixers get wrong, then some that all get right, evenly spread.
-    """
-    labels = next(iter(trained.values())).told["labels"]
-    wrong = sum((one.told["probabilities"].argmax(1) != labels).int() for one in trained.values())
-    assert isinstance(wrong, Tensor)
-    hard = [i for i in wrong.argsort(descending=True, stable=True).tolist() if wrong[i] > 0][:SAMPLES]
-    easy = [i for i in range(len(labels)) if wrong[i] == 0]
-    room = max(SAMPLES // 3, SAMPLES - len(hard))
-    shown = hard + easy[:: max(1, len(easy) // room)][:room]
-    for one in trained.values():
-        probabilities = one.told["probabilities"]
-        one.entry["samples"] = [
-            {
-                "name": images.test.names[i],
-                "truth": int(labels[i]),
-                "prediction": int(probabilities[i].argmax()),
-                "confidence": float(probabilities[i].max()),
-            }
-            for i in shown
-        ]
-    return {images.test.names[i]: _png(images, i) for i in shown}
-
-
-def _png(images: DataSet, index: int) -> bytes:
-    picture = images.test.load(index)
-    picture.thumbnail((160, 160))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+def add_samples(task: Task, trained: Mapping[str, Trained], data: DataSet) -> dict[str, bytes]:
+    """Give every mixer's entry its answers on the same test samples, and return pictures of those as PNG by name."""
+    entries, pictures = task.samples({name: one.judgement.judging for name, one in trained.items()}, data)
+    for name, one in trained.items():
+        one.entry["samples"] = entries.get(name, [])
+    return pictures

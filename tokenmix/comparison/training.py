@@ -10,29 +10,31 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tokenmix.bench.cost import cost
-from tokenmix.bench.match import Match, budget, match_widths
+from tokenmix.bench.cost import cost, count
+from tokenmix.bench.match import Match, nearest_widths
+from tokenmix.checkpoints import LoadedModel, described_model, open_model
 from tokenmix.comparison.request import Request, Spec
-from tokenmix.data import DataSet, Loader
-from tokenmix.evaluate import predictions
+from tokenmix.data.dataset import DataSet
+from tokenmix.data.loader import BatchLoader
+from tokenmix.evaluate import Judgement, judge
 from tokenmix.files import atomic_path, slug
 from tokenmix.jobs import Job
-from tokenmix.recipes import Recipe
+from tokenmix.recipes import Recipe, with_values
+from tokenmix.tasks import find_task
 from tokenmix.train import FitResult, load_run
 from tokenmix.train.log import Shown
 
 
 @dataclasses.dataclass
 class Trained:
-    """A mixer's best run."""
+    """A mixer's best run: its model, what its test says, and what goes into the results."""
 
     spec: Spec
-    model: nn.Module
-    told: dict[str, Tensor]
+    loaded: LoadedModel
+    judgement: Judgement
     entry: dict[str, Any]
 
 
@@ -40,24 +42,44 @@ def choose_dims(
     request: Request,
     own: tuple[int, ...],
     specs: Mapping[str, Spec],
-    size: tuple[int, int],
-    classes: int,
+    size: tuple[int, int] | None,
+    facts: Mapping[str, Any],
     log: Callable[[str], None],
 ) -> dict[str, tuple[int, ...]]:
-    """Widths per mixer: the skeleton's own, or those that match the first mixer's budget."""
+    """Widths per mixer: the skeleton's own, or those that match the first mixer's budget.
+
+    Raises:
+        ValueError: MACs are wanted of models that see no pictures of one size.
+    """
+    task = find_task(request.recipe.task.name)
     result = dict.fromkeys(specs, own)
     if request.match is None:
         return result
+    if request.match == "macs" and size is None:
+        raise ValueError(f"--match macs is for pictures of one size; {task.noun} have none: match params")
+
+    def counted(name: str, widths: tuple[int, ...]) -> int:
+        with torch.device("meta" if request.match == "params" else "cpu"):
+            model = _build(widened(request.recipe, widths), facts, specs[name])
+        if request.match == "macs":
+            assert size is not None
+            return cost(task.raw_form(model), size).macs
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
     first = next(iter(specs))
-    target = budget(request.skeleton, specs[first], request.match, image_size=size, num_classes=classes)
+    target = counted(first, own)
     log(f"budget: {target:,} {request.match} of {first} with widths {own}")
     for name in list(specs)[1:]:
-        found: Match = match_widths(
-            request.skeleton, specs[name], target, request.match, image_size=size, num_classes=classes
-        )
+        found: Match = nearest_widths(functools.cache(functools.partial(counted, name)), own, target)
         log(f"  {name}: widths {found.dims}, {found.value:,} {request.match} ({found.deviation:+.1%})")
         result[name] = found.dims
     return result
+
+
+def widened(recipe: Recipe, dims: tuple[int, ...], **model_args: Any) -> Recipe:
+    """The recipe of a skeleton with other widths."""
+    widths = find_task(recipe.task.name).width_arguments(dims)
+    return with_values(recipe, model_args={**recipe.model.args, **widths, **model_args})
 
 
 def mixer_jobs(
@@ -66,82 +88,86 @@ def mixer_jobs(
     name: str,
     spec: Spec,
     dims: tuple[int, ...],
-    images: DataSet,
+    data: DataSet,
     **options: Any,
 ) -> list[Job]:
     """A job for every seed of one mixer."""
     jobs = []
-    for seed in range(request.recipe.seed, request.recipe.seed + request.seeds):
-        recipe = dataclasses.replace(request.recipe, seed=seed, model_args={"mixers": name, "dims": list(dims)})
-        # A recipe is text; a mixer that is an object goes beside it.
-        named = dataclasses.replace(recipe, model_args={"dims": list(dims)})
+    for seed in range(request.recipe.run.seed, request.recipe.run.seed + request.seeds):
+        plain = with_values(widened(request.recipe, dims), seed=seed)
+        recipe = widened(plain, dims, mixers=name)
         job = Job(
             folder / slug(name) / f"seed-{seed}",
             recipe,
-            request.recipe.seed,
+            request.recipe.run.seed,
             label=f"seed {seed}" if request.seeds > 1 else "",
-            images=lambda: images,
-            make=None if isinstance(spec, str) else functools.partial(_build, named, len(images.classes), spec),
+            data=lambda: data,
+            make=None if isinstance(spec, str) else functools.partial(_build, plain, data.facts, spec),
             **options,
         )
         jobs.append(job)
     return jobs
 
 
-def judge(
+def judge_runs(
     name: str,
     spec: Spec,
     jobs: Sequence[Job],
     results: Sequence[FitResult],
-    images: DataSet,
-    size: tuple[int, int],
+    data: DataSet,
     log: Callable[[str], None],
 ) -> Trained:
-    """Judge every seed of one mixer on the test images; the weights of the best seed are kept."""
-    place, device = jobs[0].folder.parent, jobs[0].device
-    loader = test_loader(images, size, 64)
+    """Judge every seed of one mixer on the test samples; the weights of the best seed are kept."""
+    place, device, task = jobs[0].folder.parent, jobs[0].device, find_task(jobs[0].recipe.task.name)
     runs = []
     for job, result in zip(jobs, results, strict=True):
-        model, _ = load_run(result.best_weights, model=job.make() if job.make else None)
-        told = predictions(model.to(device), Shown(loader, log, f"{name}: testing"), device)
-        runs.append((result, model.cpu(), told))
-    scores = [100.0 * (told["probabilities"].argmax(1) == told["labels"]).double().mean().item() for *_, told in runs]
-    best = max(range(len(runs)), key=lambda i: runs[i][0].best["val_top1"])
-    result, model, told = runs[best]
+        loaded = open_model(result.best_weights) if job.make is None else _made(job, result)
+        shown = functools.partial(_shown, log=log, label=f"{name}: testing")
+        judgement = judge(loaded, data.test, data.facts, device=device, shown=shown)
+        loaded.model.cpu()
+        runs.append((result, loaded, judgement))
+    headline = task.headline
+    scores = [judgement.numbers[headline] for *_, judgement in runs]
+    better = min if task.lower_is_better else max
+    best = better(range(len(runs)), key=lambda row: runs[row][0].best[f"val_{headline}"])
+    result, loaded, judgement = runs[best]
     with atomic_path(place / "best.safetensors") as temporary:
         shutil.copyfile(result.best_weights, temporary)
-    counted = cost(model, size)
+    module, inputs = task.timed(loaded, data.test, 1)
+    counted = count(module.eval(), inputs)
     entry = {
         "mixer": name,
-        "test_top1": sum(scores) / len(scores),
-        "test_top1_spread": statistics.stdev(scores) if len(scores) > 1 else None,
-        "test_top1_per_seed": scores,
-        "val_top1": result.best["val_top1"],
-        "dims": jobs[0].recipe.model_args["dims"],
+        f"test_{headline}": sum(scores) / len(scores),
+        f"test_{headline}_spread": statistics.stdev(scores) if len(scores) > 1 else None,
+        f"test_{headline}_per_seed": scores,
+        f"val_{headline}": result.best[f"val_{headline}"],
+        "dims": list(task.own_widths(jobs[0].recipe)),
         "params": counted.params,
         "macs": counted.macs,
         "transform_macs": counted.transform_macs,
         "seconds": sum(run[0].seconds for run in runs),
         "weights_sha256": result.best["weights_sha256"],
         "history": result.history,
-        "confusion": _confusion(told, len(images.classes)),
-        "files": {"weights": f"{place.name}/best.safetensors", "onnx": f"{place.name}/model.onnx"},
+        **task.compared(judgement.judging),
+        "files": {"weights": f"{place.name}/best.safetensors"}
+        | ({"onnx": f"{place.name}/model.onnx"} if task.exported() else {}),
     }
-    log(f"  {name}: {entry['test_top1']:.2f} % of {len(images.test):,} test images")
-    return Trained(spec, model, told, entry)
+    mean = task.shown(headline, entry[f"test_{headline}"])
+    log(f"  {name}: {headline} {mean} on {len(data.test):,} test {task.noun}")
+    return Trained(spec, loaded, judgement, entry)
 
 
-def _build(recipe: Recipe, num_classes: int, spec: Spec) -> nn.Module:
-    rates: dict[str, Any] = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
-    return timm.create_model(recipe.model, num_classes=num_classes, mixers=spec, **rates, **recipe.model_args)
+def _shown(loader: BatchLoader, *, log: Callable[[str], None], label: str) -> Shown:
+    return Shown(loader, log, label)
 
 
-def test_loader(images: DataSet, size: tuple[int, int], batch_size: int) -> Loader:
-    """Of the test images, in order."""
-    return Loader(images.test, batch_size=batch_size, image_size=size, mean=images.mean, std=images.std, train=False)
+def _made(job: Job, result: FitResult) -> LoadedModel:
+    """The run of a mixer that is an object, which no file can name."""
+    assert job.make is not None
+    model, info = load_run(result.best_weights, model=job.make())
+    return described_model(model, info)
 
 
-def _confusion(told: Mapping[str, Tensor], classes: int) -> list[list[int]]:
-    """Counts: a row per true class, a column per predicted one."""
-    flat = told["labels"] * classes + told["probabilities"].argmax(1)
-    return torch.bincount(flat, minlength=classes * classes).reshape(classes, classes).tolist()
+def _build(recipe: Recipe, facts: Mapping[str, Any], spec: Spec) -> nn.Module:
+    """A recipe is text; a mixer that is an object goes beside it."""
+    return find_task(recipe.task.name).build(recipe, facts, mixers=spec)

@@ -1,58 +1,24 @@
-"""Labelled pictures: where they come from, how they are decoded, and how they become batches."""
+"""Samples in, batches out, exactly: where they lie, how they are decoded, in which order. It knows no label."""
 
-from tokenmix.data.check import check_data
-from tokenmix.data.dataset import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ArrayImages,
-    DataSet,
-    FileImages,
-    ImageSet,
-    Skipped,
-    TableImages,
-)
-from tokenmix.data.dense import (
-    DenseAugment,
-    DenseData,
-    DenseLoader,
-    DenseSet,
-    dense_augment,
-    dense_preprocess,
-    load_dense,
-)
-from tokenmix.data.loader import Batch, Loader
-from tokenmix.data.pack import pack_data
-from tokenmix.data.sources import KNOWN, load_data
-from tokenmix.data.transforms import AUGMENTS, Augment, preprocess, preprocess_file, to_pil
-from tokenmix.runtime.images import ImageError, open_image
-from tokenmix.runtime.preprocess import resize_and_crop
+from tokenmix.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataSet, PictureData, Pictures, Samples, Skipped
+from tokenmix.data.loader import Batch, BatchLoader
+from tokenmix.data.prepare import normalise, preprocess, preprocess_file, to_pil
+from tokenmix_runtime.images import ImageError, open_image
+from tokenmix_runtime.preprocess import resize_and_crop
 
 __all__ = [
-    "AUGMENTS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
-    "KNOWN",
-    "ArrayImages",
-    "Augment",
     "Batch",
+    "BatchLoader",
     "DataSet",
-    "DenseAugment",
-    "DenseData",
-    "DenseLoader",
-    "DenseSet",
-    "FileImages",
     "ImageError",
-    "ImageSet",
-    "Loader",
+    "PictureData",
+    "Pictures",
+    "Samples",
     "Skipped",
-    "TableImages",
-    "check_data",
-    "dense_augment",
-    "dense_preprocess",
-    "load_data",
-    "load_dense",
+    "normalise",
     "open_image",
-    "pack_data",
     "preprocess",
     "preprocess_file",
     "resize_and_crop",

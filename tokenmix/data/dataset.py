@@ -1,62 +1,55 @@
-"""What a data set is: three sets of labelled pictures, the names of the classes, and what was left out."""
+"""What a data set is: three sets of samples, and what was left out; no sample has a label here, tasks add those."""
 
 from __future__ import annotations
 
-import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from tokenmix.cores import usable_cores
-from tokenmix.data.chance import permutation
-from tokenmix.runtime.images import ImageError, decode, open_image, read_file, to_rgb
-from tokenmix.terminal import shown
+from tokenmix.data.random_numbers import name_keys, permutation
+from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.images import ImageError
+from tokenmix_runtime.terminal import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class ImageSet:
-    """Labelled pictures, decoded when asked for. A subclass says how by `load`.
+class Samples:
+    """What is learnt from or judged by: a number of samples with names. A subclass says what a sample is.
 
     Args:
-        labels: The class of each picture.
-        names: The name of each picture: a file's path relative to its data set, or such as ``"digits/123"``.
-        flip: Whether a mirrored picture keeps its class.
-        glyphs: Whether these are small centred drawings (digits, letters), which are augmented by small rotations and
-            shifts, instead of photos, which are cropped.
-        crop_pct: The share of the shorter side that evaluation keeps.
+        names: Of each sample: a file's path relative to its data set, or such as ``"digits/123"``.
     """
 
-    def __init__(
-        self,
-        labels: Sequence[int],
-        names: Sequence[str],
-        *,
-        flip: bool = True,
-        glyphs: bool = False,
-        crop_pct: float = 0.9,
-    ) -> None:
-        if len(labels) != len(names):
-            raise ValueError(f"{len(labels)} labels for {len(names)} names")
-        self.labels = list(labels)
+    def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
-        self.flip = flip
-        self.glyphs = glyphs
-        self.crop_pct = crop_pct
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.names)
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The order in which an epoch of training goes through the samples, (N,): every one once."""
+        return permutation(len(self), seed, epoch)
+
+    def contents(self) -> NDArray[np.uint64]:
+        """64 bits of each sample's content, (N,), by which it is known again; of samples without a file of its name."""
+        return name_keys(self.names)
+
+    def answers(self) -> list[str]:
+        """A short text for each sample's answer, equal where the answers are; here there are none."""
+        return [""] * len(self)
+
+
+class Pictures(Samples):
+    """Samples that are pictures, decoded when asked for. A subclass says how by `load`."""
 
     def load(self, index: int) -> Image.Image:
         """The picture as RGB, at its full size."""
@@ -73,88 +66,6 @@ class ImageSet:
             ImageError: The file cannot be read.
         """
         return None
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """The order in which an epoch of training goes through the pictures, (N,): every one once."""
-        return permutation(len(self), seed, epoch)
-
-
-class ArrayImages(ImageSet):
-    """Pictures of one size, kept in memory as ``pixels``, (N, 3, H, W) uint8."""
-
-    def __init__(self, pixels: Tensor, labels: Sequence[int], names: Sequence[str], **kind: Any) -> None:
-        super().__init__(labels, names, **kind)
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) != len(self):
-            raise ValueError(
-                f"pixels must be ({len(self)}, 3, H, W) uint8, not {tuple(pixels.shape)} {str(pixels.dtype)[6:]}"
-            )
-        self.pixels = pixels.contiguous()
-
-    def load(self, index: int) -> Image.Image:
-        return Image.fromarray(np.ascontiguousarray(self.pixels[index].permute(1, 2, 0).numpy()))
-
-
-class FileImages(ImageSet):
-    """Pictures in files; ``files`` are the paths relative to ``root``, with forward slashes, and name the pictures."""
-
-    def __init__(self, root: Path, labels: Sequence[int], files: Sequence[str], **kind: Any) -> None:
-        super().__init__(labels, [printable(file) for file in files], **kind)
-        self.root = Path(root)
-        self.files = list(files)
-
-    def load(self, index: int) -> Image.Image:
-        return open_image(self.root / self.files[index])
-
-    def load_reduced(self, index: int, at_least: int) -> Image.Image:
-        return open_image(self.root / self.files[index], at_least=at_least)
-
-    def encoded(self, index: int) -> bytes:
-        return read_file(self.root / self.files[index])
-
-
-class TableImages(ImageSet):
-    """Pictures that another library's data set holds: ``source[rows[i]]`` is a row, ``row[column]`` the picture.
-
-    The picture is a Pillow image, or a dict with the ``bytes`` or the ``path`` of an encoded one.
-    """
-
-    def __init__(
-        self,
-        source: Any,
-        column: int | str,
-        rows: Sequence[int],
-        labels: Sequence[int],
-        names: Sequence[str],
-        **kind: Any,
-    ) -> None:
-        super().__init__(labels, names, **kind)
-        self.source = source
-        self.column = column
-        self.rows = list(rows)
-
-    def load(self, index: int) -> Image.Image:
-        return self._decode(index, None)
-
-    def load_reduced(self, index: int, at_least: int) -> Image.Image:
-        return self._decode(index, at_least)
-
-    def encoded(self, index: int) -> bytes | None:
-        picture = self.source[self.rows[index]][self.column]
-        if isinstance(picture, dict) and picture.get("bytes") is not None:
-            return picture["bytes"]
-        if isinstance(picture, dict) and picture.get("path"):
-            return read_file(picture["path"])
-        return None
-
-    def _decode(self, index: int, at_least: int | None) -> Image.Image:
-        picture = self.source[self.rows[index]][self.column]
-        if isinstance(picture, Image.Image):
-            return to_rgb(picture)
-        if isinstance(picture, dict) and picture.get("bytes") is not None:
-            return decode(io.BytesIO(picture["bytes"]), self.names[index], at_least=at_least)
-        if isinstance(picture, dict) and picture.get("path"):
-            return open_image(picture["path"], at_least=at_least)
-        raise ImageError(f"{self.names[index]} has no picture in column {self.column!r}", "no picture in its row")
 
 
 def printable(name: str) -> str:
@@ -173,53 +84,62 @@ class Skipped:
 
 @dataclass
 class DataSet:
-    """Pictures for training, for choosing (val) and for the final judgement (test).
+    """Samples for training, for choosing (val) and for the final judgement (test), and what was left out.
 
-    ``image_size`` is the default size in pixels of a square image, ``mean`` and ``std`` are for values in 0..1;
-    ``left_out`` are classes without a picture that could be used, which are not among ``classes``.
+    ``skipped`` are samples that cannot be used; ``unused``, by the reason, files that are no sample of any part;
+    ``split_off`` says that a part was taken from the training samples by us; ``warnings`` tell what is odd
+    about the set as a whole.
     """
 
     name: str
-    classes: list[str]
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
-    image_size: int
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    skipped: list[Skipped] = field(default_factory=list)
-    in_chans: int = 3
-    left_out: list[str] = field(default_factory=list)
+    train: Samples
+    val: Samples
+    test: Samples
+    skipped: list[Skipped] = field(default_factory=list, kw_only=True)
+    unused: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
+    split_off: bool = field(default=False, kw_only=True)
+    warnings: list[str] = field(default_factory=list, kw_only=True)
 
     @property
-    def flip(self) -> bool:
-        """Whether a mirrored picture keeps its class."""
-        return self.train.flip
-
-    @property
-    def crop_pct(self) -> float:
-        """The share of the shorter side that evaluation keeps."""
-        return self.train.crop_pct
+    def facts(self) -> dict[str, Any]:
+        """What a model for these samples is built from, and is stored with: names to JSON values."""
+        return {}
 
     def summary(self) -> str:
-        """One line: sizes of the sets, number of classes, number of pictures left out."""
+        """One line: sizes of the sets, and the number of samples left out."""
         skipped = f", {len(self.skipped):,} skipped" if self.skipped else ""
         return (
             f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} test "
-            f"images of {len(self.classes):,} classes{skipped}"
+            f"samples{skipped}"
         )
 
 
-Probe = Callable[[ImageSet, int], object]
+@dataclass
+class PictureData(DataSet):
+    """Samples that are pictures.
+
+    ``image_size`` is the default size in pixels of a square image, ``mean`` and ``std`` are for values in 0..1.
+    """
+
+    train: Pictures
+    val: Pictures
+    test: Pictures
+    image_size: int
+    mean: tuple[float, ...] = field(default=IMAGENET_MEAN, kw_only=True)
+    std: tuple[float, ...] = field(default=IMAGENET_STD, kw_only=True)
+    in_chans: int = field(default=3, kw_only=True)
+
+
+Probe = Callable[[Pictures, int], object]
 """Looks at a picture of a set, and raises ImageError if it cannot be used."""
 
 
-def decodes(images: ImageSet, index: int) -> None:
+def decodes(images: Pictures, index: int) -> None:
     """The cheapest probe: decode the picture, a JPEG at 1/8 of its size."""
     images.load_reduced(index, 1)
 
 
-def unreadable(images: ImageSet, log: Callable[[str], None], probe: Probe = decodes) -> dict[int, Skipped]:
+def unreadable(images: Pictures, log: Callable[[str], None], probe: Probe = decodes) -> dict[int, Skipped]:
     """Look at every picture, in threads; the ones that cannot be used, by index.
 
     Says how far it is every five seconds. Names the failing ones, at most ten, in the log.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -10,35 +11,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as VF
 
-from tokenmix.data.chance import hashes, kept_generators, seed_generators, uniforms
-from tokenmix.data.dataset import ArrayImages, ImageSet
+from tokenmix.data.dataset import Samples
 from tokenmix.data.packing import Parcel, is_shortage, shortage
-from tokenmix.data.transforms import (
-    Augment,
-    eraser,
-    glyph_augment,
-    normalise,
-    picture_augment,
-)
-from tokenmix.limits import check_number
-from tokenmix.runtime.images import ImageError
-from tokenmix.runtime.preprocess import enough, height_width, resize_and_crop
+from tokenmix.data.random_numbers import hashes
+from tokenmix_runtime.images import ImageError
+from tokenmix_runtime.limits import check_number
 
 Batch = dict[str, Any]
 STALL_S = 600.0  # without a batch from any process that loads: long enough to fetch a shard from afar
 _SLICE_S = 20.0  # after which it is looked whether these processes live
-_SIZES, _ERASING = 1, 2  # keys of draws beside the ones for order and augmentation
+_SHAPES = 1  # key of draws beside the ones for order and augmentation
 
 
 class Step(NamedTuple):
-    """A batch of all processes together: the size of its pictures, and its place in the epoch's order."""
+    """A batch of all processes together: the shape of its samples, and its place in the epoch's order."""
 
-    size: tuple[int, int]
+    shape: tuple[int, ...]
     begin: int
     end: int
 
@@ -47,25 +37,27 @@ class Key(NamedTuple):
     """What one process loads for a step; the indices from ``real`` on are padding."""
 
     epoch: int
-    size: tuple[int, int]
+    shape: tuple[int, ...]
     indices: list[int]
     real: int
 
 
-class BaseLoader:
-    """Which pictures make up each batch of an epoch, for this process; what a batch is made of, its maker says.
+class BatchLoader:
+    """Which samples make up each batch of an epoch, for this process; what a batch is made of, its maker says.
 
     Args:
-        image_set: The pictures.
+        samples: What they are made of.
         maker: ``maker[key]`` is the batch of a `Key`, the same in any process.
-        batch_size: Pictures per batch, of all processes together.
-        image_size: Pixels, one number or (height, width).
+        batch_size: Samples per batch, of all processes together.
+        shape: What the maker brings them to, such as (height, width) in pixels; () where each has its own.
         train: Shuffle, and drop the last partial batch (unless it is the only one).
         seed: Of the order.
         workers: Processes that load ahead; 0 loads in this one. They stay alive between epochs.
-        multi_scale: See `Loader`.
-        rank: See `Loader`.
-        world: See `Loader`.
+        shapes: Others, one of them drawn for each batch when training. A batch of smaller samples has more of them, so
+            that it holds about as much; never fewer.
+        rank: Which of the processes this is, from 0: it loads its part of every batch. When evaluating, parts are
+            padded to one length with samples whose ``mask`` is False.
+        world: How many processes there are.
 
     Raises:
         ValueError: An empty set, or an argument out of range.
@@ -73,37 +65,35 @@ class BaseLoader:
 
     def __init__(
         self,
-        image_set: ImageSet,
+        samples: Samples,
         maker: Dataset,
         *,
         batch_size: int,
-        image_size: int | Sequence[int],
+        shape: Sequence[int] = (),
         train: bool,
         seed: int = 0,
         workers: int = 0,
-        multi_scale: Sequence[int] = (),
+        shapes: Sequence[Sequence[int]] = (),
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if not len(image_set):
-            raise ValueError("the set of images is empty")
+        if not len(samples):
+            raise ValueError("the set of samples is empty")
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size must be 1 or more and workers 0 or more, not {batch_size} and {workers}")
         check_number("workers", workers)
         if not 0 <= rank < world:
             raise ValueError(f"rank must be within 0 and {world - 1} for a world of {world}, not {rank}")
-        if train and min(batch_size, len(image_set)) < world:
-            raise ValueError(
-                f"{world} processes need batches of {world} or more, not {min(batch_size, len(image_set))}"
-            )
-        self.image_set = image_set
+        if train and min(batch_size, len(samples)) < world:
+            raise ValueError(f"{world} processes need batches of {world} or more, not {min(batch_size, len(samples))}")
+        self.samples = samples
         self.batch_size = batch_size
         self.train = train
         self.seed = seed
         self.workers = workers
         self.rank, self.world = rank, world
-        self.size = height_width(image_size)
-        self.sizes = [height_width(side) for side in multi_scale] if train else []
+        self.shape = tuple(shape)
+        self.shapes = [tuple(one) for one in shapes] if train else []
         self._maker = maker
         self._plan = _Plan()
         self._ahead: DataLoader | None = None
@@ -111,34 +101,35 @@ class BaseLoader:
         self._turn = 0
 
     def __len__(self) -> int:
-        """Batches per epoch; with several sizes, of the first epoch."""
+        """Batches per epoch; with several shapes, of the first epoch."""
         return len(self.steps(0))
 
     def steps(self, epoch: int) -> list[Step]:
-        """The batches of an epoch; with several sizes their number depends on (seed, epoch)."""
-        count, batch = len(self.image_set), self.batch_size
+        """The batches of an epoch; with several shapes their number depends on (seed, epoch)."""
+        count, batch = len(self.samples), self.batch_size
         if not self.train:
-            return [Step(self.size, begin, min(begin + batch, count)) for begin in range(0, count, batch)]
+            return [Step(self.shape, begin, min(begin + batch, count)) for begin in range(0, count, batch)]
         most = max(1, count // batch)
-        sizes = [self.size] * most
-        if self.sizes:
-            draws = hashes(self.seed, epoch, np.arange(most), _SIZES) % np.uint64(len(self.sizes))
-            sizes = [self.sizes[draw] for draw in draws.tolist()]
+        drawn = [self.shape] * most
+        if self.shapes:
+            draws = hashes(self.seed, epoch, np.arange(most), _SHAPES) % np.uint64(len(self.shapes))
+            drawn = [self.shapes[draw] for draw in draws.tolist()]
         steps: list[Step] = []
         begin = 0
-        for height, width in sizes:
-            end = begin + batch * max(self.size[0] * self.size[1], height * width) // (height * width)
+        for shape in drawn:
+            volume = math.prod(shape)
+            end = begin + batch * max(math.prod(self.shape), volume) // volume
             if end > count:
                 break
-            steps.append(Step((height, width), begin, end))
+            steps.append(Step(shape, begin, end))
             begin = end
-        return steps or [Step(sizes[0], 0, count)]
+        return steps or [Step(drawn[0], 0, count)]
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches ``start``, ``start + 1``, ... of an epoch; the ones before are not loaded.
 
-        A batch is a dict; of `Loader`: ``image`` (B, 3, H, W) float32 normalised, ``label`` (B,) int64, ``mask`` (B,)
-        bool (False marks padding) and ``index`` (B,) int64, the place in the set.
+        A batch is a dict that the maker has filled: always with ``mask`` (B,) bool, False for padding, and ``index``
+        (B,) int64, the place in the set; besides with what the task reads.
 
         Raises:
             ValueError: ``start`` is outside 0 .. the number of batches.
@@ -154,8 +145,8 @@ class BaseLoader:
         return self._iterate(epoch, steps[start:])
 
     def _iterate(self, epoch: int, steps: list[Step]) -> Iterator[Batch]:
-        count = len(self.image_set)
-        order = self.image_set.order(self.seed, epoch) if self.train else np.arange(count)
+        count = len(self.samples)
+        order = self.samples.order(self.seed, epoch) if self.train else np.arange(count)
         plan = [self._part(epoch, step, order) for step in steps]
         if not self.workers:
             for key in plan:
@@ -189,83 +180,7 @@ class BaseLoader:
         indices = order[step.begin + self.rank : step.end : self.world].tolist()
         length = len(indices) if self.train else -(-(step.end - step.begin) // self.world)
         padding = [int(order[step.begin])] * (length - len(indices))
-        return Key(epoch, step.size, indices + padding, len(indices))
-
-
-class Loader(BaseLoader):
-    """Batches of a set of pictures, in an order that depends on (seed, epoch) only when training, fixed otherwise.
-
-    The random generators of torch, NumPy and Python are seeded per picture while it is loaded, by (seed, epoch, index),
-    and put back afterwards, so that loading never moves the random numbers of the model. Batches are the same, bit for
-    bit, for any number of workers, and the parts of all processes together for any number of them.
-
-    Args:
-        image_set: The pictures.
-        batch_size: Pictures per batch, of all processes together.
-        image_size: Pixels, one number or (height, width).
-        mean: Of the values in 0..1, per channel.
-        std: Of the values in 0..1, per channel.
-        train: Shuffle, augment, and drop the last partial batch (unless it is the only one).
-        seed: Of the order and the augmentation.
-        workers: Processes that load ahead; 0 loads in this one. They stay alive between epochs.
-        augment: What to do when training: a name, or an `Augment`.
-        flip: Whether a mirrored picture keeps its class; the default is what the set says.
-        crop_pct: The share of the shorter side that evaluation keeps; the default is what the set says.
-        interpolation: ``"bicubic"`` or ``"bilinear"``.
-        crop_mode: How evaluation fits a picture to its size: ``"center"`` or ``"squash"``, see `resize_and_crop`.
-        multi_scale: Sides of square pictures in pixels, one of them drawn for each batch when training. A batch of
-            smaller pictures than ``image_size`` has more of them, so that it has about as many pixels; never fewer.
-        rank: Which of the processes this is, from 0: it loads its part of every batch. When evaluating, parts are
-            padded to one length with pictures whose ``mask`` is False.
-        world: How many processes there are.
-
-    Raises:
-        ValueError: An empty set, or an argument out of range.
-    """
-
-    def __init__(
-        self,
-        image_set: ImageSet,
-        *,
-        batch_size: int,
-        image_size: int | Sequence[int],
-        mean: Sequence[float],
-        std: Sequence[float],
-        train: bool,
-        seed: int = 0,
-        workers: int = 0,
-        augment: str | Augment = "standard",
-        flip: bool | None = None,
-        crop_pct: float | None = None,
-        interpolation: str = "bicubic",
-        crop_mode: str = "center",
-        multi_scale: Sequence[int] = (),
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        maker = _BatchMaker(
-            image_set,
-            mean=tuple(mean),
-            std=tuple(std),
-            seed=seed,
-            augment=_augment(augment) if train else Augment(name="none"),
-            flip=image_set.flip if flip is None else flip,
-            crop_pct=image_set.crop_pct if crop_pct is None else crop_pct,
-            interpolation=interpolation,
-            crop_mode=crop_mode,
-        )
-        super().__init__(
-            image_set,
-            maker,
-            batch_size=batch_size,
-            image_size=image_size,
-            train=train,
-            seed=seed,
-            workers=workers,
-            multi_scale=multi_scale,
-            rank=rank,
-            world=world,
-        )
+        return Key(epoch, step.shape, indices + padding, len(indices))
 
 
 class _Plan(Sampler):
@@ -354,93 +269,3 @@ class _Ahead(Dataset):
             return Parcel(batch)
         except OSError as error:
             return error
-
-
-class _BatchMaker(Dataset):
-    """``maker[key]`` is a batch; the same code in this process and in the workers."""
-
-    def __init__(
-        self,
-        image_set: ImageSet,
-        *,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        seed: int,
-        augment: Augment,
-        flip: bool,
-        crop_pct: float,
-        interpolation: str,
-        crop_mode: str,
-    ) -> None:
-        self.image_set = image_set
-        self.mean = mean
-        self.std = std
-        self.seed = seed
-        self.augment = augment
-        self.flip = flip
-        self.crop_pct = crop_pct
-        self.interpolation = interpolation
-        self.crop_mode = crop_mode
-        self.crops = augment.area is not None and not image_set.glyphs
-        self.erase = eraser(augment.erase_rate) if augment.erase_rate else None
-        self.by_size: dict[tuple[int, int], v2.Compose | None] = {}
-
-    def __getitem__(self, key: Key) -> Batch:
-        epoch, size, indices, real = key
-        images = self._pixels(epoch, size, indices)
-        if self.augment.name != "none" and self.image_set.glyphs:
-            draws = uniforms(5, self.seed, epoch, indices)
-            images = glyph_augment(images, draws, augment=self.augment.name, flip=self.flip)
-        images = normalise(images, self.mean, self.std)
-        if self.erase is not None:
-            with kept_generators():
-                for image, seed in zip(images, hashes(self.seed, epoch, indices, _ERASING).tolist(), strict=True):
-                    seed_generators(seed)
-                    self.erase(image)
-        return {
-            "image": images,
-            "label": torch.tensor([self.image_set.labels[index] for index in indices], dtype=torch.int64),
-            "mask": torch.arange(len(indices)) < real,
-            "index": torch.tensor(indices, dtype=torch.int64),
-        }
-
-    def _pixels(self, epoch: int, size: tuple[int, int], indices: list[int]) -> Tensor:
-        """(B, 3, H, W) uint8, before normalisation and the augmentation of glyphs."""
-        images, change = self.image_set, self._change(size)
-        ready = change is None and self.crop_pct == 1
-        if ready and isinstance(images, ArrayImages) and images.pixels.shape[-2:] == size:
-            return images.pixels[indices]
-        pixels = []
-        with kept_generators():
-            for index, seed in zip(indices, hashes(self.seed, epoch, indices).tolist(), strict=True):
-                seed_generators(seed)
-                pixels.append(self._load(index, size, change))
-        return torch.stack(pixels)
-
-    def _change(self, size: tuple[int, int]) -> v2.Compose | None:
-        """The random change of pictures of a size."""
-        if size not in self.by_size:
-            self.by_size[size] = picture_augment(
-                size,
-                self.augment,
-                crop=self.crops,
-                flip=self.flip,
-                mean=self.mean,
-                interpolation=self.interpolation,
-            )
-        return self.by_size[size]
-
-    def _load(self, index: int, size: tuple[int, int], change: v2.Compose | None) -> Tensor:
-        area = self.augment.area
-        if self.crops and area is not None and change is not None:
-            # The smallest crop still has as many pixels as the model sees.
-            return change(self.image_set.load_reduced(index, int(max(size) / area[0] ** 0.5)))
-        image = self.image_set.load_reduced(index, enough(size, self.crop_pct))
-        image = resize_and_crop(
-            image, size, crop_pct=self.crop_pct, interpolation=self.interpolation, crop_mode=self.crop_mode
-        )
-        return VF.pil_to_tensor(image) if change is None else change(image)
-
-
-def _augment(augment: str | Augment) -> Augment:
-    return Augment(name=augment) if isinstance(augment, str) else augment

@@ -7,12 +7,12 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
-from tokenmix.data.dataset import FileImages, Skipped, unreadable
+from tokenmix.data.dataset import Pictures, Skipped, unreadable
 from tokenmix.files import write_text
 
 WORTH = 5_000  # images: fewer are looked at within seconds
@@ -23,14 +23,16 @@ def data_root() -> Path:
     return Path(os.environ.get("TOKENMIX_DATA") or "~/.cache/tokenmix").expanduser()
 
 
-def checked(images: FileImages, log: Callable[[str], None]) -> dict[int, Skipped]:
+def checked(images: Pictures, root: Path, files: Sequence[str], log: Callable[[str], None]) -> dict[int, Skipped]:
     """The pictures that cannot be read, by index; of many files remembered under their names, sizes and times.
+
+    ``files`` are theirs, relative to ``root``.
 
     Processes that start together wait for the one that looks. Where `data_root` cannot be written, each looks itself.
     """
     if len(images) < WORTH:
         return unreadable(images, log)
-    memory = data_root() / "checked" / f"{_fingerprint(images)}.json"
+    memory = data_root() / "checked" / f"{_fingerprint(root, files)}.json"
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, NotImplementedError):
             memory.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,7 @@ def checked(images: FileImages, log: Callable[[str], None]) -> dict[int, Skipped
         with contextlib.suppress(OSError, ValueError, TypeError):
             found = json.loads(memory.read_text(encoding="utf-8"))
             failed = {int(index): Skipped(**skipped) for index, skipped in found.items()}
-            log(f"{images.root}: {len(images):,} images checked before, {len(failed):,} of them cannot be read")
+            log(f"{root}: {len(images):,} images checked before, {len(failed):,} of them cannot be read")
             return failed
         failed = unreadable(images, log)
         with contextlib.suppress(OSError):
@@ -46,13 +48,13 @@ def checked(images: FileImages, log: Callable[[str], None]) -> dict[int, Skipped
     return failed
 
 
-def _fingerprint(images: FileImages) -> str:
+def _fingerprint(root: Path, files: Sequence[str]) -> str:
     """Of the files as they are now; a missing one has no size and no time."""
-    digest = hashlib.sha256(os.path.abspath(images.root).encode("utf-8", "surrogateescape"))
-    for name in images.files:
+    digest = hashlib.sha256(os.path.abspath(root).encode("utf-8", "surrogateescape"))
+    for name in files:
         size = time = 0
         with contextlib.suppress(OSError):
-            stat = os.stat(images.root / name)
+            stat = os.stat(root / name)
             size, time = stat.st_size, stat.st_mtime_ns
         digest.update(f"\0{name}\0{size}\0{time}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]

@@ -14,8 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from tokenmix.runtime.images import EXTENSIONS
-from tokenmix.safety import regular_file
+from tokenmix_runtime.images import EXTENSIONS
+from tokenmix_runtime.untrusted import regular_file
 
 _BLOCK = 512  # bytes; all that a tar holds is padded to it
 _LONGEST_LABEL = 2**20  # bytes

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tokenmix.safety import regular_file
+from tokenmix_runtime.untrusted import regular_file
 
 MOST_BYTES = 2**24  # of the annotation of a picture, or of a list; a JSON file of all pictures may be larger
 

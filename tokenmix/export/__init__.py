@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from tokenmix.export.errors import ExportError
 from tokenmix.export.formats import FORMATS, Format
 from tokenmix.export.main import export
-from tokenmix.export.onnx import ExportError
 from tokenmix.export.onnx_file import graph_operators, onnx_session
 from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
-from tokenmix.export.verify import VerificationError
+from tokenmix.tasks.file_form import VerificationError
 
 __all__ = [
     "FORMATS",

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
 
+from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import matching, quiet
-from tokenmix.export.onnx import ExportError
 from tokenmix.export.prepare import Prepared
 from tokenmix.export.program import trace
 
@@ -38,7 +38,7 @@ def write_coreml(prepared: Prepared, path: Path, precision: str, calibration: Se
         ExportError: The model cannot be exported in the wanted form.
     """
     tools = matching("coremltools", "coreml")
-    if prepared.dynamic_batch or prepared.dynamic_size:
+    if prepared.open_axes:
         raise ExportError("Core ML files are written for one image of one size: export them static, a file per size")
     program = trace(prepared)
     precisions = {"fp32": tools.precision.FLOAT32, "fp16": tools.precision.FLOAT16}

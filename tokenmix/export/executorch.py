@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import matching, quiet
-from tokenmix.export.onnx import ExportError
 from tokenmix.export.prepare import Prepared
 from tokenmix.export.program import LARGEST_BATCH, trace
 
@@ -47,7 +47,7 @@ def write_executorch(
         raise ExportError(f"ExecuTorch cannot take {prepared.name}: {_first_line(error)}") from error
     return facts | {
         "operators": counts,
-        "largest_batch": LARGEST_BATCH if prepared.dynamic_batch else len(prepared.sample),
+        "largest_batch": LARGEST_BATCH if prepared.open_batch else len(prepared.sample),
         "versions": {"executorch": _version(), "torch": torch.__version__},
     }
 

@@ -38,7 +38,7 @@ class Format:
         fixed_by_default: Yet files are better without it.
         dynamic_size: The format can hold dynamic heights and widths.
         folder: It is a folder, not a file.
-        fixed_shapes: It holds no shapes that depend on the picture; see `tokenmix.export.fixed`.
+        fixed_shapes: It holds no shapes that depend on the picture; see `tokenmix.heads.fixed_shapes`.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -9,31 +10,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tokenmix.checkpoints import Opened, open_model
+from tokenmix.checkpoints import LoadedModel, open_model
+from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import matching
-from tokenmix.export.fixed import with_fixed_shapes
 from tokenmix.export.formats import FORMATS, PRECISIONS, Format
 from tokenmix.export.intermediate import first_difference
 from tokenmix.export.manifest import add_file, describe
-from tokenmix.export.onnx import ExportError
-from tokenmix.export.pictures import inputs, labels_of, readable
 from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
-from tokenmix.export.verify import TOLERANCES, VerificationError, check, compare
-from tokenmix.export.wrap import check_inside, wrap
+from tokenmix.export.verify import TOLERANCES, check
 from tokenmix.files import new_folders, sha256, sync
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
-from tokenmix.runtime.preprocess import height_width
-from tokenmix.shortage import shortage
+from tokenmix.tasks import Task, all_tasks, find_task
+from tokenmix.tasks.file_form import FileForm, VerificationError
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import height_width
+from tokenmix_runtime.shortage import shortage
 
 Pictures = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def export(
-    source: str | os.PathLike[str] | Opened,
+    source: str | os.PathLike[str] | LoadedModel,
     formats: Sequence[str] = ("onnx",),
     out: str | os.PathLike[str] = "model",
     *,
@@ -61,12 +62,13 @@ def export(
         dynamic_batch: Files take any batch size; default: where formats and post-processing can.
         dynamic_size: Files take pictures of any size; ``"resize"`` inside implies it.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"``; inputs and outputs stay float32.
-        inside: What the file does itself: ``"resize"`` (pictures of any size) and ``"normalize"``, both for values
-            of 0..255; ``"softmax"``, ``"argmax"`` or ``"nms"`` (boxes, decoded and suppressed).
-        images: To verify with: files, a folder, or inputs (N, 3, H, W) ready for the file; default: photographs that
-            scikit-image or scikit-learn bring along, else noise. For a classifier's pictures in folders named after
-            its classes the manifest has the accuracy in PyTorch and in the file too. Files that cannot be read are left
-            out with a warning.
+        inside: What the file does itself, of the task's `tokenmix.tasks.base.Task.file_parts`. Of pictures these are
+            ``"resize"`` (pictures of any size) and ``"normalize"``, both for values of 0..255; ``"softmax"``,
+            ``"argmax"`` or ``"nms"`` (boxes, decoded and suppressed).
+        images: To verify with: inputs (N, ...) ready for the file, or what else the task takes. Of pictures these are
+            files or a folder; default: photographs that scikit-image or scikit-learn bring along, else noise. For a
+            classifier's pictures in folders named after its classes the manifest has the accuracy in PyTorch and in the
+            file too. Files that cannot be read are left out with a warning.
         calibration: To choose the ranges of int8 with, likewise; needed for it.
         tolerance: Largest relative error to accept; default: `TOLERANCES` of the precision.
 
@@ -86,39 +88,23 @@ def export(
     for kind in kinds:
         for package in kind.packages:
             matching(package, kind.extra)
-    opened = source if isinstance(source, Opened) else open_model(source)
-    parts = check_inside(opened, inside)
-    dynamic_size = dynamic_size or "resize" in parts
-    single = opened.task == "instances" or "nms" in parts
-    if single and dynamic_size:
-        raise ValueError("a file with box decoding inside takes one size: leave out 'nms', or the dynamic size")
-    if single and dynamic_batch:
-        raise ValueError("a file with box decoding inside takes one picture at a time: leave out the dynamic batch")
-    if dynamic_batch is None:
-        dynamic_batch = not single and all(kind.dynamic_batch and not kind.fixed_by_default for kind in kinds)
-    for kind in kinds:
-        for wanted, can, what in (
-            (dynamic_batch, kind.dynamic_batch, "batch"),
-            (dynamic_size, kind.dynamic_size, "size"),
-        ):
-            if wanted and not can:
-                raise ValueError(f"{kind.name} files have a fixed {what}: leave the dynamic {what} out, or the format")
+    loaded = source if isinstance(source, LoadedModel) else open_model(source)
+    task = find_task(loaded.task)
+    form = task.file_form(loaded, image_size, _parts(task, inside))
+    open_axes = _open_axes(kinds, form, dynamic_batch, dynamic_size or form.any_size)
 
-    size = height_width(opened.image_size if image_size is None else image_size)
-    images, calibration = readable(images), readable(calibration)
-    examples, what = inputs(images, opened, size, parts)
-    labels = labels_of(images, opened.classes) if opened.task == "classification" else None
-    ranges = inputs(calibration, opened, size, parts)[0] if calibration is not None else examples
-    with evaluation_mode(opened.model):
-        whole, names = wrap(opened, size, parts)
+    examples, what, truth = form.inputs(images)
+    ranges = examples if calibration is None else form.inputs(calibration).tensors
+    with evaluation_mode(loaded.model):
+        whole = form.module()
+    # Batch 2 where it is open: torch.export takes a size of 1 for a constant.
     prepared = Prepared(
         prepare(whole).cpu().float(),
-        _sample(size, len(opened.mean), dynamic_batch, "resize" in parts),
-        "image",
-        names,
-        dynamic_batch,
-        dynamic_size,
-        opened.name if opened.head is None else f"{opened.name} with {opened.head}",
+        form.example(2 if 0 in open_axes else 1),
+        form.input_name,
+        form.outputs,
+        open_axes,
+        form.title,
     )
     try:
         outputs = _outputs(prepared.model, prepared.sample)
@@ -128,8 +114,8 @@ def export(
     except (RuntimeError, AssertionError) as error:
         if shortage(error):
             raise
-        raise ValueError(f"{prepared.name} cannot take images of {size[0]} x {size[1]} pixels: {error}") from error
-    manifest = describe(opened, prepared, outputs, size, parts) | {"precision": precision}
+        raise ValueError(f"{prepared.name} cannot take {form.samples}: {error}") from error
+    manifest = describe(form, prepared, outputs) | {"precision": precision}
     limit = TOLERANCES[precision] if tolerance is None else tolerance
 
     with new_folders(stem.parent):
@@ -138,12 +124,12 @@ def export(
             target = stem.with_name(stem.name + kind.suffix)
             with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", suffix=".tmp", dir=stem.parent) as folder:
                 path = Path(folder) / target.name
-                given = with_fixed_shapes(prepared) if kind.fixed_shapes else prepared
+                given = _with_fixed_shapes(form, prepared) if kind.fixed_shapes else prepared
                 try:
                     facts = kind.write(given, path, precision, ranges)
                     if kind.embed is not None:
                         kind.embed(path, manifest)
-                    numbers = _verify(kind, path, target, given, batches, expected, limit, labels)
+                    numbers = _verify(kind, path, target, form, given, batches, expected, limit, truth)
                     facts["errors"] = {"images": len(examples), "source": what, **numbers}
                 except ValueError as error:
                     failures.append(error)
@@ -189,31 +175,83 @@ def _formats(formats: Sequence[str], out: str | os.PathLike[str], precision: str
     return kinds, stem
 
 
-def _sample(size: tuple[int, int], chans: int, dynamic_batch: bool, whole_picture: bool) -> Tensor:
-    """An example input. Batch 2 where it is dynamic: torch.export takes a size of 1 for a constant."""
-    height, width = (2 * side + 1 for side in size) if whole_picture else size
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2 if dynamic_batch else 1, chans, height, width, generator=generator)
+def _parts(task: Task, inside: Sequence[str]) -> tuple[str, ...]:
+    """The parts in the task's order, without doubles.
+
+    Raises:
+        ValueError: A part is unknown or is not one of the task's files.
+    """
+    for part in inside:
+        others = [other.name for other in all_tasks().values() if part in other.file_parts]
+        if not others:
+            raise ValueError(unknown("part inside the file", part, file_parts()))
+        if part not in task.file_parts:
+            raise ValueError(
+                f"{part!r} cannot be inside a file for {task.name}, only inside one for {' or '.join(others)}; what "
+                f"can be is {', '.join(task.file_parts) or 'nothing'}"
+            )
+    return tuple(part for part in task.file_parts if part in inside)
+
+
+def file_parts() -> list[str]:
+    """What files of any task can do themselves."""
+    return list(dict.fromkeys(part for task in all_tasks().values() for part in task.file_parts))
+
+
+def _open_axes(
+    kinds: Sequence[Format], form: FileForm, dynamic_batch: bool | None, dynamic_size: bool
+) -> dict[int, str]:
+    """The axes of the input that the files leave open.
+
+    Raises:
+        ValueError: The model or a format needs one of them fixed.
+    """
+    single = form.single
+    if single and dynamic_size:
+        raise ValueError(f"a file {single} takes one size: leave that out, or the dynamic size")
+    if single and dynamic_batch:
+        raise ValueError(f"a file {single} takes one sample at a time: leave out the dynamic batch")
+    if dynamic_size and not form.size_axes:
+        raise ValueError(f"{form.title} takes {form.samples} of one size: leave out the dynamic size")
+    if dynamic_batch is None:
+        dynamic_batch = not single and all(kind.dynamic_batch and not kind.fixed_by_default for kind in kinds)
+    for kind in kinds:
+        for wanted, can, what in (
+            (dynamic_batch, kind.dynamic_batch, "batch"),
+            (dynamic_size, kind.dynamic_size, "size"),
+        ):
+            if wanted and not can:
+                raise ValueError(f"{kind.name} files have a fixed {what}: leave the dynamic {what} out, or the format")
+    return ({0: "batch"} if dynamic_batch else {}) | (dict(form.size_axes) if dynamic_size else {})
+
+
+def _with_fixed_shapes(form: FileForm, prepared: Prepared) -> Prepared:
+    """The same for runtimes that lay out their memory beforehand."""
+    with evaluation_mode(form.loaded.model):
+        whole = form.module(fixed_shapes=True)
+    return dataclasses.replace(prepared, model=prepare(whole).cpu().float())
 
 
 _Batches = list[tuple[Tensor, list[int]]]
 
 
 def _batches(examples: Sequence[Tensor], prepared: Prepared) -> _Batches:
-    """All inputs that are run, each with the numbers of its pictures.
+    """All inputs that are run, each with the numbers of its samples.
 
-    Each picture, in batches of one size where a file takes batches; and one of another size.
+    Each sample, in batches of one size where a file takes batches; and one of another size.
     """
     batches: _Batches = [(one, [i]) for i, one in enumerate(examples)]
-    if prepared.dynamic_batch:
+    if prepared.open_batch:
         sizes: dict[torch.Size, list[int]] = {}
         for i, one in enumerate(examples):
             sizes.setdefault(one.shape, []).append(i)
         groups = [(torch.cat([examples[i] for i in group]), group) for group in sizes.values()]
         batches = [(examples[0], []), *groups]
-    if prepared.dynamic_size:
-        height, width = examples[0].shape[2:]
-        batches.append((examples[0][:, :, : height - height // 4, : width - width // 3], []))
+    if prepared.open_size:
+        other = examples[0]
+        for part, axis in enumerate(axis for axis in prepared.open_axes if axis):
+            other = other.narrow(axis, 0, other.shape[axis] - other.shape[axis] // max(4 - part, 2))
+        batches.append((other, []))
     return batches
 
 
@@ -228,28 +266,26 @@ def _verify(
     kind: Format,
     path: Path,
     target: Path,
+    form: FileForm,
     prepared: Prepared,
     batches: _Batches,
     expected: Sequence[Sequence[Tensor]],
     tolerance: float,
-    labels: Sequence[int] | None,
+    truth: Sequence[Any] | None,
 ) -> dict[str, Any]:
     """What is found when the file is loaded back."""
     if kind.run is None:
         assert kind.inspect is not None
         return {"verified": False, **kind.inspect(path, prepared)}
-    found = [kind.run(path, batch) for batch, _ in batches]
-    numbers: dict[str, Any] = {**compare(prepared.output_names, found, expected)}
-    if labels is not None:
-        truth = torch.tensor([labels[i] for _, numbered in batches for i in numbered])
-        both = [[output[0] for output in expected], [torch.from_numpy(output[0]) for output in found]]
-        answers = [
-            torch.cat([output[: len(numbered)].argmax(1) for output, (_, numbered) in zip(one, batches, strict=True)])
-            for one in both
-        ]
-        numbers["top1"] = [100.0 * float((one == truth).double().mean()) for one in answers]
+    found = [[torch.from_numpy(np.asarray(one)) for one in kind.run(path, batch)] for batch, _ in batches]
+    expected = [[one.cpu() for one in outputs] for outputs in expected]
+    numbers: dict[str, Any] = form.compare(found, expected)
+    if truth is not None:
+        told = [truth[i] for _, numbered in batches for i in numbered]
+        scores = [form.scores(_cut(side, batches), told) for side in (expected, found)]
+        numbers |= {name: [one[name] for one in scores] for name in scores[0]}
     try:
-        check(numbers, tolerance=tolerance, name=str(target))
+        check(numbers, tolerance=tolerance, disagreement=form.disagreement(numbers), name=str(target))
     except VerificationError as error:
         if kind.name != "onnx":
             raise
@@ -257,6 +293,11 @@ def _verify(
         where = f"the first layer that differs is {layer}" if layer else "no single layer of it stands out"
         raise VerificationError(f"{error}; {where}") from error
     return {"verified": True, **numbers}
+
+
+def _cut(outputs: Sequence[Sequence[Tensor]], batches: _Batches) -> list[list[Tensor]]:
+    """Of each batch the outputs of its numbered samples."""
+    return [[one[: len(own)] for one in some] for some, (_, own) in zip(outputs, batches, strict=True)]
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.checkpoints import Opened
-from tokenmix.export.postprocess import postprocess_of
 from tokenmix.export.prepare import Prepared
 from tokenmix.files import write_json
-from tokenmix.safety import read_json
+from tokenmix.tasks.file_form import FileForm
 from tokenmix.version import __version__
+from tokenmix_runtime.untrusted import read_json
 
 SCHEMA = "tokenmix.model/2"
 _SAME = ("schema", "model", "task", "head", "weights_sha256", "preprocess", "postprocess")
@@ -32,71 +31,50 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def describe(
-    opened: Opened,
-    prepared: Prepared,
-    outputs: Sequence[Tensor],
-    image_size: tuple[int, int],
-    inside: Sequence[str],
-) -> dict[str, Any]:
+def describe(form: FileForm, prepared: Prepared, outputs: Sequence[Tensor]) -> dict[str, Any]:
     """The manifest without its files.
 
     Args:
-        opened: The model.
+        form: The model as a file.
         prepared: Its form that is written.
         outputs: What that returns for its sample.
-        image_size: Height and width of the prepared picture.
-        inside: Names of `tokenmix.export.wrap.PARTS`.
     """
-    before = [part for part in inside if part in ("resize", "normalize")]
-    after = opened.task == "instances" or any(part in inside for part in ("softmax", "argmax", "nms"))
-    batch = "batch" if prepared.dynamic_batch else 1
-    size = ["height", "width"] if prepared.dynamic_size else list(prepared.sample.shape[2:])
+    loaded, told = form.loaded, form.description()
     return {
         "schema": SCHEMA,
-        "model": opened.name,
-        "task": opened.task,
-        "head": opened.head,
+        "model": loaded.name,
+        "task": loaded.task,
+        "head": loaded.head,
         "parameters": sum(parameter.numel() for parameter in prepared.model.parameters()),
-        "labels": None if opened.classes is None else list(opened.classes),
-        "license": opened.license,
-        "weights_sha256": weights_sha256(opened.model),
+        "labels": told.pop("labels", None),
+        "license": loaded.license,
+        "weights_sha256": weights_sha256(loaded.model),
         "input": {
             "name": prepared.input_name,
-            "shape": [batch, prepared.sample.shape[1], *size],
+            "shape": _shape(prepared.sample, prepared.open_axes),
             "dtype": "float32",
-            "layout": "NCHW",
+            "layout": form.layout,
         },
         "outputs": [
-            {"name": name, "shape": _shape(name, output, prepared, opened.task, after), "dtype": str(output.dtype)[6:]}
+            {
+                "name": name,
+                "shape": _shape(
+                    output,
+                    ({0: prepared.open_axes[0]} if prepared.open_batch else {})
+                    | dict(form.open_axes(name, prepared.open_size)),
+                ),
+                "dtype": str(output.dtype).removeprefix("torch."),
+            }
             for name, output in zip(prepared.output_names, outputs, strict=True)
         ],
-        "preprocess": {
-            "image_size": list(image_size),
-            "mean": list(opened.mean),
-            "std": list(opened.std),
-            "crop_pct": opened.crop_pct,
-            "crop_mode": opened.crop_mode,
-            "interpolation": opened.interpolation,
-            "inside": before,
-        },
-        "postprocess": {**postprocess_of(opened.model, opened.head), "inside": after},
+        **told,
         "versions": {"tokenmix": __version__, "torch": torch.__version__},
     }
 
 
-def _shape(name: str, output: Tensor, prepared: Prepared, task: str, after: bool) -> list[int | str]:
-    """The shape of an output, with names where the file leaves it open."""
-    shape: list[int | str] = list(output.shape)
-    if task in ("detection", "instances") and after:
-        return ["detections", *shape[1:]]
-    if prepared.dynamic_batch:
-        shape[0] = "batch"
-    if prepared.dynamic_size and task == "detection":
-        shape[1] = "anchors"
-    elif prepared.dynamic_size and task == "segmentation":
-        shape[-2:] = ["height", "width"] if name == "classes" else ["rows", "columns"]
-    return shape
+def _shape(tensor: Tensor, open_axes: Mapping[int, str]) -> list[int | str]:
+    """The shape of a tensor, with names where the file leaves it open."""
+    return [open_axes.get(axis, length) for axis, length in enumerate(tensor.shape)]
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

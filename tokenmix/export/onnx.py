@@ -11,19 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import quiet, require
 from tokenmix.export.half import to_half
 from tokenmix.export.onnx_file import SCOPES, graph_operators, node_scopes
 from tokenmix.export.prepare import Prepared
+from tokenmix.export.quantize import quantize_onnx
 from tokenmix.version import __version__
 
 OPSET = 20  # has GELU as one operator; 18 is the oldest that torch's exporter writes
 FOURIER_OPERATORS = ("DFT", "STFT")
 _LIMIT = 2**31 - 1  # bytes; protobuf holds no more in one message
-
-
-class ExportError(ValueError):
-    """The model could not be written in the wanted form; the message says what stands in the way."""
 
 
 def write_onnx(
@@ -48,8 +46,6 @@ def write_onnx(
         proto, facts["float_parts"] = to_half(proto, calibration)
     _write(proto, path, prepared.name)
     if precision == "int8":
-        from tokenmix.export.quantize import quantize_onnx
-
         facts |= quantize_onnx(path, path, calibration)
     return facts | {
         "opset": OPSET,
@@ -69,9 +65,7 @@ def embed_onnx(path: Path, manifest: Mapping[str, Any]) -> None:
 
 def _trace(prepared: Prepared) -> Any:
     """The optimised ModelProto."""
-    names = ({0: "batch"} if prepared.dynamic_batch else {}) | (
-        {2: "height", 3: "width"} if prepared.dynamic_size else {}
-    )
+    names = dict(prepared.open_axes)
     with quiet() as said:
         try:
             program = torch.onnx.export(

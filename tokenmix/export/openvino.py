@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import matching, quiet
-from tokenmix.export.onnx import ExportError, write_onnx
+from tokenmix.export.onnx import write_onnx
 from tokenmix.export.prepare import Prepared
 
 METADATA = "tokenmix"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +19,11 @@ class Prepared:
 
     Attributes:
         model: In evaluation mode, on the CPU, in float32, re-parameterised, its transforms as matrix products, its pre-
-            and post-processing already wrapped around it; one image batch -> one tensor or a tuple of tensors.
-        sample: An example input, (1 or 2, C, H, W); 2 where the batch is dynamic.
+            and post-processing already wrapped around it; one batch -> one tensor or a tuple of tensors.
+        sample: An example input, (1 or 2, ...); 2 where the batch is open.
         input_name: The input's name in the file.
         output_names: One name per output.
-        dynamic_batch: The file takes any batch size.
-        dynamic_size: The file takes any height and width.
+        open_axes: The axes of the input whose length the file leaves open, with their names; 0 is the batch.
         name: The model's name, for messages.
     """
 
@@ -32,9 +31,18 @@ class Prepared:
     sample: Tensor
     input_name: str
     output_names: tuple[str, ...]
-    dynamic_batch: bool
-    dynamic_size: bool
+    open_axes: Mapping[int, str]
     name: str
+
+    @property
+    def open_batch(self) -> bool:
+        """Whether the file takes any batch size."""
+        return 0 in self.open_axes
+
+    @property
+    def open_size(self) -> bool:
+        """Whether the file takes samples of any size."""
+        return any(axis > 0 for axis in self.open_axes)
 
 
 def prepare(model: nn.Module, *, form: str = "matmul") -> nn.Module:

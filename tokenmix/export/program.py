@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from tokenmix.export.onnx import ExportError
+from tokenmix.export.errors import ExportError
 from tokenmix.export.prepare import Prepared
 
 LARGEST_BATCH = 16
@@ -35,14 +35,15 @@ def trace(prepared: Prepared, *, largest_batch: int | None = None) -> ExportedPr
 
 def export_program(model: nn.Module, prepared: Prepared, *, largest_batch: int | None = None) -> ExportedProgram:
     """A module that takes what a prepared model takes as an exported program. Arguments and errors as `trace`'s."""
-    sizes: dict[int, Any] = {0: Dim.DYNAMIC(max=largest_batch)} if prepared.dynamic_batch else {}
-    sizes |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} if prepared.dynamic_size else {}
+    sizes: dict[int, Any] = dict.fromkeys(prepared.open_axes, Dim.DYNAMIC)
+    if prepared.open_batch:
+        sizes[0] = Dim.DYNAMIC(max=largest_batch)
     try:
         with torch.no_grad():
             return torch.export.export(model, (prepared.sample,), dynamic_shapes=(sizes,) if sizes else None)
     except Exception as error:  # whatever a model's code raises, and torch's own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        hint = " (try a fixed batch and image size)" if sizes else ""
+        hint = " (try a fixed batch and size)" if sizes else ""
         raise ExportError(f"{prepared.name} could not be exported by torch.export: {reason}{hint}") from error
 
 

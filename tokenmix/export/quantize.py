@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import quiet, require
-from tokenmix.export.onnx import ExportError
 
 TARGET_DB = 25.0
 """Least ratio of signal to noise at the outputs, in decibels: 25 is an error of a twentieth of the outputs' size."""
@@ -98,8 +98,9 @@ def quantize_onnx(
         target_db: See `TARGET_DB`.
 
     Returns:
-        ``quantized_parts`` and ``float_parts`` (numbers of layers), ``float_names``, ``signal_to_noise_db`` and what
-        `compare_onnx` says of both files on the measured images.
+        ``quantized_parts`` and ``float_parts`` (numbers of layers), ``float_names``, ``signal_to_noise_db``, and of
+        both files ``bytes_before_after`` and ``latency_ms`` (one sample, one thread, medians of interleaved rounds),
+        each as [before, after].
 
     Raises:
         ImportError: onnx or onnxruntime are not installed.
@@ -141,24 +142,8 @@ def quantize_onnx(
         "float_parts": len(kept),
         "float_names": kept,
         "signal_to_noise_db": decibels(noise),
-        **compare_onnx(before, content, images),
-    }
-
-
-def compare_onnx(before: bytes, after: bytes, images: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Agreement, size and speed of two ONNX files on images ``(1, C, H, W)``.
-
-    Returns:
-        ``top1_agreement`` in percent (same largest value along dimension 1 of the first output),
-        ``bytes_before_after`` and ``latency_ms`` (one image, one thread, medians of interleaved rounds), each as
-        [before, after].
-    """
-    outputs = [[output[0] for output in _each(content, images)] for content in (before, after)]
-    classes = [np.concatenate([output.argmax(1).ravel() for output in one]) for one in outputs]
-    return {
-        "top1_agreement": 100.0 * float((classes[0] == classes[1]).mean()),
-        "bytes_before_after": [len(before), len(after)],
-        "latency_ms": _latencies([before, after], images[0]),
+        "bytes_before_after": [len(before), len(content)],
+        "latency_ms": _latencies([before, content], images[0]),
     }
 
 
@@ -197,16 +182,11 @@ def _session(content: bytes) -> Any:
     return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _each(content: bytes, images: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """All outputs for each image."""
-    session = _session(content)
-    name = session.get_inputs()[0].name
-    return [session.run(None, {name: image}) for image in images]
-
-
 def _outputs(content: bytes, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Each output for all images."""
-    return [np.stack(output) for output in zip(*_each(content, images), strict=True)]
+    session = _session(content)
+    name = session.get_inputs()[0].name
+    return [np.stack(output) for output in zip(*(session.run(None, {name: one}) for one in images), strict=True)]
 
 
 def _latencies(files: Sequence[bytes], image: np.ndarray, rounds: int = 15) -> list[float]:

@@ -11,45 +11,84 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.heads import deeplab, detectors, ffnet_seg, fpn, ssdlite, upernet
-from tokenmix.names import unknown
+from tokenmix.heads import decoding, deeplab, detectors, ffnet_seg, fixed_shapes, fpn, in_graph, ssdlite, upernet
+from tokenmix_runtime.names import unknown
 
 __all__ = ["HEADS", "HeadInfo", "Raw", "make_dense", "own_options"]
 
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """A dense model's head and what is shown of it.
+    """A dense model's head: how it is made, what is shown of it, and how its outputs are read without it.
 
     Attributes:
         build: ``(backbone, num_classes, *, <options>, **backbone_args) -> nn.Module``.
-        task: ``"segmentation"``, ``"detection"`` or ``"instances"`` (boxes and masks).
+        task: The name of the task that it is for.
         paper: Where it comes from.
         image_size: (height, width) in pixels in which the papers evaluate it.
+        decoding: ``(model) -> dict``: how the raw outputs are read, see `tokenmix.heads.decoding`.
+        outputs: The names of the raw outputs in a file.
         crop_mode: How pictures get there: ``"squash"``, whatever their shape, or ``"fit"``, which keeps it.
+        in_graph: ``(model) -> nn.Module``: a detector's module of one picture (1, C, H, W) -> boxes, scores, labels and
+            perhaps masks, see `tokenmix.heads.in_graph`; None of what finds no objects.
+        fixed_shapes: The same with shapes that do not depend on the picture, see `tokenmix.heads.fixed_shapes`; None if
+            its runtimes take the other one, or none.
     """
 
     build: Callable[..., nn.Module]
     task: str
     paper: str
     image_size: tuple[int, int]
+    decoding: Callable[[Any], dict[str, Any]]
+    outputs: tuple[str, ...] = ("scores", "boxes")
     crop_mode: str = "fit"
+    in_graph: Callable[[Any], nn.Module] | None = None
+    fixed_shapes: Callable[[Any], nn.Module] | None = None
+
+
+def _segmenter(build: Callable[..., nn.Module], paper: str, image_size: tuple[int, int]) -> HeadInfo:
+    return HeadInfo(build, "segmentation", paper, image_size, decoding.of_segmenter, ("logits",))
+
+
+def _two_stages(build: Callable[..., nn.Module], paper: str) -> HeadInfo:
+    return HeadInfo(
+        build,
+        "instances",
+        paper,
+        (800, 1333),
+        decoding.of_two_stages,
+        ("boxes", "scores", "labels", "masks"),
+        in_graph=in_graph.DetectInstances,
+        fixed_shapes=fixed_shapes.FixedInstances,
+    )
 
 
 HEADS: dict[str, HeadInfo] = {
-    "deeplabv3": HeadInfo(deeplab.deeplabv3, "segmentation", "DeepLabv3, arXiv:1706.05587", (512, 512)),
-    "semantic_fpn": HeadInfo(fpn.semantic_fpn, "segmentation", "Panoptic FPN, arXiv:1901.02446", (512, 2048)),
-    "upernet": HeadInfo(upernet.upernet, "segmentation", "UPerNet, arXiv:1807.10221", (512, 2048)),
-    "ffnet_seg": HeadInfo(ffnet_seg.ffnet_seg, "segmentation", "MetaMixer/FFNet, arXiv:2406.02021", (512, 2048)),
+    "deeplabv3": _segmenter(deeplab.deeplabv3, "DeepLabv3, arXiv:1706.05587", (512, 512)),
+    "semantic_fpn": _segmenter(fpn.semantic_fpn, "Panoptic FPN, arXiv:1901.02446", (512, 2048)),
+    "upernet": _segmenter(upernet.upernet, "UPerNet, arXiv:1807.10221", (512, 2048)),
+    "ffnet_seg": _segmenter(ffnet_seg.ffnet_seg, "MetaMixer/FFNet, arXiv:2406.02021", (512, 2048)),
     "ssdlite": HeadInfo(
-        ssdlite.ssdlite, "detection", "SSD, arXiv:1512.02325; SSDLite, arXiv:1801.04381", (320, 320), "squash"
+        ssdlite.ssdlite,
+        "detection",
+        "SSD, arXiv:1512.02325; SSDLite, arXiv:1801.04381",
+        (320, 320),
+        decoding.of_ssdlite,
+        crop_mode="squash",
+        in_graph=in_graph.DetectSSDLite,
     ),
-    "retinanet": HeadInfo(detectors.retinanet, "detection", "RetinaNet, arXiv:1708.02002", (800, 1333)),
-    "mask_rcnn": HeadInfo(detectors.mask_rcnn, "instances", "Mask R-CNN, arXiv:1703.06870", (800, 1333)),
-    "cascade_mask_rcnn": HeadInfo(
-        detectors.cascade_mask_rcnn, "instances", "Cascade R-CNN, arXiv:1906.09756", (800, 1333)
+    "retinanet": HeadInfo(
+        detectors.retinanet,
+        "detection",
+        "RetinaNet, arXiv:1708.02002",
+        (800, 1333),
+        decoding.of_retinanet,
+        in_graph=in_graph.DetectRetinaNet,
     ),
+    "mask_rcnn": _two_stages(detectors.mask_rcnn, "Mask R-CNN, arXiv:1703.06870"),
+    "cascade_mask_rcnn": _two_stages(detectors.cascade_mask_rcnn, "Cascade R-CNN, arXiv:1906.09756"),
 }
+"""Every head, with all that export, the run-time's manifest and the page need to know of it."""
 
 
 def make_dense(

@@ -90,7 +90,9 @@ def deeplabv3(
     decoder = DeepLabHead(ASPP(levels.num_chs[-1], channels, rates, act), channels, num_classes, drop_rate)
     narrow = levels.num_chs[-2]
     second = FCNHead(-2, narrow, max(narrow // 4, 128), num_classes, act=act, drop_rate=drop_rate) if aux else None
-    return Segmenter(levels, decoder, second, align_corners=True)
+    model = Segmenter(levels, decoder, second, align_corners=True)
+    model.least_batch = 2
+    return model
 
 
 _LEAF = r"\.(?P<leaf>weight|bias)"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tokenmix.backbones.base import Backbone, feature_indices
 from tokenmix.layers import LayerNorm2d
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 NORMS: dict[str, Any] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}
 Place = tuple[int, int]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import ACTIVATIONS, ConvNorm
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 
 class Segmenter(nn.Module):
@@ -22,6 +22,8 @@ class Segmenter(nn.Module):
         aux: The same, or None.
         align_corners: How logits are resized to the image's size, see `torch.nn.functional.interpolate`.
     """
+
+    least_batch = 1  # images that a step of training needs
 
     def __init__(
         self, backbone: nn.Module, decoder: nn.Module, aux: nn.Module | None = None, *, align_corners: bool = False

@@ -9,7 +9,7 @@ from tokenmix.jobs.job import Job, Outcome, Outcomes, Queued, perform
 from tokenmix.jobs.local import Local
 from tokenmix.jobs.ray import Ray
 from tokenmix.jobs.slurm import Slurm
-from tokenmix.names import unknown
+from tokenmix_runtime.names import unknown
 
 Runner = Local | Ray | Slurm
 RUNNERS: dict[str, type[Runner]] = {"local": Local, "ray": Ray, "slurm": Slurm}

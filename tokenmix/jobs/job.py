@@ -13,16 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokenmix.data import DataSet, load_data
+from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import find_device
 from tokenmix.files import write_json
 from tokenmix.recipes import Recipe, differences
 from tokenmix.recipes.stored import check_recipe
-from tokenmix.safety import judging_anew, read_json, shown, trusting
-from tokenmix.shortage import OutOfMemory
-from tokenmix.terminal import say
+from tokenmix.safety import judging_anew, trusting
+from tokenmix.sources import load_data
 from tokenmix.train import FitResult, fit
 from tokenmix.train.loop import in_parts
+from tokenmix_runtime.shortage import OutOfMemory
+from tokenmix_runtime.terminal import say
+from tokenmix_runtime.untrusted import read_json, shown
 
 SCHEMA = "tokenmix.job/1"
 KINDS = {"data_seed": int, "device": str, "workers": int, "download": bool, "threads": int}  # beside the recipe
@@ -44,7 +46,7 @@ class Job:
         download: Allow named data sets to be downloaded.
         threads: Processor threads; another number may change the last digits.
         label: Stands before each line of progress.
-        images: Gives the data to a job of this process, for data that several share; None: the job loads its own.
+        data: Gives the data to a job of this process, for data that several share; None: the job loads its own.
         make: Makes the network, for one that the recipe cannot name; such a job cannot leave this process.
     """
 
@@ -56,7 +58,7 @@ class Job:
     download: bool = False
     threads: int = field(default_factory=torch.get_num_threads)
     label: str = ""
-    images: Callable[[], DataSet] | None = None
+    data: Callable[[], DataSet] | None = None
     make: Callable[[], nn.Module] | None = None
 
     @property
@@ -142,7 +144,9 @@ def attempt(job: Job, log: Log) -> Outcome:
     try:
         find_device(job.device)
         recipe = job.recipe
-        load = job.images or partial(load_data, recipe.data, seed=job.data_seed, download=job.download, log=log)
+        load = job.data or partial(
+            load_data, recipe.run.data, task=recipe.task.name, seed=job.data_seed, download=job.download, log=log
+        )
         options: dict[str, Any] = {"device": job.device, "workers": job.workers, "label": job.label}
         outcome = fit(recipe, load(), job.folder, model=job.make, log=log, **options)
     except Exception as error:

@@ -24,7 +24,7 @@ def send(jobs: Sequence[Job], cpus: int | None) -> list[Job]:
     for job in jobs:
         if job.make is not None:
             raise ValueError(
-                f"{job.recipe.model_args.get('mixers')} is an object of this process, and other machines need a name "
+                f"{job.recipe.model.args.get('mixers')} is an object of this process, and other machines need a name "
                 "to import it by: write it as text, 'package.file:Class'"
             )
     sent = [replace(job, folder=job.folder.resolve(), threads=cpus or job.threads) for job in jobs]

@@ -14,8 +14,8 @@ from pathlib import Path
 from tokenmix.files import write_json, write_text
 from tokenmix.jobs.job import Job, Log, Outcomes, Queued, needs_trust, outcome_of
 from tokenmix.jobs.shared import send
-from tokenmix.safety import read_json
 from tokenmix.train import FitResult
+from tokenmix_runtime.untrusted import read_json
 
 SAVE_S = 120  # how long before the time limit a job is told to save
 OURS = ("array", "signal")  # sbatch options that the script itself decides

@@ -1,6 +1,6 @@
 """Numbers that say how good predictions are: counted on the device, added over the processes once."""
 
-from tokenmix.metrics.answers import Answered, Answers
+from tokenmix.metrics.answers import Answers, GatheredAnswers
 from tokenmix.metrics.base import Metric
 from tokenmix.metrics.calibration import Calibration
 from tokenmix.metrics.classification import Confusion, TopK
@@ -8,11 +8,11 @@ from tokenmix.metrics.detection import CocoAP
 from tokenmix.metrics.segmentation import SegmentationOverlap
 
 __all__ = [
-    "Answered",
     "Answers",
     "Calibration",
     "CocoAP",
     "Confusion",
+    "GatheredAnswers",
     "Metric",
     "SegmentationOverlap",
     "TopK",

@@ -13,7 +13,7 @@ from tokenmix.metrics.classification import classes_of, counted
 
 
 @dataclass(frozen=True)
-class Answered:
+class GatheredAnswers:
     """One entry per image, in the order of the data set, on the CPU.
 
     Attributes:
@@ -60,7 +60,7 @@ class Answers:
         columns = (batch["index"], label, answer, confidence, truth, counted(prediction, batch))
         self.parts.append(torch.stack([column.double() for column in columns], dim=1))  # whole numbers stay exact
 
-    def gather(self) -> Answered:
+    def gather(self) -> GatheredAnswers:
         """All answers of all processes, without the padding; every process must call this, and the list is emptied."""
         rows = torch.cat(self.parts) if self.parts else torch.zeros(0, 6, dtype=torch.float64)
         self.parts = []
@@ -70,7 +70,7 @@ class Answers:
         rows = rows[rows[:, 5] > 0]
         rows = rows[rows[:, 0].argsort(stable=True)]
         index, label, prediction = rows[:, :3].long().unbind(1)
-        return Answered(index, label, prediction, rows[:, 3], rows[:, 4])
+        return GatheredAnswers(index, label, prediction, rows[:, 3], rows[:, 4])
 
 
 def _of_all(rows: Tensor) -> Tensor:

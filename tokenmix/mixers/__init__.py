@@ -21,7 +21,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,9 @@ from tokenmix.mixers.ffnified import ffnified_attention
 from tokenmix.mixers.frequency import FrequencyFilter
 from tokenmix.mixers.metamixer import MetaMixer, Static
 from tokenmix.mixers.spectrum import SpectrumMixer
-from tokenmix.names import unknown
-from tokenmix.safety import LIMITS, permit_code, shown
+from tokenmix.safety import permit_code
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import LIMITS, shown
 
 __all__ = [
     "MIXERS",
@@ -207,8 +208,17 @@ def list_mixers() -> list[str]:
     return list(MIXERS)
 
 
-def make_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> nn.Module:
+def make_mixer(
+    spec: MixerSpec, dim: int, *, known: Mapping[str, MixerInfo] = MIXERS, device=None, dtype=None
+) -> nn.Module:
     """A mixer of ``dim`` channels from its specification (see the module's description).
+
+    Args:
+        spec: A name, a name with options, a class or function by module, or a callable.
+        dim: Channels.
+        known: The mixers that have names; another room may have its own.
+        device: Where the parameters are created.
+        dtype: Their type.
 
     Raises:
         ValueError: If there is no channel, the text cannot be read, the name is unknown, or the module or its attribute
@@ -219,7 +229,7 @@ def make_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> nn.Modu
         raise ValueError(f"a mixer needs at least 1 channel, not {dim}")
     options: dict[str, Any] = {}
     if isinstance(spec, str):
-        label, build, options = _parse(spec)
+        label, build, options = _parse(spec, known)
     elif isinstance(spec, nn.Module):
         raise TypeError("a mixer is given by its class or a function that builds it, not by one built module")
     elif callable(spec):
@@ -229,13 +239,13 @@ def make_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> nn.Modu
 
     parameters = inspect.signature(build).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    known = [name for name in list(parameters)[1:] if parameters[name].kind in (_KEYWORD, _EITHER)]
+    names = [name for name in list(parameters)[1:] if parameters[name].kind in (_KEYWORD, _EITHER)]
     for option in options:
-        if option not in known and not takes_all:
-            has = ", ".join(name for name in known if name not in ("device", "dtype")) or "none"
+        if option not in names and not takes_all:
+            has = ", ".join(name for name in names if name not in ("device", "dtype")) or "none"
             raise TypeError(f"mixer {label!r} has no option {option!r}; its options: {has}")
     placed = {"device": device, "dtype": dtype}
-    given = {name: value for name, value in placed.items() if (name in known or takes_all) and name not in options}
+    given = {name: value for name, value in placed.items() if (name in names or takes_all) and name not in options}
     mixer = build(dim, **options, **given)
     if not isinstance(mixer, nn.Module):
         raise TypeError(f"mixer {label!r} must build a torch.nn.Module, not {type(mixer).__name__}")
@@ -278,11 +288,12 @@ def split_specs(text: str) -> list[str]:
     return [*parts, text[start:].strip()]
 
 
-def check_mixers(spec: Any) -> None:
+def check_mixers(spec: Any, known: Mapping[str, MixerInfo] = MIXERS) -> None:
     """Raise unless these are mixers that may be built now; nothing is imported or built.
 
     Args:
         spec: What a file has in the place of ``MixerSpec | Sequence[MixerSpec]``.
+        known: The mixers that have names.
 
     Raises:
         ValueError: It is of another kind, longer than any, cannot be read, names no built-in mixer, or Python code that
@@ -298,23 +309,23 @@ def check_mixers(spec: Any) -> None:
             module, name, _ = _read(part)
             if module is not None:
                 permit_code(f"{module}:{name}")
-            elif name not in MIXERS:
-                raise ValueError(unknown("mixer", name, MIXERS))
+            elif name not in known:
+                raise ValueError(unknown("mixer", name, known))
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-def _parse(text: str) -> tuple[str, Callable[..., nn.Module], dict[str, Any]]:
+def _parse(text: str, known: Mapping[str, MixerInfo]) -> tuple[str, Callable[..., nn.Module], dict[str, Any]]:
     """Name, builder and options of a specification."""
     module, name, options = _read(text)
     if module is not None:
         permit_code(f"{module}:{name}")
         return f"{module}:{name}", _find(module, name), options
-    if name not in MIXERS:
-        raise ValueError(unknown("mixer", name, MIXERS))
-    return name, MIXERS[name].build, options
+    if name not in known:
+        raise ValueError(unknown("mixer", name, known))
+    return name, known[name].build, options
 
 
 def _read(text: str) -> tuple[str | None, str, dict[str, Any]]:

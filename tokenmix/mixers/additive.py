@@ -59,7 +59,7 @@ class AdditiveAttention(nn.Module):
         self.dwc = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
         self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
 
-    def _fits_kernel(now: Situation, self: AdditiveAttention, x: Tensor) -> bool:  # noqa: N805
+    def _fits_kernel(now: Situation, self: AdditiveAttention, x: Tensor) -> bool:
         return not now.channels_last and can_run(now, x) and depthwise_weights(self.dwc) is not None
 
     def _by_kernel(self, x: Tensor) -> Tensor:

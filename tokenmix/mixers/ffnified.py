@@ -6,14 +6,24 @@ from torch import nn
 
 from tokenmix.layers import ConvNorm, RepDepthwise
 from tokenmix.mixers.metamixer import MetaMixer, Static
+from tokenmix_runtime.names import unknown
+
+QUERIES = ("norm", "bias", "bias_norm")
 
 
 def ffnified_attention(
-    dim: int, *, key_size: int = 7, value_size: int = 7, conv: str = "auto", device=None, dtype=None
+    dim: int,
+    *,
+    key_size: int = 7,
+    value_size: int = 7,
+    conv: str = "auto",
+    query: str = "norm",
+    device=None,
+    dtype=None,
 ) -> MetaMixer:
     """``(B, C, H, W) -> (B, C, H, W)``: 1x1 convolution with batch norm, depthwise key, exact GELU, depthwise value.
 
-    Source: arXiv:2406.02021 (MetaMixer, FFNet) and its official classification and segmentation code.
+    Source: arXiv:2406.02021 (MetaMixer, FFNet) and its official classification, segmentation and super-resolution code.
 
     Args:
         dim: Channels.
@@ -22,15 +32,19 @@ def ffnified_attention(
         conv: Kind of both. ``"plain"``: one convolution with a bias and no norm. ``"rep"``: k x k plus 3x3, each with a
             norm, one kernel once fused. ``"strip"`` (FFNet-Seg): the same of k x k, (k-4) x (k-4), 1 x k and k x 1, the
             second only above k = 3. ``"auto"``: plain up to 3, rep above.
+        query: The 1x1 convolution. ``"norm"``: with a batch norm and no bias. ``"bias"`` (super-resolution): with a
+            bias and no norm. ``"bias_norm"``: with both.
         device: Where the parameters are created.
         dtype: Their type.
 
     Raises:
-        ValueError: If a size is even or below 1, or the kind is unknown.
+        ValueError: If a size is even or below 1, or a kind is unknown.
     """
+    if query not in QUERIES:
+        raise ValueError(unknown("query of ffnified", query, QUERIES))
     dd = {"device": device, "dtype": dtype}
     return MetaMixer(
-        query=ConvNorm(dim, dim, 1, **dd),
+        query=nn.Conv2d(dim, dim, 1, **dd) if query == "bias" else ConvNorm(dim, dim, 1, bias=query != "norm", **dd),
         key=Static(_depthwise(dim, key_size, conv, **dd)),
         act=nn.GELU(),
         value=Static(_depthwise(dim, value_size, conv, **dd)),

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tokenmix.layers import ACTIVATIONS
-from tokenmix.names import unknown
 from tokenmix.ops.dispatch import Form, Situation, is_channels_last, operator
 from tokenmix.ops.fourier import filter_planes, irfft2, rfft2, rfft2_macs, rfft2_planes
 from tokenmix.ops.kernels.frequency import MOST_CHANNELS, filter_spectrum
 from tokenmix.ops.kernels.rule import can_run
 from tokenmix.ops.rows import MOST_ROWS, filter_rows
+from tokenmix_runtime.names import unknown
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")
@@ -97,13 +97,13 @@ class _Filter(nn.Module):
         """Whether both activations are SiLU, as in the released networks, and nobody asked for a form."""
         return type(self.act) is type(self.act2) is nn.SiLU and self.form == "auto"
 
-    def _fits_kernel(now: Situation, self: _Filter, x: Tensor) -> bool:  # noqa: N805
+    def _fits_kernel(now: Situation, self: _Filter, x: Tensor) -> bool:
         return can_run(now, x) and self.is_usual() and self.dim // self.groups <= MOST_CHANNELS
 
     def _by_kernel(self, x: Tensor) -> Tensor:
         return irfft2(filter_spectrum(rfft2(x), *self.maps(), self.threshold), (x.size(-2), x.size(-1))).to(x.dtype)
 
-    def _fits_rows(now: Situation, self: _Filter, x: Tensor) -> bool:  # noqa: N805
+    def _fits_rows(now: Situation, self: _Filter, x: Tensor) -> bool:
         plain = now.mode == "inference" and now.device == "cpu" and now.dtype == torch.float32 and not now.autocast
         return plain and now.channels_last and self.is_usual() and max(x.shape[2:]) <= MOST_ROWS
 

@@ -52,7 +52,7 @@ class MetaMixer(nn.Module):
         self.act = act
         self.value = value
 
-    def _fits_kernel(now: Situation, self: MetaMixer, x: Tensor) -> bool:  # noqa: N805
+    def _fits_kernel(now: Situation, self: MetaMixer, x: Tensor) -> bool:
         return not now.channels_last and can_run(now, x) and self.depthwise_chain() is not None
 
     def _by_kernel(self, x: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
-from tokenmix.names import unknown
 from tokenmix.ops.constants import constant
 from tokenmix.ops.cosine import dct2, dct2_macs, idct2
 from tokenmix.ops.dispatch import operator
 from tokenmix.ops.fourier import widen
+from tokenmix_runtime.names import unknown
 
 GATES = ("softmax", "sigmoid")
 
@@ -38,7 +38,10 @@ def band_matrix(
 
 def pool_bands(magnitude: Tensor, nodes: int) -> Tensor:
     """``(B, C, H, W) -> (B, C, nodes * nodes)``: the weighted mean of each band."""
-    rows, columns = _bands(magnitude, magnitude.size(-2), nodes, True), _bands(magnitude, magnitude.size(-1), nodes, True)
+    rows, columns = (
+        _bands(magnitude, magnitude.size(-2), nodes, True),
+        _bands(magnitude, magnitude.size(-1), nodes, True),
+    )
     return ((rows.t() @ magnitude) @ columns).flatten(2)
 
 

@@ -34,10 +34,17 @@ def filter_rows(
         groups: Of both maps.
         threshold: Of the soft-shrink.
     """
-    first, second = (_on_rows(kernel1, groups), _bias(shift1, groups)), (_on_rows(kernel2, groups), _bias(shift2, groups))
+    first, second = (
+        (_on_rows(kernel1, groups), _bias(shift1, groups)),
+        (_on_rows(kernel2, groups), _bias(shift2, groups)),
+    )
     height, width = x.size(2), x.size(3)
     block, columns = x.size(1) // groups, width // 2 + 1
-    over_width, over_height, back_over_width = _over_width(x, width), _over_height(x, height), _back_over_width(x, width)
+    over_width, over_height, back_over_width = (
+        _over_width(x, width),
+        _over_height(x, height),
+        _back_over_width(x, width),
+    )
     back_over_height = over_height.t()
     out = torch.empty_like(x)
     for image, filtered in zip(x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1), strict=True):  # (H, W, C)

@@ -2,97 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import timm
 
 from tokenmix.checkpoints import our_models
-from tokenmix.names import unknown
-from tokenmix.recipes import affnet, affnet_dense, casvit, casvit_dense, dsm, dsm_dense, ffnet, ffnet_dense
-from tokenmix.recipes.basic import basic, digits
-from tokenmix.recipes.demo import scenes_detect, scenes_segment
-from tokenmix.recipes.finetune import finetune
-from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs
+from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
+from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs, with_values
 from tokenmix.recipes.stored import read_recipe
 from tokenmix.safety import trusting
+from tokenmix.tasks import DEFAULT_TASK, all_tasks, find_task
+from tokenmix_runtime.names import unknown
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        basic,
-        digits,
-        scenes_detect,
-        scenes_segment,
-        finetune,
-        affnet.affnet_et,
-        affnet.affnet_t,
-        affnet.affnet_s,
-        ffnet.ffnet_1,
-        ffnet.ffnet_2,
-        ffnet.ffnet_3,
-        ffnet.ffnet_4,
-        ffnet.ffnet_1_distilled,
-        ffnet.ffnet_2_distilled,
-        ffnet.ffnet_3_distilled,
-        ffnet.ffnet_3_384,
-        ffnet.ffnet_4_384,
-        casvit.casvit_xs,
-        casvit.casvit_s,
-        casvit.casvit_m,
-        casvit.casvit_t,
-        casvit.casvit_xs_384,
-        casvit.casvit_s_384,
-        casvit.casvit_m_384,
-        casvit.casvit_t_384,
-        dsm.dsm_ti,
-        dsm.dsm_t,
-        dsm.dsm_s,
-        dsm.dsm_b,
-        affnet_dense.affnet_t_ssdlite,
-        affnet_dense.affnet_s_ssdlite,
-        affnet_dense.affnet_et_deeplabv3_voc,
-        affnet_dense.affnet_t_deeplabv3_voc,
-        affnet_dense.affnet_s_deeplabv3_voc,
-        affnet_dense.affnet_et_deeplabv3_ade20k,
-        affnet_dense.affnet_t_deeplabv3_ade20k,
-        affnet_dense.affnet_s_deeplabv3_ade20k,
-        ffnet_dense.ffnet_2_cascade_mask_rcnn,
-        ffnet_dense.ffnet_3_cascade_mask_rcnn,
-        ffnet_dense.ffnet_4_cascade_mask_rcnn,
-        ffnet_dense.ffnet_2_upernet,
-        ffnet_dense.ffnet_3_upernet,
-        ffnet_dense.ffnet_4_upernet,
-        ffnet_dense.ffnet_seg_ade20k,
-        ffnet_dense.ffnet_seg_cityscapes,
-        casvit_dense.casvit_xs_retinanet,
-        casvit_dense.casvit_s_retinanet,
-        casvit_dense.casvit_m_retinanet,
-        casvit_dense.casvit_t_retinanet,
-        casvit_dense.casvit_xs_mask_rcnn,
-        casvit_dense.casvit_s_mask_rcnn,
-        casvit_dense.casvit_m_mask_rcnn,
-        casvit_dense.casvit_t_mask_rcnn,
-        casvit_dense.casvit_xs_semantic_fpn,
-        casvit_dense.casvit_s_semantic_fpn,
-        casvit_dense.casvit_m_semantic_fpn,
-        casvit_dense.casvit_t_semantic_fpn,
-        dsm_dense.dsm_ti_upernet,
-        dsm_dense.dsm_t_upernet,
-        dsm_dense.dsm_s_upernet,
-        dsm_dense.dsm_b_upernet,
-        dsm_dense.dsm_ti_retinanet,
-        dsm_dense.dsm_t_retinanet,
-        dsm_dense.dsm_s_retinanet,
-        dsm_dense.dsm_b_retinanet,
-        dsm_dense.dsm_ti_mask_rcnn,
-        dsm_dense.dsm_t_mask_rcnn,
-        dsm_dense.dsm_s_mask_rcnn,
-        dsm_dense.dsm_b_mask_rcnn,
-    )
-}
+__all__ = [
+    "RECIPES",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Run",
+    "Schedule",
+    "differences",
+    "make_recipe",
+    "override",
+    "with_epochs",
+    "with_values",
+]
 
-__all__ = ["RECIPES", "Recipe", "differences", "make_recipe", "override", "with_epochs"]
+
+class _Recipes(Mapping[str, Callable[[], Recipe]]):
+    """The recipes of all tasks, by their names; asked for when they are used, since they import this package."""
+
+    def _all(self) -> dict[str, Callable[[], Recipe]]:
+        return {make.__name__: make for task in all_tasks().values() for make in task.recipes()}
+
+    def __getitem__(self, name: str) -> Callable[[], Recipe]:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = _Recipes()
 
 
 def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None = None, trust: bool = False) -> Recipe:
@@ -100,25 +55,37 @@ def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None 
 
     Args:
         name: A name in ``RECIPES``; a recipe's JSON file or a run folder that holds ``recipe.json``; or the name of a
-            model, which gets its own recipe, or ``basic`` where it has none.
+            model, which gets its own recipe, or its task's recipe for such models.
         overrides: See ``override``.
-        images: How many images there are to learn from, if that is known; the recipe ``finetune`` depends on it.
+        images: How many samples there are to learn from, if that is known; the recipe ``finetune`` depends on it.
         trust: A file of that name is the caller's own, and may name Python code, addresses and paths, see
             `tokenmix.safety`.
 
     Raises:
         ValueError: Nothing has that name, a setting is wrong, or a file says what only the caller may say.
+
+    Example:
+        >>>         >>> make_recipe("ffnet_1", ["epochs=100", "task.label_smoothing=0.2"]).schedule.epochs
+        100.0
     """
-    overrides = list(overrides)
-    if name == "finetune" and images is not None:
-        recipe = finetune(images)
-    elif name in RECIPES:
-        recipe = RECIPES[name]()
+    overrides, known = list(overrides), dict(RECIPES)
+    if name in known:
+        make: Callable[..., Recipe] = known[name]
+        counts = images is not None and "images" in inspect.signature(make).parameters
+        recipe = make(images=images) if counts else make()
     elif (Path(name) / "recipe.json").exists() or (Path(name).exists() and not Path(name).is_dir()):
         with trusting(trust):
             return read_recipe(name, overrides)
-    elif timm.is_model(name):
-        recipe = override(RECIPES.get(name.split(".")[0], basic)(), [f"model={name}"])
+    elif usual := _default_recipe(name):
+        recipe = override(known.get(name.split(".")[0], known[usual])(), [f"model={name}"])
     else:
-        raise ValueError(unknown("recipe or model", name, [*RECIPES, *our_models()]))
+        raise ValueError(unknown("recipe or model", name, [*known, *our_models()]))
     return override(recipe, overrides)
+
+
+def _default_recipe(model: str) -> str | None:
+    """The recipe for a model that may have none of its own, or None if there is no such model."""
+    for task in all_tasks().values():
+        if model in task.networks():
+            return task.default_recipe
+    return find_task(DEFAULT_TASK).default_recipe if timm.is_model(model) else None

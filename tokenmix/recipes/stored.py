@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -9,14 +10,14 @@ from pathlib import Path
 import timm
 
 from tokenmix.backbones.arguments import check_arguments, check_parameters
-from tokenmix.data import KNOWN
-from tokenmix.data.dense.sources import NAMED
 from tokenmix.heads import make_dense, own_options
-from tokenmix.names import unknown
+from tokenmix.mixers import check_mixers
+from tokenmix.recipes.keys import find_key, parts_of
 from tokenmix.recipes.recipe import Recipe, override
-from tokenmix.safety import is_trusted, read_json, refusal, speaking
-
-RESERVED_WEIGHTS = "pretrained"  # timm's own published ones
+from tokenmix.safety import is_trusted, refusal, speaking
+from tokenmix.tasks import find_task
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import read_json
 
 
 def read_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
@@ -39,45 +40,67 @@ def read_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
 def check_recipe(recipe: Recipe, origin: str, typed: Collection[str] = ()) -> None:
     """Raise if a file's recipe names what a file may not name: code, addresses, paths.
 
-    Allowed are models of timm's registry with arguments of their own, their published weights, and data sets by name.
+    Allowed are what the fields say (`tokenmix.checked_values.from_files`), models of timm's registry and networks of
+    the task with arguments of their own, and data sets by name.
 
     Args:
         recipe: What the file says, and what was typed.
         origin: The file.
-        typed: The keys that the person has typed, such as ``"weights"`` and ``"model_args.mixers"``.
+        typed: The keys that the person has typed, such as ``"weights"`` and ``"model.args.mixers"``.
 
     Raises:
         ValueError: It does; the message names file, key and remedy.
     """
     if is_trusted():
         return
-    names = timm.is_model
-    may = {
-        "model": lambda value: ":" not in value,  # an unknown name is told where it is built
-        "weights": lambda value: value == RESERVED_WEIGHTS,
-        "teacher": names,
-        "teacher_weights": lambda value: False,
-        "data": lambda value: value in KNOWN or value in (*NAMED, "scenes"),
-    }
-    for key, allowed in may.items():
-        value = getattr(recipe, key)
-        if value is not None and key not in typed and not allowed(value):
-            raise refusal(f"{origin}: its recipe key {key!r}", "an address or a path", value)
-    given = {key.split(".")[1] for key in typed if key.startswith("model_args.")}
-    stored = {key: value for key, value in recipe.model_args.items() if key not in given}
-    if "model_args" in typed or not stored:
+    task = find_task(recipe.task.name)
+    paths = _typed_paths(typed, recipe)
+    for part, cls in parts_of(task).items():
+        for entry in dataclasses.fields(cls):
+            value, allowed = getattr(getattr(recipe, part), entry.name), entry.metadata.get("from_files")
+            path = cls.key(entry.name)
+            if value is not None and allowed and path not in paths and not allowed(value):
+                raise refusal(f"{origin}: its recipe key {path!r}", "an address or a path", value)
+    if recipe.run.data not in task.data_names() and "run.data" not in paths:
+        raise refusal(f"{origin}: its recipe key 'run.data'", "an address or a path", recipe.run.data)
+    _check_model(recipe, origin, paths)
+
+
+def _typed_paths(typed: Collection[str], recipe: Recipe) -> set[str]:
+    """The full paths of what was typed, also of what parts that were given whole say."""
+    task = find_task(recipe.task.name)
+    found = set()
+    for key in typed:
+        try:
+            found.add(find_key(key, task).path)
+        except ValueError:  # a part as a mapping, all of which was typed
+            found |= {path for path in recipe.flat() if path.startswith(f"{key}.")}
+    return found
+
+
+def _check_model(recipe: Recipe, origin: str, typed: Collection[str]) -> None:
+    """Raise unless the model's arguments are of its own, and bounded."""
+    model, task = recipe.model, find_task(recipe.task.name)
+    given = {path.split(".")[2] for path in typed if path.startswith("model.args.")}
+    stored = {key: value for key, value in model.args.items() if key not in given}
+    if "model.args" in typed or not stored:
         return
-    if ":" in recipe.model:  # typed, and its builder is not known before it is fetched
-        raise refusal(f"{origin}: its recipe key 'model_args'", "arguments of a model elsewhere", stored)
-    if not names(recipe.model):
-        raise ValueError(f"{origin}: {unknown('model', recipe.model[:100], timm.list_models())}")
-    head = recipe.head
-    check_arguments(origin, recipe.model, stored, () if head is None else (*own_options(head), "level_norm"))
+    if ":" in model.name:  # typed, and its builder is not known before it is fetched
+        raise refusal(f"{origin}: its recipe key 'model.args'", "arguments of a model elsewhere", stored)
+    if model.name in task.networks():
+        if "mixers" in stored:
+            with speaking(origin):
+                check_mixers(stored["mixers"])
+        return  # what the others may be, `Task.network` knows
+    if not timm.is_model(model.name):
+        raise ValueError(f"{origin}: {unknown('model', model.name[:100], timm.list_models())}")
+    head = model.head
+    check_arguments(origin, model.name, stored, () if head is None else (*own_options(head), "level_norm"))
     if given:
         return  # what else the person wants of the model is theirs
 
     def build():
-        return make_dense(head, recipe.model, 1, **stored) if head else timm.create_model(recipe.model, **stored)
+        return make_dense(head, model.name, 1, **stored) if head else timm.create_model(model.name, **stored)
 
     with speaking(origin):
         check_parameters(origin, build)

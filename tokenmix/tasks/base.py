@@ -1,28 +1,39 @@
-"""What the training and evaluation loops know about a job, and nothing else."""
+"""What the rest of the house asks a task. It knows no task by name: what depends on one is in that task's folder."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
+from tokenmix.tasks.options import TaskAugment, TaskOptions
+from tokenmix_runtime.names import unknown
 
+if TYPE_CHECKING:
+    from tokenmix.data import DataSet, Samples
+    from tokenmix.data.inventory import Inventory
+    from tokenmix.data.loader import BatchLoader
+    from tokenmix.tasks.file_form import FileForm
+    from tokenmix.tasks.section import Section
+
+DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
 Batch = dict[str, Any]
+Log = Callable[[str], None]
+StateDict = Mapping[str, Tensor]
 
 
-class Task(nn.Module, ABC):
+class Objective(nn.Module, ABC):
     """A model with its loss, its predictions and its metric.
 
-    ``headline`` names the number of the metric that decides which weights are best; with a leading ``-`` the smaller
-    one is better. ``model`` is the network that is saved and shipped. The constructor takes ``model``, ``num_classes``
-    and the keys of a recipe that ``recipe_keys`` names.
+    ``model`` is the network that is saved and shipped.
     """
 
-    headline: str
-    recipe_keys: tuple[str, ...] = ()
     model: nn.Module
 
     @abstractmethod
@@ -36,6 +47,547 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def metric(self) -> Metric:
         """A fresh metric for what ``predict`` returns."""
+
+    def parts(self, batch: Batch, count: int) -> list[tuple[Batch, int]]:
+        """The batch in at most ``count`` parts, in order and of about the same size, each with its number of samples.
+
+        Here every value of the batch has an entry for each sample; a task whose batches are made otherwise says how to
+        cut them.
+        """
+        samples = len(batch["index"])
+        size = -(-samples // count)
+        parts = []
+        for begin in range(0, samples, size):
+            part = {key: value[begin : begin + size] for key, value in batch.items()}
+            parts.append((part, len(part["index"])))
+        return parts
+
+
+class Witness(Protocol):
+    """What else may follow an evaluation: a metric, or whoever keeps the answers."""
+
+    def update(self, prediction: Any, batch: Batch) -> None:
+        """See a batch, and what the objective predicts for it."""
+
+
+class Evidence(Protocol):
+    """What a page shows of the weights that are kept: gathered while they are validated, as plain data.
+
+    ``witnesses`` see the validation; ``gather``, called by every process after each one, gives values small enough for
+    a checkpoint; ``picture`` makes of an entry of their ``mistakes`` what the page shows.
+    """
+
+    @property
+    def witnesses(self) -> Sequence[Witness]:
+        """They see the validation."""
+
+    def gather(self, metric: Metric) -> dict[str, Any]:
+        """The evidence of all processes, from what the witnesses saw, which they forget, and the task's own metric."""
+
+    def picture(self, entry: Mapping[str, Any]) -> Any:
+        """What the page shows of an entry, as the task's page reads it.
+
+        Raises:
+            NotImplementedError: The samples only stream.
+            OSError: The file is gone.
+            ValueError: It is broken.
+        """
+
+
+class Judging:
+    """What an evaluation of a task notes beside its metric, and what it tells at the end.
+
+    Args:
+        metric: The objective's own.
+        facts: Of the data set, see `Task.facts`.
+    """
+
+    def __init__(self, metric: Metric, facts: Mapping[str, Any]) -> None:
+        self.metric, self.facts = metric, facts
+        self.witnesses: tuple[Witness, ...] = ()
+
+    def finish(self) -> None:
+        """Gather what the witnesses saw; every process must call this once, after the last batch."""
+
+    def numbers(self) -> dict[str, float]:
+        """What is told beside the metric's own numbers."""
+        return {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each class, variable or other part of the data; none where there are no parts."""
+        return []
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a command that belongs to a task: its name on the command line, and argparse's keywords."""
+
+    flag: str
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """How argparse calls it."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one file of a user.
+
+    Attributes:
+        values: As JSON.
+        lines: For people.
+    """
+
+    values: dict[str, Any]
+    lines: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Samples that a model is judged by.
+
+    Attributes:
+        name: Of the data.
+        samples: They.
+        facts: Of the data set that they belong to.
+        labelled: Whether their answers are known; else they can only be predicted.
+    """
+
+    name: str
+    samples: Samples
+    facts: Mapping[str, Any]
+    labelled: bool = True
+
+
+class Task(ABC):
+    """A kind of work that models are trained for.
+
+    Attributes:
+        name: How recipes and files call it.
+        title: How people call it.
+        noun: What its samples are called, in the plural.
+        headline: The number of the metric that decides which weights are best.
+        lower_is_better: Of the headline.
+        headline_is_share: Whether the headline is the percentage of the samples that are right, so that their number
+            says how sure it is.
+        headline_meaning: The headline in a sentence or two, for a page that explains its numbers.
+        fact_names: Of what `tokenmix.data.DataSet.facts` tells of its data.
+        units: Of the metric's numbers, by their name; those that are not named have the unit under ``""``.
+        labels: How people call the metric's numbers, where that is not their name with blanks for underlines.
+        batch_size: Of evaluations, where nobody says.
+        default_recipe: The name of the recipe for its models that have none of their own.
+        Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
+            it is made from.
+        Augment: What training does to its samples at random, another part of a recipe.
+        file_parts: What its exported files can do themselves, in order, see `file_form`.
+        eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
+        predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
+        default_skeleton: The network into which a comparison puts mixers, if it is not the one of the task's recipe.
+        default_mixers: Those that a comparison compares where nobody says; none: those of `tokenmix.comparison`.
+        example_facts: Of an imagined data set, to try out whether a network can be made.
+        commands: Its own commands: the name of each to the module that has ``add_arguments`` and ``run``. What each
+            does stands in `tokenmix.cli.COMMANDS`, so that the list of commands needs no task.
+    """
+
+    name: str
+    title: str
+    noun: str = "images"
+    headline: str
+    lower_is_better: bool = False
+    headline_is_share: bool = False
+    headline_meaning: str = ""
+    fact_names: tuple[str, ...] = ("classes",)
+    units: ClassVar[Mapping[str, str]] = {"": "%", "loss": ""}
+    labels: ClassVar[Mapping[str, str]] = {}
+    batch_size: int = 64
+    default_recipe: str | None = None
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    Augment: ClassVar[type[TaskAugment]] = TaskAugment
+    file_parts: tuple[str, ...] = ()
+    eval_options: tuple[Option, ...] = ()
+    predict_options: tuple[Option, ...] = ()
+    default_skeleton: str | None = None
+    default_mixers: tuple[str, ...] = ()
+    example_facts: ClassVar[Mapping[str, Any]] = {"classes": ("a", "b")}
+    commands: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Give each named task options of its own, by whose type a recipe knows the task."""
+        super().__init_subclass__()
+        name = getattr(cls, "name", None)
+        if name is not None and getattr(cls.Options, "name", None) != name:
+            own = {"name": name, "__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.Options"}
+            cls.Options = type("Options", (cls.Options,), own)
+
+    def unit(self, number: str) -> str:
+        """The unit of one of the metric's numbers, ``""`` for none."""
+        name = number.removeprefix("val_")
+        return self.units.get(name, self.units.get("", ""))
+
+    def label(self, number: str) -> str:
+        """How people call one of the metric's numbers."""
+        name = number.removeprefix("val_")
+        return self.labels.get(name, name.replace("_", " "))
+
+    def shown(self, number: str, value: float | None) -> str:
+        """A value of the metric for people: with its unit, or in words where it does not exist."""
+        if value is None or value != value:
+            return "undefined"
+        unit = self.unit(number)
+        return f"{value:.2f} {unit}" if unit else f"{value:.4f}"
+
+    # ----------------------------------------------------------------------------------------------------- the data
+
+    @abstractmethod
+    def open_data(
+        self,
+        spec: str,
+        *,
+        seed: int = 0,
+        download: bool = False,
+        image_size: int | None = None,
+        check: Any = True,
+        log: Log,
+    ) -> DataSet:
+        """The data set that ``spec`` names, see `tokenmix.sources.load_data`."""
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        """The samples that a loaded model is judged by; ``split`` is None where the user did not choose a part.
+
+        Raises:
+            ValueError: They cannot be read, or are of other facts than the model.
+        """
+        data = self.open_data(spec, seed=seed, download=download, log=log)
+        if different := self.other_facts(loaded, data):
+            raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
+        return Judged(data.name, getattr(data, split or "test"), data.facts)
+
+    def recognise_data(self, inventory: Inventory) -> str:
+        """What in a folder speaks for its being this task's data, in words; empty if nothing does."""
+        return ""
+
+    def data_names(self) -> Mapping[str, str]:
+        """Data sets that `open_data` knows by name: a sentence on each."""
+        return {}
+
+    def check_data(self, spec: str, *, seed: int, download: bool, log: Log) -> dict[str, Any]:
+        """A report on a data set: ``findings``, dicts of ``level`` and ``message``, and what else there is."""
+        data = self.open_data(spec, seed=seed, download=download, log=log)
+        sets = {part: {self.noun: len(getattr(data, part))} for part in ("train", "val", "test")}
+        findings = [{"level": "warning", "message": f"{one.name}: {one.reason}"} for one in data.skipped]
+        return {"name": data.name, "task": self.name, "splits": sets, **data.facts, "findings": findings}
+
+    def check_lines(self, report: Mapping[str, Any]) -> list[str]:
+        """What of `check_data`'s report is told beside its findings, in lines."""
+        return [f"{part}: {row[self.noun]:,} {self.noun}" for part, row in report["splits"].items()]
+
+    def write_shards(self, data: DataSet, out: Path | str, *, shard_size: int) -> dict[str, int]:
+        """Write the data set as tar shards; returns how many samples each one has.
+
+        Raises:
+            ValueError: There are no shards of such data.
+        """
+        raise ValueError(f"{self.title}: there is no form of these data in shards; use the folder as it is")
+
+    def check_fits(self, data: DataSet) -> None:  # noqa: B027 - a task may have nothing to check
+        """Raise ValueError if the data set was opened for another task."""
+
+    # ----------------------------------------------------------------------------------------------------- the recipe
+
+    def recipes(self) -> Iterator[Callable[[], Any]]:
+        """The task's recipes, functions whose names are the recipes'.
+
+        One may take ``images``, how many samples there are to learn from, where it depends on that.
+        """
+        return iter(())
+
+    def check_recipe(self, recipe: Any) -> None:
+        """Raise ValueError unless the parts of a recipe for this task go together."""
+        if recipe.model.head is not None:
+            raise ValueError(f"recipe key 'model.head': models for {self.title} have no head to choose; leave it out")
+
+    def check_compared(self, recipe: Any) -> None:  # noqa: B027 - a task may have nothing to check
+        """Raise ValueError if models that are trained by the recipe cannot be compared."""
+
+    def complete(self, recipe: Any, data: DataSet) -> Any:
+        """The recipe with what it leaves to the data."""
+        return recipe
+
+    def stored(self, recipe: Any) -> dict[str, Any]:
+        """What of the recipe is stored with the weights beside the model: ``task_args``, for `objective_of`."""
+        return {"task_args": {}}
+
+    # --------------------------------------------------------------------------------------------------- the training
+
+    def networks(self) -> Mapping[str, str]:
+        """Its own networks, which are not in timm's registry: a sentence on each, by name."""
+        return {}
+
+    def network(self, name: str, facts: Mapping[str, Any], **arguments: Any) -> nn.Module:
+        """One of `networks` with fresh weights, for data of these facts.
+
+        Raises:
+            ValueError: There is no such network, or an argument is unknown or out of range.
+        """
+        raise ValueError(unknown("network", name, self.networks()))
+
+    def recognise(self, state_dict: StateDict) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, Tensor]] | None:
+        """An official checkpoint of one of `networks`: name, arguments, facts, weights by our names; or None."""
+        return None
+
+    def official_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """The weights of one of `networks` by the names of its official project.
+
+        Raises:
+            ValueError: That has no such network.
+        """
+        raise ValueError(f"networks for {self.title} have no official names")
+
+    @abstractmethod
+    def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
+        """The recipe's model with fresh weights for data of these facts; ``more`` is what no recipe can hold.
+
+        Raises:
+            ValueError: There is no such model.
+        """
+
+    @abstractmethod
+    def objective(self, recipe: Any, model: nn.Module, facts: Mapping[str, Any]) -> Objective:
+        """A model with the loss that the recipe wants."""
+
+    def preparation(self, recipe: Any, data: DataSet, model: nn.Module) -> dict[str, Any]:
+        """How samples become tensors, as JSON values; stored with the weights and given to `loaders`."""
+        return {}
+
+    @abstractmethod
+    def loaders(
+        self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], **share: Any
+    ) -> tuple[BatchLoader, BatchLoader]:
+        """Of the samples to learn from and of those to choose by; ``share`` is ``workers``, ``rank`` and ``world``."""
+
+    def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
+        """The state dict at which ``recipe.model.weights`` says to start.
+
+        Raises:
+            ValueError: They do not fit.
+        """
+        raise ValueError(f"recipe key 'model.weights': models for {self.title} start with fresh weights; leave it out")
+
+    def changes(
+        self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], model: nn.Module, device: torch.device
+    ) -> Callable[[Batch, int], Batch] | None:
+        """What else is done to a part of a training batch on the device, by a seed: mixing pictures, a teacher."""
+        return None
+
+    def learning_rates(self, recipe: Any, model: nn.Module) -> dict[str, float] | None:
+        """Factors on the learning rate by parameter, where the recipe wants other ones than one per layer."""
+        return None
+
+    def fixed_modules(self, recipe: Any, model: nn.Module) -> list[nn.Module]:
+        """Submodules that stay in evaluation mode while the rest is trained."""
+        return []
+
+    def evidence(self, data: DataSet) -> Evidence | None:
+        """Who gathers what a run's page shows of the kept weights, or None."""
+        return None
+
+    def describe_batch(self, recipe: Any) -> str:
+        """What a sample of a batch is, for a message about memory, such as ``"224 x 224 pixels"``."""
+        return ""
+
+    # ----------------------------------------------------------------------------------------------------- the judging
+
+    @abstractmethod
+    def loader(
+        self, loaded: Any, samples: Samples, *, image_size: Any = None, batch_size: int, **share: Any
+    ) -> BatchLoader:
+        """Samples as a loaded model is judged by them, in order; ``share`` as for `loaders`."""
+
+    @abstractmethod
+    def objective_of(self, loaded: Any, facts: Mapping[str, Any], **options: Any) -> Objective:
+        """A loaded model with what judges it; ``options`` are those of `eval_options` that were given."""
+
+    def inputs(self, loaded: Any, samples: Samples, count: int) -> Tensor:
+        """The first samples of a set as a loaded model takes them, (count, ...), for measurements on real data."""
+        batch = next(iter(self.loader(loaded, samples, batch_size=count).batches(0)))
+        return batch["image"]
+
+    def judging(self, metric: Metric, facts: Mapping[str, Any]) -> Judging:
+        """What an evaluation notes and tells beside the metric."""
+        return Judging(metric, facts)
+
+    def row_columns(self) -> Mapping[str, str]:
+        """Of the rows of `Judging.rows`: what is printed, by name, with its header; the second one that is a number
+        ranks them.
+        """
+        return {}
+
+    def predictions_of(self, results: Sequence[Any]) -> Any:
+        """Answers of `tokenmix_runtime.Predictor` to a batch as the task's metric reads them.
+
+        Raises:
+            ValueError: Exported files of this task are not judged.
+        """
+        raise ValueError(f"{self.title}: exported files are not judged, only models")
+
+    def cell(self, row: Mapping[str, Any], name: str) -> str:
+        """A value of a row as it is printed."""
+        value = row[name]
+        if isinstance(value, float):
+            return "" if value != value else f"{value:.2f}"
+        return f"{value:,}" if isinstance(value, int) else str(value or "")
+
+    def other_facts(self, loaded: Any, data: DataSet) -> str:
+        """In what a data set's facts differ from those that a model was trained for; empty if in nothing."""
+        known = {name: value for name, value in loaded.facts.items() if name in data.facts}
+        return ", ".join(
+            f"{name}: {data.facts[name]}, not {value}" for name, value in known.items() if value != data.facts[name]
+        )
+
+    def check_results(self, path: str) -> None:
+        """Raise ValueError unless ``tokenmix eval --results`` can put a row into the table at ``path``."""
+        raise ValueError(f"--results {path}: {self.title} has no table of results")
+
+    def add_result(self, path: str, model: str, loaded: Any, numbers: Mapping[str, float], image_size: Any) -> None:
+        """Put a model's row into the table that `check_results` has checked."""
+        self.check_results(path)
+
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
+        """Who writes the answers to each sample for ``tokenmix eval --predictions``; ``labelled``: the truth is known.
+
+        Raises:
+            ValueError: The path's ending is none of this task's; or predictions are not written.
+        """
+        raise ValueError(f"--predictions {path}: {self.title} has no file of predictions")
+
+    # ------------------------------------------------------------------------------------------------- files of a user
+
+    def answerer(self, loaded: Any, device: torch.device, **options: Any) -> Callable[[str], Answer]:
+        """What answers a user's file by its path; ``options`` are those of `predict_options` that were given.
+
+        Raises:
+            ValueError: Files are not answered one by one; in use, if the file cannot be read.
+        """
+        raise ValueError(f"{self.title}: `tokenmix predict` does not know how to answer a file")
+
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        """Which of the metric's numbers a run's page draws over the epochs."""
+        return names
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        """What the page of a run shows of the kept weights.
+
+        Args:
+            run: What `tokenmix.train.reporter` tells; its ``evidence`` is what the task's `Evidence` gathered.
+            pictures: What `Evidence.picture` made of the mistakes that are still there, by their ``index``.
+        """
+        return ()
+
+    def compare_sections(self, results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sequence[Section]:
+        """What the page of a comparison shows beside scores and speeds.
+
+        Args:
+            results: What is in ``results.json``, with what `compared` and `samples` gave; any value may be missing.
+            pictures: Those of `samples`.
+        """
+        return ()
+
+    # ---------------------------------------------------------------------------------- files for other runtimes, costs
+
+    def raw_form(self, model: nn.Module) -> nn.Module:
+        """A network of the task as a module from one tensor to one or several: what is timed, counted and exported."""
+        return model
+
+    def example_inputs(self, loaded: Any, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
+        """``(count, ...)``: noise as `raw_form` of a loaded model takes it.
+
+        Raises:
+            ValueError: It takes no single tensor.
+        """
+        raise ValueError(f"{self.title}: its models do not take one tensor, so that none can be made up for them")
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        """A loaded model as a file; ``inside`` names those of `file_parts` that the file does itself.
+
+        Raises:
+            ValueError: There is no such file, or none of this model.
+        """
+        raise ValueError(f"{self.title}: its models cannot be exported to other runtimes")
+
+    def training_loss(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """The loss of a network in training on inputs with a made-up truth, to measure a step.
+
+        Raises:
+            ValueError: There is no such measurement.
+        """
+        raise ValueError(f"{self.title}: a training step cannot be measured without data")
+
+    def training_work(self, recipe: Any, facts: Mapping[str, Any]) -> Iterator[tuple[nn.Module, Any, float]]:
+        """What a training by a recipe computes for one sample: modules with an input, and how often that is computed.
+
+        A backward pass counts as two forward ones. Nothing need have values: torch's meta device will do.
+
+        Raises:
+            ValueError: It cannot be said.
+        """
+        raise ValueError(f"{self.title}: what a training computes is not counted")
+
+    # ---------------------------------------------------------------------------------------------------- comparisons
+
+    def own_widths(self, recipe: Any) -> tuple[int, ...]:
+        """The widths that the recipe's network has by itself, for those into which mixers can be put.
+
+        Raises:
+            ValueError: It takes no mixers.
+        """
+        raise ValueError(f"{self.title}: its networks take no mixers, so that there is nothing to compare")
+
+    def width_arguments(self, widths: Sequence[int]) -> dict[str, Any]:
+        """The arguments of a network that give it these widths."""
+        return {"dims": list(widths)}
+
+    def timed(self, loaded: Any, samples: Samples, count: int) -> tuple[nn.Module, Tensor]:
+        """What a comparison times of a loaded model: a module of one tensor, and up to ``count`` real samples for it.
+
+        The module takes any number of samples at once, unless there is one sample only.
+        """
+        return self.raw_form(loaded.model), self.inputs(loaded, samples, count)
+
+    def exported(self) -> bool:
+        """Whether there are files of its models for other runtimes."""
+        return type(self).file_form is not Task.file_form
+
+    def compared(self, judging: Judging) -> dict[str, Any]:
+        """What a comparison keeps of a model's test beside its numbers, as JSON.
+
+        ``test_<headline>_interval`` may be among it: the ends of the 95 % interval for the choice of the test samples.
+        """
+        return {}
+
+    def samples(
+        self, judgings: Mapping[str, Judging], data: DataSet
+    ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, bytes]]:
+        """What a comparison shows of single test samples: entries per model, and pictures (PNG) by a sample's name."""
+        return {}, {}
+
+    def demos(self) -> Mapping[str, str]:
+        """Embedded demos: a name for ``tokenmix demo`` to the recipe that is trained."""
+        return {}
+
+
+class PredictionsWriter(Witness, Protocol):
+    """Writes the answers of an evaluation: while it runs, or at its end."""
+
+    def finish(self, judging: Judging) -> None:
+        """Write what is left; called in the first process."""
 
 
 def to_device(batch: Batch, device: torch.device | str, *, channels_last: bool = False) -> Batch:

@@ -17,12 +17,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tokenmix.checkpoints import load_checkpoint, read_info, weights_file
+from tokenmix.checkpoints import fill, load_checkpoint, read_info, weights_file
 from tokenmix.files import DiskFull, atomic_path, is_full, sync
-from tokenmix.limits import check_number
 from tokenmix.train import shards
 from tokenmix.train.distributed import Group, laid_out, local
 from tokenmix.version import __version__
+from tokenmix_runtime.limits import check_number
 
 FORMAT = "tokenmix.checkpoint/2"
 NAME = re.compile(r"step-(\d+)-epoch-(\d+)(\.pt)?")
@@ -106,8 +106,8 @@ class Checkpoints:
             self.with_room(lambda: self._write_folder(path, content, group), needed, group)
         else:
             needed = _size(content)
-            self.with_room(lambda: group.once(lambda: _write_file(path.with_suffix(".pt"), content)), needed, group)
-        group.once(lambda: self._thin(self.keep))
+            self.with_room(lambda: group.by_first(lambda: _write_file(path.with_suffix(".pt"), content)), needed, group)
+        group.by_first(lambda: self._thin(self.keep))
 
     def _write_folder(self, path: Path, content: dict[str, Any], group: Group) -> None:
         temporary = path.with_name(f".{path.name}.tmp")
@@ -121,15 +121,15 @@ class Checkpoints:
             os.replace(temporary, path)
             sync(self.folder)
 
-        if group.once(path.exists):
+        if group.by_first(path.exists):
             return  # a run that was stopped twice at the same moment
-        group.once(begin)
+        group.by_first(begin)
         try:
             shards.write(temporary, content, group)
         except OSError:
-            group.once(lambda: _remove(temporary))
+            group.by_first(lambda: _remove(temporary))
             raise
-        group.once(end)
+        group.by_first(end)
 
     def with_room(self, write: Callable[[], None], needed: int, group: Group | None = None) -> None:
         """Call ``write``; if the disk is full, remove all checkpoints but the last one and call it again.
@@ -147,7 +147,7 @@ class Checkpoints:
         except OSError as error:
             if not is_full(error):
                 raise
-        (group or ALONE).once(self._shrink)
+        (group or ALONE).by_first(self._shrink)
         try:
             write()
         except OSError as error:
@@ -254,14 +254,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: os.Path
     """
     own = module.state_dict()
     state = {name: laid_out(value, own.get(name)) for name, value in state.items()}
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise ValueError(
-            f"the weights in {os.fspath(origin)} belong to another model than the one built here: "
-            f"{lines[min(1, len(lines) - 1)].strip()}"
-        ) from None
+    fill(module, state, origin)
 
 
 def versions() -> dict[str, str]:

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.checkpoints import open_model
-from tokenmix.data import load_data
 from tokenmix.evaluate import judge
-from tokenmix.names import unknown
 from tokenmix.recipes import make_recipe
-from tokenmix.terminal import say
+from tokenmix.sources import load_data
+from tokenmix.tasks import all_tasks
 from tokenmix.train.loop import fit
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.terminal import say
 
-DEMOS = {"detect": "scenes_detect", "segment": "scenes_segment"}  # and their recipes
+
+def demos() -> dict[str, str]:
+    """The recipe of each demo, by the demo's name."""
+    return {name: recipe for task in all_tasks().values() for name, recipe in task.demos().items()}
 
 
 def train_demo(
@@ -32,7 +36,7 @@ def train_demo(
     """Train a demo's recipe on the CPU, then judge its best weights on the test pictures.
 
     Args:
-        name: A name in ``DEMOS``.
+        name: A name in `demos`.
         out: The run's folder, see ``tokenmix.train.fit``; an interrupted run there continues.
         mixers: Of the backbone, instead of the recipe's: one spec, or one per stage with commas between.
         epochs: Instead of the recipe's.
@@ -43,25 +47,28 @@ def train_demo(
         progress: Show how far it is.
 
     Returns:
-        ``images``, how many test pictures there are; ``metrics`` and ``classes``, what they say as `Judgement` has it;
+        ``task``; ``samples``, how many test samples there are; ``metrics`` and ``rows``, what they say as
+        `tokenmix.evaluate.Judgement` has it;
         ``seconds`` of the training; ``weights`` and ``report``, files.
 
     Raises:
         ValueError: There is no such demo or mixer, or a package of the extra ``demo`` is missing.
     """
-    if name not in DEMOS:
-        raise ValueError(unknown("demo", name, DEMOS))
+    recipes = demos()
+    if name not in recipes:
+        raise ValueError(unknown("demo", name, recipes))
     wishes = {"seed": seed, "model_args.mixers": mixers, "epochs": epochs}
-    recipe = make_recipe(DEMOS[name], [f"{key}={value}" for key, value in wishes.items() if value is not None])
-    data = load_data(recipe.data, task=recipe.task, log=log)
+    recipe = make_recipe(recipes[name], [f"{key}={value}" for key, value in wishes.items() if value is not None])
+    data = load_data(recipe.run.data, task=recipe.task.name, log=log)
     result = fit(recipe, data, out, workers=workers, log=log, progress=progress, fresh=fresh)
     judged = judge(
-        open_model(result.best_weights), data.test, data.classes, batch_size=recipe.batch_size, workers=workers
+        open_model(result.best_weights), data.test, data.facts, batch_size=recipe.run.batch_size, workers=workers
     )
     return {
-        "images": len(data.test),
+        "task": recipe.task.name,
+        "samples": len(data.test),
         "metrics": judged.numbers,
-        "classes": judged.by_class,
+        "rows": judged.rows,
         "seconds": result.seconds,
         "weights": str(result.best_weights),
         "report": str(Path(out) / "report.html"),

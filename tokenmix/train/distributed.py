@@ -24,10 +24,10 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tokenmix.limits import check_number
-from tokenmix.names import unknown
-from tokenmix.tasks import Task
+from tokenmix.tasks import Objective
 from tokenmix.train.model import layers_of
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
 
 PARALLEL = ("ddp", "fsdp")
 TIMEOUT_S = 300.0
@@ -81,7 +81,7 @@ class Group:
             dist.all_gather_object(found, value)
         return found
 
-    def once(self, work: Callable[[], T]) -> T:
+    def by_first(self, work: Callable[[], T]) -> T:
         """What ``work`` returns, done by the first one alone; if it fails, it fails in all."""
         if self.world == 1:
             return work()
@@ -103,22 +103,22 @@ class Group:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
-    def shard(self, task: Task) -> None:
+    def shard(self, objective: Objective) -> None:
         """Leave this process its share of every parameter, if they are to be shared out; layer by layer, then the rest.
 
         A layer's parameters come together while it works, so that never more than a few of them are whole.
         """
         if self.mesh is not None:
-            for layer in layers_of(task.model):
+            for layer in layers_of(objective.model):
                 fully_shard(layer, mesh=self.mesh)
-            fully_shard(task, mesh=self.mesh)
-            register_fsdp_forward_method(task, "predict")
+            fully_shard(objective, mesh=self.mesh)
+            register_fsdp_forward_method(objective, "predict")
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with gradients that are the mean over all."""
         return DistributedDataParallel(module) if self.world > 1 and self.mesh is None else module
 
-    def adding(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
+    def accumulate(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Inside, a backward pass through what ``wrap`` returned only adds to the gradients, unless it is the last."""
         if self.mesh is not None:
             wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
@@ -126,7 +126,7 @@ class Group:
             return wrapped.no_sync()  # type: ignore[operator]
         return nullcontext()
 
-    def whole(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies of a state dict's values on the CPU, those of all processes put together; the others get nothing."""
         found = {}
         for name, value in state.items():

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tokenmix.data.loader import BaseLoader
+from tokenmix.data.loader import BatchLoader
 from tokenmix.tasks import Batch
-from tokenmix.terminal import shown
+from tokenmix_runtime.terminal import shown
 
 REDRAW_S = 0.2  # between two updates of the moving line
 REPEAT_S = 30.0  # between two plain lines within an epoch
@@ -115,7 +115,7 @@ class Shown:
         label: What is done with its images.
     """
 
-    def __init__(self, loader: BaseLoader, log: Callable[[str], None], label: str) -> None:
+    def __init__(self, loader: BatchLoader, log: Callable[[str], None], label: str) -> None:
         self.loader, self.log, self.label = loader, log, label
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:

@@ -24,30 +24,28 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.checkpoints import WEIGHTS, weights_bytes
-from tokenmix.data import DataSet, Loader
-from tokenmix.data.loader import BaseLoader, named_deaths
+from tokenmix.data.dataset import DataSet
+from tokenmix.data.identity import DataIdentity, changes
+from tokenmix.data.loader import BatchLoader, named_deaths
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
-from tokenmix.limits import check_number
-from tokenmix.recipes.recipe import Recipe, differences
-from tokenmix.runtime.preprocess import height_width
-from tokenmix.safety import read_json
-from tokenmix.shortage import OutOfMemory, shortage
-from tokenmix.tasks import Batch
-from tokenmix.terminal import say
+from tokenmix.recipes.recipe import Recipe, differences, with_values
+from tokenmix.tasks import Batch, find_task
 from tokenmix.train import shards
 from tokenmix.train.checkpoint import Checkpoints, versions
-from tokenmix.train.dense import dense_loaders
 from tokenmix.train.distributed import TIMEOUT_S, Group, processes
-from tokenmix.train.learner import Learner
 from tokenmix.train.log import Progress, pace
-from tokenmix.train.model import make_augment
-from tokenmix.train.publish import Publisher, Told
+from tokenmix.train.recorder import Recorder
+from tokenmix.train.reporter import Moment, Reporter
 from tokenmix.train.saving import Writer, snapshot
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 from tokenmix.train.trackers import MARKS, check_trackers
-from tokenmix.train.watch import Watch
+from tokenmix.train.training_step import TrainingStep
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.shortage import OutOfMemory, shortage
+from tokenmix_runtime.terminal import say
+from tokenmix_runtime.untrusted import read_json
 
 __all__ = ["DiskFull", "Diverged", "FitResult", "Terminated", "fit"]
 
@@ -66,7 +64,7 @@ class FitResult:
     Args:
         best: The row of ``history`` of the best epoch, with ``weights_sha256`` of the file.
         history: One row per epoch: ``epoch`` (from 1), ``step`` (its last), ``loss``, ``val_*`` of the metric, ``lr``
-            (of that step), ``seconds`` since the start, over all sessions, and what ``Watch.speed`` measured.
+            (of that step), ``seconds`` since the start, over all sessions, and what ``Recorder.speed`` measured.
         seconds: Time spent on training and validation, over all sessions.
         best_weights: The safetensors file.
     """
@@ -158,7 +156,7 @@ def fit(
     check_trackers(trackers)
     check_number("workers", workers)
     check_number("checkpoint_seconds", checkpoint_seconds)
-    recipe = replace(recipe, image_size=height_width(recipe.image_size or data.image_size))
+    recipe = find_task(recipe.task.name).complete(recipe, data)
     with processes(find_device(device), parallel=parallel, timeout=timeout) as group:
         cuda = group.device.type == "cuda"
         generators = [torch.cuda.current_device() if group.device.index is None else group.device.index] if cuda else []
@@ -169,7 +167,7 @@ def fit(
                 signals.patience = GRACE_S
                 group = replace(group, obeyed=signals.obeyed)
             wait_s = LOCK_S if group.world > 1 else 0.0
-            group.once(lambda: stack.enter_context(locked(out, wait_s=wait_s)) and None)
+            group.by_first(lambda: stack.enter_context(locked(out, wait_s=wait_s)) and None)
             checkpoints = Checkpoints(out, keep)
             run = _Run(recipe, data, Path(out), model, group, workers, log, checkpoint_seconds, checkpoints, signals)
             stack.enter_context(run.writer)
@@ -177,17 +175,18 @@ def fit(
                 run.resume(fresh)
                 show = progress and not run.state.finished
                 total, done = run.calendar.total, run.state.steps
-                run.progress = Progress(total, done, recipe.batch_size, log, show=show, label=label)
-                run.publisher.open(trackers, run.progress.say, run.state.history)
+                run.progress = Progress(total, done, recipe.run.batch_size, log, show=show, label=label)
+                run.recorder.say = run.progress.say
+                run.reporter.open(trackers, run.progress.say, run.moment)
                 run.work()
             except BaseException as error:
                 run.writer.settle()
-                if run.publisher.published:
-                    run.publisher.report(run.told, error)
+                if run.reporter.published:
+                    run.reporter.report(run.moment, error)
                 raise
             finally:
                 run.progress.clear()
-                run.publisher.close(failed=not run.state.finished)
+                run.reporter.close(failed=not run.state.finished)
             group.wait()
             return run.result()
 
@@ -218,50 +217,44 @@ class _Run:
     ) -> None:
         self.recipe, self.data, self.out, self.log = recipe, data, out, log
         self.group, self.signals, self.checkpoint_seconds = group, signals, checkpoint_seconds
+        self.task = find_task(recipe.task.name)
         for part in ("train", "val"):
             if not len(getattr(data, part)):
-                raise ValueError(f"the data set {data.name} has no images in its part {part!r}")
-        self.learner = Learner(recipe, data, model, group)
-        self.train_loader, self.val_loader = self.loaders(workers)
+                raise ValueError(f"the data set {data.name} has no {self.task.noun} in its part {part!r}")
+        self.task.check_fits(data)
+        self.trained = TrainingStep(self.task, recipe, data, model, group)
+        share = {"workers": workers, "rank": group.rank, "world": group.world}
+        self.train_loader, self.val_loader = self.task.loaders(recipe, data, self.trained.preparation, **share)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
         self.checkpoints, self.versions, self.writer = checkpoints, versions(), Writer(group, log)
-        self.watch = Watch(data, group, self.calendar, self.learner.task, workers, log)
-        facts = {"versions": self.versions, "device": str(group.device), "processes": group.world, "made": bool(model)}
-        self.publisher = Publisher(recipe, data, out, self.watch, self.learner.task.headline, facts, log)
+        self.recorder = Recorder(self.task, data, group, self.calendar, workers, log)
+        facts = {
+            "versions": self.versions,
+            "device": str(group.device),
+            "processes": group.world,
+            "workers": workers,
+            "made": bool(model),
+        }
+        self.reporter = Reporter(
+            self.task, recipe, data, out, group.first, self.calendar, self.recorder.evidence, facts, log
+        )
+        self.identity = DataIdentity.of(data) if group.first else None
+        self.fingerprint: str = group.by_first(lambda: self.identity.fingerprint if self.identity else "")
         self.state = _State()
         self.best_weights: dict[str, Tensor] = {}
         self.batch: Batch | None = None  # of the step that is under way
-        self.progress = Progress(self.calendar.total, 0, recipe.batch_size, log, show=False, label="")
+        self.progress = Progress(self.calendar.total, 0, recipe.run.batch_size, log, show=False, label="")
         self.clock = self.saved = time.monotonic()
         # whether one process got a signal, or the first one wants a checkpoint: all know
         self.stopping = self.due = False
-
-    def loaders(self, workers: int) -> tuple[BaseLoader, BaseLoader]:
-        """Of the images to learn from and of those to choose by."""
-        recipe, data = self.recipe, self.data
-        if recipe.task != "classification":
-            return dense_loaders(recipe, data, self.learner.preparation, self.group, workers)
-        shape: dict[str, Any] = {
-            "batch_size": recipe.batch_size,
-            "image_size": recipe.image_size,
-            "seed": recipe.seed,
-            "workers": workers,
-            "rank": self.group.rank,
-            "world": self.group.world,
-            **self.learner.preparation,
-        }
-        augment = make_augment(recipe)
-        train = Loader(data.train, train=True, augment=augment, multi_scale=recipe.multi_scale, **shape)
-        return train, Loader(
-            data.val, train=False, **shape | {"batch_size": -(-recipe.batch_size // recipe.accumulate)}
-        )
 
     # ------------------------------------------------------------------------------------------------ the checkpoint
 
     @property
     def facts(self) -> dict[str, Any]:
         """What of the data the results depend on, as far as a few numbers tell."""
-        return {"classes": list(self.data.classes), "train": len(self.data.train), "val": len(self.data.val)}
+        sizes = {"train": len(self.data.train), "val": len(self.data.val)}
+        return {**self.data.facts, **sizes, "fingerprint": self.fingerprint}
 
     def resume(self, fresh: bool) -> None:
         """Take up the checkpoint in the folder, if there is one, and bring the files beside it up to date."""
@@ -274,11 +267,11 @@ class _Run:
             self.checkpoints.sweep()
             return self.checkpoints.whole(self.log)
 
-        path = self.group.once(find)
+        path = self.group.by_first(find)
         if path is None:
-            self.learner.begin(self.log)
+            self.trained.begin(self.log)
             self.write_recipe()
-            self.write(lambda: self.publisher.publish(self.told), 0)
+            self.write(lambda: self.reporter.publish(self.moment), 0)
             return
         if not path.exists():
             raise ValueError(f"process {self.group.rank} does not see {path}: all need the same folder")
@@ -288,20 +281,38 @@ class _Run:
         before = Recipe.from_json(content["recipe"])
         if changed := differences(in_parts(before, self.recipe), self.recipe):
             raise ValueError(f"{self.out} holds a run of another recipe: {', '.join(changed)}; {remedy}")
-        if changed := [name for name, value in self.facts.items() if content["data"][name] != value]:
-            raise ValueError(f"{self.out} holds a run on other data (its {', '.join(changed)} differ); {remedy}")
-        self.learner.load(content, path)
+        self.check_data(content["data"], content["state"]["finished"], remedy)
+        self.trained.load(content, path)
         self.state = _State(**content["state"])
-        self.watch.load(content["watch"])
+        self.recorder.load(content["watch"])
         self.best_weights = content["best_weights"]
-        if before.accumulate != self.recipe.accumulate:
+        if before.run.accumulate != self.recipe.run.accumulate:
             self.take_parts(before)
-        self.publisher.changes = self.state.changes
+        self.reporter.changes = self.state.changes
         self.write_recipe()
-        self.write(lambda: self.publish(self.told, weights=True), _bytes(self.best_weights))
+        self.write(lambda: self.publish(self.moment, weights=True), _bytes(self.best_weights))
         if not self.state.finished:
             self.name_threads(content.get("threads"))
             self.log(f"{self.out}: continuing at epoch {self.state.epoch + 1}, step {self.state.step + 1}")
+
+    def check_data(self, before: dict[str, Any], finished: bool, remedy: str) -> None:
+        """Raise unless the data are those of the run before, whatever their path is called."""
+        different = [name for name, value in self.facts.items() if name in before and before[name] != value]
+        if different:
+            told = self.group.by_first(self.data_changes) or [f"its {', '.join(different)} differ"]
+            raise ValueError(f"{self.out} holds a run on other data ({'; '.join(told)}); {remedy}")
+        if "fingerprint" not in before and self.data.split_off and not finished:
+            raise ValueError(
+                f"{self.out} holds a run of version 0.1, which split these data in another way: what it learns from "
+                f"now would be judged on what it has learnt; {remedy}"
+            )
+
+    def data_changes(self) -> list[str]:
+        """In words, what is other than in the data that the run's folder describes."""
+        file = self.out / "data.json"
+        if self.identity is None or not file.is_file():
+            return []
+        return changes(read_json(file), self.identity)
 
     def name_threads(self, before: int | None) -> None:
         """Say that a CPU's results depend on the number of threads, if it is not the one of the last session."""
@@ -314,9 +325,9 @@ class _Run:
 
     def take_parts(self, before: Recipe) -> None:
         """Go on with another number of parts per step, and say what that changes; a finished run keeps its own."""
-        old, new, batch = before.accumulate, self.recipe.accumulate, before.batch_size
+        old, new, batch = before.run.accumulate, self.recipe.run.accumulate, before.run.batch_size
         if self.state.finished:
-            self.recipe = self.publisher.recipe = before
+            self.recipe = self.reporter.recipe = before
             self.log(f"{self.out}: the run has finished, with accumulate={old}, and stays as it is")
             return
         change = (
@@ -345,8 +356,8 @@ class _Run:
             "versions": self.versions,
             "threads": torch.get_num_threads(),
             "state": asdict(self.state),
-            "watch": self.watch.state(),
-            **self.learner.state(),
+            "watch": self.recorder.state(),
+            **self.trained.state(),
         }
         if sharded := shards.is_sharded(content):
             self.checkpoints.save({**content, "best_weights": self.best_weights}, self.group)
@@ -363,42 +374,50 @@ class _Run:
 
     def write(self, work: Callable[[], None], needed: int) -> None:
         """Let the first process do ``work``, which writes about that many bytes, with room made for them."""
-        self.checkpoints.with_room(lambda: self.group.once(work), needed, self.group)
+        self.checkpoints.with_room(lambda: self.group.by_first(work), needed, self.group)
 
     def write_recipe(self) -> None:
-        """Write ``recipe.json``, with which the run can be repeated."""
+        """Write ``recipe.json``, with which the run can be repeated, and ``data.json``, by which it knows its data."""
         text = self.recipe.to_json()
-        self.write(lambda: write_text(self.out / "recipe.json", text), len(text))
 
-    def publish(self, told: Told, *, weights: bool) -> None:
+        def write() -> None:
+            write_text(self.out / "recipe.json", text)
+            if self.identity is not None:
+                write_json(self.out / "data.json", self.identity.to_json())
+
+        self.write(write, len(text))
+
+    def publish(self, moment: Moment, *, weights: bool) -> None:
         """Write the files that follow from a checkpoint, in the first process; doing it twice changes nothing.
 
         Args:
-            told: What is shown.
+            moment: What is shown.
             weights: Whether the best weights may be other ones than in the file.
         """
-        self.publisher.publish(told)
+        self.reporter.publish(moment)
         if self.state.best is None or not weights:
             return
         info = {
-            "model": self.recipe.model,
-            "model_args": self.recipe.model_args,
-            "head": self.recipe.head,
-            "task": self.recipe.task,
-            "task_args": self.recipe.task_args,
-            "classes": list(self.data.classes),
-            "image_size": self.recipe.image_size,
-            **self.learner.preparation,
+            "model": self.recipe.model.name,
+            "model_args": self.recipe.model.args,
+            "head": self.recipe.model.head,
+            "task": self.recipe.task.name,
+            **self.task.stored(self.recipe),
+            **self.data.facts,
+            "num_classes": getattr(self.trained.objective.model, "num_classes", None),
+            "data": self.identity.brief() if self.identity else None,
+            **self.trained.preparation,
         }
+        info = {name: value for name, value in info.items() if name != "num_classes" or value is not None}
         with atomic_path(self.out / WEIGHTS) as temporary:
             temporary.write_bytes(weights_bytes(self.best_weights, info))
         digest = sha256(self.out / WEIGHTS)
         write_json(self.out / "best.json", {**self.state.best, "weights_sha256": digest, "versions": self.versions})
 
     @property
-    def told(self) -> Told:
+    def moment(self) -> Moment:
         """What is shown of this moment."""
-        return Told(list(self.state.history), self.state.steps, self.state.seconds, self.watch.noted)
+        return Moment(list(self.state.history), self.state.steps, self.state.seconds, self.recorder.noted)
 
     def tick(self) -> None:
         """Count the time since the last call."""
@@ -418,7 +437,7 @@ class _Run:
             self.signals.came.clear()
             raise stop
 
-    def arriving(self, loader: BaseLoader, epoch: int, start: int) -> Iterator[Batch]:
+    def arriving(self, loader: BatchLoader, epoch: int, start: int) -> Iterator[Batch]:
         """The loader's batches; a signal that comes while one is awaited is obeyed."""
         batches = loader.batches(epoch, start)
         while True:
@@ -457,19 +476,19 @@ class _Run:
     def needs(self) -> str:
         """What a step or a validation that did not fit had, and what would fit."""
         recipe, state, batch = self.recipe, self.state, self.batch
-        height, width = height_width(recipe.image_size or self.data.image_size)
-        images = recipe.batch_size // self.group.world if batch is None else len(batch["image"])
-        part = -(-images // recipe.accumulate)
+        noun, what = self.task.noun, self.task.describe_batch(recipe)
+        samples = recipe.run.batch_size // self.group.world if batch is None else len(batch["index"])
+        part = -(-samples // recipe.run.accumulate)
         had = (
-            f"epoch {state.epoch + 1}, step {state.step + 1}: batch_size={recipe.batch_size} images of "
-            f"{height} x {width} pixels in parts of {part} (accumulate={recipe.accumulate})"
+            f"epoch {state.epoch + 1}, step {state.step + 1}: batch_size={recipe.run.batch_size} {noun}"
+            f"{what and f' of {what}'} in parts of {part} (accumulate={recipe.run.accumulate})"
         )
-        fits = self.learner.fitting(batch) if batch is not None else None
+        fits = self.trained.fitting(batch) if batch is not None else None
         if fits == 0:
-            return f"{had}; not even one image fits: take a smaller image_size or model"
+            return f"{had}; not even one of the {noun} fits: take a smaller image_size or model"
         if batch is None or not fits:
             return f"{had}; a larger accumulate, a smaller batch_size or image_size, or fewer --workers need less"
-        count = -(-images // fits)
+        count = -(-samples // fits)
         return (
             f"{had}; parts of {fits} fit: the same command with accumulate={count} goes on with the same batches "
             "(a smaller batch_size or image_size needs less too, with other results)"
@@ -479,49 +498,49 @@ class _Run:
         """Do the steps of this epoch that are left."""
         state = self.state
         steps = self.calendar.lengths[state.epoch]
-        self.learner.thaw(state.epoch < self.recipe.freeze_epochs)
+        self.trained.freeze_backbone(state.epoch < self.recipe.schedule.freeze_epochs)
         if state.step == steps:
             return  # it was stopped in the validation
-        images = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
-        for batch in self.watch.waiting(self.arriving(self.train_loader, state.epoch, state.step)):
-            self.step(batch, images[state.step])
+        samples = [step.end - step.begin for step in self.train_loader.steps(state.epoch)]
+        for batch in self.recorder.waiting(self.arriving(self.train_loader, state.epoch, state.step)):
+            self.step(batch, samples[state.step])
             state.step += 1
             self.progress.step(state.steps, self.describe)
             if state.step == steps:
                 break
             self.pause()
             if self.due and not state.bad:  # or a run that diverged could not do the skipped steps again
-                self.save(partial(self.publisher.refresh, self.told))
+                self.save(partial(self.reporter.refresh, self.moment))
         assert state.step == steps, "the loader ended before its length"
 
-    def step(self, batch: Batch, images: int) -> None:
-        """One step; ``images`` are those of all processes together."""
+    def step(self, batch: Batch, samples: int) -> None:
+        """One step; ``samples`` are those of all processes together."""
         state = self.state
         late = self.group.first and time.monotonic() - self.saved >= self.checkpoint_seconds
         wishes = (self.signals.stop is not None, late)
         rate = self.calendar.lr(state.steps)
         self.batch = batch
-        loss, bad, (self.stopping, self.due) = self.learner.step(batch, images, state.steps, rate, wishes)
+        loss, bad, (self.stopping, self.due) = self.trained.step(batch, samples, state.steps, rate, wishes)
         self.batch = None
         if not bad:
             state.loss_sum += loss
             state.good += 1
             state.bad = 0
-        elif bad == "loss" or not self.learner.searching:
+        elif bad == "loss" or not self.trained.searching:
             self.skip(batch, bad)
         state.steps += 1
-        self.watch.step(state.steps, None if bad else loss, images)
+        self.recorder.step(state.steps, None if bad else loss, samples)
 
     def skip(self, batch: Batch, what: str) -> None:
         """Count a bad step, say which it was, and stop if there were too many."""
         state = self.state
         state.bad += 1
         names = [self.data.train.names[index] for index in batch["index"][:4].tolist()]
-        place = f"epoch {state.epoch + 1}, step {state.step + 1} (images {', '.join(names)}, ...)"
-        if state.bad >= self.recipe.max_bad_steps:
+        place = f"epoch {state.epoch + 1}, step {state.step + 1} ({self.task.noun} {', '.join(names)}, ...)"
+        if state.bad >= self.recipe.run.max_bad_steps:
             raise Diverged(
                 f"the {what} is not finite, {state.bad} steps in a row, the last at {place}; "
-                f"lower lr={self.recipe.lr:g}, set clip_grad=1, or look at these images"
+                f"lower lr={self.recipe.optimizer.lr:g}, set clip_grad=1, or look at these {self.task.noun}"
             )
         self.progress.say(f"skipped a step: the {what} is not finite at {place}")
 
@@ -529,39 +548,36 @@ class _Run:
         """Validate, note the row, keep the weights if they are the best, save, publish."""
         state = self.state
         self.writer.wait()  # it reads what changes here, and the loader's processes are forked from one thread
-        judged = self.learner.judged
+        judged = self.trained.judged
         self.group.share_buffers(judged)
         loader = _Watched(self)
         metric = judged.metric()
-        metrics = evaluate(judged, loader, self.group.device, self.watch.witnesses, metric)
+        metrics = evaluate(judged, loader, self.group.device, self.recorder.witnesses, metric)
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
         row: dict[str, Any] = {"epoch": state.epoch, "step": state.steps, "loss": loss}
         row |= {f"val_{name}": value for name, value in metrics.items()}
         row |= {"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)}
-        row |= self.watch.speed()
+        row |= self.recorder.speed()
         row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
         state.history.append(row)
         better = state.best is None or self.rank(row) > self.rank(state.best)
         if better:
             state.best = row
-            self.best_weights = self.group.whole(judged.model.state_dict())
-        self.watch.judged(state.epoch, better, metric)
+            self.best_weights = self.group.gather(judged.model.state_dict())
+        self.recorder.judged(state.epoch, better, metric)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
         state.finished = state.steps >= self.calendar.total
-        self.save(partial(self.publish, self.told, weights=better), _bytes(self.best_weights))
-        headline = self.learner.task.headline.lstrip("-")
-        value = row[f"val_{headline}"]
-        judgement = f"{headline} undefined" if value is None else f"{headline} {value:.2f}"
-        shown = f"loss {loss:.3f}  val {judgement}  {pace(row)}"
+        self.save(partial(self.publish, self.moment, weights=better), _bytes(self.best_weights))
+        headline = self.task.headline
+        shown = f"loss {loss:.3f}  val {headline} {self.task.shown(headline, row[f'val_{headline}'])}  {pace(row)}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
         """The larger, the better: the headline, then the validation loss."""
-        headline = self.learner.task.headline
-        value, loss = row[f"val_{headline.lstrip('-')}"], row.get("val_loss")
-        sign = -1 if headline.startswith("-") else 1
+        value, loss = row[f"val_{self.task.headline}"], row.get("val_loss")
+        sign = -1 if self.task.lower_is_better else 1
         return (-math.inf if value is None else sign * value, -math.inf if loss is None else -loss)
 
     def describe(self) -> str:
@@ -580,8 +596,11 @@ class _Run:
 
 
 def in_parts(recipe: Recipe, like: Recipe) -> Recipe:
-    """The recipe with the parts per step of another, in which a run may go on: they are a matter of memory."""
-    return replace(recipe, accumulate=like.accumulate)
+    """The recipe as another one says what a run may go on with: parts per step, and the path of the data.
+
+    The first are a matter of memory, and the data are known by what they are, not by what they are called.
+    """
+    return with_values(recipe, accumulate=like.run.accumulate, data=like.run.data)
 
 
 class _Watched:

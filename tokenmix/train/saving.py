@@ -54,7 +54,7 @@ class Writer:
 
     def wait(self) -> None:
         """Until the work is done; raises what it raised, in all processes."""
-        self.group.once(self._finish)
+        self.group.by_first(self._finish)
 
     def settle(self) -> None:
         """Until the work is done, however it ended; alone, for when the others may be lost."""

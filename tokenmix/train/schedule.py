@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tokenmix.names import unknown
-from tokenmix.recipes.recipe import SCHEDULES, Recipe
+from tokenmix.recipes.parts import SCHEDULES
+from tokenmix.recipes.recipe import Recipe
+from tokenmix_runtime.names import unknown
 
 
 def learning_rate(
@@ -27,7 +28,8 @@ def learning_rate(
     It rises linearly over the first ``warmup`` steps, of which the last is the schedule's own. ``cosine`` and
     ``linear`` begin after the rise, reach ``min_lr`` at the step ``total`` and stay there. ``poly`` does so from the
     first step on, as mmsegmentation has it: ``(1 - step / total) ** power`` of the way is left. ``step`` multiplies by
-    ``factor`` at each milestone.
+    ``factor`` at each milestone. ``onecycle`` rises and falls along half a cosine each, as torch's `OneCycleLR` does:
+    from ``warmup_lr`` at the first step to ``min_lr`` at the last.
 
     Args:
         step: From 0.
@@ -36,7 +38,7 @@ def learning_rate(
         lr: The peak.
         min_lr: The end of cosine, linear and poly.
         warmup_lr: Where the rise would begin, one step before the first.
-        schedule: ``cosine``, ``linear``, ``poly``, ``step`` or ``constant``.
+        schedule: ``cosine``, ``onecycle``, ``linear``, ``poly``, ``step`` or ``constant``.
         power: Of poly.
         milestones: Of step: steps from 0, the first ones with the smaller rate.
         factor: Of step.
@@ -44,6 +46,8 @@ def learning_rate(
     Raises:
         ValueError: An unknown schedule.
     """
+    if schedule == "onecycle":
+        return _one_cycle(step, max(warmup - 1, 0), total - 1, warmup_lr, lr, min_lr)
     share = min(1.0, max(0, step - warmup) / max(1, total - warmup))
     if schedule == "cosine":
         rate = min_lr + (lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
@@ -60,6 +64,14 @@ def learning_rate(
     return warmup_lr + (rate - warmup_lr) * (step + 1) / warmup if step < warmup else rate
 
 
+def _one_cycle(step: int, top: float, end: float, first: float, peak: float, last: float) -> float:
+    """From ``first`` at the step 0 to ``peak`` at the step ``top``, and to ``last`` at ``end``, along half cosines."""
+    if step < top:
+        return peak + (first - peak) * (1 + math.cos(math.pi * step / top)) / 2
+    share = min(1.0, (step - top) / max(1, end - top))
+    return last + (peak - last) * (1 + math.cos(math.pi * share)) / 2
+
+
 class Calendar:
     """How many steps a run has, epoch by epoch, and the learning rate of each.
 
@@ -69,22 +81,23 @@ class Calendar:
     """
 
     def __init__(self, recipe: Recipe, steps: Callable[[int], int]) -> None:
-        self.recipe = recipe
+        schedule = self.schedule = recipe.schedule
+        self.peak = recipe.optimizer.lr
         self.whole: list[int] = []
-        if recipe.steps is None:
-            self.whole = [steps(epoch) for epoch in range(math.ceil(recipe.epochs))]
-            self.total = max(1, self._steps(recipe.epochs))
-            self.falling = self._steps(recipe.epochs - recipe.cooldown_epochs)
+        if schedule.steps is None:
+            self.whole = [steps(epoch) for epoch in range(math.ceil(schedule.epochs))]
+            self.total = max(1, self._steps(schedule.epochs))
+            self.falling = self._steps(schedule.epochs - schedule.cooldown_epochs)
         else:
-            left = self.total = self.falling = recipe.steps
+            left = self.total = self.falling = schedule.steps
             while left > 0:
                 self.whole.append(steps(len(self.whole)))
                 left -= self.whole[-1]
         last = self.total - sum(self.whole[:-1])
         self.lengths = self.whole[:-1] + ([last] if last else [])  # steps of the run's epochs
-        self.epochs = recipe.epochs if recipe.steps is None else len(self.whole) - 1 + last / self.whole[-1]
-        self.warmup = recipe.warmup_steps or self._steps(recipe.warmup_epochs)
-        self.milestones = [self._steps(milestone) for milestone in recipe.milestones]
+        self.epochs = schedule.epochs if schedule.steps is None else len(self.whole) - 1 + last / self.whole[-1]
+        self.warmup = schedule.warmup_steps or self._steps(schedule.warmup_epochs)
+        self.milestones = [self._steps(milestone) for milestone in schedule.milestones]
 
     def _steps(self, epochs: float) -> int:
         """The steps of the first epochs, at most all."""
@@ -95,16 +108,16 @@ class Calendar:
 
     def lr(self, step: int) -> float:
         """The learning rate of a step of the run."""
-        recipe = self.recipe
+        schedule = self.schedule
         return learning_rate(
             step,
             total=self.falling,
             warmup=self.warmup,
-            lr=recipe.lr,
-            min_lr=recipe.min_lr,
-            warmup_lr=recipe.warmup_lr,
-            schedule=recipe.schedule,
-            power=recipe.power,
+            lr=self.peak,
+            min_lr=schedule.min_lr,
+            warmup_lr=schedule.warmup_lr,
+            schedule=schedule.name,
+            power=schedule.power,
             milestones=self.milestones,
-            factor=recipe.milestone_factor,
+            factor=schedule.milestone_factor,
         )

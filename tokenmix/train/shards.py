@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard, zeros
 
 from tokenmix.files import is_full, sha256, sync, write_json
-from tokenmix.safety import read_json, shown
 from tokenmix.train.distributed import Group
+from tokenmix_runtime.untrusted import read_json, shown
 
 REST, FILES = "rest.pt", "files.json"
 MARK = "sharded tensor"  # the key of a dict that stands for one in the rest
@@ -53,7 +53,7 @@ def write(folder: Path, content: dict[str, Any], group: Group) -> None:
         sync(folder / REST)
         write_json(folder / FILES, {**digests, REST: sha256(folder / REST)})
 
-    group.once(finish)
+    group.by_first(finish)
 
 
 def read(folder: Path, group: Group) -> dict[str, Any]:

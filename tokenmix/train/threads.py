@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from tokenmix.cores import usable_cores
+from tokenmix_runtime.cores import usable_cores
 
 SLOWER = 1.5  # than one thread: worth a word
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.files import write_json
-from tokenmix.names import unknown
-from tokenmix.safety import read_json
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import read_json
 
 PROJECT = "tokenmix"  # at wandb, which has WANDB_PROJECT, and at trackio
 MARKS = "trackers.json"

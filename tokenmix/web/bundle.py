@@ -13,11 +13,11 @@ from typing import Any
 
 from tokenmix.export.extras import require
 from tokenmix.files import atomic_path
-from tokenmix.runtime.manifest import read_manifest
-from tokenmix.safety import regular_file
 from tokenmix.version import __version__
 from tokenmix.web.masks import add_masks
 from tokenmix.web.samples import sample_pictures
+from tokenmix_runtime.manifest import read_manifest
+from tokenmix_runtime.untrusted import regular_file
 
 
 def page_files(path: str | os.PathLike[str]) -> dict[str, bytes]:

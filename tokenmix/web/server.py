@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from tokenmix.shortage import shortage
+from tokenmix_runtime.shortage import shortage
 
 # Not the system's table: some systems call scripts plain text, and browsers then refuse them.
 _TYPES = {

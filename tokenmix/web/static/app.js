@@ -1,6 +1,7 @@
 // The page: pictures come in, the worker answers, the answer is shown.
-import { answerRows, className } from "./answers.js";
+import { answerRows } from "./answers.js";
 import { camera } from "./camera.js";
+import { className } from "./decode.js";
 import { drawPicture, drawSpectrum } from "./draw.js";
 import { facts } from "./facts.js";
 import { histogram, milliseconds, summary } from "./latency.js";

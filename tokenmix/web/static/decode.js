@@ -54,18 +54,19 @@ function map(outputs, manifest, input, picture) {
   return { kind: "map", map: segments(logits, post, input, size), ...size };
 }
 
-function objects(outputs, manifest, input, picture) {
+// `decode`: of raw outputs, without which the graph always decodes; `background`: how many of their classes are none;
+// `more`: outputs beside those that all have.
+const objects = ({ decode, background = 0, more = {} }) => (outputs, manifest, input, picture) => {
   const { frame } = input;
   const post = manifest.postprocess;
   let found;
-  if (post.inside) {
-    const masks = manifest.task === "instances" ? { masks: 4 } : {};
-    found = listed(taken(outputs, { boxes: 2, scores: 1, labels: 1, ...masks }));
+  if (post.inside || !decode) {
+    found = listed(taken(outputs, { boxes: 2, scores: 1, labels: 1, ...more }));
     checkClasses(manifest, found.reduce((most, { label }) => Math.max(most, label), 0), { all: false });
   } else {
     const { scores } = taken(outputs, { scores: 3, boxes: 3 });
-    checkClasses(manifest, scores.dims[2] - (post.kind === "ssdlite" ? 1 : 0), { all: true }); // without the background
-    found = (post.kind === "ssdlite" ? ssdlite : retinanet)(outputs, post, input);
+    checkClasses(manifest, scores.dims[2] - background, { all: true });
+    found = decode(outputs, post, input);
   }
   return {
     kind: "objects",
@@ -75,10 +76,21 @@ function objects(outputs, manifest, input, picture) {
       return { ...object, box: clip(box, picture) };
     }),
   };
-}
+};
+
+// One entry for each `postprocess.kind` that a manifest may have: how outputs are read, and the first class's label.
+const KINDS = {
+  softmax: { read: classes, first: 0 },
+  argmax: { read: map, first: 0 },
+  ssdlite: { read: objects({ decode: ssdlite, background: 1 }), first: 1 },
+  retinanet: { read: objects({ decode: retinanet }), first: 1 },
+  rcnn: { read: objects({ more: { masks: 4 } }), first: 1 },
+};
+
+export const className = ({ labels, postprocess }, label) => labels?.[label - KINDS[postprocess.kind].first] ?? `class ${label}`;
 
 // {kind: "classes", probabilities} or {kind: "map", map, height, width} or {kind: "objects", objects}, whose boxes are
 // in the picture's pixels and whose labels start at 1.
 export function answer(outputs, manifest, input, picture) {
-  return ({ softmax: classes, argmax: map }[manifest.postprocess.kind] ?? objects)(outputs, manifest, input, picture);
+  return KINDS[manifest.postprocess.kind].read(outputs, manifest, input, picture);
 }

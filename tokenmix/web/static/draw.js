@@ -78,14 +78,20 @@ function drawBox(context, unit, { box: [x1, y1, x2, y2], label }, text) {
   context.fillText(text, x1 + 4 * unit, top + height / 2);
 }
 
+// What is drawn of each kind of answer; of others nothing.
+const DRAWN = {
+  map: (context, unit, bitmap, answer, { tune }) => drawMap(context, bitmap, answer, tune),
+  objects(context, unit, bitmap, { objects }, { name, tune }) {
+    const shown = objects.filter((object) => object.score >= tune).reverse(); // the best on top
+    for (const object of shown) if (object.mask) drawMask(context, bitmap, object);
+    for (const object of shown) drawBox(context, unit, object, `${name(object.label)} ${Math.round(100 * object.score)} %`);
+  },
+};
+
 // The picture and the answer on it. `name` gives a class's name; `tune` is the least score or the opacity.
-export function drawPicture(canvas, bitmap, answer, { name, tune }) {
+export function drawPicture(canvas, bitmap, answer, options) {
   const { context, unit } = place(canvas, bitmap);
-  if (answer?.kind === "map") drawMap(context, bitmap, answer, tune);
-  if (answer?.kind !== "objects") return;
-  const shown = answer.objects.filter((object) => object.score >= tune).reverse(); // the best on top
-  for (const object of shown) if (object.mask) drawMask(context, bitmap, object);
-  for (const object of shown) drawBox(context, unit, object, `${name(object.label)} ${Math.round(100 * object.score)} %`);
+  DRAWN[answer?.kind]?.(context, unit, bitmap, answer, options);
 }
 
 const STOPS = [[20, 14, 54], [59, 38, 122], [131, 47, 125], [206, 74, 93], [248, 141, 87], [254, 232, 160]];

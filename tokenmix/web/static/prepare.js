@@ -20,7 +20,6 @@ function middle(picture, height, width) {
 
 // The picture at the manifest's size, and the scale and offset with which it came there.
 function fitted(picture, { preprocess, input, postprocess }) {
-  const dense = postprocess.kind !== "softmax";
   const multiple = postprocess.multiple ?? 1;
   const { crop_mode: mode, interpolation } = preprocess;
   const [height, width] = preprocess.image_size;
@@ -37,7 +36,7 @@ function fitted(picture, { preprocess, input, postprocess }) {
     const padded = input.shape.slice(2).map((size, i) => (Number.isInteger(size) ? size : upTo(i ? w : h, multiple)));
     return { picture: result, padded, left, top, scaleX: picture.width / w, scaleY: picture.height / h };
   }
-  const share = dense ? 1 : preprocess.crop_pct; // dense models see the whole picture
+  const share = preprocess.crop_pct;
   const [least, wide] = [Math.floor(height / share), Math.floor(width / share)];
   const longest = LONGEST * Math.min(picture.width, picture.height);
   if (mode !== "squash" && Math.max(picture.width, picture.height) > longest) {

@@ -1,0 +1,60 @@
+"""Exported files are judged and asked like models, and folders, patterns and lists name pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from tests.folders_of_people import classes, picture
+from tokenmix.cli import main
+from tokenmix.exported import expanded
+from tokenmix.recipes import make_recipe
+from tokenmix.sources import load_data
+from tokenmix.train import fit
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    capsys.readouterr()
+    assert main(list(words)) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_file_says_what_its_model_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = classes(tmp_path / "photos", ("cat", "dog"), 12)
+    settings = ["model=mixernet_pico", "image_size=32", "batch_size=8", "epochs=1", "warmup_epochs=0", f"data={root}"]
+    quiet: dict[str, Any] = {"progress": False, "log": lambda line: None}
+    fit(make_recipe("basic", settings), load_data(root, log=lambda line: None), tmp_path / "run", **quiet)
+    file = str(tmp_path / "model.onnx")
+    assert main(["export", str(tmp_path / "run"), "--out", file]) == 0
+    words = ["--data", str(root), "--split", "all", "--json"]
+    model, exported = (told(capsys, "eval", source, *words) for source in (str(tmp_path / "run"), file))
+    assert exported["images"] == model["images"] == 24
+    assert exported["top1"] == pytest.approx(model["top1"])
+    assert exported["loss"] == pytest.approx(model["loss"], rel=1e-3)
+    pictures = [str(root / "cat" / "0.jpg"), str(root / "dog"), str(root / "cat" / "1*.jpg")]
+    answers = told(capsys, "predict", *pictures, "--model", file, "--json")
+    assert len(answers) == 1 + 12 + 3
+    ours = told(capsys, "predict", *pictures, "--model", str(tmp_path / "run"), "--json")
+    for one, other in zip(answers, ours, strict=True):
+        assert one["top"][0][1] == pytest.approx(other["top"][0][1], abs=1e-4)
+
+
+def test_folders_patterns_and_lists(tmp_path: Path) -> None:
+    root = tmp_path / "some"
+    names = [str(picture(root / name)) for name in ("a.jpg", "b/c.jpg")]
+    listed = tmp_path / "mine.list"
+    listed.write_text("\n".join(names) + "\n\n")
+    assert expanded([str(root)]) == names
+    assert expanded([str(listed)]) == names
+    assert expanded([str(root / "*.jpg")]) == names[:1]
+    assert expanded([str(tmp_path / "missing.jpg")]) == [str(tmp_path / "missing.jpg")]
+    (tmp_path / "empty").mkdir()
+    for nothing in (str(tmp_path / "empty"), str(root / "*.png")):
+        with pytest.raises(ValueError, match="no file"):
+            expanded([nothing])

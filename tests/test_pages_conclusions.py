@@ -1,0 +1,136 @@
+"""What the report concludes: intervals, ties, the Pareto front, and results with holes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.comparison_results import made_up
+from tokenmix.pages.conclusions import caveats, conclusions, headline, pareto
+from tokenmix.pages.result_schema import Row, read, told_apart, wilson
+
+
+def test_pareto_front() -> None:
+    assert pareto([]) == []
+    assert pareto([(1.0, 90.0), (2.0, 95.0), (3.0, 94.0)]) == [True, True, False]
+    assert pareto([(1.0, 90.0), (1.0, 91.0)]) == [False, True]  # as fast, less accurate
+    assert pareto([(1.0, 90.0), (2.0, 90.0)]) == [True, False]  # as accurate, slower
+    assert pareto([(1.0, 90.0), (1.0, 90.0), (2.0, 80.0)]) == [True, True, False]  # duplicates stay together
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
+def test_pareto_front_against_its_definition(points: list[tuple[int, int]]) -> None:
+    def beats(a: tuple[int, int], b: tuple[int, int]) -> bool:
+        return (a[0] <= b[0] and a[1] > b[1]) or (a[0] < b[0] and a[1] >= b[1])
+
+    marks = pareto(points)
+    assert marks == [not any(beats(other, point) for other in points) for point in points]
+    assert any(marks)
+
+
+def test_wilson_interval_contains_its_share_and_has_known_values() -> None:
+    low, high = wilson(50.0, 100)
+    assert (low, high) == pytest.approx((40.38, 59.62), abs=0.01)
+    low, high = wilson(100.0, 360)
+    assert high == pytest.approx(100.0)
+    assert low == pytest.approx(98.94, abs=0.01)
+    assert wilson(0.0, 10)[0] == pytest.approx(0.0, abs=1e-9)
+    # Newcombe's published example 56/70 against 48/80: the difference's interval is 0.0524 to 0.3339.
+    a, b = wilson(80.0, 70), wilson(60.0, 80)
+    assert 20 - math.hypot(80 - a[0], b[1] - 60) == pytest.approx(5.24, abs=0.01)
+
+
+def _row(top1: float, spread: float | None, count: int) -> Row:
+    return Row(0, "x", {}, top1, spread, wilson(top1, count))
+
+
+def test_told_apart_needs_enough_images_and_little_spread() -> None:
+    assert not told_apart(_row(98.6, None, 360), _row(98.3, None, 360))
+    assert told_apart(_row(98.6, None, 100_000), _row(98.3, None, 100_000))
+    assert not told_apart(_row(98.6, 0.3, 100_000), _row(98.3, 0.3, 100_000))
+    assert told_apart(_row(98.6, None, 360), _row(90.0, None, 360))
+
+
+def test_findings_of_a_whole_comparison() -> None:
+    found = conclusions(read(made_up()))
+    assert found.view == ("onnxruntime", "1")
+    assert [row.name for row in found.best] == ["aff"]
+    assert found.fastest is not None
+    assert found.fastest.name == "identity"
+    assert "identity" not in [row.name for row in found.equals]
+    assert found.pick is not None
+    assert found.pick.name == "pool"
+    assert [row.name for row in found.front] == ["identity", "pool", "depthwise", "ffnified", "aff"]
+
+
+def test_headline_names_the_answers_and_their_doubt() -> None:
+    text = headline(made_up())
+    assert text.startswith("aff has the best top-1 (98.6 %); identity is the fastest (0.47 ms in ONNX Runtime")
+    assert "10 of the 11 are too close to the top for 360 test images to tell; pool is the fastest of them." in text
+    notes = " ".join(caveats(made_up()))
+    assert "0.28 points" in notes
+    assert "trained once" in notes
+
+
+def test_headline_of_one_mixer_and_of_ties() -> None:
+    assert headline(made_up(mixers=1)) == "aff: top-1 98.6 %, 1.62 ms in ONNX Runtime at batch 1."
+    results = made_up(mixers=3)
+    for entry in results["mixers"].values():
+        entry["test_top1"] = 98.0
+        entry["test_top1_per_seed"] = [98.0]
+    assert headline(results).startswith("aff, ffnified and additive: top-1 98.0 %; ffnified is the fastest (0.92 ms")
+
+
+def test_seeds_give_mean_and_sample_deviation() -> None:
+    results = made_up(mixers=2)
+    results["seeds"] = [0, 1, 2]
+    for entry in results["mixers"].values():
+        entry["test_top1_per_seed"] = [97.0, 98.0, 99.0]
+        entry["test_top1"] = 98.0
+    comparison = read(results)
+    assert comparison.rows[0].spread == pytest.approx(1.0)
+    assert "98.0 ± 1.0 %" in headline(results)
+    assert not any("trained once" in note for note in caveats(results))
+
+
+def test_overlapping_times_are_said() -> None:
+    results = made_up(mixers=2)
+    for entry in results["mixers"].values():
+        entry["latency_range_ms"]["onnxruntime"]["1"] = [0.5, 2.0]
+    assert any("overlap with those of the fastest, ffnified" in note for note in caveats(results))
+
+
+def test_skipped_files_are_said_at_the_top() -> None:
+    results = made_up()
+    results["data"]["skipped"] = [{"name": "cat/broken.jpg", "reason": "no picture"}]
+    assert any("1 file was skipped" in note for note in caveats(results))
+    results["data"]["skipped"] = []
+    assert not any("skipped" in note for note in caveats(results))
+
+
+def test_missing_values_are_no_obstacle() -> None:
+    assert headline({"mixers": {"aff": {}}}) == "No mixer has been tested yet."
+    assert headline({"mixers": {"aff": {"test_top1": 97.5}}}).endswith("no latency was measured.")
+    results = made_up(mixers=3)
+    results["mixers"]["aff"]["latency_ms"] = None
+    results["mixers"]["ffnified"]["test_top1"] = float("nan")
+    found = conclusions(read(results))
+    assert [row.name for row in found.front] == ["additive"]
+
+
+def test_the_view_prefers_a_runtime_that_ran_every_mixer() -> None:
+    results = made_up(mixers=3)
+    results["mixers"]["aff"]["latency_ms"]["compile"] = {"1": 0.001}
+    assert conclusions(read(results)).view == ("onnxruntime", "1")
+    assert read(results).runtimes == ["pytorch", "onnxruntime", "compile"]
+
+
+def test_wrong_schema_and_no_mixers_are_errors() -> None:
+    with pytest.raises(ValueError, match=r"tokenmix\.compare/1"):
+        read({"schema": "tokenmix.compare/9", "mixers": {"aff": {}}})
+    with pytest.raises(ValueError, match="no mixer"):
+        read({"mixers": {}})

@@ -1,0 +1,139 @@
+"""Exported files in the place of models: judged and asked by ONNX Runtime, as those will run them who ship them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokenmix.checkpoints import LoadedModel
+from tokenmix.data.dataset import Pictures, Samples
+from tokenmix.data.inventory import take_inventory
+from tokenmix.metrics import Metric
+from tokenmix.tasks import Answer, Batch, Objective, find_task
+from tokenmix_runtime import Predictor
+
+ENDING = ".onnx"
+
+
+class ExportedModel(nn.Module):
+    """The file behind a loaded model; it has no weights here."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+
+def is_exported(source: str | os.PathLike[str]) -> bool:
+    """Whether this names a file that ``tokenmix export`` wrote for ONNX Runtime."""
+    return os.fspath(source).endswith(ENDING)
+
+
+def open_exported(path: str | os.PathLike[str]) -> LoadedModel:
+    """An exported file with what its manifest says of it.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ModelError: The file is missing, damaged, or not from ``tokenmix export``.
+        ValueError: Its task is none that is known here.
+    """
+    predictor = Predictor(path)
+    m = predictor.manifest
+    find_task(m.task)
+    facts = {} if m.labels is None else {"classes": list(m.labels)}
+    return LoadedModel(
+        ExportedModel(predictor),
+        os.fspath(path),
+        m.task,
+        facts=facts,
+        image_size=m.image_size,
+        mean=tuple(m.mean),
+        std=tuple(m.std),
+        crop_pct=m.crop_pct,
+        interpolation=m.interpolation,
+        crop_mode=m.crop_mode,
+    )
+
+
+class ExportedObjective(Objective):
+    """Predictions of an exported file for the pictures of a set, as the task's metric reads them.
+
+    The pictures are prepared by the run-time itself, not by the loader, so that what is judged is what will run.
+
+    Args:
+        loaded: What `open_exported` returned.
+        samples: The pictures that the batches are of.
+        metric: A fresh one of the task's.
+    """
+
+    def __init__(self, loaded: LoadedModel, samples: Samples, metric: Metric) -> None:
+        super().__init__()
+        if not isinstance(samples, Pictures):
+            raise ValueError(f"{loaded.name}: an exported file is judged by pictures only")
+        self.model, self.samples, self.task, self.fresh = loaded.model, samples, find_task(loaded.task), metric
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """It has no weights that could learn.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("an exported file cannot be trained")
+
+    def predict(self, batch: Batch) -> Any:
+        """What the file says of the batch's pictures."""
+        predictor: Any = self.model.predictor
+        pictures = [self.samples.load(index) for index in batch["index"].tolist()]
+        return self.task.predictions_of(predictor(pictures))
+
+    def metric(self) -> Metric:
+        """The task's."""
+        return self.fresh
+
+
+def answer_of(loaded: LoadedModel, path: str, *, top: int = 5, threshold: float = 0.5) -> Answer:
+    """What an exported file says of a picture's file.
+
+    Args:
+        loaded: What `open_exported` returned.
+        path: The picture.
+        top: How many classes a classifier names.
+        threshold: The least score of an object.
+
+    Raises:
+        ImageError: The picture cannot be read.
+    """
+    model: Any = loaded.model
+    result = model.predictor(path)
+    return Answer(result.as_dict(top), [path, *(f"  {line}" for line in result.lines(top, threshold))])
+
+
+def expanded(paths: Sequence[str]) -> list[str]:
+    """Files as they are; the pictures (or else all files) in a folder and below it; what a pattern or a list names.
+
+    Raises:
+        ValueError: A folder or pattern names none.
+    """
+    found: list[str] = []
+    for path in paths:
+        if os.path.isdir(path):
+            inventory = take_inventory(path)
+            inside = inventory.pictures or inventory.others
+            if not inside:
+                raise ValueError(f"{path}: there are no files in this folder")
+            found += [os.path.join(path, name) for name in inside]
+        elif path.endswith(".list") and os.path.isfile(path):
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                found += [line.strip() for line in file if line.strip()]
+        elif not os.path.exists(path) and any(sign in path for sign in "*?["):
+            named = sorted(glob.glob(path, recursive=True))
+            if not named:
+                raise ValueError(f"{path}: no file has a name like this")
+            found += named
+        else:
+            found.append(path)
+    return found

@@ -1,0 +1,1 @@
+"""Drawing on pictures, and what is drawn: what prediction, pages and inspection share."""

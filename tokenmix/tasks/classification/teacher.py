@@ -1,0 +1,79 @@
+"""The teacher of a distillation: a frozen model whose logits go into every batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from tokenmix.backbones.official import read, unwrap
+from tokenmix.checkpoints import fill, open_model, our_models
+from tokenmix.tasks.classification.options import Options
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.untrusted import regular_file
+
+
+class Teacher:
+    """(B, 3, H, W) as the trained model sees it -> the teacher's logits (B, K), without gradient.
+
+    Args:
+        options: Name the teacher.
+        num_classes: That it must know.
+        mean: Of the values in 0..1, that the trained model's images are normalised with.
+        std: Likewise.
+        device: Where it works.
+
+    Raises:
+        ValueError: There is no such model, or it has other classes.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        num_classes: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device,
+    ) -> None:
+        assert options.teacher is not None
+        self.model, theirs = _open(options.teacher, options.teacher_weights, num_classes)
+        self.model.eval().requires_grad_(False).to(device)
+
+        def row(values: tuple[float, ...]) -> Tensor:
+            return torch.tensor(values, device=device)[:, None, None]
+
+        # x * scale + shift: from the student's normalisation to the teacher's
+        self.scale = row(std) / row(theirs[1])
+        self.shift = (row(mean) - row(theirs[0])) / row(theirs[1])
+        self.same = (tuple(mean), tuple(std)) == theirs
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.model(images if self.same else images * self.scale + self.shift)
+
+
+def _open(
+    name: str, weights: str | None, num_classes: int
+) -> tuple[nn.Module, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """The teacher, and the mean and standard deviation of its images."""
+    model: Any
+    if weights is None:
+        opened = open_model(name, tasks=("classification",))
+        model, statistics = opened.model, (opened.mean, opened.std)
+    else:
+        if not timm.is_model(name):
+            raise ValueError(unknown("teacher", name, our_models()))
+        model = timm.create_model(name, num_classes=num_classes)
+        file = regular_file(weights)
+        state = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else unwrap(read(file))
+        fill(model, state, file)
+        statistics = tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+    if (known := getattr(model, "num_classes", num_classes)) != num_classes:
+        raise ValueError(
+            f"the teacher {name} knows {known} classes, the data has {num_classes}: train one on these data and give "
+            "its run folder as the recipe key 'task.teacher'"
+        )
+    return model, statistics

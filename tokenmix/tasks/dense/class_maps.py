@@ -1,0 +1,114 @@
+"""Files that name the classes of masks, and their colours, as the tools that people use write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tokenmix.data.inventory import Inventory
+from tokenmix.tasks.dense.values import rows_of, text_of
+
+Colour = tuple[int, int, int]
+_LISTS = ("classes.txt", "class_names.txt", "labels.txt", "label_names.txt", "objectinfo150.txt")
+_COLOURED = ("labelmap.txt", "class_dict.csv", "label_colors.txt", "label_colours.txt", "classes.csv", "_classes.csv")
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The classes of masks.
+
+    Attributes:
+        file: Where it stands.
+        classes: Their names.
+        colours: The colour of each, where masks are pictures in colour.
+        values: The grey value of each, where they are not 0, 1, 2, ...
+    """
+
+    file: str
+    classes: list[str]
+    colours: list[Colour] | None = None
+    values: list[int] | None = None
+
+
+def read_class_map(inventory: Inventory) -> ClassMap | None:
+    """The class map nearest to the root, or None where there is none.
+
+    Read are lists of names, one a line; CVAT's ``labelmap.txt``; tables of a name and three colours
+    (``class_dict.csv``, ``label_colors.txt``); Roboflow's ``_classes.csv`` (grey value, name).
+
+    Raises:
+        ValueError: Such a file cannot be read.
+    """
+    names = [name for name in inventory.others if PurePosixPath(name).name.lower() in (*_COLOURED, *_LISTS)]
+    if not names:
+        return None
+    coloured = [name for name in names if PurePosixPath(name).name.lower() in _COLOURED]
+    file = min(coloured or names, key=lambda name: (name.count("/"), name))
+    inventory.use([file])
+    path = inventory.root / file
+    if file not in coloured:
+        return ClassMap(file, _names(path))
+    if PurePosixPath(file).name.lower() == "labelmap.txt":
+        return _cvat(file, path)
+    return _table(file, path)
+
+
+def _names(path: Path) -> list[str]:
+    """The names, one a line; labelme begins with ``__ignore__``, which is no class."""
+    lines = [line.strip() for line in text_of(path).splitlines()]
+    if lines and lines[0].startswith("["):
+        return [str(name) for name in json.loads("\n".join(lines))]
+    return [line for line in lines if line and line != "__ignore__"]
+
+
+def _cvat(file: str, path: Path) -> ClassMap:
+    """``name:r,g,b:parts:actions`` in each line, a comment behind ``#``."""
+    classes, colours = [], []
+    for number, line in enumerate(text_of(path).splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = re.match(r"([^:]*):\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})", line)
+        if not found:
+            raise ValueError(f"{path}, line {number}: {line.strip()[:80]!r} is no class: write name:r,g,b::")
+        classes.append(found[1].strip())
+        colours.append(_colour(found.groups()[1:], path, number))
+    return ClassMap(file, classes, colours)
+
+
+def _table(file: str, path: Path) -> ClassMap:
+    """A name and three numbers, in either order; or a grey value and a name."""
+    rows = rows_of(path)
+    if rows and all(len(row) == 1 for row in rows):  # columns between blanks
+        rows = [row[0].split(maxsplit=3) for row in rows]
+    rows = [[part for cell in row for part in _numbers(cell) or [cell]] for row in rows]
+    classes, colours, values = [], [], []
+    for number, row in enumerate(rows, 1):
+        digits = [cell for cell in row if cell.lstrip("-").isdigit()]
+        words = [cell for cell in row if cell and not cell.lstrip("-").isdigit()]
+        if not digits and number == 1:
+            continue  # the header
+        if len(words) != 1 or len(digits) not in (1, 3):
+            raise ValueError(f"{path}, line {number}: {row} is no class: a name with r, g, b, or with its value")
+        classes.append(words[0])
+        if len(digits) == 3:
+            colours.append(_colour(digits, path, number))
+        else:
+            values.append(int(digits[0]))
+    if colours and values:
+        raise ValueError(f"{path}: some classes have a colour and others a value: give all the same")
+    return ClassMap(file, classes, colours or None, values or None)
+
+
+def _numbers(cell: str) -> list[str]:
+    """The numbers in a cell that holds nothing else."""
+    words = cell.split()
+    return words if all(word.isdigit() for word in words) else []
+
+
+def _colour(words: tuple[str, ...] | list[str], path: Path, number: int) -> Colour:
+    red, green, blue = map(int, words)
+    if max(red, green, blue) > 255:
+        raise ValueError(f"{path}, line {number}: a colour is three numbers from 0 to 255")
+    return red, green, blue

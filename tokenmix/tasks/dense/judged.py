@@ -1,0 +1,98 @@
+"""The pictures of a folder that a trained detector or segmenter is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tokenmix.data.dataset import printable
+from tokenmix.data.inventory import take_inventory
+from tokenmix.data.natural import same
+from tokenmix.tasks.base import Judged, Log, Task
+from tokenmix.tasks.dense.checks import usable
+from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
+from tokenmix.tasks.dense.problems import Problems
+from tokenmix.tasks.dense.sets import IGNORED
+from tokenmix.tasks.dense.sources import read_layout
+from tokenmix.tasks.judged import choose
+from tokenmix_runtime.names import unknown
+
+
+def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, seed: int, log: Log) -> Judged:
+    """The pictures of a folder with answers in the model's classes, which are matched by name.
+
+    Args:
+        task: The model's.
+        path: The folder.
+        loaded: The model.
+        split: Which part; None: all that it has not learnt from, see `tokenmix.tasks.judged.choose`.
+        seed: Of the split, where the folder has none and the model does not know the folder.
+        log: Hears what is chosen, and what is left out.
+
+    Raises:
+        ValueError: The folder cannot be read, or has classes that the model does not know.
+    """
+    inventory = take_inventory(path)
+    layout = read_layout(inventory, task.name)
+    if loaded.classes is not None:
+        _renumber(layout, list(loaded.classes), path)
+    items = [item for part in SPLITS for item in layout.splits.get(part, ())]
+    parts = [part for part in SPLITS for _ in layout.splits.get(part, ())]
+    whole = len({part for part in parts}) < 2
+    problems = Problems()
+    for kind, name in layout.strays:
+        problems.add(kind, name)
+    samples, skipped = usable(path, layout, items, task.name, True, problems, log)
+    problems.tell(log)
+    if not len(samples):
+        first = f"; first of all: {skipped[0].name}: {skipped[0].reason}" if skipped else ""
+        raise ValueError(f"{path}: none of its {len(items):,} pictures can be used{first}")
+    part_of = {item.file: "" if whole else part for item, part in zip(items, parts, strict=True)}
+    folders = [part_of[file] for file in samples.files]
+    labels = [0] * len(samples)
+    chosen, notes = choose(path, samples.contents(), folders, samples.names, labels, loaded.data, split, seed)
+    for note in notes:
+        log(note)
+    classes = list(loaded.classes or map(printable, layout.classes))
+    return Judged(path.resolve().name, samples.subset(chosen), {"classes": classes})
+
+
+def _renumber(layout: Layout, classes: list[str], path: Path) -> None:
+    """Give the folder's classes the model's numbers.
+
+    Raises:
+        ValueError: The model does not know one of them.
+    """
+    numbers = {same(name): number for number, name in enumerate(classes)}
+    for name in layout.classes:
+        if same(printable(name)) not in numbers:
+            hint = unknown("class", name, classes)
+            raise ValueError(f"{path} has other classes than the model was trained with: {hint}")
+    place = [numbers[same(printable(name))] for name in layout.classes]
+    if place == list(range(len(place))) and len(place) == len(classes):
+        return
+    layout.class_ids = []
+    if layout.table is not None:
+        table = layout.table.copy()
+        for value in range(len(table)):
+            if table[value] != IGNORED:
+                table[value] = place[layout.table[value]]
+        layout.table = table
+    if layout.colours is not None:
+        colours = [(-1, -1, -1)] * len(classes)
+        for old, new in enumerate(place):
+            colours[new] = layout.colours[old]
+        layout.colours = colours
+    for part, items in layout.splits.items():
+        layout.splits[part] = [_moved(item, place) for item in items]
+    layout.classes = classes
+
+
+def _moved(item: Item, place: list[int]) -> Item:
+    objects = [_relabelled(entry, place) for entry in item.objects]
+    return replace(item, objects=objects)
+
+
+def _relabelled(entry: RawObject, place: list[int]) -> RawObject:
+    return entry if entry.label is None else replace(entry, label=place[entry.label - 1] + 1)

@@ -1,0 +1,86 @@
+"""Which label file belongs to which picture: those whose names match, wherever they lie."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
+
+from tokenmix.data.natural import same
+
+PICTURE_WORDS = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "leftimg8bit", "x")
+LABEL_WORDS = (
+    *("labels", "label", "masks", "mask", "annotations", "annotation", "annots", "ann", "gt", "groundtruth"),
+    *("ground_truth", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "targets", "y"),
+)
+_ENDS = ("_mask", "-mask", "_masks", "_label", "-label", "_labels", "_gt", "_seg", "_segmentation", "_annotation")
+
+
+def stem(name: str) -> str:
+    """A file's name without folder and ending, in one form of Unicode and small letters."""
+    return same(PurePosixPath(name).stem).casefold()
+
+
+def mask_stem(name: str) -> str:
+    """The same, without what says that it is a mask."""
+    plain = stem(name)
+    return next((plain.removesuffix(end) for end in _ENDS if plain.endswith(end) and plain != end), plain)
+
+
+class Pairing:
+    """Finds for pictures the label files of their name.
+
+    Where several have that name, the one is taken whose folders are like the picture's but for words such as ``images``
+    and ``labels``.
+
+    Args:
+        files: The label files, relative to the data set's folder.
+        key: What of a label file's name must equal the `stem` of the picture.
+    """
+
+    def __init__(self, files: Iterable[str], key: Callable[[str], str] = stem) -> None:
+        self.by_stem: dict[str, list[str]] = defaultdict(list)
+        for file in files:
+            self.by_stem[key(file)].append(file)
+        self.taken: set[str] = set()
+
+    def of(self, picture: str) -> str | None:
+        """The label file of a picture, or None."""
+        found = self.by_stem.get(stem(picture), ())
+        if not found:
+            return None
+        place = _plain_folders(picture)
+        best = found[0] if len(found) == 1 else max(found, key=lambda file: _likeness(place, _plain_folders(file)))
+        if len(found) == 1 and not _may_belong(place, _plain_folders(best)):
+            return None
+        self.taken.add(best)
+        return best
+
+    def left(self) -> list[str]:
+        """The label files that no picture has asked for."""
+        return [file for files in self.by_stem.values() for file in files if file not in self.taken]
+
+
+def _plain_folders(file: str) -> tuple[str, ...]:
+    """The folders of a file without those that only say whether it is a picture or a label."""
+    words = [part.casefold() for part in PurePosixPath(file).parts[:-1]]
+    plain = [_without_label_word(word) for word in words]
+    return tuple(word for word in plain if word and word not in (*PICTURE_WORDS, *LABEL_WORDS))
+
+
+def _without_label_word(word: str) -> str:
+    """``"trainannot"`` -> ``"train"``, ``"train_labels"`` -> ``"train"``: as CamVid and others call them."""
+    for end in sorted(("annot", *LABEL_WORDS, *PICTURE_WORDS), key=len, reverse=True):
+        if len(end) > 1 and word.endswith(end) and word != end:
+            return word.removesuffix(end).rstrip("_- ")
+    return word
+
+
+def _likeness(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[int, int]:
+    shared = sum(1 for a, b in zip(reversed(one), reversed(other), strict=False) if a == b)
+    return int(one == other), shared
+
+
+def _may_belong(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether folders do not say that these are of different parts, such as ``train`` and ``val``."""
+    return one == other or not one or not other or set(one) & set(other) != set() or len(one) != len(other)

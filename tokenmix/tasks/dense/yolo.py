@@ -1,0 +1,273 @@
+"""YOLO's text files: a line per object, its class's number and a box or polygon in shares of the picture's sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenmix.data.inventory import Inventory, summary
+from tokenmix.data.split_words import split_in, split_of
+from tokenmix.data.text_files import read_text
+from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
+from tokenmix.tasks.dense.pairing import Pairing
+from tokenmix.tasks.dense.values import text_of
+
+_YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_NAMES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt", "classes.names", "labels.txt")
+_MOST_YAML, _MOST_ALIASES, _DEEPEST = 2**18, 20, 20  # bytes; 20 aliases make at most 1,500 copies
+_OTHER_TEXTS = ("readme", "classes", "notes", "license", "requirements", "labels", "train", "val", "test", "valid")
+
+
+def find_yolo(inventory: Inventory) -> str:
+    """What speaks for this layout: ``data.yaml``, or text files with the names of pictures; empty if nothing does."""
+    if (path := _yaml_path(inventory)) is not None:
+        return path.name
+    labels = Pairing(_label_files(inventory))
+    for picture in inventory.pictures:
+        file = labels.of(picture)
+        if file is not None and _is_label_text(inventory.root / file):
+            return f"text files with the names of pictures, such as {file}"
+    return ""
+
+
+def _is_label_text(path: Path) -> bool:
+    """Whether the first line of a text is a class's number and at least four numbers, or there is none."""
+    try:
+        line = next((line for line in text_of(path).splitlines() if line.strip()), "")
+        return not line or len([float(word) for word in line.split()]) >= 5
+    except (OSError, ValueError):
+        return False
+
+
+def _yaml_path(inventory: Inventory) -> Path | None:
+    return next((inventory.root / name for name in _YAMLS if name in inventory.others), None)
+
+
+def _label_files(inventory: Inventory) -> list[str]:
+    """The text files that may be a picture's."""
+    named = [name for name in inventory.others if name.lower().endswith(".txt")]
+    return [name for name in named if "/" in name or Path(name).stem.lower() not in _OTHER_TEXTS]
+
+
+def read_yolo(inventory: Inventory) -> Layout:
+    """The pictures that ``data.yaml`` or the folders' names give, with the text files of their names.
+
+    Label files lie beside the pictures, or in folders that are called ``labels`` where those of the pictures are called
+    ``images``. A picture without a file has no objects. The classes' names stand in ``data.yaml``, ``classes.txt``,
+    ``obj.names`` or ``_darknet.labels``.
+
+    Raises:
+        ValueError: No names, no training pictures, no label file for any picture, or ``data.yaml`` says what is not so.
+    """
+    root = inventory.root
+    stated = _yaml(root) if _yaml_path(inventory) else {}
+    numbers, classes = _classes(inventory, stated)
+    parts = _stated_parts(inventory, stated) if stated else {}
+    parts = parts or _parts_by_folder(inventory)
+    if not parts.get("train"):
+        raise ValueError(
+            f"{root}: no training pictures; expected images/train and labels/train, or data.yaml with 'train'"
+        )
+    layout = Layout("YOLO", classes, {split: [] for split in SPLITS})
+    labels = Pairing(_label_files(inventory))
+    points = _points(stated)
+    without = 0
+    for split, files in parts.items():
+        for file in files:
+            label_file = labels.of(file)
+            without += label_file is None
+            objects = _objects(root / label_file, numbers, points, layout) if label_file else []
+            if isinstance(objects, str):
+                layout.splits[split].append(Item(file, problem=objects))
+            else:
+                layout.splits[split].append(Item(file, objects))
+    total = sum(map(len, parts.values()))
+    if without == total:
+        raise ValueError(
+            f"{root}: no label file for any of its {total:,} pictures: {parts['train'][0]} wants a text file of its "
+            "name beside it, or in a folder 'labels' beside 'images'"
+        )
+    if without:
+        layout.strays.append(("pictures without a label file: read as pictures without objects", f"{without:,}"))
+    layout.strays += [("label file without a picture: not used", name) for name in labels.left()]
+    return layout
+
+
+def _points(stated: dict[str, Any]) -> int:
+    """How many numbers of key points stand behind each box."""
+    shape = stated.get("kpt_shape")
+    if not isinstance(shape, list) or not all(isinstance(side, int) and 0 < side < 10_000 for side in shape):
+        return 0
+    return math.prod(shape)
+
+
+def _yaml(root: Path) -> dict[str, Any]:
+    import yaml  # comes with timm
+
+    path = next(root / name for name in _YAMLS if (root / name).is_file())
+    text = read_text(path, most=_MOST_YAML)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    try:
+        _refuse_growth(yaml.parse(text, Loader=loader))
+        content = yaml.load(text, Loader=loader)
+    except Exception as error:  # YAML's constructors raise nearly every type on odd values
+        raise ValueError(f"{path} cannot be read as YAML: {error or type(error).__name__}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold the keys train, val and names")
+    return content
+
+
+def _refuse_growth(events: Iterable[Any]) -> None:
+    """Refuse a text whose aliases could multiply what it says, and one nested beyond any use, before it is built."""
+    import yaml
+
+    aliases = depth = 0
+    for event in events:
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if aliases > _MOST_ALIASES:
+            raise ValueError(f"it has more than {_MOST_ALIASES} aliases (*name): write the values out")
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+
+
+def _stated_parts(inventory: Inventory, stated: dict[str, Any]) -> dict[str, list[str]]:
+    """The pictures of each part as ``data.yaml`` gives them: a folder, a text file of pictures, or a list of these.
+
+    Raises:
+        ValueError: One of them is not there.
+    """
+    root, parts = inventory.root, dict[str, list[str]]()
+    for key in ("train", "val", "valid", "test"):
+        places = stated.get(key)
+        if not places:
+            continue
+        split, files = split_in(key), []
+        for place in places if isinstance(places, list) else [places]:
+            found = _pictures_at(inventory, stated, place)
+            if found is None and key == "test":  # often named by default, and seldom there
+                continue
+            if found is None:
+                tops = sorted({f"{name.split('/')[0]}/" for name in inventory.pictures if "/" in name})
+                near = f"; its folders are {', '.join(tops[:8])}" if tops else ""
+                raise ValueError(f"{root}: data.yaml says {key}: {place}, and there is no such folder or list{near}")
+            files += found
+        parts[split] = list(dict.fromkeys([*parts.get(split, []), *files]))
+    return parts
+
+
+def _pictures_at(inventory: Inventory, stated: dict[str, Any], place: Any) -> list[str] | None:
+    """The pictures of a folder or list as ``data.yaml`` names it, or None where there is none."""
+    root = inventory.root
+    clean = str(place).replace("\\", "/").removeprefix("./")
+    while clean.startswith("../"):  # as some tools write it, although the folder is beside data.yaml
+        clean = clean.removeprefix("../")
+    inner = root.resolve()
+    for base in (root / str(stated.get("path", ".")), root, root / root.name / ".."):
+        path = (base / clean).resolve()
+        if not path.is_relative_to(inner):
+            continue
+        relative = path.relative_to(inner).as_posix()
+        if path.is_dir():
+            found = inventory.below(relative)
+            inside = [name for name in found if f"{relative}/images/".removeprefix("./") in f"{name}/"]
+            return inside or found
+        if path.is_file() and path.suffix.lower() == ".txt":
+            return _listed(inventory, text_of(path).splitlines(), path)
+    return None
+
+
+def _listed(inventory: Inventory, lines: Sequence[str], path: Path) -> list[str]:
+    """The pictures that a text file names, one a line, by their paths from the folder or from anywhere above it."""
+    there = set(inventory.pictures)
+    found, missing = list[str](), list[str]()
+    for line in filter(None, (line.strip().replace("\\", "/").removeprefix("./") for line in lines)):
+        parts = line.split("/")
+        tails = ("/".join(parts[begin:]) for begin in range(len(parts)))
+        name = next((tail for tail in tails if tail in there), None)
+        (found if name else missing).append(name or line)
+    if missing and not found:
+        raise ValueError(f"{path}: none of the {len(missing):,} pictures it names is there ({summary(missing)})")
+    return found + missing
+
+
+def _parts_by_folder(inventory: Inventory) -> dict[str, list[str]]:
+    """The pictures by the split that a folder of their path means, or a list ``train.txt`` names; else all train."""
+    lists = {split_of(Path(name).stem): name for name in inventory.others if "/" not in name and name.endswith(".txt")}
+    lists = {split: name for split, name in lists.items() if split}
+    if "train" in lists:
+        root = inventory.root
+        return {
+            split: _listed(inventory, text_of(root / name).splitlines(), root / name) for split, name in lists.items()
+        }
+    parts: dict[str, list[str]] = {}
+    for name in inventory.pictures:
+        words = [split_of(part) for part in name.split("/")[:-1]]
+        parts.setdefault(next(filter(None, words), ""), []).append(name)
+    if "train" not in parts and "" in parts:
+        parts["train"] = parts.pop("")
+    parts.pop("", None)
+    return parts
+
+
+def _classes(inventory: Inventory, stated: dict[str, Any]) -> tuple[dict[int, int], list[str]]:
+    """The place in the list of each class's number, and the list."""
+    root = inventory.root
+    names: dict[int, str] = {}
+    given = stated.get("names")
+    if isinstance(given, dict):
+        if not all(isinstance(key, int) and key >= 0 for key in given):
+            raise ValueError(f"{root}: the names in data.yaml must be a list, or numbered 0, 1, 2, ...")
+        names = {key: given[key] for key in sorted(given)}
+    elif isinstance(given, list):
+        names = dict(enumerate(given))
+    if any(isinstance(name, list | dict | tuple | set) for name in names.values()):
+        raise ValueError(f"{root}: a name in data.yaml is a list of its own: give a word for each class")
+    if not names:
+        files = [name for name in inventory.others if name.rsplit("/", 1)[-1].lower() in _NAMES]
+        if not files:
+            raise ValueError(
+                f"{root}: no names of the classes: write them into classes.txt, one a line, or data.yaml, 'names'"
+            )
+        lines = text_of(root / min(files, key=lambda name: (name.count("/"), name))).splitlines()
+        names = dict(enumerate(line.strip() for line in lines if line.strip()))
+    count = stated.get("nc")
+    if isinstance(count, int) and count != len(names):
+        raise ValueError(f"{root}: data.yaml says nc: {count}, but names {len(names)} classes: put one of them right")
+    return {number: place for place, number in enumerate(names)}, [str(name) for name in names.values()]
+
+
+def _objects(file: Path, numbers: dict[int, int], points: int, layout: Layout) -> list[RawObject] | str:
+    """The objects in a file, or what is wrong with it; ``points`` numbers stand behind each box."""
+    try:
+        lines = text_of(file).splitlines()
+    except (OSError, ValueError):
+        return "label file that cannot be read: left out"
+    objects = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            label, *values = [float(word) for word in line.split()]
+        except ValueError:
+            label, values = math.nan, []
+        if points and len(values) in (4 + points, 5 + points):
+            values = values[:4]
+        if len(values) == 5:  # a score, as predictions have it
+            values = values[:4]
+        wrong = label != label or label % 1 or (len(values) != 4 and (len(values) < 6 or len(values) % 2))
+        if wrong or (points and len(values) != 4):
+            layout.strays.append(("line that is no object: left out", f"{file.name} line {number}"))
+            continue
+        place = numbers.get(int(label))
+        known = None if place is None else place + 1
+        name = f"line {number}"
+        if len(values) == 4:
+            x, y, width, height = values
+            box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+            objects.append(RawObject(known, box, relative=True, name=name))
+        else:
+            objects.append(RawObject(known, None, relative=True, shape=[values], name=name))
+    return objects

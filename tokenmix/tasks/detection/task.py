@@ -1,0 +1,176 @@
+"""Detection and instance segmentation as tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from PIL import Image
+
+from tokenmix.data.dataset import DataSet, Samples
+from tokenmix.evaluate import evaluating
+from tokenmix.metrics import CocoAP
+from tokenmix.pictures.found import FoundObjects
+from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
+from tokenmix.tasks.dense.loader import dense_preprocess
+from tokenmix.tasks.dense.options import ObjectAugment
+from tokenmix.tasks.dense.task import DenseTask
+from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
+from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
+from tokenmix.tasks.options import TaskOptions
+
+if TYPE_CHECKING:
+    from tokenmix.tasks.section import Section
+from tokenmix.tasks.file_form import FileForm
+
+THRESHOLD = 0.5  # the least score that a prediction shows
+
+
+class DetectionTask(DenseTask):
+    """Boxes with a class and a score."""
+
+    name = "detection"
+    title = "detection"
+    headline = "box_AP"
+    Options: ClassVar[type[TaskOptions]] = DetectionOptions
+    Augment = ObjectAugment
+    headline_meaning = (
+        "COCO's average precision of the boxes: the mean over the classes and the IoU thresholds 0.5 to 0.95 of the "
+        "precision at 101 levels of recall."
+    )
+    objective_type = DetectionObjective
+    file_parts = ("normalize", "nms")
+    predict_options = (
+        Option(
+            "--threshold", {"type": float, "metavar": "S", "help": f"the least score, 0 to 1 (default: {THRESHOLD})"}
+        ),
+        DenseTask.out_option,
+    )
+
+    def demos(self) -> Mapping[str, str]:
+        return {"detect": "scenes_detect"}
+
+    def objective(self, recipe: Any, model: Any, facts: Mapping[str, Any]) -> Objective:
+        CocoAP(1)  # a package that it lacks is told now, not after an epoch
+        return super().objective(recipe, model, facts)
+
+    def objective_of(self, loaded: Any, facts: Mapping[str, Any], **options: Any) -> Objective:
+        CocoAP(1)
+        return super().objective_of(loaded, facts, **options)
+
+    def evidence(self, data: DataSet) -> Any:
+        from tokenmix.tasks.detection.evidence import ObjectEvidence
+
+        assert hasattr(data, "classes")
+        return ObjectEvidence(data)  # type: ignore[arg-type]
+
+    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        return [name for name in names if not name.endswith(("_APs", "_APm", "_APl"))]  # six lines can be told apart
+
+    def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
+        from tokenmix.tasks.detection.page import run_sections
+
+        return run_sections(run, pictures)
+
+    def predictions_of(self, results: Sequence[Any]) -> list[dict[str, torch.Tensor]]:
+        """Of each picture torchvision's dict."""
+        found = []
+        for result in results:
+            one = {name: torch.from_numpy(getattr(result, name)) for name in ("boxes", "scores", "labels")}
+            if result.masks is not None:
+                one["masks"] = torch.from_numpy(result.masks)[:, None].float()
+            found.append(one)
+        return found
+
+    def row_columns(self) -> Mapping[str, str]:
+        return {"class": "class", "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
+
+    def predictions_writer(
+        self, path: str, samples: Samples, facts: Mapping[str, Any], *, labelled: bool = True
+    ) -> PredictionsWriter:
+        if not path.endswith(".json"):
+            raise ValueError(f"--predictions {path}: the file's name must end in .json")
+        return _Results(path, samples)
+
+    def look(
+        self,
+        loaded: Any,
+        picture: Image.Image,
+        device: torch.device | str = "cpu",
+        *,
+        threshold: float = THRESHOLD,
+        **options: Any,
+    ) -> FoundObjects:
+        """The objects on a picture whose score is at least ``threshold``."""
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"--threshold must be from 0 to 1, got {threshold:g}")
+        stretch = loaded.crop_mode == "squash"
+        image = dense_preprocess(picture, loaded.image_size, mean=loaded.mean, std=loaded.std, stretch=stretch)
+        objective = self.objective_of(loaded, {"classes": range(loaded.model.num_classes)})
+        with evaluating(objective):
+            (found,) = objective.predict({"image": [image.to(device)]})
+        found = {name: value[found["scores"] >= threshold] for name, value in found.items()}
+        return FoundObjects(enlarged(found, image.shape[-2:], [picture.height, picture.width]), loaded.classes)
+
+    def answerer(self, loaded: Any, device: torch.device, *, threshold: float = THRESHOLD, **options: Any) -> Any:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"--threshold must be from 0 to 1, got {threshold:g}")
+        return super().answerer(loaded, device, threshold=threshold, **options)
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import DetectorForm
+
+        return DetectorForm(self, loaded, image_size, inside)
+
+    def answer_lines(self, values: Mapping[str, Any]) -> list[str]:
+        from tokenmix.text_tables import table
+
+        if not values["objects"]:
+            return ["  nothing found; a lower --threshold shows what the model is less sure of"]
+        rows = [
+            (row["class"], f"{row['score']:.2f}", *(f"{value:.0f}" for value in row["box"]))
+            for row in values["objects"]
+        ]
+        text = table(("class", "score", "left", "top", "right", "bottom"), rows)
+        return [f"  {line}" for line in text.splitlines()]
+
+
+class InstancesTask(DetectionTask):
+    """Boxes and masks with a class and a score."""
+
+    name = "instances"
+    title = "instance segmentation"
+    headline = "mask_AP"
+    Options = InstancesOptions
+    headline_meaning = DetectionTask.headline_meaning.replace("boxes", "masks")
+    objective_type = InstancesObjective
+
+    def demos(self) -> Mapping[str, str]:
+        return {}
+
+    def row_columns(self) -> Mapping[str, str]:
+        masks = {"mask_AP": "mask AP, %", "mask_AP50": "mask AP50, %"}
+        return {"class": "class", **masks, "box_AP": "box AP, %", "box_AP50": "box AP50, %"}
+
+    def file_form(self, loaded: Any, image_size: Any = None, inside: Sequence[str] = ()) -> FileForm:
+        from tokenmix.tasks.detection.export import InstancesForm
+
+        return InstancesForm(self, loaded, image_size, inside)
+
+
+class _Results:
+    """Writes COCO's results file once an evaluation has ended."""
+
+    def __init__(self, path: str, samples: Samples) -> None:
+        self.path, self.samples = path, samples
+
+    def update(self, prediction: Any, batch: dict[str, Any]) -> None:
+        """Nothing: the metric itself keeps what was found."""
+
+    def finish(self, judging: Judging) -> None:
+        from tokenmix.tasks.detection.predictions import write_detections
+
+        assert isinstance(judging.metric, CocoAP)
+        found = {index: found for index, (found, *_) in judging.metric.everything().items()}
+        write_detections(self.path, found, self.samples)

@@ -1,0 +1,75 @@
+"""Intervals around forecasts that have their coverage without a model of the errors: split conformal prediction.
+
+Source: Lei and others 2018 (arXiv:1604.04173): the width is a quantile of the absolute errors on windows that training
+has not seen. Its promise holds for exchangeable windows; those of a series that drifts are not, so that the coverage on
+later windows is measured and told beside the level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Half widths of the intervals around a forecast.
+
+    Attributes:
+        level: Share of the truths that shall lie inside, 0 to 1.
+        width: ``(H, M)``, for each step and variable; in units of the window's own scale if ``relative``.
+        relative: Whether a width is multiplied by the standard deviation of the window's past.
+        windows: From how many it was taken.
+    """
+
+    level: float
+    width: Tensor
+    relative: bool
+    windows: int
+
+    def bounds(self, forecast: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, H, M)`` forecasts of pasts ``(B, L, M)`` -> lower and upper bound."""
+        width = self.width.to(forecast.dtype) * scale_of(past) if self.relative else self.width.to(forecast.dtype)
+        return forecast - width, forecast + width
+
+    def coverage(self, forecast: Tensor, past: Tensor, truth: Tensor) -> Tensor:
+        """The share of truths inside for each step and variable, ``(H, M)``."""
+        lower, upper = self.bounds(forecast, past)
+        return ((truth >= lower) & (truth <= upper)).double().mean(0)
+
+
+def fit_intervals(
+    forecast: Tensor, past: Tensor, truth: Tensor, *, level: float = 0.9, relative: bool = False
+) -> Intervals:
+    """Intervals from the errors on validation windows.
+
+    Args:
+        forecast: ``(B, H, M)``.
+        past: ``(B, L, M)``.
+        truth: ``(B, H, M)``.
+        level: Share of the truths that shall lie inside, between 0 and 1.
+        relative: Measure errors in standard deviations of the window's past, so that calm windows get narrow intervals.
+
+    Raises:
+        ValueError: If the level is not between 0 and 1, or the windows are too few for it.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval must be between 0 and 1, not {level}")
+    errors = (truth - forecast).abs()
+    if relative:
+        errors = errors / scale_of(past)
+    count = len(errors)
+    rank = math.ceil((count + 1) * level)
+    if rank > count:
+        raise ValueError(
+            f"{count} windows are too few for intervals of level {level}: {math.ceil(level / (1 - level))} are needed"
+        )
+    return Intervals(level, errors.kthvalue(rank, 0).values, relative, count)
+
+
+def scale_of(past: Tensor) -> Tensor:
+    """The standard deviation of every window's past, ``(B, 1, M)``, as the forecaster takes it."""
+    return torch.sqrt(past.var(1, correction=0, keepdim=True) + 1e-5)

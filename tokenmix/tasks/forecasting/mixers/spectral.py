@@ -1,0 +1,201 @@
+"""Mixers in the frequency domain: AFFNet's filter, GFNet's filter, and the reconstruction of DSM.
+
+Transforms are products with their matrices: a forecaster has tens to hundreds of tokens, where that is faster than an
+FFT, and it runs in every runtime.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenmix.layers import ACTIVATIONS
+from tokenmix.mixers.frequency import ScalarPReLU, complex_map, soft_shrink
+from tokenmix.mixers.spectrum import GATES, BandGenerator, band_matrix
+from tokenmix.ops.cosine import dct_matrix
+from tokenmix.ops.fourier import axis_matrix, constant, widen
+from tokenmix.tasks.forecasting.mixers.convolutions import DepthwiseConv
+from tokenmix_runtime.names import unknown
+
+
+def rfft(x: Tensor) -> Tensor:
+    """``(B, C, N) -> (B, C, 2, N//2+1)``: the orthonormal transform, real parts before imaginary parts."""
+    return (x @ constant(_fourier, x, "rfft", x.size(-1))).unflatten(-1, (2, -1))
+
+
+def irfft(planes: Tensor, tokens: int) -> Tensor:
+    """``(B, C, 2, N//2+1) -> (B, C, N)``: the inverse of `rfft`, as ``torch.fft.irfft`` defines it."""
+    return planes.flatten(-2) @ constant(_fourier, planes, "irfft", tokens)
+
+
+def complex_product(a: Tensor, b: Tensor) -> Tensor:
+    """``(..., 2, V)`` twice to ``(..., 2, V)``: the product of complex numbers given as two planes."""
+    (a_real, a_imag), (b_real, b_imag) = a.unbind(-2), b.unbind(-2)
+    return torch.stack([a_real * b_real - a_imag * b_imag, a_real * b_imag + a_imag * b_real], -2)
+
+
+def _fourier(kind: str, tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return axis_matrix(kind, 0, tokens, dtype, device)
+
+
+def _bands(tokens: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return band_matrix(tokens, nodes, mean, dtype, device)
+
+
+class FrequencyFilter(nn.Module):
+    """``(B, C, N) -> (B, C, N)``: ``irfft(M * X)``, ``X = rfft(x)``, ``M = softshrink(map2(act(map1(X))))``.
+
+    Source: arXiv:2307.14008 in one dimension; parameters as in `tokenmix.mixers.frequency.FrequencyFilter`.
+
+    Args:
+        dim: Channels.
+        groups: Diagonal blocks of both complex maps; None means gcd(dim, 8).
+        threshold: Of the soft-shrink.
+        act: A name among `tokenmix.layers.ACTIVATIONS`, or ``"prelu"`` (one slope for each part).
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If the groups do not divide the channels or the activation is unknown.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        groups: int | None = None,
+        threshold: float = 0.01,
+        act: str = "silu",
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        groups = math.gcd(dim, 8) if groups is None else groups
+        if groups < 1 or dim % groups:
+            raise ValueError(f"groups={groups} does not divide the {dim} channels of aff")
+        if act not in (*ACTIVATIONS, "prelu"):
+            raise ValueError(unknown("activation", act, [*ACTIVATIONS, "prelu"]))
+        dd = {"device": device, "dtype": dtype}
+        width = dim // groups
+        self.threshold = float(threshold)
+        self.act, self.act2 = (ScalarPReLU(**dd) if act == "prelu" else ACTIVATIONS[act]() for _ in range(2))
+        self.w1, self.w2 = (nn.Parameter(0.02 * torch.randn(2, groups, width, width, **dd)) for _ in range(2))
+        self.b1, self.b2 = (nn.Parameter(0.02 * torch.randn(2, groups, width, **dd)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.filter(widen(x)).to(x.dtype)
+
+    def filter(self, x: Tensor) -> Tensor:
+        """``forward`` in at least float32."""
+        planes = rfft(x)  # (B, C, 2, V)
+        hidden = complex_map(planes.flatten(1, 2).unsqueeze(2), self.w1, self.b1).squeeze(2).view(planes.shape)
+        hidden = torch.stack([self.act(hidden[:, :, 0]), self.act2(hidden[:, :, 1])], 2).flatten(1, 2).unsqueeze(2)
+        mask = soft_shrink(complex_map(hidden, self.w2, self.b2), self.threshold).squeeze(2).view(planes.shape)
+        return irfft(complex_product(mask, planes), x.size(-1))
+
+
+class GlobalFilter(nn.Module):
+    """``(B, C, N) -> (B, C, N)``: ``irfft(K * rfft(x))``, K a learnt complex value of each channel and frequency.
+
+    Source: arXiv:2107.00645 (GFNet), eq. 5, in one dimension; resized linearly with aligned ends for other lengths.
+
+    Args:
+        dim: Channels.
+        size: Tokens for which ``weight (2, C, size // 2 + 1)``, real part first, has one value per frequency.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If the size is below 1.
+    """
+
+    def __init__(self, dim: int, *, size: int = 48, device=None, dtype=None) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"the size of global_filter must be at least 1, not {size}")
+        self.weight = nn.Parameter(0.02 * torch.randn(2, dim, size // 2 + 1, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            planes = rfft(widen(x))
+            kernel = F.interpolate(self.weight.to(planes.dtype), planes.size(-1), mode="linear", align_corners=True)
+            # (2, C, V): the batch and the parts change places
+            return irfft(complex_product(kernel.transpose(0, 1), planes), x.size(-1)).to(x.dtype)
+
+
+class SpectrumMixer(nn.Module):
+    """``(B, C, N) -> (B, C, N)``: gates on soft bands of the cosine spectrum; a reconstruction of DSM.
+
+    As `tokenmix.mixers.spectrum.SpectrumMixer` (arXiv:2309.06721, of which we know the abstract), with K = ``nodes``
+    bands of one axis and a local convolution of three tokens.
+
+    Args:
+        dim: Channels.
+        nodes: Bands. More than along each axis of an image, because there are no products of two.
+        gate: ``"softmax"`` over the bands, times their number, or ``"sigmoid"``, times two.
+        dynamic: Gates depend on the input; otherwise they are learnt constants.
+        local: Add a depthwise convolution of three tokens of the value.
+        reduction: The generator's hidden width is ``max(dim // reduction, 8)``.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If the gate is unknown, or nodes or reduction are below 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        nodes: int = 8,
+        gate: str = "softmax",
+        dynamic: bool = True,
+        local: bool = True,
+        reduction: int = 4,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        if gate not in GATES:
+            raise ValueError(unknown("gate of dsm", gate, GATES))
+        if nodes < 1 or reduction < 1:
+            raise ValueError(f"nodes and reduction of dsm must be at least 1, not {nodes} and {reduction}")
+        dd = {"device": device, "dtype": dtype}
+        self.nodes = nodes
+        self.gate = gate
+        self.value = nn.Conv1d(dim, dim, 1, **dd)
+        self.embedding = nn.Parameter(0.5 * torch.randn(nodes, dim, **dd))
+        self.generator = BandGenerator(dim, max(dim // reduction, 8), **dd) if dynamic else None
+        self.local = DepthwiseConv(dim, 3, **dd) if local else None
+        self.out = nn.Conv1d(dim, dim, 1, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = self.value(x)
+        with torch.autocast(x.device.type, enabled=False):
+            y = self.modulate(widen(v)).to(v.dtype)
+        return self.out(y if self.local is None else y + self.local(v))
+
+    def modulate(self, v: Tensor) -> Tensor:
+        """The inverse transform of the gated spectrum, in at least float32; reconstruction, steps 2 to 6."""
+        transform = constant(dct_matrix, v, v.size(-1))  # (N, N), frequency first
+        spectrum = v @ transform.t()
+        bands = constant(_bands, v, v.size(-1), self.nodes, False)  # (N, K)
+        logits = self.embedding.to(v.dtype)
+        if self.generator is not None:
+            means = constant(_bands, v, v.size(-1), self.nodes, True)
+            logits = logits + self.generate((spectrum.abs() @ means).transpose(1, 2), v.mean(2))  # (B, K, C)
+        gates = torch.softmax(logits, -2) * self.nodes if self.gate == "softmax" else torch.sigmoid(logits) * 2
+        return (spectrum * (gates.transpose(-1, -2) @ bands.t())) @ transform
+
+    def generate(self, bands: Tensor, mean: Tensor) -> Tensor:
+        """``(B, K, C), (B, C) -> (B, K, C)``: the gates' logits from the bands' magnitudes and the mean; step 4."""
+        assert self.generator is not None
+        weights = [weight.to(bands.dtype) for weight in self.generator.weights()]
+        z = F.layer_norm(bands, [bands.size(-1)], weights[0], weights[1], 1e-6)
+        g = F.layer_norm(mean, [mean.size(-1)], weights[2], weights[3], 1e-6)
+        hidden = F.gelu(F.linear(z, weights[4], weights[5]) + F.linear(g, weights[6]).unsqueeze(1))
+        return F.linear(hidden, weights[7], weights[8])

@@ -1,0 +1,248 @@
+"""Columns of dates as people write them, the step between them, and how they go on.
+
+Times are NumPy's ``datetime64[us]``, without a zone: dates with an offset are moved to UTC.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+Times = NDArray[np.datetime64]
+
+_ISO = re.compile(
+    r"(\d{4}-\d{2}(?:-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)?)?)\s*(Z|[+-]\d{2}(?::?\d{2})?)?"
+)
+_QUARTER = re.compile(r"(?:(\d{4})[-/ ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4}))", re.IGNORECASE)
+_EPOCHS = {10: "s", 13: "ms", 16: "us", 19: "ns"}  # by their number of digits, from 2001 to 2286
+_COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 6: "%Y%m", 4: "%Y"}
+_DATES = (
+    "%Y/%m/%d", "%Y.%m.%d", "%Y-%m-%d", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y",
+    "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
+    "%Y %b %d", "%Y-%b-%d", "%a %b %d %Y", "%a, %d %b %Y", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%m/%Y", "%Y/%m",
+)  # fmt: skip
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", "T%H:%M:%S")
+_SAMPLE = 50  # cells that a format has to read before it may read all
+_DAY = 86_400_000_000  # microseconds
+_UNITS = (("day", _DAY), ("hour", _DAY // 24), ("minute", 60_000_000), ("second", 1_000_000), ("millisecond", 1000))
+
+
+@dataclass(frozen=True)
+class Step:
+    """The distance of two neighbouring times: ``count`` times ``unit``.
+
+    Attributes:
+        count: How many units.
+        unit: ``"us"``, ``"month"`` (the same day of the month), ``"month end"``, or ``"weekday"`` (Monday to Friday).
+    """
+
+    count: int
+    unit: str
+
+    def __str__(self) -> str:
+        count, name = self.count, self.unit
+        if self.unit.startswith("month"):
+            months, name = next((m, n) for m, n in ((12, "year"), (3, "quarter"), (1, "month")) if count % m == 0)
+            count //= months
+        elif self.unit == "us":
+            size, name = next(((s, n) for n, s in _UNITS if count % s == 0), (1, "microsecond"))
+            count //= size
+        return name if count == 1 else f"{count} {name}s"
+
+    @property
+    def season(self) -> int:
+        """Steps in the usual season: a day of shorter steps, a week of days, a year of weeks or months; otherwise 1."""
+        if self.unit == "weekday":
+            return 5
+        if self.unit.startswith("month"):
+            return max(1, 12 // self.count)
+        longer = next((length for length in (_DAY, 7 * _DAY, 364 * _DAY) if self.count < length), self.count)
+        return round(longer / self.count)
+
+
+def parse_times(cells: Sequence[str], form: str | None = None) -> tuple[Times, list[str]]:
+    """Times from the text of a column, and notes about what had to be decided.
+
+    Args:
+        cells: One for each row.
+        form: The format as of `datetime.strptime`, where it is known.
+
+    Raises:
+        ValueError: If the cells are no dates, or dates that can be read in two ways.
+    """
+    stripped = [cell.strip() for cell in cells]
+    if form is not None:
+        times = _by_format(stripped, form)
+        if times is None:
+            bad = next(cell for cell in stripped if _by_format([cell], form) is None)
+            raise ValueError(f"the date {bad!r} is not of the form {form!r}")
+        return times, []
+    for read in (_iso, _quarters, _numbers):
+        found = read(stripped)
+        if found is not None:
+            return found
+    return _by_known_formats(stripped)
+
+
+def looks_like_times(cells: Sequence[str]) -> bool:
+    """Whether a few cells are dates, and no plain numbers."""
+    if not cells or any(_is_number(cell) for cell in cells):
+        return False
+    try:
+        parse_times(cells)
+    except ValueError as error:
+        return "two ways" in str(error)
+    return True
+
+
+def step_of(times: Times) -> Step | None:
+    """The step that more than half of the neighbours have, None where there is none, or less than two times."""
+    distance = _most_common(times, "us")
+    if distance == _DAY and len(times) > 7 and bool(np.is_busday(times.astype("datetime64[D]")).all()):
+        return Step(1, "weekday")
+    if distance is not None and distance < 28 * _DAY:
+        return Step(distance, "us")
+    months = _most_common(times, "M")
+    if months is not None:
+        if bool(_at_month_end(times).all()):
+            return Step(months, "month end")
+        if len(np.unique(_day_of_month(times))) == 1:
+            return Step(months, "month")
+    return None if distance is None else Step(distance, "us")
+
+
+def further_times(last: np.datetime64, step: Step, count: int) -> Times:
+    """The next ``count`` times after ``last``."""
+    day, ahead = last.astype("datetime64[D]"), step.count * np.arange(1, count + 1)
+    if step.unit == "us":
+        return last.astype("datetime64[us]") + ahead.astype("timedelta64[us]")
+    if step.unit == "weekday":
+        days = np.busday_offset(day, ahead, roll="backward")
+    else:
+        months = day.astype("datetime64[M]") + ahead.astype("timedelta64[M]")
+        longest = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]") - np.timedelta64(1, "D")
+        after = day - day.astype("datetime64[M]").astype("datetime64[D]")
+        days = months.astype("datetime64[D]") + (longest if step.unit == "month end" else np.minimum(longest, after))
+    return days + (last.astype("datetime64[us]") - day)
+
+
+def _most_common(times: Times, unit: str) -> int | None:
+    """The distance that more than half of the neighbours have, in whole units of ``datetime64``."""
+    distances = np.diff(np.asarray(times.astype(f"datetime64[{unit}]").astype(np.int64), dtype=np.int64))
+    values, counts = np.unique(distances[distances > 0], return_counts=True)
+    return int(values[counts.argmax()]) if len(values) and 2 * counts.max() > len(distances) else None
+
+
+def _iso(cells: Sequence[str]) -> tuple[Times, list[str]] | None:
+    matches = [_ISO.fullmatch(cell) for cell in cells]
+    if not matches or not all(matches):
+        return None
+    try:
+        times = np.array([m[1].replace(",", ".") for m in matches if m], dtype="datetime64[us]")
+    except ValueError:
+        return None
+    zones = [m[2] for m in matches if m]
+    if not any(zones):
+        return times, []
+    if not all(zones):
+        raise ValueError("some dates have a time zone and some have none: write all in the same way")
+    offsets = {zone: _offset(zone) for zone in set(zones)}
+    moved = times - np.array([offsets[zone] for zone in zones], dtype="timedelta64[m]")
+    return moved, [] if set(offsets.values()) == {0} else ["dates have offsets and were moved to UTC"]
+
+
+def _offset(zone: str) -> int:
+    """Minutes before UTC of ``Z``, ``+02``, ``+0200`` or ``+02:00``."""
+    if zone == "Z":
+        return 0
+    digits = zone[1:].replace(":", "").ljust(4, "0")
+    return (-1 if zone[0] == "-" else 1) * (60 * int(digits[:2]) + int(digits[2:]))
+
+
+def _quarters(cells: Sequence[str]) -> tuple[Times, list[str]] | None:
+    matches = [_QUARTER.fullmatch(cell) for cell in cells]
+    if not matches or not all(matches):
+        return None
+    months = [f"{m[1] or m[4]}-{3 * int(m[2] or m[3]) - 2:02d}" for m in matches if m]
+    return np.array(months, dtype="datetime64[us]"), []
+
+
+def _numbers(cells: Sequence[str]) -> tuple[Times, list[str]] | None:
+    """Seconds or parts of them since 1970, or digits in the order year, month, day."""
+    whole = [cell.removesuffix(".0") for cell in cells]
+    if not whole or not all(cell.isdecimal() for cell in whole):
+        return None
+    lengths = {len(cell) for cell in whole}
+    if len(lengths) != 1:
+        return None
+    (length,) = lengths
+    if length in _COMPACT:
+        times = _by_format(whole, _COMPACT[length])
+        return None if times is None else (times, [])
+    if length not in _EPOCHS:
+        return None
+    unit = _EPOCHS[length]
+    times = np.array([int(cell) for cell in whole], dtype=np.int64).astype(f"datetime64[{unit}]")
+    return times.astype("datetime64[us]"), [f"dates are numbers and were read as {unit} since 1970, UTC"]
+
+
+def _by_known_formats(cells: Sequence[str]) -> tuple[Times, list[str]]:
+    every = max(1, len(cells) // _SAMPLE)
+    readings: dict[str, Times] = {}
+    for form in _formats():
+        if cells and _by_format(cells[::every], form) is not None:
+            times = _by_format(cells, form)
+            if times is not None:
+                readings[form] = times
+    if not readings:
+        shown = cells[0] if cells else ""
+        raise ValueError(f"{shown!r} is no date that can be read; give its form, for example %d/%m/%Y %H:%M")
+    different = {times.tobytes(): form for form, times in reversed(readings.items())}
+    ranks = {form: _regularity(readings[form]) for form in different.values()}
+    best = [form for form, rank in ranks.items() if rank == max(ranks.values())]
+    if len(best) > 1:
+        raise ValueError(f"the date {cells[0]!r} can be read in two ways: give its form, one of {sorted(best)}")
+    notes = [f"dates were read as {best[0]}, the only order in which they are regular"] if len(ranks) > 1 else []
+    return readings[best[0]], notes
+
+
+def _regularity(times: Times) -> int:
+    """2 for times of one step, 1 for increasing ones, 0 for others."""
+    if not bool((np.diff(times) > np.timedelta64(0)).all()):
+        return 0
+    step = step_of(times)
+    return 2 if step is not None and bool((further_times(times[0], step, len(times) - 1) == times[1:]).all()) else 1
+
+
+def _formats() -> Iterator[str]:
+    for date in _DATES:
+        for clock in _CLOCKS:
+            yield date + clock
+
+
+def _by_format(cells: Sequence[str], form: str) -> Times | None:
+    try:
+        return np.array([datetime.strptime(cell, form).replace(tzinfo=None) for cell in cells], dtype="datetime64[us]")
+    except ValueError:
+        return None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _day_of_month(times: Times) -> NDArray[np.int64]:
+    return (times.astype("datetime64[D]") - times.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64)
+
+
+def _at_month_end(times: Times) -> NDArray[np.bool_]:
+    return (times.astype("datetime64[D]") + 1).astype("datetime64[M]") > times.astype("datetime64[M]")

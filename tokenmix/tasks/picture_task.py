@@ -1,0 +1,173 @@
+"""What all tasks on pictures share: a network of timm's registry, perhaps with a head, and the preparation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from inspect import signature
+from typing import Any, ClassVar
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from tokenmix.backbones.widths import base_dims
+from tokenmix.checkpoints import LoadedModel, our_models
+from tokenmix.data.dataset import DataSet, PictureData
+from tokenmix.heads import HEADS, make_dense
+from tokenmix.heads.levels import levels_of
+from tokenmix.tasks.base import Log, Objective, StateDict, Task
+from tokenmix.tasks.options import TaskOptions
+from tokenmix.tasks.picture_options import PictureOptions
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import height_width
+
+
+def build_model(name: str, num_classes: int, *, head: str | None = None, **arguments: Any) -> nn.Module:
+    """A model of timm's registry, which includes ours, with fresh weights; arguments that are None are left out.
+
+    With a ``head`` of ``tokenmix.heads.HEADS`` it is the backbone of that.
+
+    Raises:
+        ValueError: There is no such model or head.
+    """
+    if not timm.is_model(name) and ":" not in name:  # "hf-hub:owner/name" is timm's way to name one on the hub
+        raise ValueError(unknown("model", name, our_models()))
+    if head is not None:
+        return make_dense(
+            head, name, num_classes, **{key: value for key, value in arguments.items() if value is not None}
+        )
+    return timm.create_model(name, num_classes=num_classes, **arguments)
+
+
+class PictureTask(Task):
+    """A task whose samples are pictures and whose facts are the ``classes``.
+
+    ``objective_type`` is called with ``model``, ``num_classes`` and those of the task's options that are keywords of
+    it; ``judged_options`` are those of them that count when a model is judged, and are stored with its weights.
+    """
+
+    Options: ClassVar[type[TaskOptions]] = PictureOptions
+    default_skeleton = "mixernet_pico"
+    objective_type: Callable[..., Objective]
+    judged_options: tuple[str, ...] = ()
+
+    def outputs(self, facts: Mapping[str, Any]) -> int:
+        """How many outputs a model for these facts has."""
+        return len(facts["classes"])
+
+    def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
+        model = recipe.model
+        if (chans := model.args.get("in_chans", 3)) != 3:
+            raise ValueError(
+                f"recipe key 'model.args.in_chans': pictures are read as RGB, with 3 channels, not {chans}; leave it "
+                "out (grey pictures get three equal channels)"
+            )
+        rates = {"drop_rate": model.drop_rate, "drop_path_rate": model.drop_path_rate}
+        return build_model(model.name, self.outputs(facts), head=model.head, **rates, **model.args, **more)
+
+    def objective(self, recipe: Any, model: nn.Module, facts: Mapping[str, Any]) -> Objective:
+        known = signature(self.objective_type).parameters
+        settings = {name: value for name, value in vars(recipe.task).items() if name in known}
+        return type(self).objective_type(model, num_classes=self.outputs(facts), **settings)
+
+    def check_recipe(self, recipe: Any) -> None:
+        head = recipe.model.head
+        if head is None:
+            return
+        if head not in HEADS:
+            raise ValueError(unknown("value of recipe key 'model.head':", head[:100], HEADS))
+        if HEADS[head].task != self.name:
+            raise ValueError(
+                f"recipe key 'model.head': {head} is for the task {HEADS[head].task!r}, but task is {self.name!r}"
+            )
+
+    def check_compared(self, recipe: Any) -> None:
+        if recipe.task.preprocess != "data":
+            raise ValueError("compare prepares images as the data set says: set preprocess=data")
+
+    def complete(self, recipe: Any, data: DataSet) -> Any:
+        size = recipe.task.image_size or getattr(data, "image_size", None)
+        return replace(recipe, task=replace(recipe.task, image_size=height_width(size))) if size else recipe
+
+    def stored(self, recipe: Any) -> dict[str, Any]:
+        options = recipe.task
+        usual = {entry.name: entry.default for entry in fields(options)}
+        chosen = {name: getattr(options, name) for name in self.judged_options}
+        chosen = {name: value for name, value in chosen.items() if value != usual[name]}
+        return {"task_args": chosen, "image_size": options.image_size}
+
+    def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
+        """See `tokenmix.tasks.initial_weights`."""
+        from tokenmix.tasks.initial_weights import initial_weights
+
+        return initial_weights(recipe, facts.get("classes", ()), self.outputs(facts), log)
+
+    def preparation(self, recipe: Any, data: DataSet, model: nn.Module) -> dict[str, Any]:
+        """``mean``, ``std``, ``crop_pct``, ``interpolation`` and ``crop_mode``, as the recipe's ``preprocess`` says.
+
+        Raises:
+            ValueError: They should be the model's and it has no such configuration.
+        """
+        assert isinstance(data, PictureData)
+        found: dict[str, Any] = {
+            "mean": tuple(data.mean),
+            "std": tuple(data.std),
+            "crop_pct": getattr(data, "crop_pct", 1.0),
+            "interpolation": "bicubic",
+            "crop_mode": "center",
+        }
+        if recipe.task.preprocess == "model":
+            holder = model if recipe.model.head is None else levels_of(model)[1]
+            cfg: Any = getattr(holder, "pretrained_cfg", None)
+            if not cfg:
+                raise ValueError(
+                    "recipe key 'task.preprocess' is 'model', but the model has no timm configuration: set 'data'"
+                )
+            found |= {name: cfg[name] for name in found if cfg.get(name)}
+            found |= {name: tuple(found[name]) for name in ("mean", "std")}
+        return found
+
+    def own_widths(self, recipe: Any) -> tuple[int, ...]:
+        model, known = recipe.model, our_models()
+        if not timm.is_model(model.name):
+            raise ValueError(unknown("skeleton", model.name, known))
+        try:
+            return tuple(model.args.get("dims") or base_dims(model.name))
+        except TypeError:
+            names = ", ".join(known)
+            raise ValueError(f"{model.name} takes no mixers, so it is no skeleton; these are: {names}") from None
+
+    def describe_batch(self, recipe: Any) -> str:
+        height, width = height_width(recipe.task.image_size)
+        return f"{height} x {width} pixels"
+
+    def objective_of(self, loaded: LoadedModel, facts: Mapping[str, Any], **options: Any) -> Objective:
+        """A loaded model with what its training told its task, changed by ``options``.
+
+        Raises:
+            ValueError: The model has another number of outputs, or the task has no such option or value.
+        """
+        count = self.outputs(facts)
+        own = getattr(loaded.model, "num_classes", count)
+        if own != count:
+            raise ValueError(f"{loaded.name} has {own} classes, but the data has {count}")
+        return type(self).objective_type(loaded.model, num_classes=count, **{**loaded.task_args, **options})
+
+    def example_inputs(self, loaded: LoadedModel, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, len(loaded.mean), *(image_size or loaded.image_size), generator=generator)
+
+    def other_facts(self, loaded: LoadedModel, data: DataSet) -> str:
+        known, classes = loaded.facts.get("classes"), data.facts["classes"]
+        if known is None or known == classes:
+            return ""
+        if strange := [name for name in classes if name not in known]:
+            return unknown("class", strange[0], known)
+        lacking = [name for name in known if name not in classes]
+        return f"it lacks {', '.join(lacking[:5])}" if lacking else "they stand in another order"
+
+
+def class_name(classes: Sequence[str] | None, number: int) -> str:
+    """The name of a class; its number where nobody knows the names."""
+    return classes[number] if classes else f"class {number}"

@@ -1,0 +1,87 @@
+"""``python -m tokenmix_runtime MODEL.onnx IMAGE...``: what an exported model says about pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from tokenmix_runtime.console import Output, steady_streams
+from tokenmix_runtime.images import ImageError
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.manifest import TASKS, ModelError
+from tokenmix_runtime.predictor import Predictor
+from tokenmix_runtime.shortage import shortage
+from tokenmix_runtime.terminal import say
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answer every picture; a broken one is named, the others are still answered.
+
+    Returns:
+        The exit code: 0, or 2 where an answer is missing, 130 after Ctrl-C, and 141 when nobody reads the answers.
+    """
+    with steady_streams(needed=True) as output:
+        try:
+            code = _answer(argv, output)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and error is output.error:
+                return 141
+            told = f"standard output: {error}" if error is output.error else shortage(error)
+            if told is None:
+                raise
+            print(f"tokenmix_runtime: error: {told}", file=sys.stderr)
+            return 2
+        return code
+
+
+def _answer(argv: Sequence[str] | None, output: Output) -> int:
+    parser = argparse.ArgumentParser(prog="tokenmix_runtime", description=__doc__)
+    add = parser.add_argument
+    add("model", help="an ONNX file that tokenmix export wrote")
+    add("images", nargs="+", metavar="IMAGE", help="picture files")
+    add("--task", choices=TASKS, help="refuse a model for anything else")
+    add("--top", type=int, default=5, metavar="K", help="how many classes to show (default: %(default)s)")
+    add("--score", type=float, default=0.3, metavar="S", help="show objects above this score (default: %(default)s)")
+    add("--json", action="store_true", help="print the answers as JSON, all objects included")
+    args = parser.parse_args(argv)
+    failed = False
+
+    def fail(error: Exception) -> None:
+        nonlocal failed
+        failed = True
+        say(f"tokenmix_runtime: error: {error}", file=sys.stderr)
+
+    answers = []
+    try:
+        if args.top < 1:
+            raise ValueError(f"--top must be 1 or more, got {args.top}")
+        check_number("top", args.top, "--top")
+        predict = Predictor(args.model, task=args.task)
+        for path in args.images:
+            try:
+                answer = predict(path)
+            except (ImageError, ModelError) as error:
+                fail(error)
+                answers.append({"image": path, "error": str(error)})
+                continue
+            if args.json:
+                answers.append({"image": path, **answer.as_dict(args.top)})
+            else:
+                say("\n".join([path, *(f"  {line}" for line in answer.lines(args.top, args.score))]))
+    except (ValueError, OSError, ImportError) as error:
+        if error is output.error:
+            raise
+        fail(error)
+    if args.json and answers:
+        print(json.dumps(answers, indent=1))
+    return 2 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

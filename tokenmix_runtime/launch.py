@@ -1,0 +1,63 @@
+"""How the command ``tokenmix`` starts: with what must be settled before torch is loaded, which takes seconds."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+from tokenmix_runtime.cores import cpu_quota, usable_cores
+from tokenmix_runtime.shortage import shortage
+
+
+def program() -> NoReturn:
+    """The command ``tokenmix`` as the system starts it: `tokenmix.cli.main`, where Ctrl-C never shows more than a line.
+
+    What is missing to load the libraries is told in a line too.
+    """
+    came = False
+
+    def note(*_: Any) -> NoReturn:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    try:
+        limit_threads()
+        code = _run()
+    except KeyboardInterrupt:  # before the command has begun, or the second one
+        code = 130
+    except Exception:
+        if not came:  # else some library made another error of it
+            raise
+        code = 130
+    code = 130 if came else code
+    if came:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # what is left to do is Python's own
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of `tokenmix.cli.main`."""
+    try:
+        from tokenmix.cli import main
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        lack = shortage(error)
+        if lack is None and not isinstance(error, ModuleNotFoundError):
+            raise
+        print(f"tokenmix: error: {lack or error}", file=sys.stderr)
+        return 2
+    return main()
+
+
+def limit_threads() -> None:
+    """Let PyTorch and its children take no more threads than a container's CPU quota pays for, if nobody chose."""
+    if "OMP_NUM_THREADS" in os.environ or not math.isfinite(cpu_quota()):
+        return
+    os.environ["OMP_NUM_THREADS"] = str(usable_cores())
+    if torch := sys.modules.get("torch"):  # which has looked there already
+        torch.set_num_threads(usable_cores())

@@ -1,0 +1,236 @@
+"""The manifest inside an exported file: what the model takes and returns, checked before anything is run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenmix_runtime.names import unknown
+from tokenmix_runtime.preprocess import CROP_MODES, INTERPOLATIONS
+from tokenmix_runtime.readings import READINGS, Reading
+from tokenmix_runtime.untrusted import LIMITS, image_problem, norm_problem, parse_json, read_json, shown
+
+FAMILY, NEWEST = "tokenmix.model/", 2
+TASKS = tuple(sorted({task for reading in READINGS.values() for task in reading.tasks}))
+INSIDE: tuple[list[str], ...] = ([], ["normalize"], ["resize"], ["resize", "normalize"])  # resizing brings normalising
+# What the manifest beside a file, which tells of files in several formats, must say as the one inside does.
+SAME = ("model", "task", "head", "labels", "preprocess", "postprocess")
+
+
+class ModelError(ValueError):
+    """A model file that cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `Predictor` knows about a file.
+
+    Attributes:
+        task: One of `TASKS`.
+        model: The architecture's name.
+        labels: Names of the classes, of a detector from label 1 on; None if nobody knows them.
+        input_name: Of the graph's input.
+        shape: Its (batch, channels, height, width); None where any is taken.
+        dtype: Its type, ``"float32"`` or ``"uint8"``.
+        image_size: (height, width) in pixels to which pictures are scaled.
+        mean: Per channel, of values in 0..1.
+        std: Likewise.
+        crop_pct: See `tokenmix_runtime.preprocess.resize_and_crop`.
+        crop_mode: ``"center"``, ``"squash"``, or ``"fit"``, see `tokenmix_runtime.preprocess.fit`.
+        interpolation: ``"bicubic"`` or ``"bilinear"``.
+        inside: The steps of preparation that the graph does itself: ``"normalize"``, ``"resize"``.
+        postprocess: ``kind``, ``inside``, ``multiple``, and what the kind needs.
+        content: The whole manifest, as it stands in the file.
+    """
+
+    task: str
+    model: str
+    labels: tuple[str, ...] | None
+    input_name: str
+    shape: tuple[int | None, int | None, int | None, int | None]
+    dtype: str
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
+    inside: tuple[str, ...]
+    postprocess: Mapping[str, Any]
+    content: Mapping[str, Any]
+
+    @property
+    def reading(self) -> Reading:
+        """How its outputs become an answer."""
+        return READINGS[self.postprocess["kind"]]
+
+    def names(self, used: range, *, first: int = 0, whole: bool = False) -> tuple[str, ...]:
+        """The names of all classes, of which these occur, or are all there are; without a name they are numbered.
+
+        Raises:
+            ValueError: There are other classes than the labels name.
+        """
+        if self.labels is None and used.start >= 0:
+            return tuple(f"class {first + i}" for i in range(used.stop))
+        known = self.labels or ()
+        if used.start < 0 or used.stop > len(known) or (whole and used.stop != len(known)):
+            raise ValueError(f"classes {used.start} to {used.stop - 1}, and {len(known)} labels")
+        return known
+
+
+def read_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Manifest:
+    """The manifest in an ONNX file's metadata; the one beside the file, ``STEM.json``, must agree if there is one.
+
+    Args:
+        path: The file, for messages and for its neighbour.
+        metadata: Its metadata: a JSON value for each key.
+
+    Raises:
+        ModelError: There is no manifest of ours, it is newer than this code, damaged or inconsistent, or the file is
+            not the one that its neighbour describes.
+    """
+    name = os.fspath(path)
+    if "schema" not in metadata:
+        raise ModelError(f"{name} has no manifest of tokenmix inside: write the file with tokenmix export")
+    try:
+        content = {key: parse_json(value) for key, value in metadata.items()}
+    except ValueError as error:
+        raise ModelError(f"the manifest inside {name} is damaged ({error}): export the model again") from None
+    version = _version(content["schema"])
+    if version is None:
+        raise ModelError(f"the manifest inside {name} is damaged, or is not tokenmix's: export the model again")
+    if version > NEWEST:
+        raise ModelError(f"{name} was written by a newer tokenmix ({content['schema']}): update this one")
+    _compare_neighbour(Path(path), content)
+    try:
+        return _parsed(content if version == 2 else _from_first(content))
+    except KeyError as error:
+        raise ModelError(f"the manifest inside {name} lacks {error}: export the model again") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"the manifest inside {name} is wrong ({error}): export the model again") from None
+
+
+def _version(schema: Any) -> int | None:
+    number = schema.removeprefix(FAMILY) if isinstance(schema, str) and schema.startswith(FAMILY) else ""
+    return int(number) if number.isdecimal() and len(number) < 10 else None
+
+
+def _compare_neighbour(path: Path, content: Mapping[str, Any]) -> None:
+    """Raise unless ``STEM.json``, if it is a manifest of ours and names the file, describes just this one."""
+    neighbour = path.with_suffix(".json")
+    if not neighbour.exists():
+        return
+    try:
+        beside = read_json(neighbour)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{neighbour}, the manifest beside {path.name}, cannot be read ({error}): remove it") from None
+    if not isinstance(beside, dict) or _version(beside.get("schema")) is None:
+        return
+    files = beside.get("files")
+    entry = files.get("onnx") if isinstance(files, dict) else None
+    if not isinstance(entry, dict) or entry.get("file") != path.name:
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.get("sha256"):
+            raise ModelError(
+                f"{path} is not the file that {neighbour.name} describes (another SHA-256): it was changed or not "
+                "copied whole; copy both again"
+            )
+    changed = [key for key in SAME if content.get(key) != beside.get(key)]
+    if changed:
+        raise ModelError(
+            f"{neighbour} and the manifest inside {path.name} differ in {', '.join(changed)}: copy both from one "
+            "export, or remove the former"
+        )
+
+
+def _from_first(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema 1, which only knew classifiers, in the words of schema 2."""
+    names = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
+    unsaid = [name for name in names if content[name] is None]
+    if unsaid:
+        raise ValueError(f"nothing is said about {', '.join(unsaid)}")
+    shape = content["input"]["shape"]
+    return {
+        **content,
+        "task": "classification",
+        "preprocess": {**{name: content[name] for name in names}, "image_size": shape[2:], "inside": []},
+        "postprocess": {"kind": "softmax", "inside": False, "multiple": 1},
+    }
+
+
+def _parsed(content: Mapping[str, Any]) -> Manifest:
+    source, before, after = content["input"], content["preprocess"], content["postprocess"]
+    labels, task, kind = content["labels"], content["task"], after["kind"]
+    height, width = (int(side) for side in before["image_size"])
+    shape = tuple(side if isinstance(side, int) else None for side in source["shape"])
+    if len(shape) != 4 or shape[1] != 3:
+        raise ValueError(
+            f"an input of shape {shown(source['shape'])}, and only RGB images, (B, 3, H, W), can be prepared"
+        )
+    taken = [None, None] if "resize" in before["inside"] else [height, width]
+    if shape[2:] != (None, None) and list(shape[2:]) != taken and before["crop_mode"] != "fit":
+        raise ValueError(
+            f"pictures would be {'of any size' if taken[0] is None else taken}, and the input takes {list(shape[2:])}"
+        )
+    inside = before["inside"]
+    rules = [
+        ("task", task, task in TASKS),
+        ("postprocess.kind", kind, isinstance(kind, str) and kind in READINGS and task in READINGS[kind].tasks),
+        ("postprocess.inside", after["inside"], isinstance(after["inside"], bool)),
+        ("postprocess.multiple", after["multiple"], 1 <= after["multiple"] <= LIMITS["side"]),
+        ("mean", before["mean"], len(before["mean"]) == 3),
+        ("std", before["std"], len(before["std"]) == 3),
+        ("crop_mode", before["crop_mode"], before["crop_mode"] in (*CROP_MODES, "fit")),
+        ("interpolation", before["interpolation"], before["interpolation"] in INTERPOLATIONS),
+        ("preprocess.inside", inside, list(inside) in INSIDE),
+        ("input.dtype", source["dtype"], source["dtype"] in (("float32", "uint8") if inside else ("float32",))),
+        (
+            "labels",
+            labels,
+            labels is None
+            or (
+                (isinstance(labels, list) and all(isinstance(label, str) for label in labels))
+                and len(labels) <= LIMITS["classes"]
+            ),
+        ),
+    ]
+    for name, value, holds in rules:
+        if not holds:
+            raise ValueError(f"{name} is {shown(value)}")
+    if problem := image_problem([height, width], before["crop_pct"]) or norm_problem(before["mean"], before["std"]):
+        raise ValueError(problem)
+    return Manifest(
+        task=task,
+        model=str(content["model"]),
+        labels=None if labels is None else tuple(labels),
+        input_name=str(source["name"]),
+        shape=(shape[0], shape[1], shape[2], shape[3]),
+        dtype=source["dtype"],
+        image_size=(height, width),
+        mean=tuple(map(float, before["mean"])),
+        std=tuple(map(float, before["std"])),
+        crop_pct=float(before["crop_pct"]),
+        crop_mode=before["crop_mode"],
+        interpolation=before["interpolation"],
+        inside=tuple(inside),
+        postprocess=after,
+        content=content,
+    )
+
+
+def check_task(name: str, task: str, wanted: str) -> None:
+    """Raise unless a model has the wanted task.
+
+    Raises:
+        ValueError: There is no such task.
+        ModelError: The model has another one.
+    """
+    if wanted not in TASKS:
+        raise ValueError(unknown("task", wanted, TASKS))
+    if task != wanted:
+        raise ModelError(f"{name} is a model for {task}, and one for {wanted} is needed")
