@@ -14,6 +14,7 @@ from tokenmix.blocks import Mlp
 from tokenmix.layers import Chain, ConvNorm, fused
 from tokenmix.mixers import make_mixer
 from tokenmix.mixers.frequency import real_form
+from tokenmix.ops.sparse import Voxels
 
 Arguments = Sequence[Any]
 LAST = torch.channels_last
@@ -95,6 +96,14 @@ def spectra(dtype: torch.dtype) -> list[Arguments]:
     return [(torch.view_as_complex(parts), *weights, 0.1)]
 
 
+def voxels(*shapes: tuple[int, ...]) -> Callable[[torch.dtype], list[Arguments]]:
+    """Voxels of two clouds with four features each, and weights of these shapes."""
+    cells = torch.randint(4, (30, 3), generator=torch.Generator().manual_seed(0))
+    found, _ = Voxels.of(cells, torch.arange(30) % 2, 2)
+    x = (len(found), 4)
+    return lambda dtype: [(draw(*x, dtype=dtype), draw(*shape, dtype=dtype), found.neighbours(3)) for shape in shapes]
+
+
 def local() -> nn.Module:
     """CAS-ViT's local branch."""
     return Chain(ConvNorm(8, 8, bias=True), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.GELU(), nn.Conv2d(8, 8, 1))
@@ -134,5 +143,6 @@ CASES: dict[str, Callable[[torch.dtype], list[Arguments]]] = {
     "ops.rows._back_over_width": constants(5),
     "ops.rows._over_height": constants(5),
     "ops.rows._over_width": constants(5),
+    "ops.sparse._gather_and_add": voxels((6, 27, 4), (4, 27)),
 }
 """By the operator's name within the package: makes a list of arguments for numbers of a type."""

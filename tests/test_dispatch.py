@@ -58,7 +58,7 @@ def outputs(value: Any) -> list[Tensor]:
 
 
 def close(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
-    """Each within a share of its largest value, or of a hundredth of the largest of all: some are 0 but for rounding."""
+    """Each within a share of its largest value, or of 1 % of the largest of all: some are 0 but for rounding."""
     assert [(tensor.shape, tensor.dtype) for tensor in found] == [(tensor.shape, tensor.dtype) for tensor in expected]
     most = 0.01 * max(float(tensor.detach().abs().max()) for tensor in expected)
     for ours, theirs in zip(found, expected, strict=True):

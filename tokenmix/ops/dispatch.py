@@ -8,7 +8,8 @@ Beside it may stand forms that are faster, or that keep less for the backward pa
         ...  # the formula
 
 `situation` says what happens, a form says what it fits, the first form that fits computes. Hooks, and whoever replaces
-a layer by another one, do not matter. Compilers, tracers and TorchScript read the definition, unless a form is for them.
+a layer by another one, do not matter. Compilers and tracers read the definition unless a form is for them, TorchScript
+always.
 
 `OPERATORS` lists every operator and its forms; the tests hold each form against the definition.
 """
@@ -136,10 +137,11 @@ def operator(*forms: Form, precise: bool = False) -> Callable[[Function], Functi
     """
 
     def decorate(formula: Function) -> Function:
-        first = int(next(iter(inspect.signature(formula).parameters)) == "self")
+        names = list(inspect.signature(formula).parameters)
+        first = int(names[0] == "self")
 
         def choose_form(*args: Any, **kwargs: Any) -> Any:
-            now = situation(args[first])
+            now = situation(args[first] if len(args) > first else kwargs[names[first]])
             outside = torch.autocast(now.device, enabled=False) if precise and now.autocast else None
             with outside or contextlib.nullcontext():
                 for form in forms:

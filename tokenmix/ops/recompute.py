@@ -29,7 +29,7 @@ def in_turn(x: Tensor, *steps: Callable[[Tensor], Any]) -> Any:
 
 
 def without_keeping(x: Tensor, step: Callable[[Tensor], Any]) -> Any:
-    """``step(x)``, for whose backward pass ``x`` is made anew if it came out of a batch norm, an activation or a product.
+    """``step(x)``, for whose backward pass ``x`` is made anew where a norm, an activation or a product has made it.
 
     A ReLU of such an ``x`` does not keep its output either. Not for use under gradient checkpointing, where a node's
     tensors can be read once only.
