@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from tests.scramble import scramble
 from tokenmix.backbones.base import Stage
 from tokenmix.blocks import Mlp
-from tokenmix.layers import Chain, ConvNorm, fused
+from tokenmix.heads import upernet  # noqa: F401  has an operator
+from tokenmix.layers import GELU, Chain, ConvNorm, fused
 from tokenmix.mixers import make_mixer
 from tokenmix.mixers.frequency import real_form
 from tokenmix.ops.sparse import Voxels
+from tokenmix.tasks.forecasting import dropout  # noqa: F401  has operators
 
 Arguments = Sequence[Any]
 LAST = torch.channels_last
@@ -106,7 +108,7 @@ def voxels(*shapes: tuple[int, ...]) -> Callable[[torch.dtype], list[Arguments]]
 
 def local() -> nn.Module:
     """CAS-ViT's local branch."""
-    return Chain(ConvNorm(8, 8, bias=True), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.GELU(), nn.Conv2d(8, 8, 1))
+    return Chain(ConvNorm(8, 8, bias=True), nn.Conv2d(8, 8, 3, padding=1, groups=8), GELU(), nn.Conv2d(8, 8, 1))
 
 
 def constants(*sizes: Any) -> Callable[[torch.dtype], list[Arguments]]:
@@ -114,12 +116,19 @@ def constants(*sizes: Any) -> Callable[[torch.dtype], list[Arguments]]:
     return lambda dtype: [(draw(1, dtype=dtype), *sizes)]
 
 
+def products(*more: tuple[Any, ...]) -> Callable[[torch.dtype], list[Arguments]]:
+    """Three products and their biases, and what else is given."""
+    shapes = (3, 4, 2), (3, 2, 5), (3, 4, 1)
+    return lambda dtype: [(*(draw(*shape, dtype=dtype) for shape in shapes), *rest) for rest in more]
+
+
 CASES: dict[str, Callable[[torch.dtype], list[Arguments]]] = {
     "backbones.base.Stage.forward": stages,
     "blocks.Mlp.forward": of_maps(lambda: Mlp(8, 16), lambda: Mlp(8, 16, conv=ConvNorm(8, 8, 3, groups=8))),
+    "heads.upernet.mean_cells": lambda dtype: [(x, n) for x in maps(8, dtype) for n in (1, 2, 4)],
     "layers.Chain.forward": of_maps(local),
     "layers.ConvNorm.forward": of_maps(
-        *(lambda act=act: ConvNorm(8, 8, 3, act=act) for act in (None, nn.GELU, nn.SiLU, nn.ReLU, nn.PReLU))
+        *(lambda act=act: ConvNorm(8, 8, 3, act=act) for act in (None, GELU, nn.SiLU, nn.ReLU, nn.PReLU))
     ),
     "mixers.additive.AdditiveAttention.forward": of_maps(
         lambda: make_mixer("additive", 8), lambda: fused(make_mixer("additive", 8).eval())
@@ -132,6 +141,7 @@ CASES: dict[str, Callable[[torch.dtype], list[Arguments]]] = {
         lambda: fused(make_mixer("ffnified", 8).eval()),
     ),
     "mixers.spectrum._bands": constants(5, 3, True),
+    "ops.activations.gelu": lambda dtype: [(x, kind) for kind in ("none", "tanh") for x in maps(8, dtype)],
     "ops.convolution.conv_act": convolutions,
     "ops.cosine._matrix": constants(5),
     "ops.fourier.axis_matrix": constants("irfft", 5),
@@ -144,5 +154,8 @@ CASES: dict[str, Callable[[torch.dtype], list[Arguments]]] = {
     "ops.rows._over_height": constants(5),
     "ops.rows._over_width": constants(5),
     "ops.sparse._gather_and_add": voxels((6, 27, 4), (4, 27)),
+    # Nothing or everything is dropped: in between, each form draws numbers of its own.
+    "tasks.forecasting.dropout.product_dropout": products((1.0,)),
+    "tasks.forecasting.dropout.product_gelu": products((0.0,), (1.0,), (0.0, (3, 2, 2, 5), (1, 2, 0, 3))),
 }
 """By the operator's name within the package: makes a list of arguments for numbers of a type."""

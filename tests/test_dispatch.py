@@ -24,7 +24,7 @@ PACKAGE = Path(tokenmix.__file__).parent
 TABLE = {name.removeprefix("tokenmix."): operator for name, operator in OPERATORS.items() if operator.forms}
 ON_CPU = [(name, form) for name, entry in TABLE.items() for form in entry.forms if form.name != "kernel"]
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5}
-OURS = ("ops", "layers", "blocks", "mixers", "backbones")
+OURS = ("ops", "layers", "blocks", "mixers", "backbones", "heads")
 
 
 def test_every_operator_has_examples() -> None:

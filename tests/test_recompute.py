@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.scramble import scramble
 from tokenmix.blocks import InvertedResidual, Mlp, Residual
-from tokenmix.layers import Chain, ConvNorm, fused
+from tokenmix.layers import GELU, Chain, ConvNorm, fused
 from tokenmix.mixers import make_mixer
 from tokenmix.ops import recompute
 from tokenmix.ops.dispatch import definitions
@@ -32,7 +32,7 @@ def residual(op: nn.Module) -> nn.Module:
 
 
 def local() -> nn.Module:
-    return Chain(ConvNorm(8, 8, bias=True), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.GELU(), nn.Conv2d(8, 8, 1))
+    return Chain(ConvNorm(8, 8, bias=True), nn.Conv2d(8, 8, 3, padding=1, groups=8), GELU(), nn.Conv2d(8, 8, 1))
 
 
 MODULES: dict[str, Callable[[], nn.Module]] = {

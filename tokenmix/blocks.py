@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import ConvNorm, DropPath, fold_norm_before, fused, last_conv, make_divisible, with_act
+from tokenmix.layers import GELU, ConvNorm, DropPath, fold_norm_before, fused, last_conv, make_divisible, with_act
 from tokenmix.ops.dispatch import Form, operator
 from tokenmix.ops.recompute import in_turn
 
@@ -92,7 +92,7 @@ class Mlp(nn.Module):
         dim: int,
         hidden: int,
         *,
-        act: Callable[[], nn.Module] = nn.GELU,
+        act: Callable[[], nn.Module] = GELU,
         conv: nn.Module | None = None,
         device=None,
         dtype=None,

@@ -76,7 +76,7 @@ class MetaMixer(nn.Module):
         first, last, act = self.key.op, self.value.op, self.act
         key, value = depthwise_weights(first), depthwise_weights(last)
         inside = isinstance(first, ConvAct) and first.act == "gelu" and isinstance(act, nn.Identity)
-        behind = type(first) is nn.Conv2d and type(act) is nn.GELU and act.approximate == "none"
+        behind = type(first) is nn.Conv2d and isinstance(act, nn.GELU) and act.approximate == "none"
         if key is None or value is None or isinstance(last, ConvAct) or not (inside or behind):
             return None
         return (*key, *value)

@@ -102,9 +102,10 @@ def _maker(node: Any, dtype: torch.dtype) -> Make | None:
         return lambda: saved(node, "result")
     if kind == "MulBackward0" and all(edge is not None for edge, _ in node.next_functions):  # else it keeps one factor
         return lambda: saved(node, "self") * saved(node, "other")
-    if kind == "ToCopyBackward0":
-        before = _maker(node.next_functions[0][0], dtype)
-        return None if before is None else lambda: before().to(dtype)
+    if kind in ("ToCopyBackward0", "PermuteBackward0"):
+        before, dims = _maker(node.next_functions[0][0], dtype), saved(node, "dims")
+        if before is not None:
+            return lambda: before().to(dtype) if dims is None else before().permute(dims)
     return None
 
 
