@@ -1,10 +1,9 @@
 """Long-term forecasting as published: ``python benchmarks/forecasting.py FOLDER --data etth1 etth2 exchange``.
 
 FOLDER has the literature's own files (ETTh1.csv, ETTh2.csv, exchange_rate.csv or .txt.gz). For every data set, horizon,
-model and seed one run by the official scripts' settings: Adam, squared error, the learning rate of their rule, early
-stopping on the validation part; then squared and absolute errors on the test part, over all windows and without the
-last incomplete batch. Each run is one file under ``--out``: what exists is not done again, and a killed run goes on
-after its last whole epoch, to the same weights as an unkilled one. ``--table`` prints what is there.
+model and seed one run by the recipe of the official script; then squared and absolute errors on the test part, over all
+windows and without the last incomplete batch. Each run is one file under ``--out``: what exists is not done again, and
+a killed run goes on in its folder, to the same weights as an unkilled one. ``--table`` prints what is there.
 
 ``--step`` measures a training step of the published model in our form and in the official code's layers, both on one
 thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in
@@ -17,10 +16,11 @@ import argparse
 import contextlib
 import ctypes
 import json
+import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,21 @@ sys.path.insert(0, str(ROOT))  # for the plain form
 
 from benchmarks.forecasting_forms import PlainForecaster  # noqa: E402
 from tokenmix.bench.machine import describe  # noqa: E402
-from tokenmix.files import atomic_path, write_json  # noqa: E402
-from tokenmix.tasks.forecasting.baselines import DecomposedLinear, SeasonalNaive  # noqa: E402
-from tokenmix.tasks.forecasting.intervals import fit_intervals  # noqa: E402
-from tokenmix.tasks.forecasting.metrics import ForecastErrors  # noqa: E402
-from tokenmix.tasks.forecasting.model import ffnet_forecast  # noqa: E402
+from tokenmix.checkpoints import LoadedModel, open_model  # noqa: E402
+from tokenmix.evaluate import judge  # noqa: E402
+from tokenmix.files import write_json  # noqa: E402
+from tokenmix.recipes import Recipe, make_recipe  # noqa: E402
+from tokenmix.sources import load_data  # noqa: E402
+from tokenmix.tasks import find_task  # noqa: E402
 from tokenmix.tasks.forecasting.network import Forecaster  # noqa: E402
-from tokenmix.tasks.forecasting.published import CITED, EPOCHS, LOOK_BACK, ScriptSettings, script_settings  # noqa: E402
-from tokenmix.tasks.forecasting.schedule import best_epoch, is_last, learning_rate  # noqa: E402
-from tokenmix.tasks.forecasting.series import read_series  # noqa: E402
-from tokenmix.tasks.forecasting.splits import HORIZONS, PUBLISHED, Parts, Windows, find_published, split_series  # noqa: E402
+from tokenmix.tasks.forecasting.published import CITED, LOOK_BACK, script_settings  # noqa: E402
+from tokenmix.tasks.forecasting.splits import HORIZONS, PUBLISHED  # noqa: E402
+from tokenmix.train import fit  # noqa: E402
 
+TASK = "forecasting"
 FILES = {"exchange": ("exchange_rate.csv", "exchange_rate.txt.gz", "exchange_rate.txt")}
-LINEAR = ScriptSettings(1, 0.0, 0.0, 32, 1e-4, 3)  # DLinear's: batch 32, 10 epochs at most, patience 3
+# The linear base line's own settings, ours: the published ones differ from data set to data set.
+LINEAR = ("model=linear_forecast", "drop_rate=none", "batch_size=256", "lr=2e-3", "patience=5")
 
 
 def keep_memory() -> None:
@@ -56,144 +58,111 @@ def keep_memory() -> None:
             library.mallopt(option, (1 << 31) - 1)
 
 
-def load(folder: Path, data: str, horizon: int) -> Parts:
-    """The windows of a published set."""
-    published = find_published(data)
-    assert published is not None
-    names = FILES.get(data, (f"{published.name}.csv",))
-    path = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
-    return split_series(read_series(path), LOOK_BACK, horizon, published=published)
+def silent(line: str) -> None:
+    """No log."""
 
 
-def build(model: str, data: str, parts: Parts, horizon: int, settings: ScriptSettings) -> nn.Module:
-    """The network of a name."""
-    published = find_published(data)
-    assert published is not None
-    if model == "naive":
-        return SeasonalNaive(horizon, published.season)
+def find_file(folder: Path, data: str) -> Path:
+    """The file of a published set."""
+    names = FILES.get(data, (f"{PUBLISHED[data].name}.csv",))
+    return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
+
+
+def recipe_of(data: str, horizon: int, model: str, seed: int, path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """The official script's recipe, with another model in its place if wanted."""
+    chosen: list[str] = []
     if model == "linear":
-        return DecomposedLinear(LOOK_BACK, horizon)
-    options = {**settings.model_options(), "mixers": model}
-    return ffnet_forecast(len(parts.series.variables), LOOK_BACK, horizon, **options)
+        chosen = [*LINEAR, f"model_args={{'look_back': {LOOK_BACK}, 'horizon': {horizon}}}"]
+    elif model != "ffnet":
+        chosen = [f"model_args.mixers={model}"]
+    return make_recipe(
+        f"ffnet_forecast_{data}_{horizon}", [*chosen, f"data={path}", f"seed={seed}", *settings], trust=True
+    )
 
 
-def batches(windows: Windows, size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """All windows in order: number of the first one, pasts, futures."""
-    for first in range(0, len(windows), size):
-        yield first, *windows.batch(torch.arange(first, min(first + size, len(windows))))
+def naive(data: Any, horizon: int) -> LoadedModel:
+    """The last season again, in the form of a loaded model."""
+    task = find_task(TASK)
+    network = task.network("seasonal_naive", data.facts, look_back=LOOK_BACK, horizon=horizon)
+    preparation = {"mean": tuple(data.scaler.mean.tolist()), "std": tuple(data.scaler.std.tolist())}
+    return LoadedModel(network.eval(), "seasonal_naive", TASK, facts=data.facts, **preparation)
 
 
-@torch.no_grad()
-def validate(model: nn.Module, windows: Windows, limit: int | None = None) -> ForecastErrors:
-    """Errors over a part's windows."""
-    model.eval()
-    errors = ForecastErrors(windows.horizon, windows.values.size(1), limit=limit)
-    for first, past, future in batches(windows, 512):
-        errors.update(model(past), future, first)
-    return errors
+def tested(loaded: LoadedModel, data: Any, batch: int) -> dict[str, Any]:
+    """Errors on the test part, over all windows and without the last incomplete batch."""
+    whole, dropped = (judge(loaded, data.test, data.facts, drop_last=size) for size in (0, batch))
+    return {
+        "mse": whole.numbers["mse"],
+        "mae": whole.numbers["mae"],
+        "mse_drop_last": dropped.numbers["mse"],
+        "mae_drop_last": dropped.numbers["mae"],
+        "batch": batch,
+        "mse_by_variable": {row["variable"]: row["mse"] for row in whole.rows},
+    }
 
 
-def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, windows: Windows, batch: int, key: list[int]
-) -> None:
-    """One epoch, as a function of the weights and of ``key``, seed and epoch."""
-    model.train()
-    order = torch.from_numpy(np.random.Generator(np.random.PCG64(key)).permutation(len(windows)))
-    for step, indices in enumerate(order.split(batch)):
-        torch.manual_seed(int(np.random.SeedSequence([*key, step]).generate_state(1)[0]))  # of the dropouts
-        past, future = windows.batch(indices)
-        optimizer.zero_grad()
-        (model(past) - future).square().mean().backward()
-        optimizer.step()
-
-
-def run(
-    model: nn.Module, parts: Parts, settings: ScriptSettings, seed: int, epochs: int, state: Path
-) -> dict[str, Any]:
-    """Train until the validation part says stop, and keep the best weights; returns losses and CPU seconds."""
-    optimizer = torch.optim.Adam(model.parameters(), settings.lr)
-    losses: list[float] = []
-    seconds = 0.0
-    best = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        best, losses, seconds = saved["best"], saved["losses"], saved["seconds"]
-    while len(losses) < epochs and not is_last(losses, settings.patience):
-        began = time.process_time()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(len(losses), settings.lr)
-        train_epoch(model, optimizer, parts.train, settings.batch_size, [seed, len(losses)])
-        losses.append(validate(model, parts.val).numbers().mse)
-        seconds += time.process_time() - began
-        if best_epoch(losses) == len(losses) - 1:
-            best = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-        print(f"  epoch {len(losses)}: validation {losses[-1]:.4f}, {seconds:.0f} s of CPU time", flush=True)
-        saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
-        with atomic_path(state) as path:
-            torch.save({**saved, "losses": losses, "seconds": seconds}, path)
-    model.load_state_dict(best)
-    return {"val_losses": losses, "best_epoch": best_epoch(losses), "cpu_seconds": round(seconds, 1)}
-
-
-@torch.no_grad()
-def judge(model: nn.Module, parts: Parts, batch: int) -> dict[str, Any]:
-    """Errors on the test part and the coverage of intervals that were fitted on the validation part."""
-    windows = parts.test
-    everything = validate(model, windows).numbers()
-    dropped = validate(model, windows, len(windows) - len(windows) % batch).numbers()
-    result: dict[str, Any] = {"mse": everything.mse, "mae": everything.mae, "windows": everything.windows}
-    result |= {"mse_drop_last": dropped.mse, "mae_drop_last": dropped.mae, "batch": batch}
-    result["mse_by_variable"] = dict(zip(parts.series.variables, everything.by_variable.tolist(), strict=True))
-    for relative in (False, True):
-        val = [torch.cat(part) for part in zip(*((model(p), p, f) for _, p, f in batches(parts.val, 512)), strict=True)]
-        intervals = fit_intervals(*val, level=0.9, relative=relative)
-        inside = [intervals.coverage(model(p), p, f) * len(p) for _, p, f in batches(windows, 512)]
-        share = float(torch.stack(inside).sum(0).mean() / len(windows))
-        result["coverage_90" + ("_relative" if relative else "")] = round(share, 4)
-    return result
-
-
-def measure(args: argparse.Namespace, data: str, horizon: int, name: str, seed: int) -> None:
+def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed: int) -> None:
     """One run, unless its file is there."""
-    stem = f"{data}-{horizon}-{name}-{seed}".replace("'", "").replace("/", "_")
+    stem = f"{name}-{horizon}-{model}-{seed}".replace("'", "").replace("/", "_")
     out = args.out / f"{stem}.json"
     if out.exists():
         return
     print(stem, flush=True)
-    parts = load(args.folder, data, horizon)
-    settings = LINEAR if name == "linear" else script_settings(data, horizon)
-    torch.manual_seed(seed)
-    model = build(name, data, parts, horizon, settings)
-    result: dict[str, Any] = {"data": data, "horizon": horizon, "model": name, "seed": seed}
-    result["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    state = args.out / f"{stem}.pt"
-    if name != "naive":
-        epochs = min(args.epochs, 10) if name == "linear" else args.epochs
-        result |= run(model, parts, settings, seed, epochs, state)
-    result |= judge(model.eval(), parts, settings.batch_size)
-    write_json(out, {**result, "machine": describe()})
-    state.unlink(missing_ok=True)
+    path = find_file(args.folder, name)
+    data = load_data(path, task=TASK, log=silent)
+    batch = script_settings(name, horizon).batch_size
+    result: dict[str, Any] = {"data": name, "horizon": horizon, "model": model, "seed": seed}
+    if model == "naive":
+        result |= tested(naive(data, horizon), data, batch)
+    else:
+        recipe = recipe_of(name, horizon, model, seed, path, args.set)
+        began = time.process_time()
+        found = fit(recipe, data, args.out / stem, log=lambda line: print(f"  {line}", flush=True), progress=True)
+        loaded = open_model(args.out / stem)
+        result |= {
+            "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+            "val_mse": found.best["val_mse"],
+            "best_epoch": found.best["epoch"],
+            "epochs": len(found.history),
+            "minutes": round(found.seconds / 60, 1),
+            "cpu_minutes_of_the_last_session": round((time.process_time() - began) / 60, 1),
+            "settings": list(args.set),
+        }
+        result |= tested(loaded, data, batch)
+    write_json(out, {**result, "threads": torch.get_num_threads(), "machine": describe()})
+    shutil.rmtree(args.out / stem / "checkpoints", ignore_errors=True)
     print(f"  test {result['mse']:.4f} {result['mae']:.4f}", flush=True)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """What was measured: for each data set, model and horizon the mean over the seeds, and their spread."""
+    runs = [json.loads(path.read_text()) for path in sorted(out.glob("*-*.json"))]
+    found = []
+    for key in sorted({(run["data"], run["model"], run["horizon"]) for run in runs}):
+        of = [run for run in runs if (run["data"], run["model"], run["horizon"]) == key]
+        row: dict[str, Any] = dict(zip(("data", "model", "horizon"), key, strict=True))
+        for name in ("mse", "mae", "mse_drop_last", "mae_drop_last"):
+            values = [run[name] for run in of]
+            row[name] = statistics.fmean(values)
+            row[f"{name}_spread"] = statistics.stdev(values) if len(values) > 1 else None
+        row |= {"seeds": sorted(run["seed"] for run in of), "minutes": sum(run.get("minutes", 0) for run in of)}
+        found.append(row)
+    return found
 
 
 def table(out: Path) -> None:
     """Print the mean over seeds of every run, and the mean over horizons beside the papers'."""
-    runs = [json.loads(path.read_text()) for path in sorted(out.glob("*-*.json"))]
-    for data in sorted({run["data"] for run in runs}):
+    found = rows(out)
+    for data in sorted({row["data"] for row in found}):
         print(f"\n{data}: mean squared / absolute error, seeds in brackets")
-        for name in sorted({run["model"] for run in runs if run["data"] == data}):
-            cells, means = [], []
-            for horizon in HORIZONS:
-                of = [r for r in runs if (r["data"], r["horizon"], r["model"]) == (data, horizon, name)]
-                if of:
-                    mse, mae = (statistics.fmean(r[key] for r in of) for key in ("mse", "mae"))
-                    means.append((mse, mae))
-                    cells.append(f"{horizon}: {mse:.4f}/{mae:.4f} ({len(of)})")
-            total = [statistics.fmean(pair) for pair in zip(*means, strict=True)]
-            whole = f"  mean {total[0]:.4f}/{total[1]:.4f}" if len(means) == len(HORIZONS) else ""
-            print(f"  {name:12s} {'  '.join(cells)}{whole}")
+        for model in sorted({row["model"] for row in found if row["data"] == data}):
+            of = {row["horizon"]: row for row in found if (row["data"], row["model"]) == (data, model)}
+            cells = [f"{h}: {row['mse']:.4f}/{row['mae']:.4f} ({len(row['seeds'])})" for h, row in sorted(of.items())]
+            means = [
+                statistics.fmean(of[h][name] for h in HORIZONS) for name in ("mse", "mae") if set(HORIZONS) <= of.keys()
+            ]
+            whole = "  mean {:.4f}/{:.4f}".format(*means) if means else ""
+            print(f"  {model:12s} {'  '.join(cells)}{whole}")
         for name, (mse, _) in CITED.get(data, {}).items():
             print(f"  {name:12s} cited mean {mse}")
 
@@ -210,17 +179,26 @@ def step(model: nn.Module, past: Tensor, future: Tensor) -> float:
 
 def measure_step(folder: Path, repeats: int = 6) -> dict[str, Any]:
     """A step on ETTh1 with a horizon of 96 in both forms; the first of each is not counted."""
-    parts, settings = load(folder, "etth1", 96), script_settings("etth1", 96)
-    ours = build("ffnet", "etth1", parts, 96, settings)
+    path, task = find_file(folder, "etth1"), find_task(TASK)
+    data = load_data(path, task=TASK, log=silent)
+    recipe = recipe_of("etth1", 96, "ffnet", 0, path)
+    ours = task.build(recipe, data.facts)
     assert isinstance(ours, Forecaster)
     forms = {"ours": ours, "plain": PlainForecaster(ours)}
-    past, future = parts.train.batch(torch.arange(settings.batch_size))
+    loader, _ = task.loaders(recipe, data, task.preparation(recipe, data, ours))
+    batch = next(iter(loader.batches(0)))
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(1 + repeats):
         for name, model in forms.items():
-            seconds[name].append(step(model, past, future))
+            seconds[name].append(step(model, batch["past"], batch["future"]))
     medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    return {"cpu_seconds": medians, "ratio": medians["plain"] / medians["ours"], "machine": describe()}
+    ratios = np.divide(seconds["plain"][1:], seconds["ours"][1:]).round(3).tolist()
+    return {
+        "cpu_seconds": medians,
+        "ratio": medians["plain"] / medians["ours"],
+        "ratios": ratios,
+        "machine": describe(),
+    }
 
 
 def main() -> None:
@@ -231,14 +209,19 @@ def main() -> None:
     parser.add_argument("--horizons", nargs="+", type=int, default=list(HORIZONS))
     parser.add_argument("--models", nargs="+", default=["naive", "linear", "ffnet"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="at most")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="other values of the recipes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/forecasting"))
     parser.add_argument("--table", action="store_true", help="print the results that are there")
+    parser.add_argument("--write", type=Path, metavar="FILE.json", help="write what is there into one file")
     parser.add_argument("--step", action="store_true", help="measure a training step in both forms")
     args = parser.parse_args()
     if args.table:
         table(args.out)
+        return
+    if args.write is not None:
+        runs = [json.loads(path.read_text()) for path in sorted(args.out.glob("*-*.json"))]
+        write_json(args.write, {"rows": rows(args.out), "runs": runs})
         return
     if args.folder is None:
         parser.error("name the folder with the CSV files")

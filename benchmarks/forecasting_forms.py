@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.tasks.forecasting.network import Block, Forecaster, PatchEmbedding, Stage
+from tokenmix.tasks.forecasting.blocks import Block
+from tokenmix.tasks.forecasting.embeddings import PatchEmbedding
+from tokenmix.tasks.forecasting.network import Forecaster, Stage
 
 
 class PlainBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""What every test run does: one thread for each process, and the counts of `tests.counts` at the end."""
+"""What every test run does: one thread for each process, what `make test` leaves out, and the counts at the end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import pytest
 import torch
 
 from tests.counts import COUNTS
+from tests.measure import function, left_out
 
 # Small tensors gain nothing from threads, and the test processes share the cores.
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What repeats other tests is for `make test-all`: ``tests/exhaustive.txt``, see `tests.measure`."""
+    names = left_out()
+    for item in items:
+        if item.nodeid in names or function(item.nodeid) in names:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import nn
 
@@ -17,9 +20,24 @@ VARIANTS = (
     "dsm(dynamic=False)",
     "dsm(local=False,reduction=2)",
     "attention(head_dim=4,qkv_bias=True)",
+    "window(window=3,shift=1,head_dim=4)",
+    "relu_linear(head_dim=4,size=3)",
+    "selective_scan(state=3,head_dim=4)",
+    "focal(levels=3,window=5)",
 )
 CASES = (*MIXERS, *VARIANTS)
+# The others came later: the quick suite does for them what finds most in little time, `make test-all` everything.
+ALWAYS = (
+    *("aff", "ffnified", "additive", "dsm", "attention", "separable", "swift", "pool"),
+    *("global_filter", "depthwise", "identity"),
+)
 SPECTRAL = tuple(spec for spec in CASES if hasattr(make_mixer(spec, DIM), "form"))
+
+
+def thorough(spec: str, *rest: Any, quick: bool = False) -> Any:
+    """A test's parameters, left to `make test-all` where the mixer came later and the test is not called quick."""
+    always = quick or spec.split("(")[0] in ALWAYS
+    return pytest.param(spec, *rest, marks=() if always else pytest.mark.slow)
 
 
 def build(

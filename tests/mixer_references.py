@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from tokenmix.ops import reference
+from tokenmix.ops import reference, reference_yardsticks
 from tokenmix.ops.reference import Branch, Norm
 
 
@@ -126,6 +126,73 @@ def identity(mixer, x: Tensor, training: bool) -> Tensor:
     return reference.identity(x)
 
 
+def afno(mixer, x: Tensor, training: bool) -> Tensor:
+    return reference_yardsticks.afno(x, mixer.w1, mixer.b1, mixer.w2, mixer.b2, threshold=0.01)
+
+
+def dynamic_filter(mixer, x: Tensor, training: bool) -> Tensor:
+    acts = [(act.scale, act.bias) for act in (mixer.act, mixer.weigh_act)]
+    weigh = mixer.weigh1.weight, acts[1], mixer.weigh2.weight
+    parts = mixer.expand.weight, acts[0], weigh, mixer.weight, mixer.proj.weight
+    return reference_yardsticks.dynamic_filter(x, *parts)
+
+
+def large_kernel(mixer, x: Tensor, training: bool) -> Tensor:
+    convs = mixer.query, mixer.local, mixer.dilated, mixer.attend, mixer.proj
+    return reference_yardsticks.large_kernel(x, *(branch(conv) for conv in convs))
+
+
+def focal(mixer, x: Tensor, training: bool) -> Tensor:
+    c = x.shape[1]
+    levels = [conv.weight for conv in mixer.levels]
+    parts = rows(mixer.qzg, c, c, len(levels) + 1)
+    return reference_yardsticks.focal(x, *parts, levels, branch(mixer.modulator), branch(mixer.proj))
+
+
+def inception(mixer, x: Tensor, training: bool) -> Tensor:
+    return reference_yardsticks.inception(x, [branch(conv) for conv in mixer.branches])
+
+
+def star(mixer, x: Tensor, training: bool) -> Tensor:
+    local, gather = (branch(part.conv, part.norm) for part in (mixer.local, mixer.gather))
+    first, second, spread = (branch(conv) for conv in (mixer.first, mixer.second, mixer.spread))
+    return reference_yardsticks.star(x, local, first, second, gather, spread, training=training)
+
+
+def random(mixer, x: Tensor, training: bool) -> Tensor:
+    return reference_yardsticks.random_mixing(x)
+
+
+def window(mixer, x: Tensor, training: bool) -> Tensor:
+    c, size = x.shape[1], mixer.window
+    parts = *rows(mixer.qkv, c, c, c), mixer.offsets, branch(mixer.proj)
+    return reference_yardsticks.window(x, *parts, size=size, shift=-mixer.before % size)
+
+
+def relu_linear(mixer, x: Tensor, training: bool) -> Tensor:
+    maps = mixer.qkv.weight, mixer.nearby.weight, mixer.blend.weight, branch(mixer.proj)
+    return reference_yardsticks.relu_linear(x, *maps, head_dim=mixer.head_dim)
+
+
+def selective_scan(mixer, x: Tensor, training: bool) -> Tensor:
+    maps = mixer.expand.weight, branch(mixer.depthwise), mixer.select, mixer.step_bias, mixer.log_decay, mixer.skip
+    norm = Norm(mixer.norm.weight, mixer.norm.bias, eps=mixer.norm.eps)
+    return reference_yardsticks.selective_scan(x, *maps, norm, mixer.proj.weight)
+
+
+def shift(mixer, x: Tensor, training: bool) -> Tensor:
+    return reference_yardsticks.shift(x)
+
+
+def gated_conv(mixer, x: Tensor, training: bool) -> Tensor:
+    parts = *rows(mixer.expand, *mixer.parts), branch(mixer.depthwise), branch(mixer.proj)
+    return reference_yardsticks.gated_conv(x, *parts)
+
+
+def partial(mixer, x: Tensor, training: bool) -> Tensor:
+    return reference_yardsticks.partial(x, mixer.conv.weight)
+
+
 ADAPTERS: dict[str, Callable[[nn.Module, Tensor, bool], Tensor]] = {
     "aff": aff,
     "ffnified": ffnified,
@@ -138,11 +205,24 @@ ADAPTERS: dict[str, Callable[[nn.Module, Tensor, bool], Tensor]] = {
     "global_filter": global_filter,
     "depthwise": depthwise,
     "identity": identity,
+    "afno": afno,
+    "dynamic_filter": dynamic_filter,
+    "large_kernel": large_kernel,
+    "focal": focal,
+    "inception": inception,
+    "star": star,
+    "random": random,
+    "window": window,
+    "relu_linear": relu_linear,
+    "selective_scan": selective_scan,
+    "shift": shift,
+    "gated_conv": gated_conv,
+    "partial": partial,
 }
 
 
 def reference_of(spec: str, mixer: nn.Module, x: Tensor, *, training: bool = False) -> Tensor:
     """What the naive definition computes with the mixer's own parameters: gradients reach the same leaves."""
     name = spec.split("(")[0]
-    assert name in ADAPTERS, f"mixer {name!r} has no naive definition: add one to tokenmix/ops/reference.py and here"
+    assert name in ADAPTERS, f"mixer {name!r} has no naive definition: add one to tokenmix/ops and here"
     return ADAPTERS[name](mixer, x, training)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.mixer_cases import thorough
 from tests.scramble import scramble
 from tokenmix.backbones.affnet import NORMS, PixelNorm, affnet
 from tokenmix.backbones.base import Backbone
@@ -68,7 +69,7 @@ def test_output_stride(output_stride: int, last: int, dilations: tuple[int, int]
     assert [conv.stride[0] for conv in convs] == [2 if output_stride > 8 else 1, 2 if output_stride > 16 else 1]
 
 
-@pytest.mark.parametrize("name", sorted(MIXERS))
+@pytest.mark.parametrize("name", [thorough(name) for name in sorted(MIXERS)])
 @torch.no_grad()
 def test_takes_any_mixer(name: str) -> None:
     model = tiny(mixers=name)

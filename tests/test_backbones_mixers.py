@@ -10,6 +10,7 @@ import timm
 import torch
 
 from tests.backbone_cases import TOYS, distance, images, toy
+from tests.mixer_cases import thorough
 from tokenmix.mixers import MIXERS
 
 HYBRID = ["ffnified(key_size=3)", "pool", "aff(groups=4, threshold=0.02)", "attention"]
@@ -20,9 +21,11 @@ def per_mixing_stage(name: str, mixers: list[str]) -> list[str]:
     return mixers[1:] if name.startswith("affnet") else mixers
 
 
-@pytest.mark.parametrize("mixer", sorted(MIXERS))
-@pytest.mark.parametrize("name", sorted(TOYS))
-def test_any_mixer_in_any_skeleton(name: str, mixer: str) -> None:
+@pytest.mark.parametrize(
+    ("mixer", "name"),
+    [thorough(mixer, name, quick=name == "mixernet_pico") for mixer in sorted(MIXERS) for name in sorted(TOYS)],
+)
+def test_any_mixer_in_any_skeleton(mixer: str, name: str) -> None:
     model = toy(name, mixers=mixer).train()
     output = model(images(40, 56))
     assert output.shape == (2, 7)

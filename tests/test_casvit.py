@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import goldens
+from tests.mixer_cases import thorough
 from tests.official_models import (
     assert_golden,
     assert_golden_float32,
@@ -225,7 +226,7 @@ def test_drop_path_rises_linearly_and_spares_the_local_branch() -> None:
     assert not any(isinstance(module, DropPath) for module in tiny().modules())
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("mixer", [thorough(mixer) for mixer in MIXERS])
 @torch.no_grad()
 def test_any_mixer_fits_also_fused(mixer: str) -> None:
     model, x = tiny(mixers=mixer), image(64, 96)

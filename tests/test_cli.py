@@ -124,7 +124,7 @@ def test_recipes_are_listed_and_printed(capsys, monkeypatch):
     told = capsys.readouterr().out
     assert "affnet_et" in told
     assert "0.42 EMACs" in told
-    assert main(["recipes", "casvit_xs", "epochs=3"]) == 0
+    assert main(["recipes", "casvit_xs", "epochs=3", "--json"]) == 0
     assert Recipe.from_json(capsys.readouterr().out) == make_recipe("casvit_xs", ["epochs=3"])
     assert main(["recipes", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == set(RECIPES)

@@ -97,6 +97,23 @@ def test_the_maps_of_a_segmenter(place, tmp_path, capsys) -> None:
     assert [row["IoU"] for row in numbers["classes"]] == pytest.approx([row["IoU"] for row in metric.by_class()])
 
 
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_pictures_without_answers_are_predicted_and_not_judged(place, tmp_path, capsys, task) -> None:
+    for number in range(2):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (30, 40, 3), np.uint8)).save(
+            tmp_path / f"{number}.png"
+        )
+    words = ["eval", str(place / task), "--data", str(tmp_path)]
+    assert "give --predictions" in refused(capsys, *words)
+    out = tmp_path / ("found.json" if task == "detection" else "maps")
+    assert main([*words, "--predictions", str(out)]) == 0
+    assert "the answers to 2 images" in capsys.readouterr().out
+    if task == "detection":
+        assert {row["image_id"] for row in json.loads(out.read_text())} <= {"0.png", "1.png"}
+    else:
+        assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png"]
+
+
 def test_scales_windows_and_sizes_reach_the_task(place, capsys) -> None:
     data = load_data(place / "segmentation-data", task="segmentation", log=lambda line: None)
     words = ["eval", str(place / "segmentation"), "--data", str(place / "segmentation-data"), "--image-size", "64,96"]

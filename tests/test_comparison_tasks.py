@@ -16,6 +16,7 @@ ASKED = {
     "segmentation": ("scenes", "scenes_segment", "mixernet_pico"),
     "super_resolution": ("photographs", None, "ffnet_sr_tiny"),
     "points": ("rooms", None, "ffnet_points_small"),
+    "forecasting": ("tides.csv:target=level", None, "ffnet_forecast"),
 }
 BRIEF = {
     "detection": ["epochs=0.1"],

@@ -79,6 +79,8 @@ def test_a_clean_folder(clean):
         "broken": [],
         "duplicates": [],
         "leaks": [],
+        "alike": [],
+        "depth": {"dark": [], "scaled": [], "pages": []},
         "imbalance": {
             "largest": ["bee", 8],
             "smallest": [["ant", 8], ["bee", 8]],
@@ -169,6 +171,23 @@ def test_imbalance_and_tiny_pictures(clean):
         ("warning", "the largest class has 12 times the smallest's images: ant 8, bee 100"),
         ("warning", "1 images have a side below 32 pixels: test/ant/thin.png"),
     ]
+
+
+def test_pictures_that_are_not_of_eight_bits(tmp_path):
+    """Twelve bits in sixteen, floats of any range, several pages: each is told, with what helps."""
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(8):
+            values = np.random.default_rng(number + 10 * (label == "b")).integers(0, 4096, (40, 48), np.uint16)
+            Image.fromarray(values).save(tmp_path / label / f"{number}.png")
+    Image.fromarray(np.random.default_rng(1).random((40, 48), np.float32)).save(tmp_path / "a" / "x.tif")
+    page = Image.fromarray(np.random.default_rng(2).integers(0, 255, (40, 48, 3), np.uint8))
+    page.save(tmp_path / "b" / "y.tif", save_all=True, append_images=[page])
+    found = findings(tmp_path)
+    assert found["dark"][0] == found["scaled"][0] == found["pages"][0] == "warning"
+    assert found["dark"][1].startswith("16 images of 16 bits or more have no level above 32 of 255")
+    assert found["scaled"][1].endswith("a/x.tif")
+    assert found["pages"][1].endswith("b/y.tif")
 
 
 def test_shards_and_a_damaged_one(tmp_path):

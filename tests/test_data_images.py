@@ -116,6 +116,46 @@ def test_32_bit_modes(tmp_path, values, expected):
     assert np.asarray(open_image(path))[0, :, 0].tolist() == expected
 
 
+def tiff(path, channels: int, tags: dict) -> None:
+    """A TIFF as programs for satellites' pictures write it, of so many 8-bit channels."""
+    entries = {256: (4, 8), 257: (4, 6), 258: (3, (8,) * channels), 259: (3, 1), 262: (3, 2), 273: (4, 8)}
+    entries |= {277: (3, channels), 278: (4, 6), 279: (4, 48 * channels)} | tags
+    pixels = bytes(range(48)) * channels
+    body, more = b"", b""
+    at = 8 + len(pixels) + 2 + 12 * len(entries) + 4
+    for tag, (kind, value) in sorted(entries.items()):
+        values = value if isinstance(value, tuple) else (value,)
+        packed = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I' if kind == 4 else 'd'}", *values)
+        if len(packed) > 4:
+            place, more = struct.pack("<I", at + len(more)), more + packed
+        else:
+            place = packed.ljust(4, b"\0")
+        body += struct.pack("<HHI", tag, kind, len(values)) + place
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels))
+    path.write_bytes(head + pixels + struct.pack("<H", len(entries)) + body + bytes(4) + more)
+
+
+@pytest.mark.parametrize(
+    ("channels", "tags", "refused"),
+    [
+        (3, {}, False),
+        (3, {33550: (12, (1.0, 1.0, 0.0))}, False),  # with a place on the earth
+        (4, {338: (3, 2)}, False),  # transparency
+        (4, {338: (3, 2), 33550: (12, (1.0, 1.0, 0.0))}, True),
+        (4, {338: (3, 0)}, True),  # anything
+        (4, {}, True),
+        (5, {338: (3, (0, 0))}, True),
+    ],
+)
+def test_channels_that_would_be_lost_are_refused(tmp_path, channels, tags, refused):
+    tiff(tmp_path / "x.tif", channels, tags)
+    if not refused:
+        assert open_image(tmp_path / "x.tif").size == (8, 6)
+        return
+    with pytest.raises(ImageError, match=rf"a TIFF of {channels} channels, of which 3 would be read"):
+        open_image(tmp_path / "x.tif")
+
+
 def test_broken_files_say_their_name_and_reason(tmp_path):
     photo(200, 200).save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenmix.data.loader import named_deaths
+from tokenmix.data.loader import BatchLoader, named_deaths
 from tokenmix.data.prepare import preprocess, preprocess_file
 from tokenmix.tasks.classification.images import ArrayImages, FileImages, ImageSet
 from tokenmix.tasks.classification.loader import Loader
+from tokenmix.tasks.points.cloud import CloudError
 from tokenmix_runtime.images import ImageError, open_image
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -191,6 +192,48 @@ def test_a_picture_that_is_gone_is_named_in_one_line(workers, photos):
     (photos.root / "5.jpg").unlink()
     with pytest.raises(ImageError, match=r"^cannot read \S+5\.jpg: No such file or directory$"):
         list(make(photos, train=False, workers=workers).batches(0))
+
+
+class Unsendable(ValueError):
+    """Cannot be made from its message alone, as pickle would."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__(f"{name}: {number} is odd")
+
+
+class Failing(torch.utils.data.Dataset):
+    """Fails as tasks do whose samples are no pictures."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, key):
+        raise self.error
+
+
+def raised(loader: BatchLoader) -> Exception:
+    """What comes of loading; its worker has ended then."""
+    try:
+        list(loader.batches(0))
+    except Exception as error:
+        loader._ahead._iterator._shutdown_workers()
+        return error.with_traceback(None)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "error", [CloudError("room_1.txt has no points"), Unsendable("a.csv", 7), OSError(5, "Input/output error", "b.laz")]
+)
+def test_what_a_task_says_of_a_sample_comes_as_it_was_said(error):
+    told = raised(BatchLoader(glyphs(), Failing(error), batch_size=4, train=False, workers=1))
+    assert str(told) == str(error)
+    assert isinstance(told, ValueError | OSError)
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback():
+    told = raised(BatchLoader(glyphs(), Failing(TypeError("a mistake")), batch_size=4, train=False, workers=1))
+    assert isinstance(told, TypeError)
+    assert "Traceback" in str(told)
 
 
 def test_a_dead_worker_is_named(photos):

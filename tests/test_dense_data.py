@@ -189,9 +189,9 @@ def test_yolo_lines_that_are_wrong(tmp_path) -> None:
     (root / "labels/train/001.txt").unlink()
     data, _ = load(root)
     assert data.problems.found == {
-        "line that is no object: left out": ["000.txt line 3", "000.txt line 4", "000.txt line 6"],
+        "line that is no object: left out": [f"labels/train/000.txt line {n}" for n in (3, 4, 6)],
         "object of an unknown class: left out": ["images/train/000.png line 5"],
-        "pictures without a label file: read as pictures without objects": ["1"],
+        "picture without a label file: read as one without objects": ["images/train/001.png"],
     }
     assert [len(data.train.target(index)["boxes"]) for index in range(3)] == [1, 0, 2]
 

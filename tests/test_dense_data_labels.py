@@ -51,9 +51,9 @@ def test_bad_label_files_are_named(tmp_path) -> None:
     assert data.problems.found == {
         "mask without a picture: not used": ["train/masks/extra.png"],
         "picture without a mask: left out": ["train/images/000.png"],
-        "mask that cannot be read: left out": ["train/images/001.png"],
-        "mask of another size: left out": ["train/images/002.png"],
-        "mask that is a colour picture, not one number per pixel: left out": ["train/images/003.png"],
+        "mask that cannot be read: left out": ["train/masks/001.png"],
+        "mask of another size: left out": ["train/masks/002.png"],
+        "mask that is a colour picture, not one number per pixel: left out": ["train/masks/003.png"],
         "pixels of an unknown class: ignored": ["train/images/004.png"],
         "picture that cannot be read: left out": ["train/images/005.png"],
     }

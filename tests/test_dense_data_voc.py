@@ -91,8 +91,8 @@ def test_bad_masks_are_counted_and_named(tmp_path) -> None:
     assert data.problems.found == {
         "pixels of an object that is not in the annotation: ignored": ["JPEGImages/005.png"],
         "picture without a mask: left out": ["JPEGImages/000.png"],
-        "mask that cannot be read: left out": ["JPEGImages/001.png"],
-        "mask that is a colour picture, not one number per pixel: left out": ["JPEGImages/002.png"],
+        "mask that cannot be read: left out": ["SegmentationObject/001.png"],
+        "mask that is a colour picture, not one number per pixel: left out": ["SegmentationObject/002.png"],
         "mask of another size: left out": [
             f"JPEGImages/003.png object {i} ({name})" for i, name in enumerate(NAMES, 1)
         ],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests import goldens
+from tests.mixer_cases import thorough
 from tests.scramble import scramble
 from tokenmix.backbones import dsm as family
 from tokenmix.backbones.base import Backbone
@@ -148,7 +149,7 @@ def test_inference_form_is_equal(options: dict) -> None:
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", sorted(MIXERS))
+@pytest.mark.parametrize("name", [thorough(name) for name in sorted(MIXERS)])
 @torch.no_grad()
 def test_takes_any_mixer(name: str) -> None:
     assert tiny(mixers=name)(image(48, 64)).isfinite().all()

@@ -45,6 +45,22 @@ def test_a_file_says_what_its_model_says(tmp_path: Path, capsys: pytest.CaptureF
         assert one["top"][0][1] == pytest.approx(other["top"][0][1], abs=1e-4)
 
 
+@pytest.mark.slow
+def test_a_file_of_eight_bits_is_judged_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = classes(tmp_path / "photos", ("cat", "dog"), 12)
+    settings = ["model=mixernet_pico", "image_size=32", "batch_size=8", "epochs=3", "warmup_epochs=0", f"data={root}"]
+    quiet: dict[str, Any] = {"progress": False, "log": lambda line: None}
+    fit(make_recipe("basic", settings), load_data(root, log=lambda line: None), tmp_path / "run", **quiet)
+    file = str(tmp_path / "model.onnx")
+    words = ["--precision", "int8", "--calibration", str(root), "--tolerance", "10", "--out", file]
+    assert main(["export", str(tmp_path / "run"), *words]) == 0
+    judged = told(capsys, "eval", file, "--data", str(root), "--split", "all", "--json")
+    assert judged["images"] == 24
+    answers = told(capsys, "predict", str(root), "--model", file, "--json")
+    right = sum(answer["top"][0][0] == Path(answer["image"]).parent.name for answer in answers)
+    assert judged["top1"] == pytest.approx(100 * right / 24)
+
+
 def test_folders_patterns_and_lists(tmp_path: Path) -> None:
     root = tmp_path / "some"
     names = [str(picture(root / name)) for name in ("a.jpg", "b/c.jpg")]
@@ -53,6 +69,10 @@ def test_folders_patterns_and_lists(tmp_path: Path) -> None:
     assert expanded([str(root)]) == names
     assert expanded([str(listed)]) == names
     assert expanded([str(root / "*.jpg")]) == names[:1]
+    (root / "beside.txt").write_text("a.jpg\n\nb/c.jpg\n")  # paths from the list's own folder
+    assert expanded([str(root / "beside.txt")]) == names
+    (root / "cloud.txt").write_text("0.1 0.2 0.3\n")
+    assert expanded([str(root / "cloud.txt")]) == [str(root / "cloud.txt")]
     assert expanded([str(tmp_path / "missing.jpg")]) == [str(tmp_path / "missing.jpg")]
     (tmp_path / "empty").mkdir()
     for nothing in (str(tmp_path / "empty"), str(root / "*.png")):

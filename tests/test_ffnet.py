@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tests import goldens
+from tests.mixer_cases import thorough
 from tests.official_models import (
     assert_golden,
     assert_golden_float32,
@@ -221,7 +222,7 @@ def test_drop_path_rises_linearly_and_is_shared_by_both_branches() -> None:
     assert not any(isinstance(module, DropPath) for module in tiny().modules())
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("mixer", [thorough(mixer) for mixer in MIXERS])
 def test_any_mixer_fits_also_fused(mixer: str) -> None:
     model = tiny(mixers=mixer, layer_scale=1e-6)
     x = image(64, 96)

@@ -12,17 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenmix.tasks.forecasting.series import MISSING, Series, check_series, read_series
-from tokenmix.tasks.forecasting.splits import (
-    PUBLISHED,
-    Scaler,
-    Windows,
-    ends_of,
-    find_published,
-    part_of,
-    split_series,
-)
-from tokenmix.tasks.forecasting.times import Step, further_times, parse_times, step_of
+from tokenmix.tasks.forecasting.batches import window_loader
+from tokenmix.tasks.forecasting.series_data import SeriesData, in_parts, open_series, split_spec
+from tokenmix.tasks.forecasting.splits import PUBLISHED, Scaler, Windows, ends_of, find_published
+from tokenmix_runtime.series import MISSING, Series, check_series, read_series
+from tokenmix_runtime.times import Step, further_times, parse_times, step_of
 
 HOURS = [datetime(2021, 2, 27, 22) + timedelta(hours=i) for i in range(60)]
 
@@ -44,6 +38,12 @@ def hourly(count: int, start: str = "2020-01-01") -> np.ndarray:
 def series_of(rows: int, variables: int = 2, name: str = "mine") -> Series:
     values = np.random.default_rng(0).normal(size=(rows, variables)).cumsum(0)
     return check_series(Series(name, tuple(f"v{i}" for i in range(variables)), values, hourly(rows)))
+
+
+def windows_of(data: SeriesData, part: str, look_back: int, horizon: int) -> Windows:
+    """The windows of a part as a loader has them."""
+    loader = window_loader(getattr(data, part), data.scaler, look_back, horizon, batch_size=1, train=False)
+    return loader.samples.windows
 
 
 @pytest.mark.parametrize(
@@ -301,18 +301,18 @@ def test_missing_words_are_no_header(tmp_path) -> None:
     ],
 )
 def test_published_splits(name: str, rows: int, horizon: int, counts: tuple[int, ...]) -> None:
-    published = find_published(name)
-    parts = split_series(series_of(rows, 1, name), 96, horizon, published=published)
-    assert tuple(len(part_of(parts, part)) for part in ("train", "val", "test")) == counts
-    past, future = parts.test.batch(torch.tensor([0]))
-    first = ends_of(parts.series, published)[1]
-    assert torch.equal(past[0], parts.test.values[first - 96 : first])
-    assert torch.equal(future[0], parts.test.values[first : first + horizon])
-    train = parts.series.values[: ends_of(parts.series, published)[0]]
-    assert np.allclose(parts.scaler.mean, train.mean(0))
-    assert np.allclose(parts.scaler.restore(parts.scaler.normalize(train)), train)
-    last = parts.val.rows(torch.tensor([len(parts.val) - 1]))[0, -1]
-    assert int(last) == ends_of(parts.series, published)[1] - 1
+    data = in_parts(series_of(rows, 1, name))
+    train, val, test = (windows_of(data, part, 96, horizon) for part in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == counts
+    past, future = test.batch(torch.tensor([0]))
+    first = ends_of(data.series, find_published(name))[1]
+    assert torch.equal(past[0], test.values[first - 96 : first])
+    assert torch.equal(future[0], test.values[first : first + horizon])
+    learnt = data.series.values[: data.train.end]
+    assert np.allclose(data.scaler.mean, learnt.mean(0))
+    assert np.allclose(data.scaler.restore(data.scaler.normalize(learnt)), learnt)
+    assert int(val.rows(torch.tensor([len(val) - 1]))[0, -1]) == first - 1
+    assert data.facts["learnt"] == [data.train.end, str(data.series.times[data.train.end - 1])]
 
 
 def test_names_of_published_sets() -> None:
@@ -335,14 +335,36 @@ def test_windows_are_functions_of_their_number() -> None:
 
 def test_one_variable_and_short_series() -> None:
     series = series_of(400)
-    alone = split_series(series, 24, 12, target="v1")
-    both = split_series(series, 24, 12)
-    assert alone.train.values.shape == (400, 1)
-    assert torch.equal(alone.train.values[:, 0], both.train.values[:, 1])
+    alone, both = in_parts(series.select(["v1"])), in_parts(series)
+    assert windows_of(alone, "train", 24, 12).values.shape == (400, 1)
+    first, second = (windows_of(data, "train", 24, 12).values for data in (alone, both))
+    assert torch.equal(first[:, 0], second[:, 1])
     with pytest.raises(ValueError, match=r"mine, val part: .* too few for one window of 96 past and 96 future rows"):
-        split_series(series, 96, 96)
-    with pytest.raises(ValueError, match="unknown part"):
-        part_of(both, "all")
+        windows_of(both, "val", 96, 96)
+
+
+def test_settings_of_a_file_stand_behind_a_colon(tmp_path) -> None:
+    lines = [f"{HOURS[0] + timedelta(hours=i)};{i};{i if i != 7 else ''}" for i in range(50)]
+    path = write(tmp_path, "\n".join(["when;a;b", *lines]))
+    told: list[str] = []
+    data = open_series(f"{path}:target=b,repair=yes,time=when", log=told.append)
+    assert data.facts["variables"] == ["b"]
+    assert data.series.values[:, 0].tolist() == list(range(50))
+    assert (len(data.train), len(data.val), len(data.test), data.season) == (35, 5, 10, 24)
+    assert told == ["series: b: 1 cells are missing: row 8"]
+    assert split_spec("a/b.csv") == ("a/b.csv", {})
+    with pytest.raises(ValueError, match="did you mean 'target'"):
+        split_spec("a.csv:tagret=OT")
+    with pytest.raises(ValueError, match="repair must be yes or no"):
+        split_spec("a.csv:repair=maybe")
+
+
+def test_rows_are_known_by_time_and_values() -> None:
+    one, other = in_parts(series_of(40)), in_parts(series_of(40))
+    assert (one.val.contents() == other.val.contents()).all()
+    other.series.values[30, 1] += 1
+    assert (one.val.contents() != other.val.contents()).tolist() == [row == 30 for row in range(28, 32)]
+    assert one.val.names[0] == "2020-01-02 04:00:00"
 
 
 def test_a_variable_that_never_changes_is_not_divided_by_zero() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,13 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tokenmix.tasks.forecasting.baselines import DecomposedLinear, SeasonalNaive
-from tokenmix.tasks.forecasting.intervals import fit_intervals, scale_of
 from tokenmix.tasks.forecasting.metrics import ForecastErrors
-from tokenmix.tasks.forecasting.published import CITED, script_settings
-from tokenmix.tasks.forecasting.schedule import best_epoch, is_last, learning_rate
+from tokenmix.tasks.forecasting.published import CITED, ScriptSettings, script_settings
 from tokenmix.tasks.forecasting.splits import HORIZONS, PUBLISHED
-
-LOSSES = st.lists(st.floats(0, 10), min_size=1, max_size=30)
+from tokenmix_runtime.intervals import fit_intervals, scale_of
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -29,9 +27,9 @@ def test_errors_are_means_over_windows_steps_and_variables() -> None:
     errors, halves = ForecastErrors(4, 3), [ForecastErrors(4, 3) for _ in range(2)]
     for first in range(0, 10, 3):
         part = slice(first, first + 3)
-        errors.update(forecast[part].float(), truth[part].float(), first)
-        halves[first // 6].update(forecast[part].float(), truth[part].float(), first)
-    halves[0].merge(halves[1])
+        for one in (errors, halves[first // 6]):
+            one.update(forecast[part].float(), batch_of(truth[part].float(), first, 10))
+    halves[0].add(halves[1].sums)
     for found in (errors.numbers(), halves[0].numbers()):
         assert found.windows == 10
         assert found.mse == pytest.approx(float((forecast - truth).square().mean()), rel=1e-6)
@@ -40,13 +38,34 @@ def test_errors_are_means_over_windows_steps_and_variables() -> None:
         assert torch.allclose(found.by_variable, (forecast - truth).square().mean((0, 1)), rtol=1e-5)
 
 
+def batch_of(truth: Tensor, first: int, windows: int) -> dict[str, Tensor]:
+    """A batch of windows from ``first`` on."""
+    index = torch.arange(first, first + len(truth))
+    return {
+        "future": truth,
+        "index": index,
+        "mask": torch.ones_like(index, dtype=torch.bool),
+        "windows": torch.full_like(index, windows),
+    }
+
+
+def test_padding_is_not_counted() -> None:
+    errors = ForecastErrors(4, 3)
+    batch = batch_of(normal(3, 4, 3), 0, 3)
+    batch["mask"][2] = False
+    errors.update(batch["future"] + torch.tensor([1.0, 1.0, 9.0])[:, None, None], batch)
+    assert errors.compute() == pytest.approx({"mse": 1, "mae": 1})
+    assert errors.numbers().windows == 2
+
+
 @given(windows=st.integers(1, 40), batch=st.integers(1, 20), size=st.integers(1, 9))
 def test_dropping_the_last_batch_is_leaving_out_the_last_windows(windows: int, batch: int, size: int) -> None:
     forecast, truth = normal(windows, 1, 1), torch.zeros(windows, 1, 1, dtype=torch.float64)
     kept = windows - windows % batch
-    errors = ForecastErrors(1, 1, limit=kept)
+    errors = ForecastErrors(1, 1, drop_last=batch)
     for first in range(0, windows, size):
-        errors.update(forecast[first : first + size], truth[first : first + size], first)
+        part = slice(first, first + size)
+        errors.update(forecast[part], batch_of(truth[part], first, windows))
     if kept == 0:
         with pytest.raises(ValueError, match="no window was counted"):
             errors.numbers()
@@ -87,25 +106,25 @@ def test_the_linear_base_line_begins_as_the_mean_and_can_learn_a_line() -> None:
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("level", [0.5, 0.9])
 def test_intervals_cover_what_they_promise(level: float, relative: bool) -> None:
-    def windows(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        past, noise = normal(4000, 8, 2, seed=seed) * 3, normal(4000, 5, 2, seed=seed + 100)
-        size = scale_of(past) if relative else torch.tensor([1.0, 10.0], dtype=torch.float64)
-        return torch.zeros(4000, 5, 2, dtype=torch.float64), past, noise * size
+    def windows(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        past, noise = normal(4000, 8, 2, seed=seed).numpy() * 3, normal(4000, 5, 2, seed=seed + 100).numpy()
+        size = scale_of(past) if relative else np.array([1.0, 10.0])
+        return np.zeros((4000, 5, 2)), past, noise * size
 
     intervals = fit_intervals(*windows(1), level=level, relative=relative)
     forecast, past, truth = windows(2)
     coverage = intervals.coverage(forecast, past, truth)
     assert coverage.shape == (5, 2)
-    assert bool(((coverage - level).abs() < 6 * math.sqrt(level * (1 - level) / 4000)).all())
+    assert (np.abs(coverage - level) < 6 * math.sqrt(level * (1 - level) / 4000)).all()
     lower, upper = intervals.bounds(forecast, past)
-    assert bool((lower < upper).all())
+    assert (lower < upper).all()
     if not relative:
         assert float(intervals.width[:, 1].mean() / intervals.width[:, 0].mean()) == pytest.approx(10, rel=0.1)
 
 
 def test_the_width_is_the_quantile_of_the_errors() -> None:
-    truth = torch.arange(1.0, 10.0)[:, None, None]  # errors 1 to 9
-    zeros = torch.zeros(9, 1, 1)
+    truth = np.arange(1.0, 10.0)[:, None, None]  # errors 1 to 9
+    zeros = np.zeros((9, 1, 1))
     assert fit_intervals(zeros, zeros, truth, level=0.9).width.item() == 9  # the 9th of 9: ceil(10 * 0.9)
     assert fit_intervals(zeros, zeros, truth, level=0.5).width.item() == 5
     with pytest.raises(ValueError, match=r"9 windows are too few for intervals of level 0\.95: 19 are needed"):
@@ -114,50 +133,9 @@ def test_the_width_is_the_quantile_of_the_errors() -> None:
         fit_intervals(zeros, zeros, truth, level=90)
 
 
-def test_the_rate_of_an_epoch_is_the_official_rule() -> None:
-    # What the scripts set after an epoch, counted from 1: base before 3, then base * 0.9 ** (epoch - 3).
-    rates = [1e-4] + [1e-4 if epoch < 3 else 1e-4 * 0.9 ** (epoch - 3) for epoch in range(1, 30)]
-    assert [learning_rate(epoch, 1e-4) for epoch in range(30)] == pytest.approx(rates)
-
-
-class OfficialStopping:
-    """The scripts' rule as they state it, with a counter."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience, self.counter, self.best, self.epoch, self.kept, self.stop = patience, 0, None, -1, 0, False
-
-    def __call__(self, loss: float) -> None:
-        self.epoch += 1
-        if self.best is not None and -loss < self.best:
-            self.counter += 1
-            self.stop = self.counter >= self.patience
-        else:
-            self.best, self.kept, self.counter = -loss, self.epoch, 0
-
-
-@given(losses=LOSSES, patience=st.integers(1, 6))
-def test_training_stops_where_the_official_one_does(losses: list[float], patience: int) -> None:
-    official = OfficialStopping(patience)
-    for count, loss in enumerate(losses, 1):
-        official(loss)
-        assert is_last(losses[:count], patience) == official.stop
-        assert best_epoch(losses[:count]) == official.kept
-        if official.stop:
-            break
-
-
-def test_a_loss_that_is_no_number_is_never_the_best() -> None:
-    assert best_epoch([math.nan, 2.0, math.nan]) == 1
-    assert is_last([2.0, math.nan, math.nan], 2)
-    assert not is_last([], 2)
-    with pytest.raises(ValueError, match="no epoch"):
-        best_epoch([])
-
-
 def test_settings_of_the_scripts() -> None:
-    assert script_settings("ETTh1", 96).model_options() == {"mlp_ratio": 2, "drop_rate": 0.7, "head_drop": 0.0}
-    assert (script_settings("ETTh1", 96).patience, script_settings("ETTh1", 96).batch_size) == (20, 512)
-    assert script_settings("etth2", 720).model_options() == {"mlp_ratio": 8, "drop_rate": 0.85, "head_drop": 0.5}
+    assert script_settings("ETTh1", 96) == ScriptSettings(2, 0.7, 0.0, 512, 1e-4, 20)
+    assert script_settings("etth2", 720) == ScriptSettings(8, 0.85, 0.5, 512, 1e-4, 5)
     assert script_settings("etth2", 500).drop_rate == 0.85
     assert script_settings("ettm1", 96).head_drop == 0.0
     assert script_settings("ettm1", 192).head_drop == 0.1

@@ -14,8 +14,9 @@ from tests.scramble import scramble
 from tokenmix.layers import fused
 from tokenmix.mixers import MIXERS, make_mixer
 from tokenmix.ops.reference import Branch, silu
+from tokenmix.tasks import find_task
 from tokenmix.tasks.forecasting import reference
-from tokenmix.tasks.forecasting.mixers import SERIES_MIXERS, check_series_mixers, make_series_mixer
+from tokenmix.tasks.forecasting.mixers import SERIES_MIXERS, make_series_mixer
 from tokenmix.tasks.forecasting.mixers.convolutions import BranchedConv
 
 CASES = (
@@ -166,9 +167,10 @@ def test_the_same_words_select_a_mixer() -> None:
         make_series_mixer("af", 4)
     with pytest.raises(TypeError, match="no option 'heads'; its options: head_dim, qkv_bias"):
         make_series_mixer("attention(heads=2)", 4)
-    check_series_mixers("aff,dsm(nodes=3)")
+    task = find_task("forecasting")
+    task.check_mixers(["ffnet", "aff,dsm(nodes=3)"])
     with pytest.raises(ValueError, match="unknown mixer 'swift'"):
-        check_series_mixers("swift")
+        task.check_mixers("swift")
 
 
 @pytest.mark.parametrize(

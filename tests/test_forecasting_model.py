@@ -51,8 +51,8 @@ def past(batch: int = 5, length: int = 24, variables: int = 3, dtype: torch.dtyp
 
 def set_form(model: nn.Module, form: str) -> nn.Module:
     for module in model.modules():
-        if hasattr(module, "form"):
-            module.form = form
+        if hasattr(module, "convolution"):
+            module.convolution = form
     return model
 
 

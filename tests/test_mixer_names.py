@@ -43,6 +43,8 @@ def test_by_name(name: str) -> None:
 def test_the_table_is_complete() -> None:
     names = {"aff", "ffnified", "additive", "dsm"}
     names |= {"attention", "separable", "swift", "pool", "global_filter", "depthwise", "identity"}
+    names |= {"window", "relu_linear", "selective_scan", "afno", "dynamic_filter", "large_kernel", "focal"}
+    names |= {"gated_conv", "star", "inception", "partial", "shift", "random"}
     assert names <= set(MIXERS)
     for name, info in MIXERS.items():
         assert isinstance(info, MixerInfo)

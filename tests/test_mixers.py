@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.mixer_cases import CASES, DIM, SPECTRAL, build, closeness, image, state_shapes
+from tests.mixer_cases import CASES, DIM, SPECTRAL, VARIANTS, build, closeness, image, state_shapes, thorough
 from tokenmix.mixers import MIXERS, make_mixer
 
-every_case = pytest.mark.parametrize("spec", CASES)
+every_case = pytest.mark.parametrize("spec", [thorough(spec, quick=spec not in VARIANTS) for spec in CASES])
+in_time = pytest.mark.parametrize("spec", [thorough(spec) for spec in CASES])
 SIZES = [(1, 1), (1, 5), (6, 1), (2, 2), (7, 5), (11, 13), (8, 14)]
 
 
@@ -34,7 +35,7 @@ def test_keeps_shape_and_dtype(spec: str, dtype: torch.dtype) -> None:
         assert y.isfinite().all(), size
 
 
-@every_case
+@in_time
 @given(batch=st.integers(1, 3), height=st.integers(1, 17), width=st.integers(1, 17))
 @settings(max_examples=6, deadline=None)
 def test_any_size_forward_and_backward(spec: str, batch: int, height: int, width: int) -> None:
@@ -51,10 +52,11 @@ def test_any_size_forward_and_backward(spec: str, batch: int, height: int, width
         assert parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize("name", sorted(MIXERS))
-@pytest.mark.parametrize("dim", [1, 6, 7, 220])
-def test_any_width_works(name: str, dim: int) -> None:
-    mixer = build(name, dim)
+@pytest.mark.parametrize(
+    ("spec", "dim"), [thorough(spec, dim, quick=dim < 6) for spec in sorted(MIXERS) for dim in (1, 2, 3, 6, 7, 220)]
+)
+def test_any_width_works(spec: str, dim: int) -> None:
+    mixer = build(spec, dim)
     x = image(5, 4, dim=dim, batch=1)
     y = mixer(x)
     assert y.shape == x.shape
@@ -79,7 +81,7 @@ def test_channels_last_equals_contiguous(spec: str) -> None:
     assert closeness(mixer.eval()(strided), mixer(strided.contiguous())) < 1e-12
 
 
-@every_case
+@in_time
 def test_leaves_its_input_alone(spec: str) -> None:
     x = image(5, 6)
     before = x.clone()
@@ -123,7 +125,7 @@ def test_half_precision_modules(spec: str, dtype: torch.dtype) -> None:
         assert closeness(y.double(), expected(x.double())) < (0.08 if dtype == torch.bfloat16 else 0.01)
 
 
-@every_case
+@in_time
 def test_half_precision_trains(spec: str) -> None:
     mixer = build(spec, dtype=torch.bfloat16, training=True)
     x = image(7, 6, dtype=torch.bfloat16).requires_grad_()
@@ -134,7 +136,7 @@ def test_half_precision_trains(spec: str) -> None:
         assert tensor.grad.isfinite().all()
 
 
-@every_case
+@in_time
 @pytest.mark.parametrize("training", [False, True])
 def test_bfloat16_autocast(spec: str, training: bool) -> None:
     mixer = build(spec, dtype=torch.float32, training=training)
@@ -149,7 +151,7 @@ def test_bfloat16_autocast(spec: str, training: bool) -> None:
     assert x.grad.isfinite().all()
 
 
-@every_case
+@in_time
 def test_dtype_changes_leave_nothing_stale(spec: str) -> None:
     mixer = build(spec, dtype=torch.float32)
     x = image(7, 6)
@@ -173,7 +175,7 @@ def test_meta_device(spec: str) -> None:
     assert y.dtype == torch.bfloat16
 
 
-@every_case
+@in_time
 def test_meta_then_real_weights(spec: str) -> None:
     real = build(spec)
     mixer = make_mixer(spec, DIM, device="meta", dtype=torch.float64).eval()
@@ -182,7 +184,7 @@ def test_meta_then_real_weights(spec: str) -> None:
     assert torch.equal(mixer(image(7, 6)), real(image(7, 6)))
 
 
-@every_case
+@in_time
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
 def test_copies(spec: str, duplicate) -> None:
     mixer = build(spec)
@@ -193,7 +195,7 @@ def test_copies(spec: str, duplicate) -> None:
     assert torch.equal(twin(image(4, 9)), mixer(image(4, 9)))
 
 
-@every_case
+@in_time
 def test_training_after_inference_mode(spec: str) -> None:
     mixer = build(spec)
     for form in ("auto", "fft", "matmul") if spec in SPECTRAL else ("",):
@@ -207,7 +209,7 @@ def test_training_after_inference_mode(spec: str) -> None:
             assert x.grad is not None
 
 
-@every_case
+@in_time
 def test_is_deterministic_and_keeps_no_state(spec: str) -> None:
     mixer = build(spec)
     x = image(7, 6)

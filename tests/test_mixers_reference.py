@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.mixer_cases import CASES, SPECTRAL, build, closeness, image
+from tests.mixer_cases import CASES, SPECTRAL, build, closeness, image, thorough
 from tests.mixer_references import reference_of
 from tests.scramble import scramble
 from tokenmix.mixers import make_mixer
@@ -16,7 +16,7 @@ from tokenmix.mixers.baselines import attention_frame
 from tokenmix.mixers.metamixer import MetaMixer
 from tokenmix.ops import reference
 
-every_case = pytest.mark.parametrize("spec", CASES)
+every_case = pytest.mark.parametrize("spec", [thorough(spec) for spec in CASES])
 SIZES = [(1, 1), (1, 5), (6, 1), (7, 5), (8, 6), (5, 11)]
 
 
@@ -38,15 +38,24 @@ def compare(spec: str, size: tuple[int, int], *, dim: int = 12, training: bool =
         assert error <= 1e-9 * max(float(theirs.abs().max()), floor), name
 
 
-@every_case
-@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize(
+    ("spec", "size", "training"),
+    [
+        thorough(spec, size, training, quick=training and size == (7, 5))
+        for spec in CASES
+        for size in SIZES
+        for training in (False, True)
+    ],
+    ids=str,
+)
 def test_outputs_and_all_gradients(spec: str, size: tuple[int, int], training: bool) -> None:
     compare(spec, size, training=training)
 
 
-@pytest.mark.parametrize("spec", [spec for spec in CASES if "groups=" not in spec])  # three groups need not divide
-@pytest.mark.parametrize("dim", [1, 7, 20])
+@pytest.mark.parametrize(
+    ("spec", "dim"),  # three groups need not divide
+    [thorough(spec, dim) for spec in CASES if "groups=" not in spec for dim in (1, 7, 20)],
+)
 def test_other_widths(spec: str, dim: int) -> None:
     compare(spec, (4, 5), dim=dim, training=True)
 
@@ -66,7 +75,7 @@ def test_gradcheck(spec: str, size: tuple[int, int]) -> None:
     assert torch.autograd.gradcheck(run, (x, *weights), fast_mode=True)
 
 
-@pytest.mark.parametrize("spec", SPECTRAL)
+@pytest.mark.parametrize("spec", [thorough(spec) for spec in SPECTRAL])
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (7, 5), (8, 6), (14, 14), (17, 13)], ids=lambda s: f"{s[0]}x{s[1]}")
 def test_matrix_form_equals_fft(spec: str, size: tuple[int, int]) -> None:
     mixer = build(spec)
@@ -123,7 +132,8 @@ def test_the_running_statistics_follow_the_batch() -> None:
 
 
 def test_a_static_filter_does_not_see_the_image() -> None:
-    for spec in ("global_filter", "depthwise", "dsm(dynamic=False)", "pool", "identity"):
+    static = ("global_filter", "depthwise", "dsm(dynamic=False)", "pool", "identity")
+    for spec in (*static, "inception", "partial", "shift", "random"):
         mixer = make_mixer(spec, 12, dtype=torch.float64).eval()
         x, y = image(6, 5), image(6, 5, seed=3)
         zero = mixer(torch.zeros_like(x))
@@ -143,7 +153,7 @@ def test_the_fused_form_equals_the_definition(spec: str, size: tuple[int, int]) 
     assert closeness(again(image(*size)), fused(image(*size))) < 1e-12
 
 
-FOLDS = [spec for spec in CASES if hasattr(make_mixer(spec, 12), "fold_input_norm")]
+FOLDS = [thorough(spec, quick=True) for spec in CASES if hasattr(make_mixer(spec, 12), "fold_input_norm")]
 
 
 @pytest.mark.parametrize("spec", FOLDS)

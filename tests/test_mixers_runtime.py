@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.mixer_cases import CASES, SPECTRAL, build, closeness, image
+from tests.mixer_cases import CASES, SPECTRAL, build, closeness, image, thorough
 from tokenmix.mixers import MIXERS
 
-every_case = pytest.mark.parametrize("spec", CASES)
+every_case = pytest.mark.parametrize("spec", [thorough(spec) for spec in CASES])
 names_first = pytest.mark.parametrize(
-    "spec", [s if s in MIXERS else pytest.param(s, marks=pytest.mark.slow) for s in CASES]
+    "spec", [thorough(s) if s in MIXERS else pytest.param(s, marks=pytest.mark.slow) for s in CASES]
 )
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler (g++ or clang++)"
@@ -40,7 +40,7 @@ def test_torchscript(spec: str) -> None:
     assert x.grad is not None
 
 
-@every_case
+@pytest.mark.parametrize("spec", CASES)
 def test_fx(spec: str) -> None:
     mixer = build(spec)
     traced = torch.fx.symbolic_trace(mixer)
@@ -63,7 +63,7 @@ def test_export_with_dynamic_sizes(spec: str) -> None:
         assert closeness(exported(x), mixer(x)) < 1e-12
 
 
-@pytest.mark.parametrize("spec", [s for s in SPECTRAL if s in MIXERS])
+@pytest.mark.parametrize("spec", [thorough(s) for s in SPECTRAL if s in MIXERS])
 def test_export_of_the_matrix_form(spec: str) -> None:
     mixer = build(spec)
     expected = copy.deepcopy(mixer)

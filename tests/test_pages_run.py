@@ -82,7 +82,7 @@ def test_the_page_is_whole_and_self_contained() -> None:
     assert {"curves", "speed", "confusion", "mistakes", "recipe"} <= set(checker.ids)
     assert page.count('class="chart curves"') == 6
     assert page.count("data:image/png;base64,") == 10  # a mistake of each class
-    assert "Finished after 20 epochs." in page
+    assert "Finished after 12 epochs of 20: the validation had not become better" in page
     assert "tokenmix train photos/recipe.json --out photos-again" in page
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
     assert not re.search(r"\b(nan|None|Infinity)\b", re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL))

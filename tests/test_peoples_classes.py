@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 from PIL import Image
 
 from tests.folders_of_people import classes, picture
+from tokenmix.checkpoints import convert
 from tokenmix.cli import main
 from tokenmix.data.inventory import take_inventory
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data, recognise
+from tokenmix.tasks import find_task
 from tokenmix.train import fit
 
 QUICK = ["model=mixernet_pico", "image_size=32", "batch_size=8", "epochs=1", "warmup_epochs=0"]
@@ -192,3 +195,24 @@ def test_data_are_known_by_what_they_are(run: tuple[Path, Path], tmp_path: Path)
 def test_what_a_folder_is_for_is_found_out(tmp_path: Path) -> None:
     assert recognise(classes(tmp_path / "photos", ("cat", "dog")))[0].name == "classification"
     assert recognise("scenes")[0].name == "detection"
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize(
+    "words", [["predict", "{photo}", "--model", "{model}"], ["eval", "{model}", "--data", "{data}"]]
+)
+def test_models_of_other_channels_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], channels: int, words: list[str]
+) -> None:
+    """Pictures are read as RGB; so is a recipe with such a model, before training, whatever its task."""
+    root = classes(tmp_path / "photos", ("cat", "dog"), 2)
+    model = timm.create_model("casvit_xs", num_classes=2, in_chans=channels)
+    convert(model.state_dict(), tmp_path / "model.safetensors")
+    places = {"photo": root / "cat" / "0.jpg", "model": tmp_path / "model.safetensors", "data": root}
+    assert main([word.format(**places) for word in words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"takes pictures of {channels} channels, and they are read as RGB" in line
+    for task in ("classification", "detection", "segmentation"):
+        recipe = make_recipe("basic", [f"task={task}", f"model_args.in_chans={channels}"])
+        with pytest.raises(ValueError, match=r"model\.args\.in_chans"):
+            find_task(task).build(recipe, {"classes": ["a", "b"]})

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 import tokenmix
 from tests.backbone_cases import TOYS, distance, images, toy
+from tests.mixer_cases import thorough
 from tests.scramble import scramble
 from tokenmix.blocks import Residual
 from tokenmix.layers import ConvNorm, NormConv, RepDepthwise, last_conv
 from tokenmix.mixers import MIXERS, MetaMixer, make_mixer
 
 each_toy = pytest.mark.parametrize("name", sorted(TOYS))
-each_mixer = pytest.mark.parametrize("mixer", sorted(MIXERS))
 # A norm stays in front of what is no 1x1 convolution, and where two modules read it.
-NO_POINTWISE_FIRST = ("aff", "pool", "global_filter", "depthwise", "identity")
-NO_CONVOLUTION_LAST = ("aff", "pool", "global_filter", "identity")
+NO_CONVOLUTION_LAST = ("aff", "pool", "global_filter", "identity", "afno", "inception", "partial", "shift", "random")
+NO_POINTWISE_FIRST = (*NO_CONVOLUTION_LAST, "depthwise", "star")
 STAYS = {
     "affnet_b": r"stages\.[234]\.blocks\.0\.chain\.\d\.norm[12]",
     "affnet_et": "nothing",
@@ -67,9 +67,15 @@ def test_same_function_and_nothing_left_to_fold(name: str) -> None:
     assert batch_norms(fast) == [norm for norm in batch_norms(model) if re.fullmatch(STAYS[name], norm)]
 
 
-@each_mixer
-@pytest.mark.parametrize("name", ["mixernet_pico", "casvit_xs"])
-def test_every_mixer(name: str, mixer: str) -> None:
+@pytest.mark.parametrize(
+    ("mixer", "name"),
+    [
+        thorough(mixer, name, quick=name == "mixernet_pico")
+        for mixer in sorted(MIXERS)
+        for name in ("mixernet_pico", "casvit_xs")
+    ],
+)
+def test_every_mixer(mixer: str, name: str) -> None:
     model = double(name, mixers=mixer)
     fast = tokenmix.reparameterize(model)
     assert_equivalent(fast, model)
@@ -132,7 +138,7 @@ def test_layer_scales_fold_on_request(name: str) -> None:
     assert_equivalent(later, model)
 
 
-@each_mixer
+@pytest.mark.parametrize("mixer", [thorough(mixer) for mixer in sorted(MIXERS)])
 def test_layer_scale_of_every_mixer(mixer: str) -> None:
     model = double("mixernet_pico", mixers=mixer)
     folded = tokenmix.reparameterize(model, fold_layer_scale=True)
@@ -197,7 +203,7 @@ def test_a_users_mixer_keeps_its_norm() -> None:
     assert not any(key.endswith(".scale") for key in fast.state_dict())
 
 
-@each_mixer
+@pytest.mark.parametrize("mixer", sorted(MIXERS))
 def test_protocol_of_the_mixers(mixer: str) -> None:
     """``fold_input_norm`` says whether it folded, and ``output_layer`` names what makes the output."""
     made = make_mixer(mixer, 16)

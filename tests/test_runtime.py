@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +32,7 @@ from tokenmix_runtime import Classification, Detections, ImageError, Predictor, 
 from tokenmix_runtime.__main__ import main
 from tokenmix_runtime.preprocess import fit, resize_and_crop
 
+ROOT = Path(__file__).parents[1]
 KIND: dict[str, Any] = {"crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center"}
 
 
@@ -59,6 +67,50 @@ def test_classification_is_pytorchs(classifier, tmp_path) -> None:
         assert np.abs(predict(str(file)).probabilities - answer.probabilities).max() < 1e-6
     assert len(predict(files * 9)) == 36  # more than a batch
     assert predict([]) == []
+
+
+ELSEWHERE = """
+import pickle, sys
+
+with open(sys.argv[1], "rb") as file:
+    predict, picture = pickle.load(file)
+print(predict(picture).label, *predict(picture).probabilities)
+"""
+
+
+def in_a_child(predict: Predictor, picture: Path) -> str:
+    """What a forked process says, which has left within a minute."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, str(predict(picture).label).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    try:
+        ready, _, _ = select.select([read], [], [], 60)
+        return os.read(read, 100).decode() if ready else "nothing"
+    finally:
+        os.close(read)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_predictor_answers_in_other_processes_too(classifier, tmp_path) -> None:
+    """Copied, sent to a fresh process as joblib, Ray and Spark do, and forked as gunicorn does."""
+    predict = Predictor(classifier[1], threads=2)
+    noise(40, 30).save(tmp_path / "x.png")
+    here = predict(tmp_path / "x.png")
+    assert (copy.deepcopy(predict)(tmp_path / "x.png").probabilities == here.probabilities).all()
+    (tmp_path / "sent").write_bytes(pickle.dumps((predict, tmp_path / "x.png")))
+    words = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "sent")]
+    label, *shares = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert label == here.label
+    assert np.array(shares, np.float32) == pytest.approx(here.probabilities, abs=1e-6)
+    if hasattr(os, "fork"):
+        assert in_a_child(predict, tmp_path / "x.png") == here.label
 
 
 @torch.no_grad()

@@ -73,7 +73,8 @@ def test_what_needs_torch_says_what_does_not() -> None:
     for name in ("tokenmix", "tokenmix.runtime"):
         assert alone(f"import {name}").stderr.splitlines()[-1] == (
             "ModuleNotFoundError: No module named 'timm': tokenmix needs torch, torchvision and timm (pip install "
-            "tokenmix); exported models run without them: import tokenmix_runtime"
+            "tokenmix); exported models run without them: python -m tokenmix_runtime MODEL.onnx IMAGE..., or import "
+            "tokenmix_runtime"
         )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from tests import goldens
 from tests.counts import count
+from tests.mixer_cases import thorough
 from tests.official_models import macs, shapes_of
 from tests.scramble import scramble
 from tokenmix.backbones.official import unwrap
@@ -151,7 +152,7 @@ def test_inference_form_is_equal(norm: str) -> None:
     assert json.dumps(sorted(reparameterize(fast).state_dict())) == json.dumps(sorted(fast.state_dict()))
 
 
-@pytest.mark.parametrize("mixer", sorted(MIXERS))
+@pytest.mark.parametrize("mixer", [thorough(mixer) for mixer in sorted(MIXERS)])
 def test_any_mixer_in_the_trunk(mixer: str) -> None:
     for norm in ("none", "batch"):
         model = tiny(mixers=mixer, norm=norm).train()

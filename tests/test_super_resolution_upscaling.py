@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
+from tests.mixer_cases import thorough
 from tests.scramble import scramble
 from tokenmix.mixers import MIXERS
 from tokenmix.tasks.super_resolution.model import Upscaler, create_upscaler, upscaler
@@ -23,7 +24,8 @@ from tokenmix.tasks.super_resolution.tiles import bytes_per_pixel, choose_tiling
 from tokenmix.tasks.super_resolution.upscaling import upscale, upscale_file
 from tokenmix_runtime.images import ImageError
 
-LOCAL = {"ffnified": 4 + 3, "pool": 1, "depthwise": 3, "identity": 0}
+LOCAL = {"ffnified": 4 + 3, "pool": 1, "depthwise": 3, "identity": 0, "inception": 5, "partial": 1, "shift": 1}
+LOCAL |= {"gated_conv": 3, "large_kernel": 2 + 9, "star": 3 + 3}
 
 
 def network(seed: int = 0, **kwargs) -> Upscaler:
@@ -64,7 +66,7 @@ def test_tiles_equal_the_whole_for_networks_as_deep_as_the_published() -> None:
     assert np.abs(upscale(picture, model, tile=24) - whole(model, picture)).max() < 1e-5
 
 
-@pytest.mark.parametrize("mixer", sorted(MIXERS))
+@pytest.mark.parametrize("mixer", [thorough(mixer, quick=mixer == "window") for mixer in sorted(MIXERS)])
 def test_how_far_mixers_look(mixer: str) -> None:
     radii = receptive_radii(network(mixers=mixer, depth=1))
     assert radii == ([1, LOCAL[mixer] - (mixer == "ffnified"), 1, 1] if mixer in LOCAL else None)

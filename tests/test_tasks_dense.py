@@ -22,6 +22,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 import tokenmix
+from benchmarks import data_check
 from tests.dense_toys import write_coco, write_plain
 from tests.scramble import scramble
 from tests.test_train_resume import killed, outcome, same
@@ -32,6 +33,7 @@ from tokenmix.recipes.recipe import override
 from tokenmix.sources import load_data
 from tokenmix.tasks import to_device
 from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective
+from tokenmix.tasks.segmentation import objective as segmentation_objective
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.train import fit
 from tokenmix.train.checkpoint import Checkpoints
@@ -243,6 +245,26 @@ def test_windows_cover_every_pixel_and_average(window, stride) -> None:
                 count[top:bottom, left:end] += 1
         assert count.min() >= 1
         torch.testing.assert_close(task.scores(IMAGE, SIZE), resized((total / count)[None]), rtol=0, atol=1e-12)
+
+
+def test_large_pictures_are_classified_in_strips(monkeypatch) -> None:
+    """So that scores of all pixels never lie in memory at once; the classes are the same."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, 7, 5, stride=4, padding=2)
+    objective = SegmentationObjective(model, num_classes=7, scales=(1.0, 0.5), mirror=True)
+    batch = {"image": [torch.randn(3, 40, 52), torch.randn(3, 33, 20)], "size": torch.tensor([[81, 103], [33, 20]])}
+    whole = objective.predict(batch)
+    monkeypatch.setattr(segmentation_objective, "_MOST_SCORES", 7 * 103 * 5)
+    strips = objective.predict(batch)
+    assert all((one == other).float().mean() > 0.999 for one, other in zip(whole, strips, strict=True))
+
+
+@pytest.mark.slow
+def test_twelve_megapixels_of_150_classes_take_little_memory(tmp_path) -> None:
+    """Validated as recipes do it, in a process of its own: less than 1.5 GB with PyTorch and all."""
+    data_check.draw_large(tmp_path)
+    found = data_check.apart(data_check.measure_validation, str(tmp_path), (512, 2048))
+    assert found["peak_gb"] < data_check.PEAK_GB, found
 
 
 def test_scales_and_mirror_average_probabilities() -> None:

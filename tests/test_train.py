@@ -114,7 +114,9 @@ def test_it_learns_and_writes_what_it_should(tmp_path, changes) -> None:
     assert history == result.history
     assert [row["epoch"] for row in history] == list(range(1, 9))
     measured = {"seconds", "images_per_second", "data_wait", "memory_mb"}
-    assert set(history[0]) == {"epoch", "step", "loss", "val_top1", "val_top5", "val_loss", "lr"} | measured
+    assert set(history[0]) == {"epoch", "step", "loss", "lr"} | measured | {
+        *("val_top1", "val_top5", "val_balanced_top1", "val_macro_f1", "val_loss", "train_top1")
+    }
     assert history[-1]["loss"] < history[0]["loss"]
     assert result.best["val_top1"] == max(row["val_top1"] for row in history) > 80
     best = json.loads((tmp_path / "best.json").read_text())
@@ -234,6 +236,8 @@ def test_load_run_errors(tmp_path) -> None:
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path) -> None:
     _, lines = run(tmp_path, progress=True, label="toy")
+    assert "too few to learn much" in "".join(lines)  # what to try is said too
+    lines = [line for line in lines if "note: " not in line]
     assert len(lines) == 3
     assert lines[0].startswith("toy  epoch 1/3  loss ")
     assert re.search(r" [\d,]+ images/s  data wait \d+ %  peak [\d,]+ MB  \d:\d\d left$", lines[0])
@@ -254,3 +258,29 @@ def test_a_moving_line_on_a_terminal(monkeypatch, capsys) -> None:
     assert shown.endswith("\r")
     assert lines == ["toy  a warning"]
     assert (clock(59.6), clock(61), clock(3725)) == ("1:00", "1:01", "1:02:05")
+
+
+class Still(nn.Module):
+    """Learns nothing: its answers do not depend on what is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) + 0 * self.unused
+
+
+def test_patience_ends_a_run_that_gets_no_better_and_stays_ended(tmp_path) -> None:
+    recipe = toy_recipe(epochs=20, patience=3, ema_decay=None)
+    result, lines = run(tmp_path, recipe, model=Still)
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
+    assert (result.best["epoch"], lines) == (
+        1,
+        ["ended after epoch 4: no better top1 since epoch 1, whose weights are kept (patience=3)"],
+    )
+    assert "Finished after 4 epochs of 20" in (tmp_path / "report.html").read_text()
+    again, lines = run(tmp_path, recipe, model=Still)
+    assert (again.history, lines) == (result.history, [])
+    with pytest.raises(ValueError, match=r"run\.patience"):
+        toy_recipe(patience=-1)

@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"No module named {error.name!r}: tokenmix needs torch, torchvision and timm (pip install tokenmix); exported "
-        "models run without them: import tokenmix_runtime",
+        "models run without them: python -m tokenmix_runtime MODEL.onnx IMAGE..., or import tokenmix_runtime",
         name=error.name,
     ) from None
 
@@ -23,6 +23,7 @@ from tokenmix.mixers import list_mixers, make_mixer
 from tokenmix.version import __version__
 
 if TYPE_CHECKING:
+    from tokenmix.calls import evaluate, export, predict, train
     from tokenmix.checkpoints import load_checkpoint
     from tokenmix.comparison import compare
 
@@ -30,20 +31,27 @@ __all__ = [
     "__version__",
     "compare",
     "create_model",
+    "evaluate",
+    "export",
     "list_mixers",
     "load_checkpoint",
     "make_mixer",
+    "predict",
     "reparameterize",
+    "train",
 ]
 
-_LATER = {"compare": "tokenmix.comparison", "load_checkpoint": "tokenmix.checkpoints"}
+_LATER = {"compare": "tokenmix.comparison", "load_checkpoint": "tokenmix.checkpoints", "predict": "tokenmix.calls"}
+_CALLED = ("evaluate", "export", "train")  # modules that are called, see `tokenmix.callable_modules`
 
 
 def __getattr__(name: str):
     if name in _LATER:
         return getattr(importlib.import_module(_LATER[name]), name)
+    if name in _CALLED:
+        return importlib.import_module(f"tokenmix.{name}")
     raise AttributeError(f"module 'tokenmix' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

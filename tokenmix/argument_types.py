@@ -11,7 +11,7 @@ from tokenmix_runtime.limits import check_number
 def size(text: str) -> tuple[int, int]:
     """``"512"`` or ``"512,1024"``: height and width in pixels."""
     try:
-        sides = [int(part) for part in text.split(",")]
+        sides = [int(part) for part in text.replace("x", ",").split(",")]
     except ValueError:
         sides = []
     if len(sides) not in (1, 2):

@@ -208,6 +208,12 @@ def _described(loaded: _Loaded, name: str, published: bool) -> LoadedModel:
         cfg = {**cfg, "input_size": (3, *HEADS[head].image_size), "crop_mode": HEADS[head].crop_mode}
         cfg |= {"crop_pct": 1.0, "interpolation": "bilinear"}  # as evaluation scales for dense tasks
     task = _task_of(loaded)
+    channels = loaded.what.model_args.get("in_chans") or cfg.get("input_size", (3,))[0]
+    if task.channels not in (None, channels):
+        raise CheckpointError(
+            f"{name}: takes pictures of {channels} channels, and they are read as RGB, with {task.channels}: train it "
+            "with three (grey pictures get three equal channels)"
+        )
     facts = {fact: info[fact] for fact in task.fact_names if info.get(fact) is not None}
     if "classes" in task.fact_names and "classes" not in facts and cfg.get("label_names"):
         facts["classes"] = cfg["label_names"]
@@ -339,7 +345,7 @@ def downloading(name: str) -> Iterator[None]:
     except OSError as error:  # urllib's and huggingface_hub's errors are of this kind
         raise CheckpointError(
             f"the published weights of {name} could not be downloaded ({error}): fetch the file elsewhere, see "
-            "docs/models.md, and name it instead (weights=FILE, or the file in place of the model's name)"
+            "`tokenmix docs models`, and name it instead (weights=FILE, or the file in place of the model's name)"
         ) from error
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tokenmix.backbones.reparameterize import reparameterize
+from tokenmix.callable_modules import make_callable
 from tokenmix.checkpoints import LoadedModel
 from tokenmix.data import Samples
 from tokenmix.data.loader import BatchLoader
@@ -162,3 +163,6 @@ def judge(
     numbers = evaluate(judged, shown(loader), device, (*judging.witnesses, *witnesses), judging.metric)
     judging.finish()
     return Judgement(numbers | judging.numbers(), judging.rows(), judging)
+
+
+make_callable(__name__)

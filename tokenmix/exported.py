@@ -115,6 +115,9 @@ def answer_of(loaded: LoadedModel, path: str, *, top: int = 5, threshold: float 
 def expanded(paths: Sequence[str]) -> list[str]:
     """Files as they are; the pictures (or else all files) in a folder and below it; what a pattern or a list names.
 
+    A list ends in ``.list``, or in ``.txt`` if its first line is the path of a file. Its paths are taken from here, or
+    from the list's own folder.
+
     Raises:
         ValueError: A folder or pattern names none.
     """
@@ -126,14 +129,27 @@ def expanded(paths: Sequence[str]) -> list[str]:
             if not inside:
                 raise ValueError(f"{path}: there are no files in this folder")
             found += [os.path.join(path, name) for name in inside]
-        elif path.endswith(".list") and os.path.isfile(path):
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                found += [line.strip() for line in file if line.strip()]
-        elif not os.path.exists(path) and any(sign in path for sign in "*?["):
-            named = sorted(glob.glob(path, recursive=True))
-            if not named:
-                raise ValueError(f"{path}: no file has a name like this")
+        elif (named := _listed(path)) is not None:
             found += named
+        elif not os.path.exists(path) and any(sign in path for sign in "*?["):
+            matching = sorted(glob.glob(path, recursive=True))
+            if not matching:
+                raise ValueError(f"{path}: no file has a name like this")
+            found += matching
         else:
             found.append(path)
     return found
+
+
+def _listed(path: str) -> list[str] | None:
+    """The paths in a list of files; None if this is no list."""
+    if not path.endswith((".list", ".txt")) or not os.path.isfile(path):
+        return None
+    folder = os.path.dirname(path)
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = (line.strip() for line in file)
+        first = next(filter(None, lines), "")
+        beside = not os.path.exists(first) and os.path.exists(os.path.join(folder, first))
+        if path.endswith(".txt") and not beside and not os.path.isfile(first):
+            return None
+        return [os.path.join(folder, line) if beside else line for line in (first, *lines) if line]

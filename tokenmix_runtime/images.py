@@ -3,10 +3,11 @@
 What is decided here, once for training, evaluation and prediction:
 
 * The camera's rotation (EXIF) is applied. Animations give their first frame.
-* Transparent pictures are laid over white.
-* 16-bit grey is scaled by 1/257, so that 65535 becomes 255. 32-bit integers and floats have no declared white: floats
-  within 0..1 are scaled by 255, values within 0..255 are kept, within 0..65535 scaled by 1/257, anything else is
-  stretched from its minimum and maximum.
+* Transparent pictures are laid over white. A TIFF with more channels than it shows, as those of satellites have, is
+  refused: they would be lost, or taken for transparency.
+* 16-bit grey is scaled by 1/257, so that 65535 becomes 255; of 16-bit colours the upper 8 bits are taken. 32-bit
+  integers and floats have no declared white: floats within 0..1 are scaled by 255, values within 0..255 are kept,
+  within 0..65535 scaled by 1/257, anything else is stretched from its minimum and maximum.
 * A picture of more than ``MAX_PIXELS`` is not decoded, except a JPEG, which is decoded at 1/2, 1/4 or 1/8 of its size.
 * Files of more than ``MAX_BYTES`` are not read.
 * Only the formats in ``FORMATS`` are opened, whatever the file's name says: Pillow's others run programs
@@ -22,10 +23,10 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from tokenmix_runtime.terminal import shown
 from tokenmix_runtime.untrusted import regular_file
@@ -38,6 +39,7 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".ico"),
 )
+_PLACES_ON_EARTH = (33550, 33922, 34264, 34735)  # GeoTIFF's tags: there a fourth channel is no transparency
 
 
 class ImageError(ValueError):
@@ -105,6 +107,7 @@ def decode(file: BinaryIO | bytes, name: str, *, at_least: int | None = None) ->
             file.seek(0)
             with _open_any_size(file) as image:
                 _limit(image, at_least)
+                _refuse_lost_channels(image)
                 image.load()
                 return to_rgb(image)
         except Image.DecompressionBombError:
@@ -138,12 +141,20 @@ def open_known(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     return Image.open(file, formats=formats())
 
 
-def stored_as(content: bytes) -> tuple[str, str]:
-    """Format and mode in Pillow's words, such as ``("JPEG", "L")``, of a picture that `decode` can decode."""
+class Stored(NamedTuple):
+    """How a picture is stored: format and mode in Pillow's words, and whether there are more pictures in its file."""
+
+    format: str
+    mode: str
+    more: bool
+
+
+def stored_as(content: bytes) -> Stored:
+    """Such as ``("JPEG", "L", False)``, of a picture that `decode` can decode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _open_any_size(io.BytesIO(content)) as image:
-            return image.format or "", image.mode
+            return Stored(image.format or "", image.mode, bool(getattr(image, "is_animated", False)))
 
 
 def _open_any_size(file: BinaryIO) -> Image.Image:
@@ -170,6 +181,21 @@ def _limit(image: Image.Image, at_least: int | None) -> None:
             image.draft(None, (width // divisor, height // divisor))  # None keeps the mode
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{width} x {height} pixels are over the limit of {MAX_PIXELS / 1e6:.0f} megapixels")
+
+
+def _refuse_lost_channels(image: Image.Image) -> None:
+    """Raise if a TIFF has more channels than its colours have, which are not transparency for certain."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    tags = image.tag_v2
+    channels, colours = tags.get(277, 1), {2: 3, 5: 4, 6: 3, 8: 3}.get(tags.get(262, 1), 1)
+    kinds = tags.get(338, ())  # of the other channels: 1 and 2 are transparency, 0 is anything
+    transparency = channels == colours + 1 and len(kinds) == 1 and kinds[0] in (1, 2)
+    if channels > colours and (not transparency or any(tag in tags for tag in _PLACES_ON_EARTH)):
+        raise ImageError(
+            f"a TIFF of {channels} channels, of which {colours} would be read: save those that are to be seen as a "
+            "picture of one or three"
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tokenmix_runtime.cores import cpu_quota, usable_cores
@@ -49,9 +50,29 @@ def _run() -> int:
         lack = shortage(error)
         if lack is None and not isinstance(error, ModuleNotFoundError):
             raise
+        if lack is None and (words := without_torch(sys.argv[1:])):
+            from tokenmix_runtime.__main__ import main as answer
+
+            return answer(words)
         print(f"tokenmix: error: {lack or error}", file=sys.stderr)
         return 2
     return main()
+
+
+def without_torch(words: Sequence[str]) -> list[str]:
+    """The words of ``tokenmix predict`` for the run-time, which needs no torch, if they name an exported model.
+
+    Nothing where they ask for what the run-time cannot do.
+    """
+    if not words or words[0] != "predict" or "--model" not in words:
+        return []
+    rest = list(words[1:])
+    place = rest.index("--model")
+    model, rest = rest[place + 1 : place + 2], rest[:place] + rest[place + 2 :]
+    known = {"--json", "--top"}
+    if not model or not model[0].endswith(".onnx") or any(w.startswith("--") and w not in known for w in rest):
+        return []
+    return [*model, *rest]
 
 
 def limit_threads() -> None:

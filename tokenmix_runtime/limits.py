@@ -13,6 +13,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "checkpoint_seconds": (0, 365 * DAY_S),
     "cpus": (1, 4_096),
     "gpus": (0, 4_096),
+    "horizon": (1, 8_192),
     "image_size": (1, 8_192),
     "keep": (1, 10_000),
     "measure_seconds": (1e-3, 365 * DAY_S),

@@ -93,6 +93,22 @@ def read_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> 
         ModelError: There is no manifest of ours, it is newer than this code, damaged or inconsistent, or the file is
             not the one that its neighbour describes.
     """
+    content = inner_manifest(path, metadata)
+    name, version = os.fspath(path), _version(content["schema"])
+    try:
+        return _parsed(content if version == 2 else _from_first(content))
+    except KeyError as error:
+        raise ModelError(f"the manifest inside {name} lacks {error}: export the model again") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"the manifest inside {name} is wrong ({error}): export the model again") from None
+
+
+def inner_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON values of the manifest in an ONNX file's metadata, whatever its model does; see `read_manifest`.
+
+    Raises:
+        ModelError: See `read_manifest`; what the values say is not checked.
+    """
     name = os.fspath(path)
     if "schema" not in metadata:
         raise ModelError(f"{name} has no manifest of tokenmix inside: write the file with tokenmix export")
@@ -106,12 +122,7 @@ def read_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> 
     if version > NEWEST:
         raise ModelError(f"{name} was written by a newer tokenmix ({content['schema']}): update this one")
     _compare_neighbour(Path(path), content)
-    try:
-        return _parsed(content if version == 2 else _from_first(content))
-    except KeyError as error:
-        raise ModelError(f"the manifest inside {name} lacks {error}: export the model again") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"the manifest inside {name} is wrong ({error}): export the model again") from None
+    return content
 
 
 def _version(schema: Any) -> int | None:

@@ -17,7 +17,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     text = str(name)[:100]  # from a file it may have any length
     names = sorted(set(known))
     lower = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(text.lower(), lower, n=1, cutoff=0.5)
+    begun = sorted((name for name in lower if len(text) > 1 and name.startswith(text.lower())), key=len)
+    close = begun[:1] or difflib.get_close_matches(text.lower(), lower, n=1, cutoff=0.5)
     hint = f"; did you mean {lower[close[0]]!r}?" if close else "."
     shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
     return f"unknown {kind} {text!r}{hint} Known: {shown}"

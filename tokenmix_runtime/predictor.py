@@ -22,6 +22,7 @@ from tokenmix_runtime.untrusted import regular_file
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Array = NDArray[Any]
+_LEFT: list[Any] = []  # of forked processes: sessions of the parent, whose end would wait for threads that are not here
 _BATCH = 16  # pictures per run, where answers have no places
 
 
@@ -31,6 +32,9 @@ class Predictor:
     Called with a picture it returns its answer, with a list of pictures a list of answers: a `Classification`,
     `Detections` (with masks where the model finds them) or a `SegmentMap`. A picture is the path of a file, an image of
     Pillow's, or a uint8 array, (H, W, 3) RGB or (H, W) grey. It is prepared as in training's evaluation.
+
+    It can be copied and sent to other processes (joblib, Ray, Spark, gunicorn), which open the file anew; so does a
+    process that was forked, since ONNX Runtime's threads do not come along.
 
     Args:
         path: The file.
@@ -45,7 +49,8 @@ class Predictor:
 
     def __init__(self, path: str | os.PathLike[str], *, task: str | None = None, threads: int | None = None) -> None:
         self.path = os.fspath(path)
-        self._session = _session(self.path, threads)
+        self._threads, self._process = threads, os.getpid()
+        self._session = open_session(self.path, threads)
         self.manifest: Manifest = read_manifest(self.path, self._session.get_modelmeta().custom_metadata_map)
         self.task = self.manifest.task
         if task is not None:
@@ -59,8 +64,14 @@ class Predictor:
             )
         self._names = [output.name for output in self._session.get_outputs()]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (os.path.abspath(self.path), self.task, self._threads)
+
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Any:
         """The answer for a picture, or a list of answers for a list of pictures."""
+        if self._process != os.getpid():
+            _LEFT.append(self._session)
+            self._session, self._process = open_session(self.path, self._threads), os.getpid()
         if not isinstance(pictures, list | tuple):
             return self._answer([pictures])[0]  # type: ignore[list-item]
         batch, *shape = self.manifest.shape
@@ -142,7 +153,19 @@ class Predictor:
         return canvas, seen
 
 
-def _session(path: str, threads: int | None) -> Any:
+def _opened(path: str, task: str, threads: int | None) -> Predictor:
+    """The model anew, in another process."""
+    return Predictor(path, task=task, threads=threads)
+
+
+def open_session(path: str, threads: int | None) -> Any:
+    """ONNX Runtime's session of a file, on the CPU.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ModelError: There is no such file, or it is damaged.
+        ValueError: ``threads`` is below 1.
+    """
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

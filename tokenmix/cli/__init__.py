@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tokenmix.cli.dialect import rewritten
 from tokenmix.files import DiskFull, is_full
 from tokenmix.safety import trusting
 from tokenmix.version import __version__
@@ -36,6 +37,7 @@ COMMANDS = {
     "eval": "judge a trained model on a data set",
     "predict": "name what is on pictures",
     "upscale": "make photographs larger",
+    "forecast": "what follows a series: dates, intervals, base lines",
     "export": "write a model for another runtime, verified",
     "web": "run an exported model in the browser, on this machine or as static files",
     "bench": "time models side by side, against each other and against what the machine can do",
@@ -43,12 +45,26 @@ COMMANDS = {
     "models": "list the models",
     "recipes": "list the training recipes, or print one",
     "mixers": "list the token mixers and what fills their slots",
-    "demo": "train a detector or a segmenter on embedded pictures, in minutes",
+    "demo": "train a small model on embedded data, in minutes",
+    "docs": "print a page of the documentation",
     "data": "check a data set before training, or pack it into tar shards",
 }
-TRUSTING = ("compare", "train", "sweep", "job", "eval", "predict", "upscale", "export", "bench", "convert", "recipes")
+TRUSTING = (
+    "compare",
+    "train",
+    "sweep",
+    "job",
+    "eval",
+    "predict",
+    "upscale",
+    "forecast",
+    "export",
+    "bench",
+    "convert",
+    "recipes",
+)
 RESUMABLE = ("compare", "train", "sweep", "job", "demo")  # what they do is in their folder, whoever reads what they say
-TELLING = ("predict", "models", "mixers", "recipes")  # nothing is left to do for them when nobody reads it
+TELLING = ("predict", "models", "mixers", "recipes", "docs")  # nothing is left to do for them when nobody reads it
 MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug
 SIZES = ("batch_size", "batch_sizes", "batch", "batches", "image_size", "sizes", "maps", "workers")  # cost memory
 
@@ -61,7 +77,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse all of ``argv``; an unknown option is an error with a suggestion."""
-        args, rest = self.parse_known_intermixed_args(argv)  # words may come before and after options
+        args, rest = self.parse_known_intermixed_args(rewritten(self, argv))  # words may come before and after options
         if rest:
             word = rest[0].split("=")[0]
             if word.startswith("-"):
@@ -152,7 +168,7 @@ def make_parser(name: str, command: Any) -> Parser:
         parser.add_argument(
             "--trust",
             action="store_true",
-            help="the files named here are your own: what they name may be run and opened (see docs/security.md)",
+            help="the files named here are yours: what they name may be run and opened (`tokenmix docs security`)",
         )
     command.add_arguments(parser)
     return parser

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from tokenmix.argument_types import number, size, whole
+from tokenmix.argument_types import number, whole
 from tokenmix.bench.main import BATCHES, MIXERS, SIDES, SIZES, bench_growth, bench_inference, bench_training
 from tokenmix.bench.runtimes import RUNTIMES, missing
 from tokenmix.cli.bench_tables import growth_tables, layer_tables, notes, timing_tables
+from tokenmix.cli.options import add_common
 from tokenmix.cli.output import print_json
 from tokenmix.files import write_json, write_text
 from tokenmix.mixers import split_specs
@@ -35,14 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--quick", action="store_true", help="a first look: 1 thread, batch 1, few rounds, PyTorch and ONNX Runtime")
     add("--threads", nargs="+", metavar="N", help="numbers, or all (default: 1 and all)")
-    add("--image-size", type=size, metavar="PX|H,W", help="for all models (default: each its own)")
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add_common(parser, "--image-size", "--device", device={"default": "cpu"})
     add("--rounds", type=whole("rounds"), metavar="N", help="default: 30, growth 15, quick fewer")
     add(
         "--seconds", type=number("seconds"), metavar="S", help="at most, for each model, runtime and batch (default: 2)"
     )
     add("--no-memory", action="store_true", help="leave the peak memory out, which takes a process per model")
-    add("--seed", type=whole("seed"), default=0)
+    add_common(parser, "--seed")
     add("--json", metavar="FILE", help="write everything that was measured; - prints it and nothing else")
     add("--html", metavar="FILE", help="write a page: accuracy against latency, tables, the machine")
     add = parser.add_argument_group("inference (what is measured by default)").add_argument

@@ -14,19 +14,21 @@ from pathlib import Path
 
 from tokenmix.argument_types import number, whole
 from tokenmix.bench.match import BUDGETS
+from tokenmix.cli.options import DATA, add_common, add_settings
 from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.comparison import DEFAULT_MIXERS, compare
 from tokenmix.jobs import Queued
 from tokenmix.pages.comparison_table import text_table
 from tokenmix.pages.conclusions import headline
+from tokenmix.planning import Budget, read_budget
 from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix compare``."""
     add = parser.add_argument
-    add("data", nargs="?", default="digits", help="digits, an image folder, cifar10, ..., or hf:owner/name")
+    add("data", nargs="?", default="digits", help=DATA)
     add("--data", dest="data_option", metavar="DATA", help="the same as the first argument")
     add(
         "--mixers",
@@ -41,10 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--recipe",
         metavar="NAME",
-        help="a recipe's name or JSON file (default: that of the data or their task)",
+        help="a recipe's name or JSON file (default: planned from the data, of which the digits have their own)",
     )
-    add("--epochs", type=float, metavar="N", help="short for --set epochs=N")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe; repeatable")
+    add_common(
+        parser,
+        "--budget",
+        budget={
+            "nargs": 1,
+            "metavar": "TIME",
+            "help": "what a plan may take for all trainings, 30min or 2h (default: 1h)",
+        },
+    )
     add("--seeds", type=whole("seeds"), default=1, metavar="N", help="train each N times and report mean and spread")
     add("--match", choices=BUDGETS, help="change widths so that all have the first mixer's budget")
     add(
@@ -63,18 +72,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="time for all latency measurements together",
     )
-    add("--device", default="cpu", help="cpu or cuda")
-    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
-    add("--download", action="store_true", help="allow named data sets to be downloaded")
-    add("--fresh", action="store_true", help="start again, whatever the folder holds")
-    add("--json", action="store_true", help="print the results as JSON and nothing else")
+    add_common(parser, "--device", "--workers", "--download", "--fresh", "--json", device={"default": "cpu"})
     add_runner(parser)
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, then print the table."""
     mixers = args.mixers[0] if args.mixers is not None and len(args.mixers) == 1 else args.mixers
-    settings = [*args.set, *([f"epochs={args.epochs:g}"] if args.epochs is not None else [])]
+    budget = read_budget(args.budget) if args.budget else Budget()
+    if budget.latency_ms is not None:
+        raise ValueError("--budget of a comparison is a time, such as 30min: what answers take is what it measures")
     try:
         results = compare(
             args.data_option or args.data,
@@ -82,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             out=args.out,
             skeleton=args.skeleton,
             recipe=args.recipe,
-            settings=settings,
+            settings=args.set,
             seeds=args.seeds,
             match=args.match,
             batch_sizes=tuple(args.batch_sizes),
@@ -92,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
             workers=args.workers,
             download=args.download,
             fresh=args.fresh,
+            budget_s=budget.seconds,
             on=chosen_runner(args),
             log=(lambda line: None) if args.json else say,
         )

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from tokenmix.argument_types import whole
+from tokenmix.cli.options import DATA, add_common
 from tokenmix.cli.output import print_json
 from tokenmix.sources import load_data, recognise
 from tokenmix.tasks import find_task
@@ -25,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix data``."""
     add = parser.add_argument
     add("action", help="check or pack")
-    add("path", help="digits, an image folder, tar shards, cifar10, ..., or hf:owner/name")
+    add("path", help=DATA)
     add("out", nargs="?", help="pack: the new folder for the shards")
     add("--task", help="whose data they are: detection, segmentation, ... (default: what the folder looks like)")
-    add("--seed", type=whole("seed"), default=0, help="of the split of a set that has none; the training run's")
-    add("--download", action="store_true", help="allow named data sets to be downloaded")
+    add_common(parser, "--seed", seed={"help": "of the split of a set that has none; the training run's"})
+    add_common(parser, "--download")
     add("--strict", action="store_true", help="check: warnings give exit code 3 too")
-    add("--json", action="store_true", help="check: print the report as JSON and nothing else")
+    add_common(parser, "--json", json={"help": "check: print the report as JSON and nothing else"})
     add(
         "--shard-size",
         type=whole("shard_size"),

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 
-from tokenmix.argument_types import whole
 from tokenmix.cli.judging import numbers_line, rows_table
+from tokenmix.cli.options import add_common
 from tokenmix.cli.output import print_json
 from tokenmix.tasks import find_task
 from tokenmix.train.demo import demos, train_demo
@@ -25,15 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mixers", metavar="MIXER", help="a token mixer, or one per stage with commas between (default: the recipe's)")
     add("--out", metavar="DIR", help="the run's folder (default: runs/demo-NAME)")
     add("--epochs", type=float, metavar="N", help="default: the recipe's")
-    add(
-        "--seed",
-        type=whole("seed"),
-        default=0,
-        help="of the weights, the order and the augmentation (default: %(default)s)",
-    )
-    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
-    add("--fresh", action="store_true", help="start again, whatever the folder holds")
-    add("--json", action="store_true", help="print the outcome as JSON and nothing else")
+    add_common(parser, "--seed", "--workers", "--fresh", "--json")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from tokenmix.argument_types import size, whole
+from tokenmix.argument_types import whole
 from tokenmix.checkpoints import open_model
 from tokenmix.cli.judging import numbers_line, rows_table
-from tokenmix.cli.options import add_task_options, task_options
+from tokenmix.cli.options import add_common, add_task_options, task_options
 from tokenmix.cli.output import print_json
 from tokenmix.data.dataset import Samples
 from tokenmix.data.loader import named_deaths
@@ -39,27 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         help="a run's folder, a .safetensors file, an official checkpoint, a model's name, an exported .onnx file",
     )
-    add(
-        "--data",
-        required=True,
-        help="digits, an image folder, cifar10, ..., hf:owner/name, or scenes, a COCO folder, ...",
-    )
+    add_common(parser, "--data", data={"required": True})
     add(
         "--split",
         choices=SPLITS,
         help="default: of a run's own data its test part, of any other folder all of it, of named data the test part",
     )
-    add(
-        "--seed",
-        type=whole("seed"),
-        default=0,
-        help="of the split of a folder that has none and is not the run's",
-    )
-    add("--image-size", type=size, metavar="H[,W]", help="pixels (default: the model's)")
+    add_common(parser, "--seed", seed={"help": "of the split of a folder that has none and is not the run's"})
+    add_common(parser, "--image-size")
     add("--batch-size", type=whole("batch_size"), metavar="N", help="default: the task's, 64 or 4")
-    add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
-    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
-    add("--download", action="store_true", help="allow named data sets to be downloaded")
+    add_common(parser, "--device", "--workers", "--download")
     add(
         "--results", metavar="FILE.csv", help="of a classifier: put a row into a table like timm's results-imagenet.csv"
     )
@@ -69,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the answer to each image: a .csv file; of a detector COCO's results, a .json file; of a segmenter "
         "a folder of PNG files",
     )
-    add("--json", action="store_true", help="print the numbers, every class's too, as JSON")
+    add_common(parser, "--json", json={"help": "print the numbers, every class's too, as JSON"})
     add_task_options(parser, _options)
 
 

@@ -9,11 +9,13 @@ import argparse
 from typing import Any
 
 from tokenmix.argument_types import number
+from tokenmix.cli.options import add_common
 from tokenmix.cli.output import print_json
 from tokenmix.export.formats import FORMATS, PRECISIONS
 from tokenmix.export.main import export, file_parts
 from tokenmix_runtime.terminal import say
 
+LOSS = 1.0  # points of accuracy from which on a file's loss is said first
 DYNAMIC = ("batch", "size", "none")
 
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
     add("--to", nargs="+", default=["onnx"], metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: onnx)")
     add("--out", default="model", metavar="STEM", help="or the name of a file of one format (default: %(default)s)")
-    add("--image-size", metavar="PX|H,W", help="default: what the model was trained with")
+    add_common(parser, "--image-size")
     add(
         "--dynamic",
         nargs="+",
@@ -36,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         nargs="+",
         metavar="IMAGE",
-        help="pictures, or a folder, to verify with (default: bundled photographs)",
+        help="pictures, or a folder, to verify with (default: those of --calibration, else bundled photographs)",
     )
     add("--calibration", metavar="DIR", help="pictures to choose the ranges of int8 with")
     add("--tolerance", type=number("tolerance"), metavar="X", help="largest relative error (default: by precision)")
-    add("--json", action="store_true", help="print the manifest as JSON")
+    add_common(parser, "--json", json={"help": "print the manifest as JSON"})
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
         args.model,
         formats,
         args.out,
-        image_size=None if args.image_size is None else size(args.image_size),
+        image_size=args.image_size,
         dynamic_batch="batch" in dynamic if dynamic else None,
         dynamic_size="size" in dynamic,
         precision=args.precision,
@@ -70,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
         return
     for name in dict.fromkeys(formats):
         file = manifest["files"][name]
+        for line in warnings(file):
+            say(line)
         say(f"{file['file']}: {manifest['model']}, {file['bytes'] / 1e6:.2f} MB, input {told(file['input_shape'])}")
         say(f"  {errors(file['errors'])}")
         if "quantized_parts" in file:
@@ -79,19 +83,6 @@ def run(args: argparse.Namespace) -> None:
 def words(given: list[str]) -> list[str]:
     """Words that are separated by spaces or commas."""
     return [word for part in given for word in part.split(",") if word]
-
-
-def size(text: str) -> int | tuple[int, ...]:
-    """``"256"`` or ``"256,320"`` (height, width).
-
-    Raises:
-        ValueError: It is neither.
-    """
-    try:
-        numbers = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        raise ValueError(f"--image-size must be pixels, or height,width, not {text!r}") from None
-    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def told(shape: list[Any]) -> str:
@@ -114,6 +105,25 @@ def errors(found: dict[str, Any]) -> str:
         f"verified on {found['images']} {found['source']}: largest difference {found['max_error']:.1e}, relative "
         f"{found['relative_error']:.1e}{agreement}"
     )
+
+
+def warnings(file: dict[str, Any]) -> list[str]:
+    """What an int8 file lost, or did not gain, and what helps: the first that is said."""
+    found = []
+    if reason := file.get("slow_because"):
+        before, after = file["latency_ms"]
+        found.append(
+            f"int8 does not pay here: {before:.2f} ms in float, {after:.2f} ms in int8 (one thread, ONNX Runtime), "
+            f"since {reason}. It may pay in another runtime (--to openvino --precision int8) or on other processors; "
+            "--precision fp16 halves the file too, and fp32 is the fastest here"
+        )
+    scores = file["errors"].get("top1")
+    if scores and file["precision"] != "fp32" and scores[0] - scores[1] > LOSS:
+        found.append(
+            f"{file['precision']} loses {scores[0] - scores[1]:.1f} points of top-1 on these pictures: give more of "
+            "them to --calibration, or choose fp16 or fp32"
+        )
+    return found
 
 
 def eight_bits(file: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tokenmix.checkpoints import open_model
-from tokenmix.cli.options import add_task_options, task_options
+from tokenmix.cli.options import add_common, add_task_options, task_options
 from tokenmix.cli.output import print_json
 from tokenmix.evaluate import find_device
 from tokenmix.exported import answer_of, expanded, is_exported, open_exported
@@ -32,15 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="picture files, folders of them, patterns such as '*.jpg', or a .list of paths",
+        help="picture files, folders of them, patterns such as '*.jpg', or a list of paths (.list, .txt)",
     )
     add(
         "--model",
         required=True,
         help="a run's folder, a .safetensors file, an official checkpoint, a model's name, or an exported .onnx file",
     )
-    add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
-    add("--json", action="store_true", help="print the answers as JSON")
+    add_common(parser, "--device", "--json", json={"help": "print the answers as JSON"})
     add_task_options(parser, _options)
 
 

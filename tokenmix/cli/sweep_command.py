@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tokenmix.argument_types import whole
+from tokenmix.cli.options import add_common, add_settings
 from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.jobs import Queued
@@ -23,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix sweep``."""
     add = parser.add_argument
     add("recipe", help="a recipe's name or JSON file, or a model's name")
-    add("settings", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for all runs: epochs=3")
     add(
         "--over",
         action="append",
@@ -32,14 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is varied: seed=0,1,2 or model_args.mixers=aff,pool; a value with commas in brackets or quotes; "
         "repeatable",
     )
-    add("--data", help="digits, an image folder, cifar10, ..., or hf:owner/name (default: the recipe's)")
+    add_common(parser, "--data")
     add("--out", default="runs/sweep", metavar="DIR", help="folder for the runs (default: %(default)s)")
-    add("--device", default="cpu", help="cpu or cuda")
-    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
-    add("--download", action="store_true", help="allow named data sets to be downloaded")
-    add("--fresh", action="store_true", help="start again, whatever the runs' folders hold")
-    add("--json", action="store_true", help="print the outcome as JSON and nothing else")
+    add_common(parser, "--device", "--workers", "--download", "--fresh", "--json", device={"default": "cpu"})
     add_runner(parser)
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             args.recipe,
             args.over,
             out=args.out,
-            settings=args.settings,
+            settings=args.set,
             data=args.data,
             device=args.device,
             workers=args.workers,

@@ -1,37 +1,38 @@
 """Train one model.
 
-RECIPE is a recipe's name, a recipe's JSON file, or a model's name (which gets its own recipe, or `basic`). The same
-command continues an interrupted run. On eight GPUs: `torchrun --nproc-per-node=8 --max-restarts=3 -m tokenmix train
-RECIPE ...`; under Slurm, one task per GPU, `srun python -m tokenmix train RECIPE ...`.
+`tokenmix train --data FOLDER` looks at the data and this machine, says what it is going to do and how long it takes,
+and does it. With a RECIPE it does what that says: a recipe's name, a recipe's JSON file, or a model's name (which gets
+its own recipe, or `basic`). The same command continues an interrupted run. On eight GPUs: `torchrun --nproc-per-node=8
+--max-restarts=3 -m tokenmix train RECIPE ...`; under Slurm, one task per GPU, `srun python -m tokenmix train RECIPE
+...`.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from tokenmix.argument_types import number, whole
+from tokenmix.cli.judging import numbers_line
+from tokenmix.cli.options import add_common, add_settings
 from tokenmix.cli.output import print_json
-from tokenmix.evaluate import find_device
-from tokenmix.recipes import make_recipe
-from tokenmix.sources import load_data
-from tokenmix.tasks import find_task
+from tokenmix.planning import read_budget
+from tokenmix.planning.training import PLAN, TrainedModel, train_model
+from tokenmix.recipes import RECIPES
 from tokenmix.train.distributed import TIMEOUT_S, speaks
-from tokenmix.train.loop import fit
-from tokenmix.train.trackers import TRACKERS, check_trackers
+from tokenmix.train.trackers import TRACKERS
 from tokenmix_runtime.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix train``."""
     add = parser.add_argument
-    add("recipe", help="a recipe's name or JSON file, or a model's name")
-    add("settings", nargs="*", default=[], metavar="KEY=VALUE", help="overrides: epochs=3 model_args.mixers=pool")
-    add("--data", help="digits, an image folder, cifar10, ..., or hf:owner/name (default: the recipe's)")
+    add("recipe", nargs="?", help="a recipe's name or JSON file, or a model's name (default: planned from the data)")
+    add_common(parser, "--data", "--budget")
+    add("--plan", action="store_true", help="say and store the plan, and train nothing")
     add("--out", default="runs/train", metavar="DIR", help="the run's folder (default: %(default)s)")
-    add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
-    add("--workers", type=whole("workers"), default=0, metavar="N", help="processes that load images")
-    add("--download", action="store_true", help="allow named data sets to be downloaded")
+    add_common(parser, "--device", "--workers", "--download")
     add(
         "--checkpoint-seconds",
         type=number("checkpoint_seconds"),
@@ -48,44 +49,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="until a silent process is lost (default: 300)",
     )
-    add("--fresh", action="store_true", help="start again, whatever the folder holds")
+    add_common(parser, "--fresh", "--json")
     add("--track", default="", metavar="NAMES", help=f"who else follows the run, with commas: {', '.join(TRACKERS)}")
-    add("--json", action="store_true", help="print the outcome as JSON and nothing else")
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, then print what came of it."""
     log = (lambda line: None) if args.json or not speaks() else say
-    trackers = [name.strip() for name in args.track.split(",") if name.strip()]
-    check_trackers(trackers)
-    settings = [*args.settings, *([f"data={args.data}"] if args.data else [])]
-    recipe = make_recipe(args.recipe, settings)
-    find_device(args.device)
-    data = load_data(recipe.run.data, task=recipe.task.name, seed=recipe.run.seed, download=args.download, log=log)
-    recipe = make_recipe(args.recipe, settings, images=len(data.train))
-    result = fit(
+    recipe, data = args.recipe, args.data
+    if recipe is not None and data is None and is_data(recipe):
+        log(f"{recipe} is a folder of data, not a recipe: taken as --data {recipe}")
+        recipe, data = None, recipe
+    trained = train_model(
         recipe,
-        data,
-        args.out,
+        args.set,
+        data=data,
+        out=args.out,
+        budget=read_budget(args.budget) if args.budget else None,
         device=args.device,
         workers=args.workers,
-        log=log,
-        progress=not args.json,
+        download=args.download,
         fresh=args.fresh,
+        plan_only=args.plan,
+        log=log,
+        trackers=[name.strip() for name in args.track.split(",") if name.strip()],
+        progress=not args.json,
         checkpoint_seconds=args.checkpoint_seconds,
         keep=args.keep,
         parallel=args.parallel,
         timeout=args.timeout,
-        trackers=trackers,
     )
     if not speaks():
         return
     if args.json:
-        print_json({"best": result.best, "seconds": result.seconds, "weights": str(result.best_weights)})
+        print_json(outcome(trained))
         return
-    task = find_task(recipe.task.name)
+    tell(trained)
+
+
+def is_data(name: str) -> bool:
+    """Whether what stands in the place of a recipe is a folder of data."""
+    path = Path(name).expanduser()
+    return name not in RECIPES and path.is_dir() and not (path / "recipe.json").exists()
+
+
+def outcome(trained: TrainedModel) -> dict[str, object]:
+    """What came of a training, for programs."""
+    if trained.result is None:
+        return {"plan": str(trained.out / PLAN), "seconds": trained.plan.seconds if trained.plan else None}
+    result = trained.result
+    told = {"best": result.best, "seconds": result.seconds, "weights": str(result.best_weights)}
+    return told | {"test": trained.test, "advice": [one.told() for one in trained.advice]}
+
+
+def tell(trained: TrainedModel) -> None:
+    """Say how good the model is, where its files are, and what can be done with it."""
+    out, task, result = trained.out, trained.task, trained.result
+    if result is None:
+        say("train it: the same command without --plan")
+        if trained.recipe.model.weights is None:
+            again = ["tokenmix", "train", str(out / PLAN), "--data", trained.recipe.run.data]
+            say(f"elsewhere, or by several processes: {shlex.join(again)}")
+        return
     headline = task.headline
     value = task.shown(headline, result.best[f"val_{headline}"])  # None where there was nothing to be found
-    say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}")
+    learnt = result.best.get(f"train_{headline}")
+    beside = "" if learnt is None else f", {task.shown(headline, learnt)} on some of what it learnt from"
+    say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}{beside}")
+    if trained.test is not None:
+        say(f"test: {numbers_line(task, trained.test)}")
+        say(f"      on {trained.test_samples:,} {task.noun}, which nothing was chosen by")
+    for one in trained.advice:
+        say(f"note: {one.text}" + (f"\n  try: {one.command}" if one.command else ""))
     say(f"weights: {result.best_weights}")
-    say(f"report: {Path(args.out) / 'report.html'}")
+    say(f"report: {out / 'report.html'}")
+    folder, data = shlex.quote(str(out)), shlex.quote(trained.recipe.run.data)
+    say(f"next: tokenmix predict FILE --model {folder}")
+    say(f"      tokenmix eval {folder} --data {data}")
+    say(f"      tokenmix export {folder} --to onnx --out {shlex.quote(str(out / 'model'))}")

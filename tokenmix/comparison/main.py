@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from tokenmix.bench.match import BUDGETS
 from tokenmix.comparison.measuring import measure
+from tokenmix.comparison.planning import Estimate, planned_recipe, setting_line
 from tokenmix.comparison.request import (
     DEFAULT_MIXERS,
     Request,
@@ -30,6 +32,7 @@ from tokenmix.export.extras import require
 from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.pages.comparison import write_comparison
+from tokenmix.recipes import RECIPES
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
@@ -57,6 +60,7 @@ def compare(
     workers: int = 0,
     download: bool = False,
     fresh: bool = False,
+    budget_s: float | None = None,
     on: str | Runner = "local",
     log: Callable[[str], None] = say,
 ) -> dict[str, Any]:
@@ -72,8 +76,8 @@ def compare(
         out: The folder for the results.
         skeleton: A model's name whose builder takes ``mixers`` and ``dims``; default: ``"mixernet_pico"`` for classes
             of pictures, and else the recipe's model with its arguments.
-        recipe: A recipe's name or file, which says the task; default: ``digits`` for the digits, and else the one of
-            the task that the data are recognised to be for, ``basic`` for classes.
+        recipe: A recipe's name or file, which says the task; default: ``digits`` for the digits, for other data what
+            `tokenmix.planning` plans for them and the task that they are recognised to be for.
         settings: Overrides of the recipe, ``"epochs=3"``.
         seeds: How many times each mixer is trained; the accuracy is then a mean with a spread.
         match: ``"params"`` or ``"macs"`` changes the widths of the others to the first mixer's budget.
@@ -84,6 +88,7 @@ def compare(
         workers: Processes that load images; 0 loads in this one.
         download: Allow torchvision's and Hugging Face's data sets to be downloaded.
         fresh: Throw away what ``out`` holds of an earlier comparison.
+        budget_s: Seconds that a planned recipe may take for all trainings together; None: an hour.
         on: Where to train: ``"local"``, ``"ray"``, ``"slurm"``, or one of `tokenmix.jobs` with its options. The rest
             is done by this process.
         log: Takes progress lines.
@@ -108,8 +113,8 @@ def compare(
         check_number("batch_size", count, "a batch size")
     if isinstance(runner, Local):
         find_device(device)
-    base = base_recipe(recipe, settings, data, skeleton)
-    task = find_task(base.task.name)
+    base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
+    task, planned = find_task(base.task.name), recipe is None and data not in RECIPES
     for package in ("onnx", "onnxscript", "onnxruntime") if task.exported() else ():
         require(package, "compare")
     own = task.own_widths(base)
@@ -117,8 +122,14 @@ def compare(
     request = Request(data, tuple(specs), skeleton or task.default_skeleton, base, seeds, match)
     folder = Path(out)
     with locked(folder):
-        check_owner(folder, request, fresh)
+        if not planned:
+            check_owner(folder, request, fresh)
         samples = load_data(data, task=base.task.name, seed=base.run.seed, download=download, log=log)
+        if planned:
+            where: dict[str, Any] = {"device": device, "workers": workers, "fresh": fresh}
+            base = planned_recipe(folder, request, samples, settings, budget_s, **where)
+            request, own = replace(request, recipe=base), task.own_widths(base)
+            check_owner(folder, request, fresh)
         size = getattr(task.complete(base, samples).task, "image_size", None)
         dims = choose_dims(request, own, specs, size, samples.facts, log)
         claim(folder, request, fresh)
@@ -127,11 +138,15 @@ def compare(
             name: mixer_jobs(folder, request, name, spec, dims[name], samples, **training)
             for name, spec in specs.items()
         }
+        log(setting_line(request, samples, size))
+        estimate = Estimate(jobs, samples, log) if isinstance(runner, Local) else None
         trained: dict[str, Trained] = {}
         with contextlib.closing(runner.run([job for group in jobs.values() for job in group], folder, log)) as outcomes:
             for number, (name, spec) in enumerate(specs.items(), 1):
                 log(f"[{number}/{len(specs)}] {name}")
                 runs = [_finished(outcomes) for _ in jobs[name]]
+                if estimate and (left := estimate.ended(name, sum(run.seconds for run in runs))):
+                    log(f"  {left}")
                 find_device(device)  # judged and measured here, wherever it was trained
                 trained[name] = judge_runs(name, spec, jobs[name], runs, samples, log)
         measure(folder, base, trained, samples, batch_sizes, compile, measure_seconds, device, log)
@@ -143,13 +158,16 @@ def compare(
             "measure_seconds": measure_seconds,
             "device": device,
             "workers": workers,
+            "budget_s": budget_s,
             **options(runner),
         }
+        found = next(iter(trained.values())).judgement.judging.base_line()
         results = {
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command_line(request, str(out), settings, asked, compare.__kwdefaults__ or {}),
             **facts(request, samples, size),
+            "base_line": None if found is None else {"value": found[0], "words": found[1]},
             "threads": torch.get_num_threads(),
             "batch_sizes": list(batch_sizes),
             "runtimes": list(next(iter(trained.values())).entry["latency_ms"]),

@@ -96,7 +96,11 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
     Raises:
         ValueError: It or a setting is wrong, or a setting decides what the comparison itself decides.
     """
-    name = name or (data if data == "digits" else recognise(data)[0].default_recipe or "basic")
+    if name is None:
+        task = recognise(data)[0]
+        name = data if data == "digits" else task.default_recipe
+        if name is None:
+            raise ValueError(f"{data} is for {task.title}, which has no usual recipe: name one with --recipe")
     # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
     recipe = make_recipe(name, [f"data={data}", "model.args.mixers=identity"])
     chosen = skeleton or find_task(recipe.task.name).default_skeleton
@@ -106,9 +110,11 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
         arguments = {key: value for key, value in recipe.model.args.items() if key != "mixers"}
         recipe = with_values(recipe, model_args=arguments)
     for key in (setting.partition("=")[0].strip() for setting in settings):
-        field = find_key(key, find_task(recipe.task.name)).field
-        if field in DECIDED:
-            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[field]}")
+        task = find_task(recipe.task.name)
+        found = find_key(key, task)
+        chosen_here = {"mixers", *task.width_arguments((0,))}
+        if found.field in DECIDED and not (found.inside and found.inside[0] not in chosen_here):
+            raise ValueError(f"the recipe key {key!r} cannot be set here: {DECIDED[found.field]}")
     recipe = override(recipe, settings)
     find_task(recipe.task.name).check_compared(recipe)
     return recipe

@@ -58,6 +58,9 @@ def command_line(
     for name, value in asked.items():
         if name in defaults and value == defaults[name]:
             continue
+        if name == "budget_s":
+            words += ["--budget", f"{value:g}s"]
+            continue
         flag = f"--{name.replace('_', '-')}"
         values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         words += [flag] if value is True else [flag, *(str(v) for v in values)]

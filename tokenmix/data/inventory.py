@@ -19,6 +19,10 @@ IGNORED_FOLDERS = frozenset(
     {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "#recycle"}
 )
 IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "zbthumbnail.info"})
+# Notes for people, and what programs keep for themselves, which no reader asks for.
+_NOTES = ("readme", "license", "licence", "citation", "changelog", "copying")
+_NOTE_ENDINGS = (".md", ".rst", ".html", ".htm", ".url", ".lnk", ".cache", ".log", ".py", ".ipynb", ".sh")
+OTHER = "file that is no picture and that nothing here reads: not used"
 _HEIC = "photograph in HEIC, which is not read: convert it to JPEG (pip install pillow-heif; or the phone's settings)"
 UNREAD = {  # endings of pictures that are not opened
     **dict.fromkeys((".heic", ".heif", ".hif"), _HEIC),
@@ -38,7 +42,7 @@ class Inventory:
         root: The folder.
         pictures: Files that have the ending of a picture, in their natural order.
         others: Files of any other kind.
-        ignored: Files that systems leave behind, and hidden ones.
+        ignored: Files that systems leave behind, hidden ones, and notes for people.
         folders: All folders that are not ignored.
         unusable: Pictures that are not read, or whose name does not tell that they are pictures, with the reason.
         used: Files that a reader of the layout has said it uses.
@@ -70,6 +74,8 @@ class Inventory:
             found.setdefault(why, []).append(name)
         if left := [name for name in self.pictures if name not in self.used]:
             found.setdefault(f"picture {reason}", []).extend(left)
+        if left := [name for name in self.others if name not in self.used]:
+            found[OTHER] = left
         return found
 
 
@@ -95,7 +101,7 @@ def take_inventory(root: str | os.PathLike[str]) -> Inventory:
 def _walk(folder: Path, prefix: str, found: Inventory, seen: set[str]) -> None:
     try:
         with os.scandir(folder) as listed:
-            entries = list(listed)
+            entries = sorted(listed, key=lambda entry: natural(entry.name))
     except OSError as error:
         raise ValueError(f"{folder} cannot be listed: {error.strerror or error}") from None
     for entry in entries:
@@ -112,7 +118,7 @@ def _walk(folder: Path, prefix: str, found: Inventory, seen: set[str]) -> None:
                 seen.add(place)
             found.folders.append(path)
             _walk(Path(entry.path), path + "/", found, seen)
-        elif name.startswith(".") or name.lower() in IGNORED_FILES:
+        elif _is_ignored(name):
             found.ignored.append(path)
         elif (ending := os.path.splitext(name)[1].lower()) in EXTENSIONS:
             found.pictures.append(path)
@@ -122,6 +128,14 @@ def _walk(folder: Path, prefix: str, found: Inventory, seen: set[str]) -> None:
             found.unusable[path] = "picture whose name does not end as one: rename it, to .jpg say"
         else:
             found.others.append(path)
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether a file is none of the data: hidden, left behind by a system, or a note for people."""
+    name = name.lower()
+    if name.startswith(".") or name in IGNORED_FILES:
+        return True
+    return name.endswith(_NOTE_ENDINGS) or (name.startswith(_NOTES) and not name.endswith(EXTENSIONS))
 
 
 def _looks_like_a_picture(path: str, ending: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import pickle
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tokenmix.data.dataset import Samples
 from tokenmix.data.packing import Parcel, is_shortage, shortage
 from tokenmix.data.random_numbers import hashes
-from tokenmix_runtime.images import ImageError
 from tokenmix_runtime.limits import check_number
 
 Batch = dict[str, Any]
@@ -94,6 +94,7 @@ class BatchLoader:
         self.rank, self.world = rank, world
         self.shape = tuple(shape)
         self.shapes = [tuple(one) for one in shapes] if train else []
+        self.rows = np.arange(len(samples))  # of evaluation, in order
         self._maker = maker
         self._plan = _Plan()
         self._ahead: DataLoader | None = None
@@ -106,7 +107,7 @@ class BatchLoader:
 
     def steps(self, epoch: int) -> list[Step]:
         """The batches of an epoch; with several shapes their number depends on (seed, epoch)."""
-        count, batch = len(self.samples), self.batch_size
+        count, batch = len(self.rows), self.batch_size
         if not self.train:
             return [Step(self.shape, begin, min(begin + batch, count)) for begin in range(0, count, batch)]
         most = max(1, count // batch)
@@ -125,6 +126,15 @@ class BatchLoader:
             begin = end
         return steps or [Step(drawn[0], 0, count)]
 
+    def order(self, epoch: int) -> np.ndarray:
+        """The order in which an epoch of training goes through the samples, (N,)."""
+        return self.samples.order(self.seed, epoch)
+
+    def thin(self, most: int) -> None:
+        """Judge at most so many samples from now on, evenly spread over the set."""
+        count = len(self.samples)
+        self.rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches ``start``, ``start + 1``, ... of an epoch; the ones before are not loaded.
 
@@ -132,8 +142,8 @@ class BatchLoader:
         (B,) int64, the place in the set; besides with what the task reads.
 
         Raises:
-            ValueError: ``start`` is outside 0 .. the number of batches.
-            ImageError: A picture cannot be read.
+            ValueError: ``start`` is outside 0 .. the number of batches; or a sample cannot be read, of the kind that
+                its task raises, such as ``ImageError``.
             ChildProcessError: A worker has died.
             OSError: A worker could not send a batch, for want of open files, shared memory or threads.
             TimeoutError: The workers have not sent anything for ten minutes.
@@ -145,8 +155,7 @@ class BatchLoader:
         return self._iterate(epoch, steps[start:])
 
     def _iterate(self, epoch: int, steps: list[Step]) -> Iterator[Batch]:
-        count = len(self.samples)
-        order = self.samples.order(self.seed, epoch) if self.train else np.arange(count)
+        order = self.order(epoch) if self.train else self.rows
         plan = [self._part(epoch, step, order) for step in steps]
         if not self.workers:
             for key in plan:
@@ -254,7 +263,8 @@ def _leave_interrupts(worker: int) -> None:
 class _Ahead(Dataset):
     """The batches, made and packed in a worker; what a user can mend comes back as the error it is.
 
-    Raised in a worker, its message would become a traceback.
+    Raised in a worker, its message would become a traceback. That is what every task says of a file it cannot use (a
+    ValueError of some kind), and what the system says (an OSError).
     """
 
     def __init__(self, maker: Dataset) -> None:
@@ -262,10 +272,16 @@ class _Ahead(Dataset):
 
     def __getitem__(self, key: Key) -> Parcel | Exception:
         try:
-            batch = self.maker[key]
-        except ImageError as error:
-            return error
-        try:
-            return Parcel(batch)
-        except OSError as error:
-            return error
+            return Parcel(self.maker[key])
+        except (ValueError, OSError) as error:
+            return _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one of its message where its own kind cannot be sent to another process."""
+    try:
+        same = pickle.loads(pickle.dumps(error))
+    except Exception:  # a class may refuse in any way
+        same = None
+    kind = OSError if isinstance(error, OSError) else ValueError
+    return error if type(same) is type(error) and str(same) == str(error) else kind(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokenmix.callable_modules import make_callable
 from tokenmix.export.errors import ExportError
 from tokenmix.export.formats import FORMATS, Format
 from tokenmix.export.main import export
@@ -21,3 +22,5 @@ __all__ = [
     "onnx_session",
     "prepare",
 ]
+
+make_callable(__name__)

@@ -66,7 +66,8 @@ def export(
             ``"resize"`` (pictures of any size) and ``"normalize"``, both for values of 0..255; ``"softmax"``,
             ``"argmax"`` or ``"nms"`` (boxes, decoded and suppressed).
         images: To verify with: inputs (N, ...) ready for the file, or what else the task takes. Of pictures these are
-            files or a folder; default: photographs that scikit-image or scikit-learn bring along, else noise. For a
+            files or a folder; default: those of ``calibration``, else photographs that scikit-image or scikit-learn
+            bring along, else noise. For a
             classifier's pictures in folders named after its classes the manifest has the accuracy in PyTorch and in the
             file too. Files that cannot be read are left out with a warning.
         calibration: To choose the ranges of int8 with, likewise; needed for it.
@@ -93,7 +94,8 @@ def export(
     form = task.file_form(loaded, image_size, _parts(task, inside))
     open_axes = _open_axes(kinds, form, dynamic_batch, dynamic_size or form.any_size)
 
-    examples, what, truth = form.inputs(images)
+    shown = calibration if images is None else images  # pictures of the user's own say more than ours
+    examples, what, truth = form.inputs(shown)
     ranges = examples if calibration is None else form.inputs(calibration).tensors
     with evaluation_mode(loaded.model):
         whole = form.module()

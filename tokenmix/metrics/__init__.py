@@ -3,13 +3,14 @@
 from tokenmix.metrics.answers import Answers, GatheredAnswers
 from tokenmix.metrics.base import Metric
 from tokenmix.metrics.calibration import Calibration
-from tokenmix.metrics.classification import Confusion, TopK
+from tokenmix.metrics.classification import ClassScores, Confusion, TopK
 from tokenmix.metrics.detection import CocoAP
 from tokenmix.metrics.segmentation import SegmentationOverlap
 
 __all__ = [
     "Answers",
     "Calibration",
+    "ClassScores",
     "CocoAP",
     "Confusion",
     "GatheredAnswers",

@@ -1,4 +1,4 @@
-"""Metrics of classification: top-1 and top-5 accuracy, loss, and the confusion matrix."""
+"""Metrics of classification: top-1 and top-5 accuracy, loss, scores over the classes, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -54,6 +54,46 @@ class TopK(Metric):
         if not count:
             raise ValueError(NOTHING)
         return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "loss": loss / count}
+
+
+class ClassScores(Metric):
+    """As `TopK`, and over the classes: ``balanced_top1``, the mean of their recalls, and ``macro_f1``, in percent.
+
+    A class without a sample counts for neither, unless it was predicted: then its F1 is 0.
+
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__((3, num_classes))
+        self.overall = TopK()
+
+    def update(self, prediction: Tensor, batch: dict[str, Any]) -> None:
+        """Add a batch; see the class."""
+        self.overall.update(prediction, batch)
+        logits, classes = prediction.detach(), classes_of(batch["label"])
+        finite, valid, size = logits.isfinite().all(1), counted(logits, batch), self.sums.shape[1]
+        told = logits.nan_to_num().argmax(1)
+
+        def count(which: Tensor, of: Tensor) -> Tensor:
+            return torch.bincount(which[of], minlength=size).double()
+
+        hits = valid & finite & (told == classes)
+        self.add(torch.stack((count(classes, hits), count(classes, valid), count(told, valid & finite))))
+
+    def compute(self) -> dict[str, float]:
+        """``{"top1", "top5", "balanced_top1", "macro_f1"}`` in percent, and ``loss``."""
+        overall = self.overall.compute()
+        hits, there, told = self.total()
+        seen, named = there > 0, there + told > 0
+        loss = overall.pop("loss")
+        return {
+            **overall,
+            "balanced_top1": float(100 * (hits[seen] / there[seen]).mean()),
+            "macro_f1": float(100 * (2 * hits[named] / (there + told)[named]).mean()),
+            "loss": loss,
+        }
 
 
 class Confusion(Metric):

@@ -22,12 +22,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from tokenmix.mixers.additive import AdditiveAttention
+from tokenmix.mixers.afno import FourierOperator
 from tokenmix.mixers.baselines import (
     Depthwise,
     GlobalFilter,
@@ -37,10 +37,23 @@ from tokenmix.mixers.baselines import (
     SoftmaxAttention,
     SwiftAttention,
 )
+from tokenmix.mixers.catalogue import MIXERS, MixerInfo
+from tokenmix.mixers.dynamic_filter import DynamicFilter
 from tokenmix.mixers.ffnified import ffnified_attention
+from tokenmix.mixers.focal import FocalModulation
 from tokenmix.mixers.frequency import FrequencyFilter
+from tokenmix.mixers.gated_conv import GatedConvolution
+from tokenmix.mixers.inception import InceptionDepthwise
+from tokenmix.mixers.large_kernel import LargeKernelAttention
 from tokenmix.mixers.metamixer import MetaMixer, Static
+from tokenmix.mixers.partial import PartialConvolution
+from tokenmix.mixers.random_mixing import RandomMixing
+from tokenmix.mixers.relu_linear import ReluLinearAttention
+from tokenmix.mixers.selective_scan import SelectiveScan
+from tokenmix.mixers.shift import Shift
 from tokenmix.mixers.spectrum import SpectrumMixer
+from tokenmix.mixers.star import StarOperation
+from tokenmix.mixers.window import WindowAttention
 from tokenmix.safety import permit_code
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.untrusted import LIMITS, shown
@@ -49,18 +62,31 @@ __all__ = [
     "MIXERS",
     "AdditiveAttention",
     "Depthwise",
+    "DynamicFilter",
+    "FocalModulation",
+    "FourierOperator",
     "FrequencyFilter",
+    "GatedConvolution",
     "GlobalFilter",
     "Identity",
+    "InceptionDepthwise",
+    "LargeKernelAttention",
     "MetaMixer",
     "MixerInfo",
     "MixerSpec",
+    "PartialConvolution",
     "Pooling",
+    "RandomMixing",
+    "ReluLinearAttention",
+    "SelectiveScan",
     "SeparableAttention",
+    "Shift",
     "SoftmaxAttention",
     "SpectrumMixer",
+    "StarOperation",
     "Static",
     "SwiftAttention",
+    "WindowAttention",
     "check_mixers",
     "ffnified_attention",
     "list_mixers",
@@ -70,137 +96,6 @@ __all__ = [
 ]
 
 MixerSpec = str | Callable[..., nn.Module]
-
-
-@dataclass(frozen=True)
-class MixerInfo:
-    """A mixer and what is shown of it.
-
-    Attributes:
-        build: ``(dim, *, <options>, device, dtype) -> nn.Module``.
-        paper: Where it comes from.
-        query: What fills the slot of the query in the frame ``value(act(key(query(x), x)), x)``.
-        key: The same for the key interaction.
-        act: The same for the activation between the two.
-        value: The same for the value interaction.
-        complexity: In N = H W tokens, C channels, k kernel size, b channels of a block.
-        widths: What adapts to a width that the default does not divide.
-    """
-
-    build: Callable[..., nn.Module]
-    paper: str
-    query: str
-    key: str
-    act: str
-    value: str
-    complexity: str
-    widths: str = "any"
-
-
-MIXERS: dict[str, MixerInfo] = {
-    "aff": MixerInfo(
-        FrequencyFilter,
-        "AFFNet, arXiv:2307.14008",
-        query="rfft2",
-        key="2-layer block-diagonal complex map",
-        act="SiLU, soft-shrink",
-        value="times spectrum, irfft2",
-        complexity="O(N log N C + N C b)",
-        widths="groups = gcd(C, 8)",
-    ),
-    "ffnified": MixerInfo(
-        ffnified_attention,
-        "MetaMixer/FFNet, arXiv:2406.02021",
-        query="1x1 conv, BN",
-        key="depthwise conv k x k",
-        act="GELU",
-        value="depthwise conv k x k",
-        complexity="O(N C^2 + N C k^2)",
-    ),
-    "additive": MixerInfo(
-        AdditiveAttention,
-        "CAS-ViT, arXiv:2408.03703",
-        query="1x1 conv",
-        key="gate(q) + gate(k), spatial and channel",
-        act="depthwise conv 3x3",
-        value="times v, depthwise conv 3x3",
-        complexity="O(N C^2)",
-    ),
-    "dsm": MixerInfo(
-        SpectrumMixer,
-        "DSM, arXiv:2309.06721 (reconstruction)",
-        query="1x1 conv, DCT-II",
-        key="generated gates of 16 soft bands",
-        act="softmax over bands",
-        value="times spectrum, IDCT, + depthwise 3x3, 1x1 conv",
-        complexity="O(N log N C + N C^2)",
-        widths="hidden = max(C // 4, 8)",
-    ),
-    "attention": MixerInfo(
-        SoftmaxAttention,
-        "Transformer/ViT, arXiv:1706.03762",
-        query="1x1 conv",
-        key="q k(x)^T / sqrt(d)",
-        act="softmax over tokens",
-        value="times v(x), 1x1 conv",
-        complexity="O(N^2 C + N C^2)",
-        widths="head_dim = largest divisor of C up to 32",
-    ),
-    "separable": MixerInfo(
-        SeparableAttention,
-        "MobileViTv2, arXiv:2206.02680",
-        query="1x1 conv to 1 channel",
-        key="softmax over tokens",
-        act="weighted sum of k(x)",
-        value="times relu(v(x)), 1x1 conv",
-        complexity="O(N C^2)",
-    ),
-    "swift": MixerInfo(
-        SwiftAttention,
-        "SwiftFormer, arXiv:2303.15446",
-        query="1x1 conv, L2 norm",
-        key="global query times k(x)",
-        act="identity",
-        value="1x1 conv, + q, 1x1 conv",
-        complexity="O(N C^2)",
-    ),
-    "pool": MixerInfo(
-        Pooling,
-        "PoolFormer, arXiv:2111.11418",
-        query="identity",
-        key="average pool 3x3",
-        act="identity",
-        value="minus x",
-        complexity="O(N C k^2)",
-    ),
-    "global_filter": MixerInfo(
-        GlobalFilter,
-        "GFNet, arXiv:2107.00645",
-        query="rfft2",
-        key="learnt complex grid, resized to the map",
-        act="identity",
-        value="times spectrum, irfft2",
-        complexity="O(N log N C)",
-    ),
-    "depthwise": MixerInfo(
-        Depthwise,
-        "ConvNeXt, arXiv:2201.03545",
-        query="identity",
-        key="depthwise conv 7x7",
-        act="identity",
-        value="identity",
-        complexity="O(N C k^2)",
-    ),
-    "identity": MixerInfo(
-        Identity,
-        "no mixing",
-        query="identity",
-        key="identity",
-        act="identity",
-        value="identity",
-        complexity="O(1)",
-    ),
-}
 
 
 def list_mixers() -> list[str]:
@@ -329,7 +224,17 @@ def _parse(text: str, known: Mapping[str, MixerInfo]) -> tuple[str, Callable[...
 
 
 def _read(text: str) -> tuple[str | None, str, dict[str, Any]]:
-    """Module, if any, name and options of a specification."""
+    """Module, if any, name and options of a specification.
+
+    Raises:
+        ValueError: It cannot be read, or names a file in the place of a module.
+    """
+    if file := re.match(r"\s*((?:[^:()]*[/\\])?([\w.-]+))\.py\s*:\s*(.*)", text, re.DOTALL):
+        name = f"{file[2]}:{file[3]}"
+        where = f", from the folder {os.path.dirname(file[1]) or '.'}" if file[1] != file[2] else ""
+        raise ValueError(
+            f"{text!r} names a file; a mixer of your own is named by its module: {file[2]}:{file[3]}{where}"
+        )
     match = re.fullmatch(r"\s*(?:([\w.]+)\s*:)?\s*([\w.-]+)\s*(\(.*\))?\s*", text, re.DOTALL)
     if match is None:
         raise ValueError(f"cannot read the mixer {text!r}; write name, name(option=value) or module:name(option=value)")

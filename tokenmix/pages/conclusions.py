@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenmix.pages.result_schema import Comparison, Row, dig, read, sequence, told_apart
+from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence, told_apart
 from tokenmix.runtime_names import runtime_name
+
+STILL_RISING = 1.0  # points in the last quarter of the epochs, from which on a mixer has not learnt out
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def headline(results: Mapping[str, Any]) -> str:
         return "No mixer has been tested yet."
     best, fastest, view = answer.best, answer.fastest, answer.view
     label, top = comparison.label, comparison.said(best[0])
+    if len(answer.equals) > len(best):
+        return _undecided(comparison, answer)
     if len(best) == len(comparison.rows):
         text = f"{names(best)}: {label} {top}"
     else:
@@ -93,14 +97,28 @@ def headline(results: Mapping[str, Any]) -> str:
         return f"{text} and is the fastest ({speed(fastest, view)})."
     if fastest in best:
         return f"{text}; {fastest.name} is the fastest ({speed(fastest, view)})."
-    text += f"; {fastest.name} is the fastest ({speed(fastest, view)})."
-    if answer.pick is fastest:
-        return f"{text} This test cannot tell {fastest.name} from the best."
-    if answer.pick in best and len(answer.equals) == len(best):
-        return text
+    return f"{text}; {fastest.name} is the fastest ({speed(fastest, view)})."
+
+
+def _undecided(comparison: Comparison, answer: Conclusions) -> str:
+    """The answer where the test cannot tell the best from others: no winner is named that chance may have made."""
+    equals, view, label = answer.equals, answer.view, comparison.label
     samples = f"{comparison.tested:,} test {comparison.noun}" if comparison.tested else "this test"
-    close = f"{len(answer.equals)} of the {len(comparison.rows)}"
-    return f"{text} {close} are too close to the top for {samples} to tell; {answer.pick.name} is the fastest of them."
+    ends = sorted((row.score or 0.0 for row in equals), reverse=not comparison.lower_is_better)
+    span = " to ".join(dict.fromkeys(comparison.written(value) for value in (ends[-1], ends[0])))
+    if len(equals) == len(comparison.rows):
+        who = f"all {len(equals)}" if len(equals) > 5 else names(equals)
+    else:
+        who = names(equals) if len(equals) <= 5 else f"{len(equals)} of the {len(comparison.rows)}"
+    text = f"{samples} cannot tell {who} apart: {label} {span} {comparison.unit}".rstrip()
+    text = f"{text[0].upper()}{text[1:]}"
+    if view is None or answer.pick is None or answer.fastest is None:
+        return f"{text}; no latency was measured."
+    text += f"; {answer.pick.name} is the fastest of them ({speed(answer.pick, view)})."
+    if answer.fastest not in equals:
+        told = f"{label} {comparison.said(answer.fastest)}"
+        text += f" {answer.fastest.name} is faster still ({speed(answer.fastest, view)}), with {told}."
+    return text
 
 
 def caveats(results: Mapping[str, Any]) -> list[str]:
@@ -122,6 +140,7 @@ def caveats(results: Mapping[str, Any]) -> list[str]:
         notes.append(text)
     elif answer.best and len(comparison.rows) > 1:
         notes.append(f"The {comparison.label} has no interval here: a small difference may be chance.")
+    notes += _of_training(comparison)
     rivals = [row for row in answer.equals if row not in answer.best]
     if rivals:
         notes.append(
@@ -133,6 +152,39 @@ def caveats(results: Mapping[str, Any]) -> list[str]:
     if answer.as_fast and answer.fastest:
         notes.append(
             f"The measured times of {names(answer.as_fast)} overlap with those of the fastest, {answer.fastest.name}."
+        )
+    return notes
+
+
+def _of_training(comparison: Comparison) -> list[str]:
+    """Whether the mixers have learnt out, what needs no model, and whether the machine was busy."""
+    notes, headline = [], comparison.headline
+    sign = -1 if comparison.lower_is_better else 1
+    rising = []
+    for row in comparison.rows:
+        history = [mapping(step) for step in sequence(row.entry.get("history"))]
+        scores = [sign * value for step in history if (value := number(step.get(f"val_{headline}"))) is not None]
+        late = max(1, len(scores) // 4)
+        if len(scores) > 3 and max(scores[-late:]) - max(scores[:-late]) > STILL_RISING:
+            rising.append(row)
+    if rising and comparison.unit == "%":
+        who = names(rising) if len(rising) <= 5 else f"{len(rising)} of the {len(comparison.rows)} mixers"
+        notes.append(
+            f"Undertrained: {who} still gained more than {STILL_RISING:g} points of validation {comparison.label} in "
+            "the last quarter of the epochs; with more epochs the order may be another one."
+        )
+    base = number(dig(comparison.raw, "base_line", "value"))
+    if base is not None:
+        words = dig(comparison.raw, "base_line", "words")
+        notes.append(
+            f"No model is needed for {comparison.label} {comparison.written(base)} {comparison.unit}: {words}."
+        )
+    load = sequence(dig(comparison.raw, "machine", "load_average"))
+    cores = number(dig(comparison.raw, "machine", "cores"))
+    first = number(load[0]) if load else None
+    if first is not None and cores and first > 1.5 * cores:
+        notes.append(
+            f"The machine was busy (load {first:g} on {cores:g} cores): the times are longer than they would be alone."
         )
     return notes
 

@@ -30,7 +30,9 @@ def run_page(run: Mapping[str, Any], pictures: Mapping[int, Any] | None = None) 
     """
     task = find_task(run["task"])
     learning, speed = _charts(task, run)
+    notes = run.get("advice") or ()
     sections = [
+        Section("advice", "What to try", render("advice.html", notes=notes) if notes else "", "What to try"),
         Section("curves", "Learning curves", render("run_charts.html", charts=learning), "Curves"),
         Section("speed", "Speed and memory", render("run_charts.html", charts=speed) if speed else "", "Speed"),
         *(task.run_sections(run, pictures or {}) if run["evidence"] else ()),
@@ -57,9 +59,11 @@ def write_failed(run: Mapping[str, Any], path: str | os.PathLike[str], failure: 
 
 
 def _intro(task: Task, run: Mapping[str, Any]) -> Markup:
-    status, epochs = run["status"], run["epochs"]
+    status, epochs, done = run["status"], run["epochs"], len(run["history"])
     at = f"epoch {run['epoch']:.4g} of {epochs}"
-    lead = {"finished": f"Finished after {epochs:,} epoch{'' if epochs == 1 else 's'}.", "running": f"Running: {at}."}
+    early = f" of {epochs:,}: the validation had not become better for long enough" if done < epochs else ""
+    finished = f"Finished after {done:,} epoch{'' if done == 1 else 's'}{early}."
+    lead = {"finished": finished, "running": f"Running: {at}."}
     epoch_s = run["seconds"] / run["epoch"] if run["epoch"] else 0
     return render(
         "run_intro.html",
@@ -114,7 +118,10 @@ def _charts(task: Task, run: Mapping[str, Any]) -> tuple[list[Curves], list[Curv
     names = [name.removeprefix("val_") for name in (history[0] if history else {}) if name.startswith("val_")]
     by_unit: dict[str, list[tuple[str, _Points]]] = {}
     for name in task.curve_names([name for name in names if name != "loss"], run["facts"]):
-        by_unit.setdefault(task.unit(name), []).append((task.label(name), _points(history, "place", f"val_{name}")))
+        lines = by_unit.setdefault(task.unit(name), [])
+        lines.append((task.label(name), _points(history, "place", f"val_{name}")))
+        if learnt := _points(history, "place", f"train_{name}"):
+            lines.append((f"{task.label(name)} on training {noun}", learnt))
     losses = [("training", _points(curve, "epoch", "loss")), ("validation", _points(history, "place", "val_loss"))]
     learning = [Curves("loss", "loss", "", losses)]
     samples = run["data"].get(f"val {noun}")

@@ -78,6 +78,11 @@ def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None 
             return read_recipe(name, overrides)
     elif usual := _default_recipe(name):
         recipe = override(known.get(name.split(".")[0], known[usual])(), [f"model={name}"])
+    elif Path(name).is_dir():
+        raise ValueError(
+            f"{name} is a folder without a recipe.json, so no recipe: name one, and the data by --data {name} "
+            f"(data={name}); `tokenmix train --data {name}` plans one for them"
+        )
     else:
         raise ValueError(unknown("recipe or model", name, [*known, *our_models()]))
     return override(recipe, overrides)

@@ -202,6 +202,8 @@ class Run(Checked):
             process normalises its own.
         compile: ``torch.compile`` in training; the numbers may differ in the last digits.
         max_bad_steps: Consecutive steps with a loss that is not finite, skipped, after which training stops.
+        patience: Validations in a row without a better one after which the training ends early; the weights of the
+            best one are kept, as always. 0: it runs to its end, which a learning rate that falls to its end wants.
         seed: Of the weights, the data order, the augmentation and the dropout.
     """
 
@@ -215,4 +217,5 @@ class Run(Checked):
     sync_batchnorm: bool = False
     compile: bool = False
     max_bad_steps: int = field(default=10, metadata=positive("steps"))
+    patience: int = field(default=0, metadata=not_negative("epochs"))
     seed: int = field(default=0, metadata=not_negative("seed"))

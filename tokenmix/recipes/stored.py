@@ -11,7 +11,6 @@ import timm
 
 from tokenmix.backbones.arguments import check_arguments, check_parameters
 from tokenmix.heads import make_dense, own_options
-from tokenmix.mixers import check_mixers
 from tokenmix.recipes.keys import find_key, parts_of
 from tokenmix.recipes.recipe import Recipe, override
 from tokenmix.safety import is_trusted, refusal, speaking
@@ -90,7 +89,7 @@ def _check_model(recipe: Recipe, origin: str, typed: Collection[str]) -> None:
     if model.name in task.networks():
         if "mixers" in stored:
             with speaking(origin):
-                check_mixers(stored["mixers"])
+                task.check_mixers(stored["mixers"])
         return  # what the others may be, `Task.network` knows
     if not timm.is_model(model.name):
         raise ValueError(f"{origin}: {unknown('model', model.name[:100], timm.list_models())}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.metrics import Metric
+from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.options import TaskAugment, TaskOptions
 from tokenmix_runtime.names import unknown
 
@@ -113,6 +114,10 @@ class Judging:
         """What is told beside the metric's own numbers."""
         return {}
 
+    def base_line(self) -> tuple[float, str] | None:
+        """The headline that needs no model, and how it is reached in words; None where there is none."""
+        return None
+
     def rows(self) -> list[dict[str, Any]]:
         """A row for each class, variable or other part of the data; none where there are no parts."""
         return []
@@ -181,12 +186,14 @@ class Task(ABC):
         Options: Its part of a recipe, ``task.label_smoothing``; a task that says nothing has the one of the task that
             it is made from.
         Augment: What training does to its samples at random, another part of a recipe.
+        channels: Of the pictures that its models get; None where that is no matter.
         file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
         default_skeleton: The network into which a comparison puts mixers, if it is not the one of the task's recipe.
         default_mixers: Those that a comparison compares where nobody says; none: those of `tokenmix.comparison`.
         example_facts: Of an imagined data set, to try out whether a network can be made.
+        endings: Of files that are a data set of this task by themselves.
         commands: Its own commands: the name of each to the module that has ``add_arguments`` and ``run``. What each
             does stands in `tokenmix.cli.COMMANDS`, so that the list of commands needs no task.
     """
@@ -205,9 +212,11 @@ class Task(ABC):
     default_recipe: str | None = None
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     Augment: ClassVar[type[TaskAugment]] = TaskAugment
+    channels: int | None = None
     file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+    endings: tuple[str, ...] = ()
     default_skeleton: str | None = None
     default_mixers: tuple[str, ...] = ()
     example_facts: ClassVar[Mapping[str, Any]] = {"classes": ("a", "b")}
@@ -305,10 +314,40 @@ class Task(ABC):
         """
         return iter(())
 
+    def drafts(self, data: DataSet, device: torch.device, *, published: bool = False) -> Sequence[Draft]:
+        """How one could train on a data set, the best way first: what `tokenmix.planning` chooses from.
+
+        Args:
+            data: What is learnt from.
+            device: Where.
+            published: Whether published weights may be fetched to start at.
+
+        Raises:
+            ValueError: The task has no recipe that fits any data.
+        """
+        makes = {make.__name__: make for make in self.recipes()}
+        if self.default_recipe in makes:
+            return [Draft(makes[self.default_recipe]())]
+        names = ", ".join(list(makes)[:5])
+        raise ValueError(
+            f"{data.name} is for {self.title}, for which no training is planned from the data: name a recipe, "
+            f"tokenmix train RECIPE --data ...{names and f', such as {names}'}"
+        )
+
     def check_recipe(self, recipe: Any) -> None:
         """Raise ValueError unless the parts of a recipe for this task go together."""
         if recipe.model.head is not None:
             raise ValueError(f"recipe key 'model.head': models for {self.title} have no head to choose; leave it out")
+
+    def check_mixers(self, spec: Any) -> None:
+        """Raise unless a file may name these mixers for one of `networks`, see `tokenmix.mixers.check_mixers`.
+
+        Raises:
+            ValueError: It may not.
+        """
+        from tokenmix.mixers import check_mixers
+
+        check_mixers(spec)
 
     def check_compared(self, recipe: Any) -> None:  # noqa: B027 - a task may have nothing to check
         """Raise ValueError if models that are trained by the recipe cannot be compared."""
@@ -368,6 +407,25 @@ class Task(ABC):
         self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], **share: Any
     ) -> tuple[BatchLoader, BatchLoader]:
         """Of the samples to learn from and of those to choose by; ``share`` is ``workers``, ``rank`` and ``world``."""
+
+    def probe(self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], **share: Any) -> BatchLoader | None:
+        """Some training samples, prepared as the validation's: what a model says of what it has learnt from.
+
+        None where nobody asks that; ``share`` as for `loaders`.
+        """
+        return None
+
+    def unfound(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        """The classes, or other parts of the data, of which not one validation sample was right."""
+        return ()
+
+    def doubtful(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        """Validation samples whose labels may be wrong, in words: the model is sure that they are something else."""
+        return ()
+
+    def base_line(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[float, str] | None:
+        """The headline that needs no model, and how it is reached in words; None where there is none."""
+        return None
 
     def initial_weights(self, recipe: Any, facts: Mapping[str, Any], log: Log) -> StateDict:
         """The state dict at which ``recipe.model.weights`` says to start.

@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from tokenmix.backbones.widths import base_dims
 from tokenmix.checkpoints import LoadedModel, our_models
 from tokenmix.data.dataset import DataSet, PictureData
+from tokenmix.data.loader import BatchLoader
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import levels_of
-from tokenmix.tasks.base import Log, Objective, StateDict, Task
+from tokenmix.tasks.base import Log, Objective, Option, StateDict, Task
 from tokenmix.tasks.options import TaskOptions
 from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.preprocess import height_width
+
+MIRROR = Option("--mirror", {"action": "store_const", "const": True, "help": "average over the mirrored image too"})
 
 
 def build_model(name: str, num_classes: int, *, head: str | None = None, **arguments: Any) -> nn.Module:
@@ -45,12 +48,15 @@ class PictureTask(Task):
 
     ``objective_type`` is called with ``model``, ``num_classes`` and those of the task's options that are keywords of
     it; ``judged_options`` are those of them that count when a model is judged, and are stored with its weights.
+    ``probed`` is how many training pictures an epoch's end looks at, at most.
     """
 
     Options: ClassVar[type[TaskOptions]] = PictureOptions
-    default_skeleton = "mixernet_pico"
+    default_skeleton: str | None = "mixernet_pico"
+    channels = 3
     objective_type: Callable[..., Objective]
     judged_options: tuple[str, ...] = ()
+    probed = 256
 
     def outputs(self, facts: Mapping[str, Any]) -> int:
         """How many outputs a model for these facts has."""
@@ -58,13 +64,19 @@ class PictureTask(Task):
 
     def build(self, recipe: Any, facts: Mapping[str, Any], **more: Any) -> nn.Module:
         model = recipe.model
-        if (chans := model.args.get("in_chans", 3)) != 3:
+        if (chans := model.args.get("in_chans", self.channels)) != self.channels:
             raise ValueError(
                 f"recipe key 'model.args.in_chans': pictures are read as RGB, with 3 channels, not {chans}; leave it "
                 "out (grey pictures get three equal channels)"
             )
         rates = {"drop_rate": model.drop_rate, "drop_path_rate": model.drop_path_rate}
         return build_model(model.name, self.outputs(facts), head=model.head, **rates, **model.args, **more)
+
+    def probe(self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], **share: Any) -> BatchLoader | None:
+        """At most `probed` of the training pictures, and no more than are validated."""
+        _, loader = self.loaders(recipe, replace(data, val=data.train), preparation, **{**share, "workers": 0})
+        loader.thin(min(self.probed, max(1, len(data.val))))
+        return loader
 
     def objective(self, recipe: Any, model: nn.Module, facts: Mapping[str, Any]) -> Objective:
         known = signature(self.objective_type).parameters

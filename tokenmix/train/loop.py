@@ -114,6 +114,7 @@ def fit(
 
     Writes ``recipe.json``, ``checkpoints/`` (see ``tokenmix.train.checkpoint.Checkpoints``), ``history.jsonl`` and
     ``history.csv`` (a row per epoch), ``steps.jsonl`` (the loss in about a thousand points), ``report.html``,
+    ``advice.json`` (what to try, see `tokenmix.train.advice`),
     ``best.safetensors`` (the weights with the highest validation headline, of the average if the recipe keeps one; at a
     tie the lower loss) and ``best.json``. The global random state is left as it was.
 
@@ -227,7 +228,8 @@ class _Run:
         self.train_loader, self.val_loader = self.task.loaders(recipe, data, self.trained.preparation, **share)
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
         self.checkpoints, self.versions, self.writer = checkpoints, versions(), Writer(group, log)
-        self.recorder = Recorder(self.task, data, group, self.calendar, workers, log)
+        probe = self.task.probe(recipe, data, self.trained.preparation, **share)
+        self.recorder = Recorder(self.task, data, group, self.calendar, workers, probe, log)
         facts = {
             "versions": self.versions,
             "device": str(group.device),
@@ -417,7 +419,8 @@ class _Run:
     @property
     def moment(self) -> Moment:
         """What is shown of this moment."""
-        return Moment(list(self.state.history), self.state.steps, self.state.seconds, self.recorder.noted)
+        state = self.state
+        return Moment(list(state.history), state.steps, state.seconds, self.recorder.noted, state.finished)
 
     def tick(self) -> None:
         """Count the time since the last call."""
@@ -558,6 +561,7 @@ class _Run:
         loss = state.loss_sum / state.good if state.good else math.nan
         row: dict[str, Any] = {"epoch": state.epoch, "step": state.steps, "loss": loss}
         row |= {f"val_{name}": value for name, value in metrics.items()}
+        row |= self.recorder.learnt(judged)
         row |= {"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)}
         row |= self.recorder.speed()
         row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
@@ -568,11 +572,26 @@ class _Run:
             self.best_weights = self.group.gather(judged.model.state_dict())
         self.recorder.judged(state.epoch, better, metric)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
-        state.finished = state.steps >= self.calendar.total
+        early = self.tired and state.steps < self.calendar.total
+        state.finished = early or state.steps >= self.calendar.total
         self.save(partial(self.publish, self.moment, weights=better), _bytes(self.best_weights))
         headline = self.task.headline
         shown = f"loss {loss:.3f}  val {headline} {self.task.shown(headline, row[f'val_{headline}'])}  {pace(row)}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
+        if self.progress.show:
+            self.reporter.speak_up(self.moment, self.progress.say)
+        if early:
+            best = state.best["epoch"] if state.best else state.epoch
+            self.progress.say(
+                f"ended after epoch {state.epoch}: no better {headline} since epoch {best}, whose weights are kept "
+                f"(patience={self.recipe.run.patience})"
+            )
+
+    @property
+    def tired(self) -> bool:
+        """Whether as many validations in a row as the recipe's patience were no better than the best one."""
+        state, patience = self.state, self.recipe.run.patience
+        return patience > 0 and state.best is not None and state.epoch - state.best["epoch"] >= patience
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
         """The larger, the better: the headline, then the validation loss."""

@@ -17,8 +17,10 @@ import torch
 import torch.distributed as dist
 
 from tokenmix.data.dataset import DataSet
+from tokenmix.data.loader import BatchLoader
+from tokenmix.evaluate import evaluate
 from tokenmix.metrics import Metric
-from tokenmix.tasks import Batch, Task, Witness
+from tokenmix.tasks import Batch, Objective, Task, Witness
 from tokenmix.train.distributed import Group
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.threads import crowded
@@ -53,6 +55,7 @@ class Recorder:
         group: The processes.
         calendar: The run's steps.
         workers: Processes that load images.
+        probe: Some of the training samples, see `tokenmix.tasks.base.Task.probe`.
         log: Takes plain lines.
     """
 
@@ -63,9 +66,11 @@ class Recorder:
         group: Group,
         calendar: Calendar,
         workers: int,
+        probe: BatchLoader | None,
         log: Callable[[str], None],
     ) -> None:
-        self.group, self.calendar, self.workers, self.say = group, calendar, workers, log
+        self.task, self.group, self.calendar, self.workers, self.say = task, group, calendar, workers, log
+        self.probe = probe
         self.every = max(1, -(-calendar.total // POINTS))
         self.evidence = task.evidence(data)
         self.notes = RunNotes()
@@ -136,6 +141,12 @@ class Recorder:
         notes.images, notes.waited, notes.worked = 0, 0.0, 0.0
         self._complain(waited, total - waited)
         return {name: round(value, 2) for name, value in {**speed, "memory_mb": memory}.items()}
+
+    def learnt(self, judged: Objective) -> dict[str, float]:
+        """The headline on some of what was learnt from, beside the validation's; every process must call this."""
+        if self.probe is None:
+            return {}
+        return {f"train_{self.task.headline}": evaluate(judged, self.probe, self.group.device)[self.task.headline]}
 
     @property
     def witnesses(self) -> Sequence[Witness]:

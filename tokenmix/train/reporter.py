@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.data.dataset import DataSet
-from tokenmix.files import write_csv, write_text
+from tokenmix.files import write_csv, write_json, write_text
 from tokenmix.pages.run import write_failed, write_run
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks import Evidence, Task
+from tokenmix.train.advice import Advice, advise
 from tokenmix.train.recorder import RunNotes
 from tokenmix.train.schedule import Calendar
 from tokenmix.train.trackers import Tracking
@@ -32,12 +33,14 @@ class Moment:
         steps: Done in the run.
         seconds: Spent on it.
         notes: What the recorder has noted.
+        finished: Whether it is the run's end, which may come before the recipe's.
     """
 
     history: list[dict[str, Any]]
     steps: int
     seconds: float
     notes: RunNotes
+    finished: bool
 
 
 class Reporter:
@@ -77,6 +80,7 @@ class Reporter:
         self.published = False  # in this session
         self.broken = False  # whether a failing report needs no word any more
         self.shown = time.monotonic()
+        self.spoken: set[str] = set()  # kinds of advice that were given in this session
 
     def open(self, trackers: Sequence[str], say: Callable[[str], None], moment: Moment) -> None:
         """Start the trackers and give them what they lack; from now on speak with ``say``."""
@@ -102,6 +106,7 @@ class Reporter:
         header = list({name: None for row in history for name in row})  # an epoch may lack what another one has
         write_csv(self.out / "history.csv", header, ([row.get(name) for name in header] for row in history))
         write_text(self.out / "steps.jsonl", "".join(json.dumps(point) + "\n" for point in self.curve(moment.notes)))
+        write_json(self.out / "advice.json", self._facts(moment, None)["advice"])
         self.report(moment)
         self._send(history, moment.notes)
 
@@ -121,6 +126,15 @@ class Reporter:
             except OSError:
                 if run["status"] != "running":  # better no page than one that says it runs
                     path.unlink(missing_ok=True)
+
+    def speak_up(self, moment: Moment, say: Callable[[str], None]) -> None:
+        """Say what the run's numbers say is wrong with it, each note once."""
+        if not self.first:
+            return
+        for note in self._facts(moment, None)["advice"]:
+            if note["kind"] not in self.spoken:
+                self.spoken.add(note["kind"])
+                say(f"note: {note['text']}" + (f"\n  try: {note['command']}" if note["command"] else ""))
 
     def close(self, failed: bool) -> None:
         """End the trackers' session; ``failed``: before the run's end."""
@@ -163,9 +177,9 @@ class Reporter:
         history, steps, seconds = moment.history, moment.steps, moment.seconds
         total = self.calendar.total
         status = "running" if error is None else "stopped"
-        return {
+        run = {
             "name": self.out.name,
-            "status": "finished" if len(history) == len(self.calendar.lengths) else status,
+            "status": "finished" if moment.finished else status,
             "reason": _reason(error),
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
             "task": self.task.name,
@@ -186,8 +200,20 @@ class Reporter:
             },
             "recipe": self.recipe.flat(),
             "changes": self.changes,
+            "steps": total,
             **self.facts,
         }
+        return run | {"advice": [note.told() for note in self._advice(run)]}
+
+    def _advice(self, run: Mapping[str, Any]) -> list[Advice]:
+        """What to try; nothing where a task's evidence is other than the rules expect: no note is worth the run."""
+        try:
+            return advise(run, self.task, self.out)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as failure:
+            if not self.broken:
+                self.say(f"{self.out}: no advice: {failure or type(failure).__name__}")
+            self.broken = True
+            return []
 
     def _pictures(self, notes: RunNotes) -> dict[int, Any]:
         """The pictures of the mistakes, by their place in the validation set; each is drawn once for an epoch."""

@@ -157,7 +157,9 @@ class Tracking:
                 with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
                     self.trackers[name] = TRACKERS[name](out, mark, config)
             except Exception as error:  # each package raises its own
-                raise ValueError(f"the tracker {name!r} does not start: {error}; see docs/watching.md") from error
+                raise ValueError(
+                    f"the tracker {name!r} does not start: {error}; see `tokenmix docs watching`"
+                ) from error
         if names:
             write_json(self.path, self.marks)
 

@@ -12,24 +12,35 @@ import numpy as np
 
 from tokenmix.data.dataset import Pictures, unreadable
 from tokenmix.data.inventory import summary
+from tokenmix.data.likeness import Look, look_of, told_alike
 from tokenmix.tasks.classification.images import ClassData, ImageSet
 from tokenmix.tasks.classification.sources import load_pictures
 from tokenmix.text_tables import table
-from tokenmix_runtime.images import decode, stored_as
+from tokenmix_runtime.images import Stored, decode, stored_as
 from tokenmix_runtime.terminal import say
 
 SPLITS = ("train", "val", "test")
 TINY_PX = 32  # a shorter side below this is named
 TOLERATED = 0.01  # the share of a split that may be in another before its judgement is called wrong
 UNBALANCED = 10  # the largest class over the smallest, from which on it is said
+DARK = 32  # of 255: the brightest level of a picture of more than 8 bits, from which on it is not named
+_DEEP, _BY_RANGE = ("I", "F"), ("I", "F")
+_DEPTHS = {
+    "dark": f"images of 16 bits or more have no level above {DARK} of 255 when scaled, as 12-bit cameras write them: "
+    "stretch them to the whole range before, all by the same factor",
+    "scaled": "images of 32 bits or floats are scaled by what range each of them has: save them in 8 or 16 bits, all "
+    "by the same scale",
+    "pages": "files hold several pictures, of which the first is read: save the others as files of their own",
+}
 
 
 class _Facts(NamedTuple):
     width: int
     height: int
-    format: str
-    mode: str
+    stored: Stored
+    dark: bool  # whether only a small part of the range of more than 8 bits is used
     pixels: bytes  # a hash of the size and the decoded RGB values
+    look: Look
 
 
 class _Place(NamedTuple):
@@ -54,9 +65,11 @@ def check_data(
     Returns:
         Plain values for JSON: ``data``, ``classes``; per split ``images`` and ``per_class``; ``sizes`` in pixels,
         ``formats``, ``modes``, ``broken``, ``duplicates`` (all groups), ``leaks`` (pictures of one split that are also
-        in an earlier one), ``imbalance`` of the training images (``effective`` is the number of equally large classes
-        with the same entropy), and ``findings``: ``level`` is ``"error"`` for what makes training or its numbers wrong,
-        else ``"warning"``; with ``kind`` and ``message``.
+        in an earlier one), ``alike`` (what is said of pictures that look nearly like one of an earlier split),
+        ``imbalance`` of the training images (``effective`` is the number of equally large classes with the same
+        entropy), ``depth`` (names of pictures that are odd in not being of 8 bits, or several in a file), and
+        ``findings``: ``level`` is ``"error"`` for what makes training or its numbers wrong, else ``"warning"``; with
+        ``kind`` and ``message``.
 
     Raises:
         ValueError: The data set cannot be loaded at all.
@@ -88,12 +101,14 @@ def check_data(
         "classes": data.classes,
         "splits": {split: _split(getattr(data, split), len(data.classes)) for split in SPLITS},
         "sizes": _sizes(places, facts),
-        "formats": dict(Counter(facts[place.name].format for place in places).most_common()),
-        "modes": dict(Counter(facts[place.name].mode for place in places).most_common()),
+        "formats": dict(Counter(facts[place.name].stored.format for place in places).most_common()),
+        "modes": dict(Counter(facts[place.name].stored.mode for place in places).most_common()),
         "broken": broken,
         "duplicates": [[place._asdict() | {"label": data.classes[place.label]} for place in group] for group in groups],
         "leaks": _leaks(groups),
+        "alike": _alike(data, facts, groups),
         "imbalance": _imbalance(data),
+        "depth": _depth(places, facts),
     }
     return report | {"findings": _findings(data, report, fatal)}
 
@@ -101,13 +116,15 @@ def check_data(
 def _look(images: Pictures, index: int) -> _Facts:
     content = images.encoded(index)
     if content is None:
-        picture, stored = images.load(index), ("array", "RGB")
+        picture, stored = images.load(index), Stored("array", "RGB", False)
     else:
         picture = decode(content, images.names[index])
         stored = stored_as(content)
     pixels = hashlib.blake2b(f"{picture.width} {picture.height} ".encode(), digest_size=16)
     pixels.update(picture.tobytes())
-    return _Facts(picture.width, picture.height, *stored, pixels.digest())
+    brightest: Any = picture.getextrema()[0]  # of a picture with bands, as all are here: least and most
+    dark = stored.mode.startswith(_DEEP) and brightest[1] < DARK
+    return _Facts(picture.width, picture.height, stored, dark, pixels.digest(), look_of(picture))
 
 
 def _split(images: ImageSet, classes: int) -> dict[str, Any]:
@@ -147,6 +164,23 @@ def _leaks(groups: Sequence[Sequence[_Place]]) -> list[dict[str, Any]]:
     return leaks
 
 
+def _alike(data: ClassData, facts: dict[str, _Facts], groups: Sequence[Sequence[_Place]]) -> list[str]:
+    """What is to be said about pictures that look nearly like one of an earlier split, but for copies."""
+    names = {split: getattr(data, split).names for split in SPLITS}
+    copies = {place.name for group in groups for place in group}
+    return told_alike(names, {name: found.look for name, found in facts.items()}, copies)
+
+
+def _depth(places: Sequence[_Place], facts: dict[str, _Facts]) -> dict[str, list[str]]:
+    """Names of pictures that become 8 bits in a way that may not be meant, and of files with several pictures."""
+    found = {place.name: facts[place.name] for place in places}
+    return {
+        "dark": [name for name, one in found.items() if one.dark],
+        "scaled": [name for name, one in found.items() if one.stored.mode in _BY_RANGE and one.stored.format == "TIFF"],
+        "pages": [name for name, one in found.items() if one.stored.more],
+    }
+
+
 def _imbalance(data: ClassData) -> dict[str, Any]:
     counts = np.bincount(data.train.labels, minlength=len(data.classes))
     shares = counts[counts > 0] / counts.sum()
@@ -174,6 +208,8 @@ def _findings(data: ClassData, report: dict[str, Any], fatal: int) -> list[dict[
             "leak",
             f"{count:,} of {total:,} {leak['of']} images ({100 * share:.1f} %) are also in {leak['in']}: {pairs}",
         )
+    for message in report["alike"]:
+        add(False, "alike", message)
     for split in SPLITS:
         counts = report["splits"][split]["per_class"]
         absent = [name for name, count in zip(data.classes, counts, strict=True) if not count]
@@ -201,6 +237,9 @@ def _findings(data: ClassData, report: dict[str, Any], fatal: int) -> list[dict[
     if imbalance["ratio"] >= UNBALANCED:
         rarest = _some([f"{name} {count:,}" for name, count in imbalance["smallest"] if count])
         add(False, "imbalance", f"the largest class has {imbalance['ratio']:.0f} times the smallest's images: {rarest}")
+    for kind, message in _DEPTHS.items():
+        if names := report["depth"][kind]:
+            add(False, kind, f"{len(names):,} {message}: {_some(names)}")
     if report["sizes"]["tiny"]:
         tiny = report["sizes"]["tiny"]
         add(False, "tiny", f"{len(tiny):,} images have a side below {TINY_PX} pixels: {_some(tiny)}")

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenmix.data.dataset import Probe, Skipped, printable, unreadable
-from tokenmix.data.inventory import Inventory, summary, take_inventory
-from tokenmix.data.memory import checked
+from tokenmix.data.dataset import Pictures, Probe, Skipped, printable, unreadable
+from tokenmix.data.inventory import OTHER, Inventory, summary, take_inventory
+from tokenmix.data.likeness import Look, look_of, told_alike
+from tokenmix.data.memory import WORTH, checked
 from tokenmix.data.natural import natural, same
 from tokenmix.data.random_numbers import stratified
 from tokenmix.data.split_words import NAMES, split_of
@@ -163,9 +164,17 @@ def load_folder(
     if not rows:
         raise ValueError(_nothing(path, found))
     failed: dict[int, Skipped] = {}
+    looks: dict[str, Look] = {}
     if check:
         images = FileImages(path, [0] * len(rows), [name for _, _, name in rows])
-        failed = checked(images, images.root, images.files, log) if check is True else unreadable(images, log, check)
+
+        def look(images: Pictures, index: int) -> None:
+            looks[images.names[index]] = look_of(images.load_reduced(index, 1))
+
+        if check is True and len(rows) >= WORTH:  # they are remembered, so that most times none is decoded
+            failed = checked(images, images.root, images.files, log)
+        else:
+            failed = unreadable(images, log, look if check is True else check)
         if len(failed) == len(rows):
             first = failed[0]
             raise ValueError(
@@ -190,6 +199,9 @@ def load_folder(
         members = [(numbers[same(label)], name) for at, label, name in kept if at == split]
         sets[split] = FileImages(path, [label for label, _ in members], [name for _, name in members])
     ours = split_off(sets, FileImages.subset, classes, seed=seed, log=log, name=str(path), by_name=True)
+    warnings = told_alike({split: sets[split].names for split in SPLITS}, looks)
+    for warning in warnings:
+        log(f"warning: {path}: {warning}")
     return ClassData(
         path.resolve().name,
         sets["train"],
@@ -201,6 +213,7 @@ def load_folder(
         left_out=[printable(label) for label in left_out],
         unused=found.unused,
         split_off=ours,
+        warnings=warnings,
     )
 
 
@@ -218,7 +231,8 @@ def _nothing(path: Path, found: ClassFolders) -> str:
             f"{path / 'class' / 'image.jpg'}"
         )
     for reason, names in found.unused.items():
-        return f"{path}: no images that can be used; {len(names):,} x {reason}: {summary(names)}"
+        if reason != OTHER:
+            return f"{path}: no images that can be used; {len(names):,} x {reason}: {summary(names)}"
     if not found.splits["train"]:
         return f"{path}: no class folders; expected {path / 'class' / 'image.jpg'}"
     return f"{path}: no images in the class folders (extensions: {' '.join(EXTENSIONS)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -14,6 +15,7 @@ from tokenmix.data.loader import Batch, BatchLoader, Key
 from tokenmix.data.prepare import normalise
 from tokenmix.data.random_numbers import hashes, kept_generators, seed_generators, uniforms
 from tokenmix.tasks.classification.augment import eraser, glyph_augment, picture_augment
+from tokenmix.tasks.classification.balance import balanced_order
 from tokenmix.tasks.classification.images import ArrayImages, ImageSet
 from tokenmix.tasks.classification.options import Augment
 from tokenmix_runtime.preprocess import enough, height_width, resize_and_crop
@@ -42,6 +44,7 @@ class Loader(BatchLoader):
         crop_pct: The share of the shorter side that evaluation keeps; the default is what the set says.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
         crop_mode: How evaluation fits a picture to its size: ``"center"`` or ``"squash"``, see `resize_and_crop`.
+        balance: Let all classes come equally often when training.
         multi_scale: Sides of square pictures in pixels, one of them drawn for each batch when training. A batch of
             smaller pictures than ``image_size`` has more of them, so that it has about as many pixels; never fewer.
         rank: Which of the processes this is, from 0: it loads its part of every batch. When evaluating, parts are
@@ -51,6 +54,8 @@ class Loader(BatchLoader):
     Raises:
         ValueError: An empty set, or an argument out of range.
     """
+
+    samples: ImageSet
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class Loader(BatchLoader):
         crop_pct: float | None = None,
         interpolation: str = "bicubic",
         crop_mode: str = "center",
+        balance: bool = False,
         multi_scale: Sequence[int] = (),
         rank: int = 0,
         world: int = 1,
@@ -95,6 +101,12 @@ class Loader(BatchLoader):
             rank=rank,
             world=world,
         )
+        self.balance = balance
+
+    def order(self, epoch: int) -> np.ndarray:
+        if self.balance:
+            return balanced_order(self.samples.labels, self.seed, epoch)
+        return super().order(epoch)
 
 
 class _BatchMaker(Dataset):

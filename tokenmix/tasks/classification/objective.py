@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.metrics import TopK
+from tokenmix.metrics import ClassScores
 from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.classification.options import DISTILLS
 from tokenmix_runtime.names import unknown
@@ -20,7 +21,9 @@ class ClassificationObjective(Objective):
     A model with several heads may return a tuple of (B, K) logits: the loss is the mean over the heads, the prediction
     the mean of their logits, which is timm's convention for two heads.
 
-    A batch may hold a teacher's logits, ``teacher`` (B, K) (arXiv:2012.12877): then the first head learns from the
+    A batch may hold a ``weight`` (B,) of each sample's loss.
+
+    It may hold a teacher's logits, ``teacher`` (B, K) (arXiv:2012.12877): then the first head learns from the
     label and the last one, which may be the same, from the teacher, and the loss is the weighted mean of the two.
     ``hard``: cross-entropy with the teacher's class. ``soft``: the divergence of the probabilities at a temperature T,
     times T squared, per image (DeiT's code divides by the number of classes too).
@@ -33,6 +36,7 @@ class ClassificationObjective(Objective):
         distill: ``"hard"`` or ``"soft"``.
         distill_weight: The teacher's share of the loss, 0 to 1.
         distill_temperature: T.
+        mirror: Predict by the mean of the probabilities for the image and its mirror image.
 
     Raises:
         ValueError: An argument out of range; in use, if the model's logits do not have K columns.
@@ -47,6 +51,7 @@ class ClassificationObjective(Objective):
         distill: str = "hard",
         distill_weight: float = 0.5,
         distill_temperature: float = 1.0,
+        mirror: bool = False,
     ) -> None:
         super().__init__()
         if distill not in DISTILLS:
@@ -55,7 +60,7 @@ class ClassificationObjective(Objective):
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         self.model = model
         self.num_classes = num_classes
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.mirror = label_smoothing, mirror
         self.distill, self.distill_weight, self.distill_temperature = distill, distill_weight, distill_temperature
 
     def _heads(self, batch: Batch) -> list[Tensor]:
@@ -74,7 +79,11 @@ class ClassificationObjective(Objective):
         """Mean cross-entropy over the heads and over the samples whose mask is True; see the class for a teacher."""
         label, mask = batch["label"], batch.get("mask")
 
+        weight = batch.get("weight")
+
         def mean(losses: Tensor) -> Tensor:  # (B,) -> scalar
+            if weight is not None:
+                losses = losses * weight.to(losses.dtype)
             if mask is None:
                 return losses.mean()
             return losses.where(mask, torch.zeros_like(losses)).sum() / mask.sum().clamp(min=1)
@@ -99,9 +108,17 @@ class ClassificationObjective(Objective):
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits (B, K), the mean over the heads."""
+        logits = self._logits(batch)
+        if not self.mirror:
+            return logits
+        mirrored = self._logits({**batch, "image": batch["image"].flip(-1)})
+        both = torch.stack((logits.log_softmax(1), mirrored.log_softmax(1)))
+        return both.logsumexp(0) - math.log(2)
+
+    def _logits(self, batch: Batch) -> Tensor:
         heads = self._heads(batch)
         return heads[0] if len(heads) == 1 else torch.stack(heads).mean(0)
 
-    def metric(self) -> TopK:
-        """Top-1 and top-5 accuracy in percent, and the loss without smoothing."""
-        return TopK()
+    def metric(self) -> ClassScores:
+        """Top-1, top-5 and balanced accuracy and macro F1 in percent, and the loss without smoothing."""
+        return ClassScores(self.num_classes)

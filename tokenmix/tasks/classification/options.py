@@ -30,6 +30,7 @@ from tokenmix_runtime.untrusted import LEAST_CROP
 AUGMENTS = ("none", "light", "standard", "imagenet")
 CROP_INTERPOLATIONS = ("random", *INTERPOLATIONS)
 CROP_AREA = {"light": 0.5, "standard": 0.25, "imagenet": 0.08}  # the smallest share of a photo's area
+BALANCES = ("none", "weights", "sampling")
 DISTILLS = ("hard", "soft")
 _NUMBER = r"\d+(\.\d+)?"
 _RAND_AUGMENT = re.compile(rf"rand(-(m\d+|n\d+|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3a|3aw)))*")
@@ -54,6 +55,8 @@ class Options(PictureOptions):
             ``image_size``.
         crop_pct: Share of the shorter side that evaluation keeps, instead of what ``preprocess`` says.
         label_smoothing: Share of each label spread over all classes.
+        balance: What is done where some classes have few samples: ``none``; ``weights``, their losses count for more,
+            by the root of how rare they are; ``sampling``, all classes are seen equally often.
         teacher: A model that the trained one imitates: a timm name, or all that ``tokenmix.checkpoints.open_model``
             takes; None for none. Models with two classifiers learn from it with the second one.
         teacher_weights: A file with the weights of a teacher that timm names; None lets timm download them.
@@ -70,6 +73,7 @@ class Options(PictureOptions):
     )
     crop_pct: float | None = field(default=None, metadata=FACTOR | {"problem": _too_small})
     label_smoothing: float = field(default=0.0, metadata=RATE)
+    balance: str = field(default="none", metadata=choice(BALANCES))
     teacher: str | None = field(default=None, metadata=from_files(timm.is_model))
     teacher_weights: str | None = field(default=None, metadata=from_files(lambda value: False))
     distill: str = field(default="hard", metadata=choice(DISTILLS))
@@ -92,6 +96,7 @@ class Augment(TaskAugment):
         name: The set to start from, see the module.
         crop_scale: The smallest and largest share of a photo's area that a crop keeps; None: as the name says. Glyphs
             are turned and shifted instead.
+        flip: Whether half of the pictures are mirrored; None: as the data set says, which is yes for photos.
         crop_interpolation: Of random crops: ``"bicubic"``, ``"bilinear"`` or ``"random"``, either of the two; None: as
             in evaluation.
         rand_augment: timm's RandAugment by its string, such as ``"rand-m9-mstd0.5-inc1"``.
@@ -107,6 +112,7 @@ class Augment(TaskAugment):
         default=None,
         metadata=rule("in order, above 0 and at most 1", lambda value: 0 < value[0] <= value[1] <= 1),
     )
+    flip: bool | None = None
     crop_interpolation: str | None = field(default=None, metadata=choice(CROP_INTERPOLATIONS))
     rand_augment: str | None = field(
         default=None, metadata=rule("a string of timm's such as 'rand-m9-mstd0.5-inc1'", is_rand_augment)

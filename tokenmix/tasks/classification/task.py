@@ -18,14 +18,16 @@ from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
 from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
+from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
-from tokenmix.tasks.picture_task import PictureTask, class_name
+from tokenmix.tasks.picture_task import MIRROR, PictureTask, class_name
 from tokenmix_runtime.limits import check_number
 
 if TYPE_CHECKING:
     from tokenmix.tasks.section import Section
 
 TOP = 5  # classes that a prediction names
+SURE = 0.9  # the confidence from which on a wrong answer makes the label doubtful
 
 
 class ClassJudging(Judging):
@@ -41,7 +43,13 @@ class ClassJudging(Judging):
         self.answered = self.answers.gather()
 
     def numbers(self) -> dict[str, float]:
-        return self.calibration.compute()
+        """Calibration, and the share of the largest class: what who always says that one would reach."""
+        base = self.base_line()
+        return {**self.calibration.compute(), "majority": float("nan") if base is None else base[0]}
+
+    def base_line(self) -> tuple[float, str] | None:
+        assert self.answered is not None
+        return majority([[*cell] for cell in self.answered.confusion()], self.facts["classes"])
 
     def rows(self) -> list[dict[str, Any]]:
         from tokenmix.tasks.classification.results import class_rows
@@ -50,12 +58,40 @@ class ClassJudging(Judging):
         return class_rows(self.answered, self.facts["classes"])
 
 
+def majority(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple[float, str] | None:
+    """The accuracy of who always says the most frequent class, and that in words.
+
+    Args:
+        cells: (label, prediction, images) of the pairs that occur.
+        classes: Their names.
+    """
+    counts: dict[int, int] = {}
+    for label, _, images in cells:
+        counts[label] = counts.get(label, 0) + images
+    if not counts:
+        return None
+    most = max(counts, key=counts.__getitem__)
+    return 100 * counts[most] / sum(counts.values()), f"always saying {class_name(classes, most)}"
+
+
 def published_classes(count: int) -> list[str] | None:
     """The names of ImageNet's 1,000 classes, which published weights without names are for; None for another number."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
     return [info.index_to_description(index) for index in range(count)] if count == info.num_classes() else None
+
+
+def _weighted(
+    mixing: Callable[[Batch, int], Batch] | None, data: DataSet, num_classes: int
+) -> Callable[[Batch, int], Batch]:
+    """A change of batches, after which rare classes weigh more."""
+    from tokenmix.tasks.classification.balance import Weighting
+    from tokenmix.tasks.classification.images import ClassData
+
+    assert isinstance(data, ClassData)
+    weighting = Weighting(data.train.labels, num_classes)
+    return lambda batch, seed: weighting(mixing(batch, seed) if mixing else batch)
 
 
 class ClassificationTask(PictureTask):
@@ -70,9 +106,12 @@ class ClassificationTask(PictureTask):
     Options = Options
     Augment = Augment
     default_recipe = "basic"
-    labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5"}
+    labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro F1"} | {
+        "balanced_top1": "balanced accuracy"
+    }
     objective_type = ClassificationObjective
     file_parts = ("resize", "normalize", "softmax")
+    eval_options = (MIRROR,)
     predict_options = (
         Option("--top", {"type": whole("top"), "metavar": "K", "help": f"how many classes to show (default: {TOP})"}),
     )
@@ -144,6 +183,11 @@ class ClassificationTask(PictureTask):
 
         return iter(RECIPES)
 
+    def drafts(self, data: Any, device: torch.device, *, published: bool = False) -> Sequence[Draft]:
+        from tokenmix.tasks.classification.planning import drafts
+
+        return drafts(data, device, published=published)
+
     def check_compared(self, recipe: Any) -> None:
         super().check_compared(recipe)
         if recipe.task.crop_pct is not None:
@@ -163,18 +207,22 @@ class ClassificationTask(PictureTask):
         run, sizes = recipe.run, recipe.task.multi_scale
         shape: dict[str, Any] = {"image_size": recipe.task.image_size, "seed": run.seed, **share, **preparation}
         size = run.batch_size
-        train = Loader(data.train, train=True, batch_size=size, augment=recipe.augment, multi_scale=sizes, **shape)
+        kind: dict[str, Any] = {"multi_scale": sizes, "balance": recipe.task.balance == "sampling"}
+        kind["flip"] = recipe.augment.flip
+        train = Loader(data.train, train=True, batch_size=size, augment=recipe.augment, **kind, **shape)
         return train, Loader(data.val, train=False, batch_size=-(-size // run.accumulate), **shape)
 
     def changes(
         self, recipe: Any, data: DataSet, preparation: Mapping[str, Any], model: Any, device: torch.device
     ) -> Callable[[Batch, int], Batch] | None:
-        """Mixup and cutmix, and what a teacher says."""
+        """Mixup and cutmix, weights of rare classes, and what a teacher says."""
         mixing: Callable[[Batch, int], Batch] | None = None
         if recipe.augment.mixup or recipe.augment.cutmix:
             from tokenmix.tasks.classification.mixing import Mixing
 
             mixing = Mixing(recipe.augment, self.outputs(data.facts))
+        if recipe.task.balance == "weights":
+            mixing = _weighted(mixing, data, self.outputs(data.facts))
         if recipe.task.teacher is None:
             return mixing
         from tokenmix.tasks.classification.teacher import Teacher
@@ -189,10 +237,33 @@ class ClassificationTask(PictureTask):
 
         return change
 
+    def probe(self, recipe: Any, data: Any, preparation: Mapping[str, Any], **share: Any) -> BatchLoader | None:
+        """None of pictures that are read in an order of their own, such as streams, which would be fetched for it."""
+        if type(data.train).order is not Samples.order:
+            return None
+        return super().probe(recipe, data, preparation, **share)
+
     def evidence(self, data: Any) -> Any:
         from tokenmix.tasks.classification.evidence import ClassEvidence
 
         return ClassEvidence(data)
+
+    def unfound(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        there = {label for label, *_ in evidence["cells"]}
+        right = {label for label, told, _ in evidence["cells"] if told == label}
+        return [class_name(facts["classes"], label) for label in sorted(there - right)]
+
+    def doubtful(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        names = facts["classes"]
+        return [
+            f"{one['name']}, labelled {class_name(names, one['truth'])}: {class_name(names, one['prediction'])} with "
+            f"{100 * one['confidence']:.0f} %"
+            for one in evidence["mistakes"]
+            if one["prediction"] >= 0 and one["confidence"] >= SURE and one["truth_confidence"] <= 1 - SURE
+        ]
+
+    def base_line(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[float, str] | None:
+        return majority(evidence["cells"], facts["classes"])
 
     # ----------------------------------------------------------------------------------------------------- the judging
 

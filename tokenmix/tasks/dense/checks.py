@@ -7,14 +7,15 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags
 
 from tokenmix.data.dataset import Skipped, printable
+from tokenmix.data.likeness import Look, look_of
 from tokenmix.data.text_files import is_file
 from tokenmix.tasks.dense.layout import LEADS_OUT, Item, Layout, RawObject, leads_out
 from tokenmix.tasks.dense.problems import Problems
@@ -22,11 +23,27 @@ from tokenmix.tasks.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, l
 from tokenmix_runtime.cores import usable_cores
 from tokenmix_runtime.images import open_image, open_known
 
+TURNED = "picture that its file turns or mirrors: its answer is taken as it is shown"
 _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a mistake and not as rounding
 
 
+@dataclass
+class Impressions:
+    """What was seen of pictures that were decoded: the look of each, by its name, and the classes that masks show."""
+
+    looks: dict[str, Look] = field(default_factory=dict)
+    classes: set[int] = field(default_factory=set)
+
+
 def usable(
-    root: Path, layout: Layout, items: Sequence[Item], task: str, check: bool, problems: Problems, log: Log
+    root: Path,
+    layout: Layout,
+    items: Sequence[Item],
+    task: str,
+    check: bool,
+    problems: Problems,
+    log: Log,
+    seen: Impressions | None = None,
 ) -> tuple[ObjectSet | LabelSet, list[Skipped]]:
     """The set of a split's pictures that can be used, their objects checked and clipped; and the other pictures.
 
@@ -38,6 +55,7 @@ def usable(
         check: Decode every picture and label file too, not only their headers.
         problems: What was found is added.
         log: Hears how far it is.
+        seen: What is seen of the pictures that can be used is added, if they are decoded.
     """
     look = _look_at_labels if task == "segmentation" else _look_at_picture
     kept: list[Item] = []
@@ -45,26 +63,28 @@ def usable(
     sizes: list[tuple[int, int]] = []
     objects: list[Objects] = []
 
-    def seen(item: Item) -> Look:
+    def inspect(item: Item) -> Inspected | str:
         if item.problem:
             return item.problem
         if leads_out(root, root / item.file) or (item.label_file and leads_out(root, root / item.label_file)):
             return LEADS_OUT
         return look(root, item, layout, check)
 
-    looks = _in_threads(seen, items, log)
-    for item, found in zip(items, looks, strict=True):
+    inspected = _in_threads(inspect, items, log)
+    for item, found in zip(items, inspected, strict=True):
         if isinstance(found, str):
-            problems.add(found, item.file)
+            problems.add(found, item.label_file if found.startswith("mask") and item.label_file else item.file)
             skipped.append(Skipped(printable(item.file), found))
             continue
-        size, notes = found
-        for note in notes:
+        for note in found.notes:
             problems.add(note, item.file)
         kept.append(item)
-        sizes.append(size)
+        sizes.append(found.size)
+        if found.look is not None and seen is not None:
+            seen.looks[printable(item.file)] = found.look
+            seen.classes |= found.classes
         if task != "segmentation":
-            objects.append(checked(item.objects, size, item.file, task == "instances", check, problems))
+            objects.append(checked(item.objects, found.size, item.file, task == "instances", check, problems))
     files = [item.file for item in kept]
     if task == "segmentation":
         return LabelSet(root, files, [item.label_file for item in kept], layout.table, layout.colours), skipped
@@ -73,19 +93,37 @@ def usable(
     return ObjectSet(root, files, objects, sizes, masks=masks, ids=ids, class_ids=layout.class_ids), skipped
 
 
-def picture_size(path: Path, check: bool) -> tuple[int, int] | str:
-    """(height, width) of a picture as it is shown, or what is wrong with it."""
+class Measured(NamedTuple):
+    """A picture as it is shown.
+
+    Attributes:
+        size: (height, width) in pixels.
+        turned: Whether its file says that it is to be turned or mirrored before it is shown.
+        sideways: Whether that is so, and changes its size: then a size tells which of the two is meant.
+        look: See `tokenmix.data.likeness`; None of a picture that was not decoded.
+    """
+
+    size: tuple[int, int]
+    turned: bool
+    sideways: bool
+    look: Look | None
+
+
+def measure(path: Path, check: bool) -> Measured | str:
+    """What a picture's file says of it, with its look where it is decoded to be checked; or what is wrong with it."""
     if not _exists(path):
         return "picture missing: left out"
     try:
-        if check:
-            open_image(path, at_least=1)
+        look = look_of(open_image(path, at_least=1)) if check else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_known(path) as image:
-                asked = image.format != "PNG" or "exif" in image.info  # else Pillow decodes all of it to find out
-                turned = asked and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-                return (image.width, image.height) if turned else (image.height, image.width)
+                # A PNG without such notes would be decoded as a whole to find out; XMP is where some programs write it.
+                asked = image.format != "PNG" or any("exif" in key or "xmp" in key for key in image.info)
+                turn = image.getexif().get(ExifTags.Base.Orientation, 1) if asked else 1
+                on_its_side = turn in (5, 6, 7, 8)
+                size = (image.width, image.height) if on_its_side else (image.height, image.width)
+                return Measured(size, turn in range(2, 9), on_its_side and image.width != image.height, look)
     except Exception:  # Pillow's format plugins raise nearly every type on broken files
         return "picture that cannot be read: left out"
 
@@ -97,46 +135,66 @@ def _exists(path: Path) -> bool:
         return False
 
 
-Look = str | tuple[tuple[int, int], list[str]]  # why it cannot be used, or its size and what is noteworthy
+class Inspected(NamedTuple):
+    """What was seen of a picture that can be used.
+
+    Attributes:
+        size: (height, width) in pixels.
+        notes: What is noteworthy.
+        look: See `tokenmix.data.likeness`.
+        classes: Those that its mask shows.
+    """
+
+    size: tuple[int, int]
+    notes: list[str]
+    look: Look | None
+    classes: frozenset[int] = frozenset()
 
 
-def _look_at_picture(root: Path, item: Item, layout: Layout, check: bool) -> Look:
-    size = picture_size(root / item.file, check)
-    if isinstance(size, str):
-        return size
-    if item.size not in (None, (size[1], size[0])):
+def _look_at_picture(root: Path, item: Item, layout: Layout, check: bool) -> Inspected | str:
+    picture = measure(root / item.file, check)
+    if isinstance(picture, str):
+        return picture
+    if item.size not in (None, picture.size[::-1]):
         return "picture of another size than its annotation says: left out"
-    return size, []
+    unclear = picture.turned and bool(item.objects) and not (picture.sideways and item.size)
+    return Inspected(picture.size, [TURNED] if unclear else [], picture.look)
 
 
-def _look_at_labels(root: Path, item: Item, layout: Layout, check: bool) -> Look:
-    size = picture_size(root / item.file, check)
-    if isinstance(size, str):
-        return size
+def _look_at_labels(root: Path, item: Item, layout: Layout, check: bool) -> Inspected | str:
+    picture = measure(root / item.file, check)
+    if isinstance(picture, str):
+        return picture
+    size = picture.size
     path = root / item.label_file
     if not is_file(path):
         return "picture without a mask: left out"
     try:
         if not check:
             with open_known(path) as image:
-                return (size, []) if (image.height, image.width) == size else "mask of another size: left out"
+                whole = (image.height, image.width) == size
+                return Inspected(size, [], None) if whole else "mask of another size: left out"
         label, present = labels_of(path, layout.table, layout.colours)
     except Exception as error:  # see above
         colour = "colour" in str(error)
         return f"mask that {'is a colour picture, not one number per pixel' if colour else 'cannot be read'}: left out"
     if label.shape != size:
         return "mask of another size: left out"
+    notes = [TURNED] if picture.turned and not picture.sideways else []
     if layout.colours is not None and present.max(initial=0) > 255:
         known = {red * 65536 + green * 256 + blue for red, green, blue in layout.colours}
-        unknown = [value for value in present.tolist() if value not in known]
-        return size, ["pixels of a colour that no class has: ignored"] if unknown else []
-    strange = present[layout.table[present] == 255].tolist()
-    return size, ["pixels of an unknown class: ignored"] if set(strange) - layout.void else []
+        if set(present.tolist()) - known:
+            notes.append("pixels of a colour that no class has: ignored")
+        return Inspected(size, notes, picture.look, frozenset(np.unique(label).tolist()))
+    strange = set(present[layout.table[present] == 255].tolist())
+    if strange - layout.void:
+        notes.append("pixels of an unknown class: ignored")
+    return Inspected(size, notes, picture.look, frozenset(layout.table[present].tolist()))
 
 
-def _in_threads(look: Callable[[Item], Look], items: Sequence[Item], log: Log) -> list[Look]:
+def _in_threads(look: Callable[[Item], Inspected | str], items: Sequence[Item], log: Log) -> list[Inspected | str]:
     said = time.monotonic()
-    found: list[Look] = []
+    found: list[Inspected | str] = []
     # Decoding switches warnings off, which is not safe in threads: the outer block puts the filters back as they were.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, usable_cores())) as pool:
         for begin in range(0, len(items), 256):

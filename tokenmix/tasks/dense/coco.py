@@ -61,20 +61,20 @@ def _is_coco(path: Path) -> bool:
 def read_coco(inventory: Inventory) -> Layout:
     """The data set of `find_coco`'s files; the classes are those of the training file, in the order of their ids.
 
-    Each file has its own numbers for the classes, which are matched by name.
+    Where there is none, as of pictures to be judged, they are those of the first file. Each file has its own numbers
+    for the classes, which are matched by name.
 
     Raises:
-        ValueError: A file is not COCO's JSON, there is none for training, or a class is only in another one.
+        ValueError: A file is not COCO's JSON, or a class is not in the training file.
     """
     root, files = inventory.root, find_coco(inventory)
-    if "train" not in files:
-        raise ValueError(f"{root}: no annotation file for training; found {', '.join(map(str, files.values()))}")
+    first = "train" if "train" in files else next(iter(files))
     contents = {split: _parse(path) for split, path in files.items()}
     listed = {split: _categories(files[split], content["categories"]) for split, content in contents.items()}
-    order = sorted(listed["train"].items(), key=lambda entry: (isinstance(entry[0], str), entry[0]))
+    order = sorted(listed[first].items(), key=lambda entry: (isinstance(entry[0], str), entry[0]))
     names = [name for _, name in order]
     if double := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{files['train']}: two categories are called {double[0]!r}: give them names of their own")
+        raise ValueError(f"{files[first]}: two categories are called {double[0]!r}: give them names of their own")
     place = {name: number for number, name in enumerate(names, 1)}
     layout = Layout("COCO", names, {split: [] for split in SPLITS}, class_ids=[number for number, _ in order])
     inventory.use(path.relative_to(root).as_posix() for path in files.values())
@@ -87,7 +87,7 @@ def read_coco(inventory: Inventory) -> Layout:
         shown = {listed[split][number] for number in used if number is not None and number in listed[split]}
         if unknown := [name for name in strange if name in shown]:
             raise ValueError(
-                f"{files[split]}: has objects of {unknown[0]!r}, which {files['train'].name} does not list "
+                f"{files[split]}: has objects of {unknown[0]!r}, which {files[first].name} does not list "
                 f"({', '.join(names[:10])}): classes are matched by name"
             )
         _read_split(inventory, files[split], content, labels, layout, split)
@@ -154,7 +154,7 @@ def _read_split(
             if mark in seen:
                 layout.strays.append(("id of two objects: both are used", f"{path.name} annotation {mark}"))
             seen.add(mark)
-        objects[owner].append(_object(entry, labels, number))
+        objects[owner].append(_object(entry, labels, number, path.name, layout))
     twice: set[str] = set()
     for key, (name, entry) in images.items():
         file = place(name)
@@ -162,6 +162,8 @@ def _read_split(
             layout.strays.append(("picture that is listed twice: the second is left out", f"{path.name} {name}"))
             continue
         twice.add(file)
+        if not _has_size(entry):
+            layout.strays.append(("claimed size that is no number: not compared", f"{path.name} {name}"))
         layout.splits[split].append(Item(file, objects[key], size=_size(entry), id=entry["id"]))
 
 
@@ -177,7 +179,12 @@ def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
         return None
 
 
-def _object(entry: Mapping[str, Any], labels: Mapping[Any, int], number: int) -> RawObject:
+def _has_size(entry: Mapping[str, Any]) -> bool:
+    """Whether a picture's entry has a size that can be read, or none."""
+    return _size(entry) is not None or entry.get("width") is None or entry.get("height") is None
+
+
+def _object(entry: Mapping[str, Any], labels: Mapping[Any, int], number: int, file: str, layout: Layout) -> RawObject:
     box: Any = entry.get("bbox")
     if box is not None:  # without one it is that of the polygons; one that cannot be read is a mistake
         try:
@@ -193,6 +200,8 @@ def _object(entry: Mapping[str, Any], labels: Mapping[Any, int], number: int) ->
         crowd = truth_of(entry.get("iscrowd"))
     except ValueError:
         crowd = False
+        stray = f"{file} annotation {entry.get('id', number)}"
+        layout.strays.append(("iscrowd that is neither yes nor no: taken as no", stray))
     return RawObject(
         labels.get(_key(entry["category_id"])),
         box,

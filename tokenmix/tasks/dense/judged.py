@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.data.dataset import printable
-from tokenmix.data.inventory import take_inventory
+from tokenmix.data.inventory import Inventory, take_inventory
 from tokenmix.data.natural import same
 from tokenmix.tasks.base import Judged, Log, Task
 from tokenmix.tasks.dense.checks import usable
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
 from tokenmix.tasks.dense.problems import Problems
-from tokenmix.tasks.dense.sets import IGNORED
-from tokenmix.tasks.dense.sources import read_layout
+from tokenmix.tasks.dense.sets import IGNORED, ObjectSet, UnlabelledSet
+from tokenmix.tasks.dense.sources import read_layout, readings
 from tokenmix.tasks.judged import choose
 from tokenmix_runtime.names import unknown
 
 
 def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, seed: int, log: Log) -> Judged:
     """The pictures of a folder with answers in the model's classes, which are matched by name.
+
+    Where nothing in the folder speaks for answers, its pictures are only predicted.
 
     Args:
         task: The model's.
@@ -34,6 +36,8 @@ def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, s
         ValueError: The folder cannot be read, or has classes that the model does not know.
     """
     inventory = take_inventory(path)
+    if not readings(inventory, task.name):
+        return _unlabelled(task, inventory, loaded, log)
     layout = read_layout(inventory, task.name)
     if loaded.classes is not None:
         _renumber(layout, list(loaded.classes), path)
@@ -56,6 +60,23 @@ def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, s
         log(note)
     classes = list(loaded.classes or map(printable, layout.classes))
     return Judged(path.resolve().name, samples.subset(chosen), {"classes": classes})
+
+
+def _unlabelled(task: Task, inventory: Inventory, loaded: Any, log: Log) -> Judged:
+    """The pictures of a folder without answers.
+
+    Raises:
+        ValueError: None of them can be read.
+    """
+    path, layout = inventory.root, Layout("pictures", [], {})
+    log(f"{path}: no answers for {task.title} found: its {len(inventory.pictures):,} pictures can only be predicted")
+    items, problems = [Item(name) for name in inventory.pictures], Problems()
+    samples, _ = usable(path, layout, items, "detection", True, problems, log)
+    problems.tell(log)
+    if not len(samples) or not isinstance(samples, ObjectSet):
+        raise ValueError(f"{path}: none of its {len(items):,} pictures can be used")
+    unlabelled = UnlabelledSet(path, samples.files, samples.sizes, per_pixel=task.name == "segmentation")
+    return Judged(path.resolve().name, unlabelled, {"classes": list(loaded.classes or ())}, labelled=False)
 
 
 def _renumber(layout: Layout, classes: list[str], path: Path) -> None:

@@ -45,6 +45,8 @@ def read_ade(inventory: Inventory) -> Layout:
     for split, folder in (("train", "training"), ("val", "validation"), ("test", "test")):
         pictures, masks = (inventory.below(f"{part}/{folder}") for part in ("images", "annotations"))
         layout.splits[split] = _pairs(pictures, Pairing(masks), layout)
+        inventory.use(masks)
+    inventory.use(name for name in inventory.others if "/" not in name)  # lists of objects and scenes
     return layout
 
 
@@ -76,6 +78,7 @@ def read_cityscapes(inventory: Inventory) -> Layout:
             items.append(Item(picture, label_file=mask, problem=problem))
         layout.splits[split] = items
     inventory.use(inventory.below("gtFine"))
+    inventory.use(name for name in inventory.others if name.startswith("gtFine/"))  # outlines of the same
     return layout
 
 

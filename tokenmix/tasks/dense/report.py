@@ -49,10 +49,6 @@ def check_dense(task: Task, spec: str, *, seed: int, log: Log) -> dict[str, Any]
             level = "error" if split == "train" else "warning"
             message = f"{len(absent):,} classes do not occur in the {split} images: {shown}"
             findings.append({"level": level, "kind": "missing class", "message": message})
-    findings += [
-        {"level": "warning", "kind": "broken", "message": f"{skipped.name}: {skipped.reason}"}
-        for skipped in data.skipped
-    ]
     return {"data": data.name, "task": task.name, "classes": data.classes, "splits": splits, "findings": findings}
 
 

@@ -255,6 +255,38 @@ class LabelSet(DenseSet):
         return LabelSet(self.root, files, labels, self.table, self.colours)
 
 
+class UnlabelledSet(DenseSet):
+    """Pictures in files of which nobody knows what is on them: no objects, and every pixel ignored.
+
+    Args:
+        root: The folder of the files.
+        files: Paths of the pictures, relative to ``root``; results call the pictures by them.
+        sizes: (height, width) of each picture in pixels.
+        per_pixel: Whether the answer would be a label for each pixel.
+    """
+
+    def __init__(self, root: Path, files: Sequence[str], sizes: Sequence[tuple[int, int]], *, per_pixel: bool) -> None:
+        super().__init__(files)
+        self.root, self.files, self.sizes, self.per_pixel, self.ids = root, list(files), sizes, per_pixel, self.names
+
+    def contents(self) -> NDArray[np.uint64]:
+        return file_identities([self.root / file for file in self.files])
+
+    def load(self, index: int) -> Image.Image:
+        return open_image(self.root / self.files[index])
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        if self.per_pixel:
+            return {"label": torch.full(self.sizes[index], IGNORED)}
+        return {
+            "boxes": torch.zeros(0, 4),
+            "labels": torch.zeros(0, dtype=torch.int64),
+            "iscrowd": torch.zeros(0, dtype=torch.int64),
+            "area": torch.zeros(0),
+            "image_id": torch.tensor(index),
+        }
+
+
 def read_labels(path: Path) -> NDArray[np.uint16]:
     """(H, W): the values in a label file, palettes and all.
 

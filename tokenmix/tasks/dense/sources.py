@@ -11,9 +11,10 @@ import numpy as np
 
 from tokenmix.data.dataset import printable
 from tokenmix.data.inventory import Inventory, summary, take_inventory
+from tokenmix.data.likeness import told_alike
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import hashes, name_keys
-from tokenmix.tasks.dense.checks import usable
+from tokenmix.tasks.dense.checks import Impressions, usable
 from tokenmix.tasks.dense.coco import find_coco, read_coco
 from tokenmix.tasks.dense.labels import (
     find_ade,
@@ -27,7 +28,7 @@ from tokenmix.tasks.dense.layout import MOST_CLASSES, SPLITS, Layout
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.scenes import load_scenes
 from tokenmix.tasks.dense.sets import DENSE_TASKS, DenseData, ObjectSet, coco_tools
-from tokenmix.tasks.dense.tool_files import find_tool, read_tool
+from tokenmix.tasks.dense.tool_files import find_tool, read_tool, why_unreadable
 from tokenmix.tasks.dense.voc import (
     find_voc_boxes,
     find_voc_masks,
@@ -135,6 +136,9 @@ def load_dense(
         coco_tools()
     inventory = take_inventory(root)
     layout = read_layout(inventory, task)
+    if not layout.splits.get("train"):
+        others = " and ".join(f"{len(items):,} {split} pictures" for split, items in layout.splits.items() if items)
+        raise ValueError(f"{root}: no training pictures; as {layout.kind} it has {others or 'no pictures'}")
     if len(layout.classes) > MOST_CLASSES:
         raise ValueError(f"{root}: {len(layout.classes):,} classes; at most {MOST_CLASSES:,} can be told apart")
     if task == "segmentation" and len(layout.classes) > 255:
@@ -143,17 +147,23 @@ def load_dense(
     for kind, name in layout.strays:
         problems.add(kind, name)
     sets: dict[str, Any] = {}
+    seen = {split: Impressions() for split in SPLITS}
     skipped = []
     for split in SPLITS:
         items = layout.splits.get(split, [])
         inventory.use(item.file for item in items)
-        sets[split], left_out = usable(root, layout, items, task, check, problems, log)
+        sets[split], left_out = usable(root, layout, items, task, check, problems, log, seen[split])
         skipped += left_out
     problems.tell(log)
-    warnings = _check_whole(root, layout, sets, problems)
+    warnings, copies = _check_whole(root, layout, sets, problems)
+    if seen["train"].classes:
+        warnings += _absent(layout, seen["train"].classes)
+    ours = _complete(sets, root, seed, log)
+    different = {split: one for split, one in sets.items() if split != "test" or one is not sets["val"]}
+    looks = {name: look for impressions in seen.values() for name, look in impressions.looks.items()}
+    warnings += told_alike({split: one.names for split, one in different.items()}, looks, copies)
     for warning in warnings:
         log(f"warning: {root}: {warning}")
-    ours = _complete(sets, root, seed, log)
     unused = inventory.unused("that no part of the layout names: not used")
     for reason, names in unused.items():
         log(f"{root}: {len(names):,} x {reason}: {summary(names)}")
@@ -199,11 +209,23 @@ def read_layout(inventory: Inventory, task: str) -> Layout:
     hint = f"; it looks like a set for {' or '.join(other)}" if other else ""
     kinds = sorted({Path(name).suffix.lower() for name in inventory.others} - {""})
     there = f"{len(inventory.pictures):,} pictures" + (f" and files in {', '.join(kinds[:6])}" if kinds else "")
-    raise ValueError(f"{root}: no layout for {task} found among {there}{hint}; expected {EXPECTED[task]}")
+    broken = "".join(f"; {name} cannot be read: {why}" for name, why in _unreadable(inventory))
+    raise ValueError(f"{root}: no layout for {task} found among {there}{hint}{broken}; expected {EXPECTED[task]}")
 
 
-def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Problems) -> list[str]:
-    """Judge what was loaded as a whole: what is odd about it.
+def _unreadable(inventory: Inventory) -> list[tuple[str, str]]:
+    """Files of annotations that are damaged, and why: the first three."""
+    found = []
+    for name in inventory.others:
+        if name.lower().endswith((".json", ".xml")) and (why := why_unreadable(inventory.root / name)):
+            found.append((name, why))
+        if len(found) == 3:
+            break
+    return found
+
+
+def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Problems) -> tuple[list[str], set[str]]:
+    """Judge what was loaded as a whole: what is odd about it, and the names of pictures that are in two splits.
 
     Raises:
         ValueError: Nothing could be learnt from it.
@@ -224,19 +246,25 @@ def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Pro
             )
         if used < (1 - MOST_DROPPED) * given:
             told.append(f"only {used:,} of {given:,} objects of the training pictures can be used{first}")
-        present = {int(label) for one in train.objects for label in one.labels}
-        if absent := [name for number, name in enumerate(layout.classes, 1) if number not in present]:
-            told.append(f"no training picture shows {summary([printable(name) for name in absent])}")
+        told += _absent(layout, {int(label) - 1 for one in train.objects for label in one.labels})
     seen: dict[int, str] = {}
+    copies: set[str] = set()
     for split in SPLITS:
         contents = sets[split].contents().tolist()
+        copies |= {name for name, content in zip(sets[split].names, contents, strict=True) if content in seen}
         for other in dict.fromkeys(seen.values()):
             shared = sum(seen.get(content) == other for content in contents)
             if shared:
                 told.append(f"{shared:,} of {len(contents):,} {split} pictures are {other} pictures too")
         for content in contents:
             seen.setdefault(content, split)
-    return told
+    return told, copies
+
+
+def _absent(layout: Layout, present: set[int]) -> list[str]:
+    """What is to be said of classes that are not among these numbers, from 0 on."""
+    absent = [printable(name) for number, name in enumerate(layout.classes) if number not in present]
+    return [f"no training picture shows {summary(absent)}"] if absent else []
 
 
 def _complete(sets: dict[str, Any], root: Path, seed: int, log: Log) -> bool:

@@ -44,6 +44,7 @@ class DenseTask(PictureTask):
     """A task whose answer is more than one class per picture."""
 
     batch_size = 4
+    probed = 48
     default_skeleton = None
     out_option = Option("--out", {"metavar": "DIR", "help": f"where the drawings go (default: {OUT}/)"})
 
@@ -139,6 +140,10 @@ class DenseTask(PictureTask):
         size = recipe.run.batch_size
         train = DenseLoader(data.train, train=True, batch_size=size, **options)
         return train, DenseLoader(data.val, train=False, batch_size=-(-size // recipe.run.accumulate), **options)
+
+    def unfound(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        column = list(self.row_columns())[1]
+        return [row["class"] for row in evidence["classes"] if row.get(column) == 0]
 
     def learning_rates(self, recipe: Any, model: Any) -> dict[str, float] | None:
         from tokenmix.tasks.dense.learning_rates import learning_rates

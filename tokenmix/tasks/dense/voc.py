@@ -31,10 +31,17 @@ _LISTS = {"train": "train", "trainval": "train", "default": "train", "val": "val
 
 @dataclass(frozen=True)
 class _Annotation:
-    """What an XML file says: each object's name, box and whether it is difficult; and the picture's claimed size."""
+    """What an XML file says.
+
+    Attributes:
+        objects: Of each its name, its box and whether it is difficult.
+        size: The (width, height) that it claims for the picture.
+        notes: What of it could not be read.
+    """
 
     objects: list[tuple[str, list[float] | None, bool]]
     size: tuple[int, int] | None
+    notes: list[str]
 
 
 def find_voc_boxes(inventory: Inventory) -> str:
@@ -62,12 +69,9 @@ def _xml_files(inventory: Inventory) -> list[str]:
 
 
 def read_voc_boxes(inventory: Inventory) -> Layout:
-    """Boxes in XML files; the classes are those of the training pictures, by name.
+    """Boxes in XML files; the classes are those of the training pictures, or of all where there are none, by name.
 
     Pixels are counted from 1, and the last one belongs to the box. Objects marked difficult are treated as crowds.
-
-    Raises:
-        ValueError: A list of pictures has none for training.
     """
     return _read_objects(inventory, ("Main", "Layout"), masks=False)
 
@@ -76,9 +80,6 @@ def read_voc_instances(inventory: Inventory) -> Layout:
     """Boxes in XML files and, for the masks, ``SegmentationObject/*.png``.
 
     There the pixels of the file's first object are 1, of its second 2 and so on; 0 and the borders, 255, are none's.
-
-    Raises:
-        ValueError: A list of pictures has none for training.
     """
     layout = _read_objects(inventory, ("Segmentation",), masks=True)
     with ThreadPoolExecutor(min(8, usable_cores())) as pool:
@@ -126,9 +127,11 @@ def _read_objects(inventory: Inventory, lists: Sequence[str], *, masks: bool) ->
     if not any(map(_listed, lists, [inventory] * len(lists))):  # then a picture without a file is none of the set
         pairs = {split: [row for row in rows if row[2 if masks else 1]] for split, rows in pairs.items()}
     parsed = {file: _parse(root, root / file) for rows in pairs.values() for _, file, _ in rows if file}
-    inventory.use(file for file in parsed)
-    trees = [parsed[file] for _, file, _ in pairs.get("train", ()) if file]
-    names = sorted({entry[0] for tree in trees if isinstance(tree, _Annotation) for entry in tree.objects})
+    inventory.use([*parsed, *taken])
+    _use_lists(inventory)
+    taught = pairs.get("train") or [row for rows in pairs.values() for row in rows]
+    trees = [parsed[file] for _, file, _ in taught if file]
+    names = sorted({entry[0] for tree in trees if isinstance(tree, _Annotation) for entry in tree.objects} - {""})
     labels = {name: number for number, name in enumerate(names, 1)}
     layout = Layout("VOC", names, {split: [] for split in SPLITS})
     for split, rows in pairs.items():
@@ -142,6 +145,7 @@ def _read_objects(inventory: Inventory, lists: Sequence[str], *, masks: bool) ->
                 for number, (name, box, difficult) in enumerate(tree.objects, 1)
             ]
             layout.splits[split].append(Item(file, objects, mask or "", size=tree.size))
+            layout.strays += [(note, source or file) for note in tree.notes]
         layout.splits[split] += [Item(name, problem="picture missing: left out") for name in missing.get(split, ())]
     if not masks:
         layout.strays += [("annotation without a picture: not used", name) for name in xml.left()]
@@ -153,9 +157,6 @@ def read_voc_masks(inventory: Inventory) -> Layout:
 
     Own classes are named by ``classes.txt``, labelme's ``class_names.txt`` or CVAT's ``labelmap.txt``, whose colours
     are read too; without such a file they are VOC's 21.
-
-    Raises:
-        ValueError: A list of pictures has none for training.
     """
     masks = [name for name in inventory.pictures if _in(name, "segmentationclass")]
     taken = {*masks, *(name for name in inventory.pictures if _in(name, "segmentationobject"))}
@@ -176,8 +177,14 @@ def read_voc_masks(inventory: Inventory) -> Layout:
         ]
         layout.splits[split] += [Item(name, problem="picture missing: left out") for name in missing.get(split, ())]
     layout.strays += [("mask without a picture: not used", name) for name in drawn.left()]
-    inventory.use(masks)
+    inventory.use([*taken, *(name for name in _xml_files(inventory) if _in(name, "annotations"))])
+    _use_lists(inventory)
     return layout
+
+
+def _use_lists(inventory: Inventory) -> None:
+    """Note that the lists belong to the layout, also those for other tasks."""
+    inventory.use(name for name in inventory.others if _in(name, "imagesets"))
 
 
 def identity(count: int) -> np.ndarray:
@@ -221,8 +228,6 @@ def splits_of(
     Returns:
         The pictures by split, and those that a list names and that are not there.
 
-    Raises:
-        ValueError: There are lists, but none for training.
     """
     found = next((files for kind in lists if (files := _listed(kind, inventory))), {})
     if not found:
@@ -231,8 +236,6 @@ def splits_of(
             words = [split_of(part) for part in PurePosixPath(name).parts[:-1]]
             parts.setdefault(next(filter(None, words), "train"), []).append(name)
         return parts, {}
-    if "train" not in found:
-        raise ValueError(f"{inventory.root}: has lists for {', '.join(found)} but no train.txt")
     by_stem = {stem(name): name for name in pictures}
     by_path = {same(name).casefold(): name for name in pictures}
     by_split, missing = dict[str, list[str]](), dict[str, list[str]]()
@@ -280,7 +283,7 @@ def _parse(root: Path, path: Path) -> _Annotation | str:
         return "annotation file with a DOCTYPE, which is not read: picture left out"
     except (OSError, ValueError, LookupError, ElementTree.ParseError):  # the second ones: no file, odd encodings
         return "annotation file missing or not XML: picture left out"
-    objects = []
+    objects, notes = [], []
     for entry in tree.iter("object"):
         try:
             sides = [number_of((entry.findtext(f"bndbox/{s}") or "").strip()) for s in ("xmin", "ymin", "xmax", "ymax")]
@@ -291,10 +294,13 @@ def _parse(root: Path, path: Path) -> _Annotation | str:
             difficult = truth_of(entry.findtext("difficult"))
         except ValueError:
             difficult = False
+            notes.append("difficult that is neither yes nor no: taken as no")
         objects.append(((entry.findtext("name") or "").strip(), box, difficult))
     try:
         width, height = (whole_of((tree.findtext(f"size/{side}") or "").strip()) for side in ("width", "height"))
         size = (width, height) if width > 0 and height > 0 else None  # some tools write zeros
     except ValueError:
         size = None
-    return _Annotation(objects, size)
+        if tree.find("size") is not None:
+            notes.append("claimed size that is no number: not compared")
+    return _Annotation(objects, size, notes)

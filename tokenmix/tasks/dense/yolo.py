@@ -12,10 +12,11 @@ from tokenmix.data.split_words import split_in, split_of
 from tokenmix.data.text_files import read_text
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
 from tokenmix.tasks.dense.pairing import Pairing
-from tokenmix.tasks.dense.values import text_of
+from tokenmix.tasks.dense.values import text_of, whole_of
 
 _YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt", "classes.names", "labels.txt")
+_MOST_SHARE = 8  # of a picture's side: a box may reach over the edge, but numbers beyond are pixels
 _MOST_YAML, _MOST_ALIASES, _DEEPEST = 2**18, 20, 20  # bytes; 20 aliases make at most 1,500 copies
 _OTHER_TEXTS = ("readme", "classes", "notes", "license", "requirements", "labels", "train", "val", "test", "valid")
 
@@ -62,36 +63,37 @@ def read_yolo(inventory: Inventory) -> Layout:
         ValueError: No names, no training pictures, no label file for any picture, or ``data.yaml`` says what is not so.
     """
     root = inventory.root
-    stated = _yaml(root) if _yaml_path(inventory) else {}
+    stated = _yaml(inventory)
     numbers, classes = _classes(inventory, stated)
-    parts = _stated_parts(inventory, stated) if stated else {}
+    parts, absent = _stated_parts(inventory, stated)
     parts = parts or _parts_by_folder(inventory)
-    if not parts.get("train"):
-        raise ValueError(
-            f"{root}: no training pictures; expected images/train and labels/train, or data.yaml with 'train'"
-        )
+    if not any(parts.values()):
+        raise ValueError(f"{root}: no pictures; expected images/train and labels/train, or data.yaml with 'train'")
     layout = Layout("YOLO", classes, {split: [] for split in SPLITS})
+    layout.strays += absent
     labels = Pairing(_label_files(inventory))
     points = _points(stated)
-    without = 0
+    bare: list[str] = []
     for split, files in parts.items():
         for file in files:
             label_file = labels.of(file)
-            without += label_file is None
-            objects = _objects(root / label_file, numbers, points, layout) if label_file else []
+            if label_file is None:
+                bare.append(file)
+            objects = _objects(root, label_file, numbers, points, layout) if label_file else []
             if isinstance(objects, str):
                 layout.splits[split].append(Item(file, problem=objects))
             else:
                 layout.splits[split].append(Item(file, objects))
     total = sum(map(len, parts.values()))
-    if without == total:
+    if len(bare) == total:
         raise ValueError(
-            f"{root}: no label file for any of its {total:,} pictures: {parts['train'][0]} wants a text file of its "
-            "name beside it, or in a folder 'labels' beside 'images'"
+            f"{root}: no label file for any of its {total:,} pictures: {bare[0]} wants a text file of its name beside "
+            "it, or in a folder 'labels' beside 'images'"
         )
-    if without:
-        layout.strays.append(("pictures without a label file: read as pictures without objects", f"{without:,}"))
-    layout.strays += [("label file without a picture: not used", name) for name in labels.left()]
+    layout.strays += [("picture without a label file: read as one without objects", name) for name in bare]
+    lonely = [name for name in labels.left() if name not in inventory.used]
+    layout.strays += [("label file without a picture: not used", name) for name in lonely]
+    inventory.use([*labels.taken, *lonely])
     return layout
 
 
@@ -103,10 +105,14 @@ def _points(stated: dict[str, Any]) -> int:
     return math.prod(shape)
 
 
-def _yaml(root: Path) -> dict[str, Any]:
+def _yaml(inventory: Inventory) -> dict[str, Any]:
+    """What ``data.yaml`` says; nothing where there is none."""
     import yaml  # comes with timm
 
-    path = next(root / name for name in _YAMLS if (root / name).is_file())
+    path = _yaml_path(inventory)
+    if path is None:
+        return {}
+    inventory.use([path.name])
     text = read_text(path, most=_MOST_YAML)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
     try:
@@ -133,13 +139,16 @@ def _refuse_growth(events: Iterable[Any]) -> None:
             raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
 
 
-def _stated_parts(inventory: Inventory, stated: dict[str, Any]) -> dict[str, list[str]]:
+def _stated_parts(inventory: Inventory, stated: dict[str, Any]) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
     """The pictures of each part as ``data.yaml`` gives them: a folder, a text file of pictures, or a list of these.
 
+    Test pictures that are not there are only named: tools write their place down by default, and seldom export any.
+
     Raises:
-        ValueError: One of them is not there.
+        ValueError: Another one of them is not there.
     """
     root, parts = inventory.root, dict[str, list[str]]()
+    absent = []
     for key in ("train", "val", "valid", "test"):
         places = stated.get(key)
         if not places:
@@ -147,7 +156,8 @@ def _stated_parts(inventory: Inventory, stated: dict[str, Any]) -> dict[str, lis
         split, files = split_in(key), []
         for place in places if isinstance(places, list) else [places]:
             found = _pictures_at(inventory, stated, place)
-            if found is None and key == "test":  # often named by default, and seldom there
+            if found is None and key == "test":
+                absent.append(("part that data.yaml names and that is not there: left out", f"test: {place}"))
                 continue
             if found is None:
                 tops = sorted({f"{name.split('/')[0]}/" for name in inventory.pictures if "/" in name})
@@ -155,7 +165,7 @@ def _stated_parts(inventory: Inventory, stated: dict[str, Any]) -> dict[str, lis
                 raise ValueError(f"{root}: data.yaml says {key}: {place}, and there is no such folder or list{near}")
             files += found
         parts[split] = list(dict.fromkeys([*parts.get(split, []), *files]))
-    return parts
+    return parts, absent
 
 
 def _pictures_at(inventory: Inventory, stated: dict[str, Any], place: Any) -> list[str] | None:
@@ -175,6 +185,7 @@ def _pictures_at(inventory: Inventory, stated: dict[str, Any], place: Any) -> li
             inside = [name for name in found if f"{relative}/images/".removeprefix("./") in f"{name}/"]
             return inside or found
         if path.is_file() and path.suffix.lower() == ".txt":
+            inventory.use([relative])
             return _listed(inventory, text_of(path).splitlines(), path)
     return None
 
@@ -199,6 +210,7 @@ def _parts_by_folder(inventory: Inventory) -> dict[str, list[str]]:
     lists = {split: name for split, name in lists.items() if split}
     if "train" in lists:
         root = inventory.root
+        inventory.use(lists.values())
         return {
             split: _listed(inventory, text_of(root / name).splitlines(), root / name) for split, name in lists.items()
         }
@@ -208,7 +220,8 @@ def _parts_by_folder(inventory: Inventory) -> dict[str, list[str]]:
         parts.setdefault(next(filter(None, words), ""), []).append(name)
     if "train" not in parts and "" in parts:
         parts["train"] = parts.pop("")
-    parts.pop("", None)
+    if len(parts) > 1:
+        parts.pop("", None)
     return parts
 
 
@@ -218,9 +231,10 @@ def _classes(inventory: Inventory, stated: dict[str, Any]) -> tuple[dict[int, in
     names: dict[int, str] = {}
     given = stated.get("names")
     if isinstance(given, dict):
-        if not all(isinstance(key, int) and key >= 0 for key in given):
+        keys = {key: number for key in given if (number := _number(key)) is not None and number >= 0}
+        if len(keys) < len(given):
             raise ValueError(f"{root}: the names in data.yaml must be a list, or numbered 0, 1, 2, ...")
-        names = {key: given[key] for key in sorted(given)}
+        names = {number: given[key] for key, number in sorted(keys.items(), key=lambda entry: entry[1])}
     elif isinstance(given, list):
         names = dict(enumerate(given))
     if any(isinstance(name, list | dict | tuple | set) for name in names.values()):
@@ -231,18 +245,32 @@ def _classes(inventory: Inventory, stated: dict[str, Any]) -> tuple[dict[int, in
             raise ValueError(
                 f"{root}: no names of the classes: write them into classes.txt, one a line, or data.yaml, 'names'"
             )
-        lines = text_of(root / min(files, key=lambda name: (name.count("/"), name))).splitlines()
-        names = dict(enumerate(line.strip() for line in lines if line.strip()))
+        file = min(files, key=lambda name: (name.count("/"), name))
+        inventory.use(files)
+        lines = [line.strip() for line in text_of(root / file).rstrip().splitlines()]
+        if "" in lines:
+            raise ValueError(
+                f"{root / file}: line {lines.index('') + 1} is empty: which number has the class below it?"
+            )
+        names = dict(enumerate(lines))
     count = stated.get("nc")
-    if isinstance(count, int) and count != len(names):
+    if count is not None and _number(count) != len(names):
         raise ValueError(f"{root}: data.yaml says nc: {count}, but names {len(names)} classes: put one of them right")
     return {number: place for place, number in enumerate(names)}, [str(name) for name in names.values()]
 
 
-def _objects(file: Path, numbers: dict[int, int], points: int, layout: Layout) -> list[RawObject] | str:
+def _number(value: Any) -> int | None:
+    """A whole number, also as a text; None for anything else."""
+    try:
+        return whole_of(value)
+    except ValueError:
+        return None
+
+
+def _objects(root: Path, file: str, numbers: dict[int, int], points: int, layout: Layout) -> list[RawObject] | str:
     """The objects in a file, or what is wrong with it; ``points`` numbers stand behind each box."""
     try:
-        lines = text_of(file).splitlines()
+        lines = text_of(root / file).splitlines()
     except (OSError, ValueError):
         return "label file that cannot be read: left out"
     objects = []
@@ -259,7 +287,11 @@ def _objects(file: Path, numbers: dict[int, int], points: int, layout: Layout) -
             values = values[:4]
         wrong = label != label or label % 1 or (len(values) != 4 and (len(values) < 6 or len(values) % 2))
         if wrong or (points and len(values) != 4):
-            layout.strays.append(("line that is no object: left out", f"{file.name} line {number}"))
+            layout.strays.append(("line that is no object: left out", f"{file} line {number}"))
+            continue
+        if any(abs(value) > _MOST_SHARE for value in values):
+            kind = f"line with numbers beyond {_MOST_SHARE}, which are no shares of the sides: left out"
+            layout.strays.append((kind, f"{file} line {number}"))
             continue
         place = numbers.get(int(label))
         known = None if place is None else place + 1

@@ -18,6 +18,7 @@ from tokenmix.tasks.dense.options import ObjectAugment
 from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
 from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
+from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class DetectionTask(DenseTask):
     """Boxes with a class and a score."""
 
     name = "detection"
+    default_recipe: str | None = "scenes_detect"
     title = "detection"
     headline = "box_AP"
     Options: ClassVar[type[TaskOptions]] = DetectionOptions
@@ -50,6 +52,16 @@ class DetectionTask(DenseTask):
 
     def demos(self) -> Mapping[str, str]:
         return {"detect": "scenes_detect"}
+
+    def planned_model(self, gpu: bool) -> dict[str, Any]:
+        """What a plan trains: three stages, so that the first of SSDLite's maps is fine enough for small objects."""
+        dims, depths = ([48, 128, 224], [2, 6, 2]) if gpu else ([32, 96, 160], [1, 3, 1])
+        return {"name": "mixernet_pico", "args": {"mixers": "aff", "depths": depths, "dims": dims}, "head": "ssdlite"}
+
+    def drafts(self, data: Any, device: torch.device, *, published: bool = False) -> Sequence[Draft]:
+        from tokenmix.tasks.dense.planning import drafts
+
+        return drafts(data, device, self.planned_model, self.Options, self.Augment, seen=24_000, batch=16)
 
     def objective(self, recipe: Any, model: Any, facts: Mapping[str, Any]) -> Objective:
         CocoAP(1)  # a package that it lacks is told now, not after an epoch
@@ -140,6 +152,7 @@ class InstancesTask(DetectionTask):
     """Boxes and masks with a class and a score."""
 
     name = "instances"
+    default_recipe = None
     title = "instance segmentation"
     headline = "mask_AP"
     Options = InstancesOptions
@@ -148,6 +161,11 @@ class InstancesTask(DetectionTask):
 
     def demos(self) -> Mapping[str, str]:
         return {}
+
+    def planned_model(self, gpu: bool) -> dict[str, Any]:
+        """What a plan trains."""
+        dims, depths = ([48, 96, 192, 320], [2, 2, 6, 2]) if gpu else ([32, 64, 128, 192], [1, 1, 3, 1])
+        return {"name": "mixernet_pico", "args": {"mixers": "aff", "depths": depths, "dims": dims}, "head": "mask_rcnn"}
 
     def row_columns(self) -> Mapping[str, str]:
         masks = {"mask_AP": "mask AP, %", "mask_AP50": "mask AP50, %"}

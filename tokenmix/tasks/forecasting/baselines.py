@@ -14,17 +14,17 @@ class SeasonalNaive(nn.Module):
     Args:
         horizon: Future values, H.
         season: Its length in steps; 1 repeats the last value. A season longer than the past is the whole past.
+        look_back: Past values that it is given, L; it takes any number.
 
     Raises:
         ValueError: If a length is below 1.
     """
 
-    def __init__(self, horizon: int, season: int) -> None:
+    def __init__(self, horizon: int, season: int, look_back: int = 96) -> None:
         super().__init__()
         if horizon < 1 or season < 1:
             raise ValueError(f"horizon and season must be at least 1, not {horizon} and {season}")
-        self.horizon = horizon
-        self.season = season
+        self.horizon, self.season, self.look_back = horizon, season, look_back
 
     def forward(self, past: Tensor) -> Tensor:
         season = min(self.season, past.size(1))
@@ -47,7 +47,7 @@ class DecomposedLinear(nn.Module):
 
     def __init__(self, look_back: int, horizon: int, size: int = 25, *, device=None, dtype=None) -> None:
         super().__init__()
-        self.size = size
+        self.look_back, self.horizon, self.size = look_back, horizon, size
         self.residual = nn.Linear(look_back, horizon, device=device, dtype=dtype)
         self.trend = nn.Linear(look_back, horizon, device=device, dtype=dtype)
         for layer in (self.residual, self.trend):

@@ -9,21 +9,10 @@ from typing import Any
 from torch import nn
 
 from tokenmix.mixers import MixerSpec, per_stage
+from tokenmix.tasks.forecasting.blocks import Block, ChannelMixer, KeyValue, SharedMixer, TokenMixer, VariableQuery
+from tokenmix.tasks.forecasting.embeddings import PatchEmbedding, PatchMerging, ReversibleNorm
 from tokenmix.tasks.forecasting.mixers import make_series_mixer
-from tokenmix.tasks.forecasting.network import (
-    Block,
-    ChannelMixer,
-    DecomposedForecaster,
-    Forecaster,
-    KeyValue,
-    PatchEmbedding,
-    PatchMerging,
-    ReversibleNorm,
-    SharedMixer,
-    Stage,
-    TokenMixer,
-    VariableQuery,
-)
+from tokenmix.tasks.forecasting.network import DecomposedForecaster, Forecaster, Stage
 from tokenmix_runtime.names import unknown
 
 PUBLISHED_MIXER = "ffnet"
@@ -124,7 +113,7 @@ def build_forecaster(arch: Architecture, *, device=None, dtype=None) -> nn.Modul
         TypeError: If a mixer has no such option.
     """
     if arch.decomposition:
-        return DecomposedForecaster(lambda: _network(arch, device=device, dtype=dtype), arch.decomposition)
+        return DecomposedForecaster(lambda: _network(arch, device=device, dtype=dtype), arch)
     return _network(arch, device=device, dtype=dtype)
 
 
@@ -181,7 +170,7 @@ def _network(arch: Architecture, *, device=None, dtype=None) -> Forecaster:
         blocks = [_block(arch, index, specs[index], **dd) for _ in range(arch.depths[index])]
         stages.append(Stage(embed, blocks))
     head = nn.Linear(arch.dims[-1] * arch.tokens[-1], arch.horizon, **dd)
-    return Forecaster(norm, stages, head, arch.head_drop)
+    return Forecaster(norm, stages, head, arch)
 
 
 def _block(arch: Architecture, stage: int, spec: MixerSpec, *, device=None, dtype=None) -> nn.Module:

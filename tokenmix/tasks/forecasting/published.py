@@ -37,10 +37,6 @@ class ScriptSettings:
     lr: float
     patience: int
 
-    def model_options(self) -> dict[str, Any]:
-        """The options of `ffnet_forecast` that the script sets."""
-        return {"mlp_ratio": self.mlp_ratio, "drop_rate": self.drop_rate, "head_drop": self.head_drop}
-
 
 _SCRIPTS: dict[str, ScriptSettings] = {
     "etth1": ScriptSettings(2, 0.7, 0.0, 512, 1e-4, 20),

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenmix.tasks.forecasting.series import Series
-from tokenmix_runtime.names import unknown
+from tokenmix_runtime.series import Series
 
 RATIOS = (0.7, 0.2)  # of the rows: training, test; validation is what remains
 PARTS = ("train", "val", "test")
@@ -157,58 +156,3 @@ class Windows:
     def rows(self, indices: Tensor) -> Tensor:
         """``(B,)`` window numbers -> the rows of the series that they are made of, ``(B, L + H)``."""
         return self.first + indices[:, None] + torch.arange(self.look_back + self.horizon)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A series ready for training: its windows, and the way back to its units."""
-
-    series: Series
-    scaler: Scaler
-    train: Windows
-    val: Windows
-    test: Windows
-
-
-def split_series(
-    series: Series,
-    look_back: int,
-    horizon: int,
-    *,
-    target: str | None = None,
-    published: PublishedSeries | None = None,
-) -> Parts:
-    """Split, normalise and cut a series, as published.
-
-    Args:
-        series: Without missing values.
-        look_back: Past rows of a window.
-        horizon: Future rows.
-        target: A variable to forecast from its own past alone (the papers' univariate form); None for all from all.
-        published: See `ends_of`.
-
-    Raises:
-        ValueError: If a part has no window, the target is no variable, or the series is not the published one.
-    """
-    ends = ends_of(series, published)
-    chosen = series if target is None else series.select([target])
-    scaler = Scaler.of(chosen.values[: ends[0]])
-    values = torch.from_numpy(scaler.normalize(chosen.values).astype(np.float32))
-    windows = []
-    for name, first, end in zip(PARTS, (0, ends[0] - look_back, ends[1] - look_back), ends, strict=True):
-        try:
-            windows.append(Windows(values, max(first, 0), end, look_back, horizon))
-        except ValueError as error:
-            raise ValueError(f"{series.name}, {name} part: {error}") from None
-    return Parts(chosen, scaler, *windows)
-
-
-def part_of(parts: Parts, name: str) -> Windows:
-    """The windows of ``"train"``, ``"val"`` or ``"test"``.
-
-    Raises:
-        ValueError: If there is no such part.
-    """
-    if name not in PARTS:
-        raise ValueError(unknown("part of a series", name, PARTS))
-    return getattr(parts, name)

@@ -17,7 +17,9 @@ from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.options import LabelAugment
 from tokenmix.tasks.dense.task import DenseTask
+from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
+from tokenmix.tasks.picture_task import MIRROR
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.options import Options
 
@@ -31,6 +33,7 @@ class SegmentationTask(DenseTask):
     """A class for each pixel."""
 
     name = "segmentation"
+    default_recipe = "scenes_segment"
     title = "segmentation"
     headline = "mIoU"
     Options = Options
@@ -46,7 +49,7 @@ class SegmentationTask(DenseTask):
             "--scales",
             {"nargs": "+", "type": float, "metavar": "S", "help": "average over the image at these scales: 0.5 1 1.5"},
         ),
-        Option("--mirror", {"action": "store_const", "const": True, "help": "average over the mirrored image too"}),
+        MIRROR,
         Option(
             "--window",
             {"type": size, "metavar": "H[,W]", "help": "look at the image by overlapping windows of that many pixels"},
@@ -61,6 +64,18 @@ class SegmentationTask(DenseTask):
 
     def demos(self) -> Mapping[str, str]:
         return {"segment": "scenes_segment"}
+
+    def planned_model(self, gpu: bool) -> dict[str, Any]:
+        """What a plan trains; the pyramid is narrow where there is no GPU, since it is what costs most."""
+        dims, depths = ([48, 96, 192, 320], [2, 2, 6, 2]) if gpu else ([32, 96, 160, 192], [1, 3, 1, 1])
+        head = {} if gpu else {"head_dim": 96, "channels": 64}
+        args = {"mixers": "aff", "depths": depths, "dims": dims, **head}
+        return {"name": "mixernet_pico", "args": args, "head": "semantic_fpn"}
+
+    def drafts(self, data: Any, device: torch.device, *, published: bool = False) -> Sequence[Draft]:
+        from tokenmix.tasks.dense.planning import drafts
+
+        return drafts(data, device, self.planned_model, self.Options, self.Augment, seen=16_000, batch=8)
 
     def objective_of(self, loaded: Any, facts: Mapping[str, Any], **options: Any) -> Objective:
         """See `PictureTask.objective_of`; a new ``window`` comes with its own stride."""

@@ -15,7 +15,8 @@ _REACHES = (4, 12, 24)  # of the inputs that a block is tried with; one that loo
 def receptive_radii(model: Upscaler) -> list[int] | None:
     """Of each of the model's parts, how many pixels to each side its output depends on; None if one sees everything.
 
-    Found by trying each: the gradient of one output pixel is exactly zero where that pixel does not look.
+    Found by trying each: the gradient of one output pixel is exactly zero where that pixel does not look. None also
+    where a part is not the same at every place, such as attention in windows, whose grid begins at the map's corner.
     """
     radii = []
     for part, channels in model.parts():
@@ -27,7 +28,7 @@ def receptive_radii(model: Upscaler) -> list[int] | None:
 
 
 def _tried(module: nn.Module, channels: int) -> int | None:
-    """The radius of a module that keeps the size of ``(B, C, H, W)`` and is the same at every place."""
+    """The radius of a module that keeps the size of ``(B, C, H, W)``; None if it is far or another at each place."""
     probe = copy.deepcopy(module).to("cpu", torch.float64).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for reach in _REACHES:
@@ -40,5 +41,6 @@ def _tried(module: nn.Module, channels: int) -> int | None:
         seen = gradient[0].abs().sum(0).nonzero()
         radius = int((seen - reach).abs().max()) if len(seen) else 0
         if radius < reach:
-            return radius
+            moved = probe(x[..., 1:, 1:])[0, :, reach - 1, reach - 1]
+            return radius if torch.allclose(moved, centre) else None
     return None

@@ -7,11 +7,10 @@ string selects it (`make_series_mixer`).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
-from tokenmix.mixers import MIXERS, MixerInfo, MixerSpec, check_mixers, make_mixer
+from tokenmix.mixers import MIXERS, MixerInfo, MixerSpec, make_mixer
 from tokenmix.tasks.forecasting.mixers.attention import AdditiveAttention, SoftmaxAttention
 from tokenmix.tasks.forecasting.mixers.convolutions import Depthwise, FFNifiedAttention, Identity, Pooling
 from tokenmix.tasks.forecasting.mixers.spectral import FrequencyFilter, GlobalFilter, SpectrumMixer
@@ -27,7 +26,6 @@ __all__ = [
     "Pooling",
     "SoftmaxAttention",
     "SpectrumMixer",
-    "check_series_mixers",
     "make_series_mixer",
 ]
 
@@ -69,12 +67,3 @@ def make_series_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> 
         torch.Size([2, 64, 48])
     """
     return make_mixer(spec, dim, known=SERIES_MIXERS, device=device, dtype=dtype)
-
-
-def check_series_mixers(spec: Any) -> None:
-    """Raise unless these are mixers that may be built now, see `tokenmix.mixers.check_mixers`.
-
-    Raises:
-        ValueError: It is of another kind, cannot be read, or names no mixer.
-    """
-    check_mixers(spec, SERIES_MIXERS)

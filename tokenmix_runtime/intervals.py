@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,23 @@ class Intervals:
     """
 
     level: float
-    width: Tensor
+    width: Array
     relative: bool
     windows: int
 
-    def bounds(self, forecast: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    def bounds(self, forecast: Array, past: Array) -> tuple[Array, Array]:
         """``(B, H, M)`` forecasts of pasts ``(B, L, M)`` -> lower and upper bound."""
-        width = self.width.to(forecast.dtype) * scale_of(past) if self.relative else self.width.to(forecast.dtype)
+        width = self.width * scale_of(past) if self.relative else self.width
         return forecast - width, forecast + width
 
-    def coverage(self, forecast: Tensor, past: Tensor, truth: Tensor) -> Tensor:
+    def coverage(self, forecast: Array, past: Array, truth: Array) -> Array:
         """The share of truths inside for each step and variable, ``(H, M)``."""
         lower, upper = self.bounds(forecast, past)
-        return ((truth >= lower) & (truth <= upper)).double().mean(0)
+        return ((truth >= lower) & (truth <= upper)).mean(0)
 
 
 def fit_intervals(
-    forecast: Tensor, past: Tensor, truth: Tensor, *, level: float = 0.9, relative: bool = False
+    forecast: Array, past: Array, truth: Array, *, level: float = 0.9, relative: bool = False
 ) -> Intervals:
     """Intervals from the errors on validation windows.
 
@@ -58,7 +61,7 @@ def fit_intervals(
     """
     if not 0 < level < 1:
         raise ValueError(f"the level of an interval must be between 0 and 1, not {level}")
-    errors = (truth - forecast).abs()
+    errors = np.abs(truth - forecast)
     if relative:
         errors = errors / scale_of(past)
     count = len(errors)
@@ -67,9 +70,9 @@ def fit_intervals(
         raise ValueError(
             f"{count} windows are too few for intervals of level {level}: {math.ceil(level / (1 - level))} are needed"
         )
-    return Intervals(level, errors.kthvalue(rank, 0).values, relative, count)
+    return Intervals(level, np.partition(errors, rank - 1, axis=0)[rank - 1], relative, count)
 
 
-def scale_of(past: Tensor) -> Tensor:
+def scale_of(past: Array) -> Array:
     """The standard deviation of every window's past, ``(B, 1, M)``, as the forecaster takes it."""
-    return torch.sqrt(past.var(1, correction=0, keepdim=True) + 1e-5)
+    return np.sqrt(past.var(1, keepdims=True) + 1e-5)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmix.tasks.forecasting.times import Step, Times, further_times, looks_like_times, parse_times, step_of
 from tokenmix_runtime.names import unknown
+from tokenmix_runtime.times import Step, Times, further_times, looks_like_times, parse_times, step_of
 from tokenmix_runtime.untrusted import regular_file
 
 TIME_NAMES = ("date", "time", "datetime", "timestamp", "ds")  # always dates, and these if they can be read as such:
@@ -86,6 +86,12 @@ class Series:
                 raise ValueError(unknown(f"variable of {self.name}", name, self.variables))
         columns = [self.variables.index(name) for name in variables]
         return replace(self, variables=tuple(variables), values=self.values[:, columns])
+
+    def time_name(self, row: int) -> str:
+        """The time of a row for people, or its number."""
+        return (
+            f"row {row + 1}" if self.times is None else str(self.times[row].astype("datetime64[s]")).replace("T", " ")
+        )
 
     def next_times(self, count: int) -> Times | None:
         """The ``count`` times that follow the last one; None without dates or a step."""

@@ -1,0 +1,112 @@
+"""What a run's numbers say is wrong with it: each rule speaks where it should, and nowhere else."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_pages_run import made_up
+from tokenmix.pages.run import run_page
+from tokenmix.recipes import make_recipe
+from tokenmix.tasks import find_task
+from tokenmix.train.advice import advise
+
+TASK = find_task("classification")
+
+
+def healthy(epochs: int = 20) -> dict[str, Any]:
+    """A run with which nothing is wrong."""
+    run = made_up(classes=4, epochs=epochs) | {"epochs": epochs, "steps": 2000, "best_epoch": epochs // 2}
+    for row in run["history"]:
+        place = min(1.0, 2 * row["epoch"] / epochs)
+        row |= {"loss": 2 - 1.5 * place, "val_loss": 2 - 1.3 * place}
+        row |= {"val_top1": 25 + 60 * place, "train_top1": 27 + 63 * place}
+    run["evidence"]["mistakes"] = []
+    return run
+
+
+def kinds(run: dict[str, Any]) -> list[str]:
+    return [note.kind for note in advise(run, TASK, Path("runs/x"))]
+
+
+def test_nothing_is_said_where_nothing_is_wrong() -> None:
+    assert kinds(healthy()) == []
+    assert kinds(healthy(epochs=2)) == []
+
+
+def test_too_few_steps() -> None:
+    run = healthy() | {"steps": 80}
+    (note,) = advise(run, TASK, Path("runs/x"))
+    assert note.kind == "steps"
+    words = shlex.split(note.command)
+    assert words[:2] == ["tokenmix", "train"]
+    recipe = make_recipe("basic", [word for word in words if "=" in word])
+    per_epoch = 80 / 20 * (64 / recipe.run.batch_size)
+    assert per_epoch * recipe.schedule.epochs >= 300
+    assert kinds(run | {"recipe": run["recipe"] | {"model.weights": "pretrained"}}) == []
+
+
+def test_learning_by_heart() -> None:
+    run = healthy()
+    for row in run["history"]:
+        row["train_top1"] = 99.0
+    (note,) = advise(run, TASK, Path("runs/x"))
+    assert note.kind == "overfits"
+    assert "99.00 % on what was learnt and 85.00 % on what was not" in note.text or "learns by heart" in note.text
+    assert "cutmix=1.0" in note.command
+    for row in run["history"]:
+        del row["train_top1"]
+        row["val_loss"] = 0.5 + row["epoch"] / 20
+    assert kinds(run) == ["overfits"]
+
+
+def test_the_learning_rate() -> None:
+    run = healthy()
+    for row in run["history"][-4:]:
+        row["loss"] = 4.0
+    assert kinds(run) == ["rate"]
+    assert "lr=0.00025" in advise(run, TASK, Path("runs/x"))[0].command
+
+
+def test_a_run_that_has_not_learnt_out() -> None:
+    run = healthy() | {"best_epoch": 20}
+    for row in run["history"]:
+        row |= {"val_top1": 3.0 * row["epoch"] + 20, "train_top1": 3.0 * row["epoch"] + 24}
+    assert kinds(run) == ["underfits"]
+    assert "epochs=100" in advise(run, TASK, Path("runs/x"))[0].command
+    assert kinds(run | {"status": "running"}) == []
+
+
+def test_classes_base_lines_and_labels() -> None:
+    run = healthy()
+    run["evidence"]["cells"] = [[0, 0, 20], [1, 0, 5], [2, 2, 20], [3, 3, 20]]
+    assert kinds(run) == ["classes"]
+    run = healthy()
+    run["evidence"]["cells"] = [[0, 0, 97], [1, 1, 1], [2, 2, 1], [3, 3, 1]]
+    assert kinds(run) == ["nothing"]
+    run = healthy()
+    sure = {"index": 1, "name": "a/1.jpg", "truth": 0, "prediction": 2, "confidence": 0.98, "truth_confidence": 0.01}
+    run["evidence"]["mistakes"] = [sure, sure | {"confidence": 0.6}]
+    (note,) = advise(run, TASK, Path("runs/x"))
+    assert note.text.endswith("a/1.jpg, labelled class 0: class 2 with 98 %")
+    assert note.command == "tokenmix data check digits"
+
+
+def test_the_page_shows_it() -> None:
+    run = healthy() | {"steps": 80}
+    notes = [note.told() for note in advise(run, TASK, Path("runs/x"))]
+    page = run_page(run | {"advice": notes})
+    assert 'id="advice"' in page
+    assert "too few to learn much" in page
+    assert "on training images" in page
+    assert 'id="advice"' not in run_page(run)
+
+
+@pytest.mark.parametrize("name", ["forecasting", "super_resolution", "points", "detection"])
+def test_every_task_can_be_asked(name: str) -> None:
+    task = find_task(name)
+    assert task.unfound({"classes": [], "cells": []}, {"classes": []}) in ((), [])
+    assert task.doubtful({"mistakes": []}, {"classes": []}) in ((), [])

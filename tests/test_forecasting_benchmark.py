@@ -1,0 +1,41 @@
+"""The script of the published tables: what is there is not done again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import forecasting
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    lines = (",".join(f"{value:.4f}" for value in row) for row in generator.normal(size=(7588, 8)).cumsum(0))
+    (tmp_path / "exchange_rate.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_runs_that_are_there_are_not_done_again(folder: Path, monkeypatch, capsys) -> None:
+    out = folder / "out"
+    command = ["forecasting.py", str(folder), "--data", "exchange", "--horizons", "96", "--models", "naive", "linear"]
+    monkeypatch.setattr("sys.argv", [*command, "--seeds", "1", "--set", "epochs=0.02", "--out", str(out)])
+    monkeypatch.setattr(forecasting, "keep_memory", lambda: None)
+    forecasting.main()
+    assert "exchange-96-naive-1" in capsys.readouterr().out
+    forecasting.main()
+    assert capsys.readouterr().out == ""
+    run = json.loads((out / "exchange-96-linear-1.json").read_text())
+    assert run["machine"]
+    assert run["settings"] == ["epochs=0.02"]
+    assert run["mse_drop_last"] != run["mse"]
+    forecasting.table(out)
+    shown = capsys.readouterr().out
+    assert "naive" in shown
+    assert "FFNet" in shown
+    monkeypatch.setattr("sys.argv", ["forecasting.py", "--out", str(out), "--write", str(folder / "all.json")])
+    forecasting.main()
+    assert [row["seeds"] for row in json.loads((folder / "all.json").read_text())["rows"]] == [[1], [1]]

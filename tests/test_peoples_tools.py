@@ -1,0 +1,250 @@
+"""What annotation tools write beside boxes and polygons, and what stands in lists: read, or named with the reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, PngImagePlugin
+
+from tests.folders_of_people import BOX, HEIGHT, WIDTH, coco, picture, yolo_line
+from tokenmix.data.inventory import OTHER
+from tokenmix.sources import load_data
+from tokenmix.tasks import find_task
+from tokenmix.tasks.dense.checks import TURNED
+from tokenmix.tasks.dense.judged import open_judged_folder
+
+LEFT, TOP, RIGHT, BOTTOM = BOX[0], BOX[1], BOX[0] + BOX[2], BOX[1] + BOX[3]
+CORNERS = [[LEFT, TOP], [RIGHT, TOP], [RIGHT, BOTTOM], [LEFT, BOTTOM]]
+
+
+def load(root: Path, task: str = "detection", log: Callable[[str], None] = lambda line: None) -> Any:
+    return load_data(root, task=task, log=log)
+
+
+def pictures(root: Path, folder: str = "pictures", count: int = 4) -> Path:
+    for number in range(count):
+        picture(root / folder / f"{number}.jpg", seed=number)
+    return root
+
+
+def boxes(data: Any) -> list[list[int]]:
+    """Of the first training picture, rounded."""
+    return [[round(value) for value in box] for box in data.train.target(0)["boxes"].tolist()]
+
+
+# ----------------------------------------------------------------------------------------------------- tools' shapes
+
+
+def test_label_studios_own_json(tmp_path: Path) -> None:
+    percent = {"x": 100 * LEFT / WIDTH, "y": 100 * TOP / HEIGHT, "width": 100 * BOX[2] / WIDTH}
+    percent["height"] = 100 * BOX[3] / HEIGHT
+    outline = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in CORNERS]
+    sides = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+    results = [
+        {"type": "rectanglelabels", "value": {**percent, "rotation": 0, "rectanglelabels": ["red"]}, **sides},
+        {"type": "polygonlabels", "value": {"points": outline, "polygonlabels": ["green"]}, **sides},
+        {"type": "keypointlabels", "value": {"x": 1, "y": 1, "keypointlabels": ["red"]}, **sides},
+    ]
+    places = ["/data/upload/1/0.jpg", "/data/local-files/?d=pictures/1.jpg", "s3://bucket/2.jpg", "3.jpg"]
+    tasks = [
+        {"id": n, "data": {"image": place}, "annotations": [{"result": results}]} for n, place in enumerate(places)
+    ]
+    (pictures(tmp_path) / "project-1.json").write_text(json.dumps(tasks))
+    data = load(tmp_path)
+    assert data.classes == ["green", "red"]
+    assert boxes(data) == [[LEFT, TOP, RIGHT, BOTTOM]] * 2
+    assert len(data.problems.found["shape that is neither box nor polygon (keypointlabels): left out"]) == 4
+
+
+def test_other_shapes_of_labelme_are_named(tmp_path: Path) -> None:
+    shapes = [{"label": "red", "points": CORNERS, "shape_type": "polygon"}]
+    shapes.append({"label": "red", "points": [[5, 5], [9, 9]], "shape_type": "circle"})
+    for number in range(4):
+        path = pictures(tmp_path) / "pictures" / f"{number}.json"
+        path.write_text(json.dumps({"shapes": shapes, "imagePath": f"{number}.jpg"}))
+    found = load(tmp_path).problems.found
+    assert found == {
+        "shape that is neither box nor polygon (circle): left out": [f"pictures/{n}.jpg" for n in range(4)]
+    }
+
+
+def test_the_attribute_of_via_that_is_the_class(tmp_path: Path) -> None:
+    kind = {"name": "rect", "x": LEFT, "y": TOP, "width": BOX[2], "height": BOX[3]}
+
+    def write(attributes: dict[str, Any]) -> Path:
+        regions = [{"shape_attributes": kind, "region_attributes": attributes}]
+        entries = {str(n): {"filename": f"{n}.jpg", "regions": regions} for n in range(4)}
+        (pictures(tmp_path) / "via.json").write_text(json.dumps(entries))
+        return tmp_path
+
+    for attributes in ({"type": "red"}, {"colour": "dark", "class": "red"}, {"kind": {"red": True, "green": False}}):
+        assert load(write(attributes)).classes == ["red"]
+    with pytest.raises(ValueError, match=r"via\.json: .*attributes colour, size: call the one that is the class"):
+        load(write({"colour": "dark", "size": "big"}))
+
+
+def test_turned_boxes_of_cvat(tmp_path: Path) -> None:
+    entry = f'<box label="red" xtl="{LEFT}" ytl="{TOP}" xbr="{RIGHT}" ybr="{BOTTOM}" rotation="90.0"/>'
+    entry += '<mask label="red" rle="1,2"/><tag label="good"/>'
+    images = "".join(f'<image name="{n}.jpg" width="{WIDTH}" height="{HEIGHT}">{entry}</image>' for n in range(4))
+    (pictures(tmp_path) / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    data = load(tmp_path)
+    middle, half = ((LEFT + RIGHT) / 2, (TOP + BOTTOM) / 2), (BOX[3] / 2, BOX[2] / 2)
+    turned = [middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1]]
+    assert np.allclose(data.train.target(0)["boxes"].numpy(), [turned], atol=1e-3)
+    assert list(data.problems.found) == ["shape that is neither box nor polygon (mask): left out"]
+
+
+# ------------------------------------------------------------------------------------------------------------- YOLO
+
+
+def yolo(root: Path, line: str = "", yaml: str = "") -> Path:
+    for number in range(6):
+        picture(root / "images" / "train" / f"{number}.jpg", seed=number)
+        (root / "labels" / "train").mkdir(parents=True, exist_ok=True)
+        (root / "labels" / "train" / f"{number}.txt").write_text(line or yolo_line())
+    if yaml:
+        (root / "data.yaml").write_text(yaml)
+    return root
+
+
+def test_what_data_yaml_says_of_a_test_part_is_told(tmp_path: Path) -> None:
+    data = load(yolo(tmp_path, yaml="train: images/train\ntest: ../test/images\nnames: {'0': red}\nnc: '1'\n"))
+    assert data.problems.found == {
+        "part that data.yaml names and that is not there: left out": ["test: ../test/images"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "yaml", "words"),
+    [
+        ("0 20 15 10 8", "names: [red]\n", "numbers beyond 8, which are no shares of the sides"),
+        ("", "names: [red]\nnc: two\n", "says nc: two, but names 1"),
+        ("", "names: {red: 0}\n", "a list, or numbered 0, 1, 2"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, line: str, yaml: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        load(yolo(tmp_path, line, f"train: images/train\n{yaml}"))
+
+
+def test_an_empty_line_between_names_would_move_the_numbers(tmp_path: Path) -> None:
+    root = yolo(tmp_path)
+    (root / "classes.txt").write_text("red\n\ngreen\n")
+    with pytest.raises(ValueError, match=r"classes.txt: line 2 is empty"):
+        load(root)
+    (root / "classes.txt").write_text("red\ngreen\n\n \n")
+    assert load(root).classes == ["red", "green"]
+
+
+# ------------------------------------------------------------------------------------------------- files and turns
+
+
+def test_files_that_no_reader_asks_for_are_named(tmp_path: Path) -> None:
+    root = yolo(tmp_path, yaml="train: images/train\nnames: [red]\n")
+    for name in ("notes.json", "labels.zip", "README.txt", "labels.cache", "LICENSE"):
+        (root / name).write_text("{}")
+    data = load(root)
+    assert data.unused == {OTHER: ["labels.zip", "notes.json"]}
+
+
+def test_damaged_annotations_are_named_where_no_layout_is_found(tmp_path: Path) -> None:
+    (pictures(tmp_path) / "result.json").write_text('{"images": [')
+    with pytest.raises(ValueError, match=r"no layout for detection .*result\.json cannot be read: "):
+        load(tmp_path)
+
+
+def test_odd_marks_and_sizes_are_named(tmp_path: Path) -> None:
+    def odd(content: dict[str, Any]) -> None:
+        content["annotations"][0]["iscrowd"] = "perhaps"
+        content["images"][1]["width"] = "wide"
+
+    found = load(coco(tmp_path, {"train": 4, "val": 2}, train=odd)).problems.found
+    file = "instances_train2017.json"
+    assert found == {
+        "iscrowd that is neither yes nor no: taken as no": [f"{file} annotation 0"],
+        "claimed size that is no number: not compared": [f"{file} train1.png"],
+    }
+
+
+def _turned(path: Path, turn: int, how: str, size: tuple[int, int]) -> None:
+    """A picture that its file says to turn, by EXIF in a JPEG, or by XMP in a PNG."""
+    image = Image.new("RGB", size, "red")
+    if how == "EXIF":
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = turn
+        image.save(path, "JPEG", exif=exif)
+        return
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", f"<x:xmpmeta><tiff:Orientation>{turn}</tiff:Orientation></x:xmpmeta>")
+    image.save(path, "PNG", pnginfo=info)
+
+
+@pytest.mark.parametrize("how", ["EXIF", "XMP"])
+@pytest.mark.parametrize(
+    ("turn", "stored", "kind"),
+    [
+        (6, (HEIGHT, WIDTH), ""),  # its size tells that the boxes are of the picture as it is shown
+        (6, (WIDTH, HEIGHT), "picture of another size than its annotation says: left out"),
+        (3, (WIDTH, HEIGHT), TURNED),
+        (2, (WIDTH, HEIGHT), TURNED),
+    ],
+)
+def test_sizes_are_compared_with_turned_pictures(
+    tmp_path: Path, how: str, turn: int, stored: tuple[int, int], kind: str
+) -> None:
+    root = coco(tmp_path, {"train": 4, "val": 2})
+    _turned(root / "train2017" / "train0.png", turn, how, stored)
+    assert load(root).problems.found == ({kind: ["train2017/train0.png"]} if kind else {})
+
+
+# ------------------------------------------------------------------------------------------- judged without training
+
+
+def judged(root: Path, task: str = "detection") -> Any:
+    loaded: Any = SimpleNamespace(classes=["green", "red"], data=None)
+    return open_judged_folder(find_task(task), root, loaded, None, 0, lambda line: None)
+
+
+def voc(root: Path) -> Path:
+    sides = dict(xmin=LEFT + 1, ymin=TOP + 1, xmax=RIGHT, ymax=BOTTOM)
+    box = "".join(f"<{name}>{value}</{name}>" for name, value in sides.items())
+    for number in range(3):
+        picture(root / "test" / f"{number}.jpg", seed=number)
+        text = f"<annotation><object><name>red</name><bndbox>{box}</bndbox></object></annotation>"
+        (root / "test" / f"{number}.xml").write_text(text)
+    return root
+
+
+def yolo_test(root: Path) -> Path:
+    for number in range(3):
+        picture(root / "test" / "images" / f"{number}.jpg", seed=number)
+        (root / "test" / "labels").mkdir(parents=True, exist_ok=True)
+        (root / "test" / "labels" / f"{number}.txt").write_text(yolo_line())
+    (root / "classes.txt").write_text("red\n")
+    return root
+
+
+@pytest.mark.parametrize("write", [voc, yolo_test, lambda root: coco(root, {"test": 3}, names=["red"])])
+def test_a_test_part_alone_is_judged_and_not_trained_on(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    """And one class alone, which is the model's second."""
+    root = write(tmp_path)
+    samples = judged(root).samples
+    assert len(samples) == 3
+    assert samples.target(0)["labels"].tolist() == [2]
+    with pytest.raises(ValueError, match=r"no training pictures; as .* it has 3 test pictures"):
+        load(root)
+
+
+@pytest.mark.parametrize(("task", "key"), [("detection", "boxes"), ("segmentation", "label")])
+def test_pictures_without_answers_are_only_predicted(tmp_path: Path, task: str, key: str) -> None:
+    found = judged(pictures(tmp_path), task)
+    assert (len(found.samples), found.labelled) == (4, False)
+    wanted = (0, 4) if key == "boxes" else (HEIGHT, WIDTH)
+    assert tuple(found.samples.target(0)[key].shape) == wanted

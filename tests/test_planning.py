@@ -1,0 +1,181 @@
+"""Plans: what is chosen from the data, how it is told, stored and taken up, and what is refused before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.dense_toys import write_coco, write_plain
+from tests.train_toys import toy_data
+from tokenmix.cli import main
+from tokenmix.planning import Budget, make_plan, read_budget
+from tokenmix.planning.pace import Pace
+from tokenmix.recipes import make_recipe
+from tokenmix.tasks import find_task
+from tokenmix.tasks.classification.planning import drafts
+from tokenmix.tasks.dense.crops import object_crops
+from tokenmix.tasks.dense.scenes import load_scenes
+from tokenmix.tasks.picture_sizes import sides_up_to
+
+TASK = find_task("classification")
+
+
+@pytest.fixture
+def quick(monkeypatch) -> list[float]:
+    """A machine on which a step takes as long as the test says, so that nothing is measured."""
+    step_s = [0.01]
+
+    def measured(recipe, data, device, **options) -> Pace:
+        steps = int(recipe.schedule.epochs * max(1, len(data.train) // recipe.run.batch_size))
+        return Pace(step_s[0], 0.0, steps, int(recipe.schedule.epochs), 1_000_000)
+
+    monkeypatch.setattr("tokenmix.planning.plan.measure_pace", measured)
+    return step_s
+
+
+def photos(root: Path, classes: dict[str, int], side: int = 40) -> Path:
+    """A folder of noise with a class's own colour."""
+    rng = np.random.default_rng(0)
+    for place, (name, count) in enumerate(classes.items()):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 120, (side, side, 3), dtype=np.uint8)
+            pixels[..., place % 3] += 90
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("words", "budget", "text"),
+    [
+        (["10min"], Budget(600.0), "10 min"),
+        (["2h"], Budget(7200.0), "2.0 h"),
+        (["2ms"], Budget(None, 2.0), "2ms"),
+        (["0.5h", "1.5ms"], Budget(1800.0, 1.5), "30 min 1.5ms"),
+    ],
+)
+def test_budgets(words: list[str], budget: Budget, text: str) -> None:
+    assert read_budget(words) == budget
+    assert str(budget) == text
+
+
+@pytest.mark.parametrize("words", [["soon"], ["10"], ["10min", "2h"], ["0ms"]])
+def test_what_is_no_budget(words: list[str]) -> None:
+    with pytest.raises(ValueError, match="--budget"):
+        read_budget(words)
+
+
+def test_pictures_are_not_blown_up() -> None:
+    assert sides_up_to((96, 64, 48, 32), (200, 140)) == [96, 64, 48, 32]
+    assert sides_up_to((96, 64, 48, 32), (70, 50)) == [48, 32]
+    assert sides_up_to((96, 64, 48, 32), (8, 8)) == [32]
+    (only,) = drafts(toy_data(), torch.device("cpu"), published=False)
+    assert "blown up to 32 px" in only.words["pictures"]
+
+
+def test_rare_classes_count_for_more() -> None:
+    data = toy_data()
+    assert drafts(data, torch.device("cpu"), published=False)[0].recipe.task.balance == "none"
+    data.train.labels = [0] * 40 + [1] * 5 + [2] * 3
+    first = drafts(data, torch.device("cpu"), published=False)[0]
+    assert first.recipe.task.balance == "weights"
+    assert "rare classes count for more" in first.words["classes"]
+
+
+def test_time_decides(quick) -> None:
+    data = toy_data(train=480)
+    plan = make_plan(data, "toy", TASK)
+    whole = plan.recipe.schedule.epochs
+    assert plan.seconds <= 1800
+    assert any("here, of at most 30 min" in line for line in plan.lines)
+    quick[0] = 3.0
+    short = make_plan(data, "toy", TASK, budget=Budget(60.0))
+    assert short.recipe.schedule.epochs < whole
+    assert short.seconds <= 120
+    assert "too little time" in short.lines[-1]
+    fixed = make_plan(data, "toy", TASK, ["epochs=7", "lr=0.5"], budget=Budget(60.0))
+    assert (fixed.recipe.schedule.epochs, fixed.recipe.optimizer.lr) == (7.0, 0.5)
+    assert "as you set it" in fixed.lines[-1]
+    assert fixed.recipe.source == "ours: planned for toy, epochs=7, lr=0.5, budget 60 s; see `tokenmix docs finetune`"
+
+
+def test_a_plan_is_a_recipe_that_is_taken_up(tmp_path, quick, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", {"red": 30, "green": 30})
+    words = ["train", "--data", "photos", "--out", "run", "epochs=1", "warmup_epochs=0", "model_args.mixers=identity"]
+    assert main([*words, "--plan"]) == 0
+    told = capsys.readouterr().out
+    assert "train it: the same command without --plan" in told
+    assert "tokenmix train run/plan.json --data photos" in told
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    stored = make_recipe("run/plan.json", ["data=photos"])
+    assert (stored.schedule.epochs, stored.task.image_size) == (1.0, (32, 32))
+    assert main([*words, "--batch-size", "21"]) == 0
+    told = capsys.readouterr().out
+    assert "plan: classification of photos" in told  # another batch size is another plan
+    assert "test: top1" in told
+    assert "next: tokenmix predict FILE --model run" in told
+    assert json.loads((tmp_path / "run" / "test.json").read_text())["samples"] == 8
+    assert main([*words, "--batch-size", "21", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"best", "seconds", "weights", "test", "advice"}
+    assert main([*words, "--set", "batch_size=21"]) == 0
+    assert "the plan that was made before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        ([], "name what to learn from"),
+        (["--data", "photos", "--budget", "tomorrow"], "--budget tomorrow"),
+        (["basic", "--data", "photos", "--budget", "1h"], "a budget is for a plan"),
+        (["--data", "photos", "epochz=3"], "did you mean 'epochs'"),
+        (["--data", "photos", "--track", "nobody"], "nobody"),
+        (["--data", "photos", "--device", "gpu"], "gpu"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(tmp_path, monkeypatch, capsys, words, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", {"red": 8, "green": 8})
+    assert main(["train", *words, "--out", "run"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_detectors_start_at_cut_outs_of_their_own_pictures() -> None:
+    pytest.importorskip("skimage")
+    data = load_scenes("detection")
+    data.train = data.train.subset(range(60)) if hasattr(data.train, "subset") else data.train
+    draft = find_task("detection").drafts(data, torch.device("cpu"))[0]
+    assert draft.recipe.model.head == "ssdlite"
+    assert draft.recipe.task.image_size[0] <= 96
+    assert draft.start is not None
+    crops = object_crops(data)
+    assert set(crops.classes) <= set(data.classes)
+    index = len(crops.train) // 2
+    assert min(crops.train.load(index).size) >= 8
+
+
+@pytest.mark.parametrize(("write", "title"), [(write_coco, "detection"), (write_plain, "segmentation")])
+def test_boxes_and_masks_by_the_same_command(tmp_path, monkeypatch, capsys, quick, write, title) -> None:
+    """A first stage on cut-outs, then the detector or segmenter that starts at its backbone; taken up again."""
+    pytest.importorskip("pycocotools")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tokenmix.tasks.dense.planning.LEAST_CROPS", 2)
+    monkeypatch.setattr("tokenmix.tasks.dense.planning.CROPS_SEEN", 1)
+    write(tmp_path / "data", count=8)
+    words = ["train", "--data", "data", "--out", "run", "epochs=1", "warmup_epochs=0", "image_size=32,48"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert f"plan: {title} of data" in told
+    assert "a backbone that first learns to name" in told
+    assert "tensors fill the backbone" in told
+    assert (tmp_path / "run" / "start" / "best.safetensors").is_file()
+    assert make_recipe("run", ["data=data", "weights=run/start"]).model.weights == "run/start"
+    assert main(words) == 0
+    assert "the plan that was made before" in capsys.readouterr().out

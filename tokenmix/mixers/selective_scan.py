@@ -1,0 +1,80 @@
+"""The 2-D selective scan of VMamba (arXiv:2401.10166) as one masked matrix product for each direction."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenmix.layers import LayerNorm2d, fold_norm_before
+from tokenmix.ops.fourier import widen
+
+# A leaf for torch.fx: it looks at the dtype.
+torch.fx.wrap("widen")
+
+
+class SelectiveScan(nn.Module):
+    """``(B, C, H, W) -> (B, C, H, W)``: ``proj(norm(sum of four scans of u))``, ``u = silu(depthwise3x3(expand(x)))``.
+
+    A scan walks over the N = H W pixels by rows or columns, forwards or backwards, with a state h for each channel:
+    ``h_t = exp(-s_t a) h_{t-1} + s_t b_t u_t``, ``y_t = c_t . h_t + skip u_t``. Step s, input b and output c are linear
+    in u, ``s = softplus(.. + step_bias)``; ``a = exp(log_decay)`` and s are shared by the d channels of a head.
+
+    Source: arXiv:2401.10166 (the form without a gate) and arXiv:2312.00752, algorithm 2. Ours: decay and
+    step per head, as in Mamba-2 (arXiv:2405.21060), so that the scan is the matrix product
+    ``y_t = sum_{s <= t} exp(S_t - S_s) (c_t . b_s) step_s u_s`` with S the sums of ``-s a``. That needs no kernel, runs
+    and exports everywhere, and is quadratic in N in time and memory, where a kernel for the recurrence is linear.
+
+    Args:
+        dim: Channels.
+        state: Numbers of a channel's state.
+        head_dim: Channels of a head, d; the largest divisor of ``dim`` up to it is taken.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Raises:
+        ValueError: If ``state`` or ``head_dim`` is below 1.
+    """
+
+    output_layer = "proj"
+
+    def __init__(self, dim: int, *, state: int = 16, head_dim: int = 32, device=None, dtype=None) -> None:
+        super().__init__()
+        if state < 1 or head_dim < 1:
+            raise ValueError(f"state and head_dim of selective_scan must be at least 1, not {state} and {head_dim}")
+        self.heads = dim // max(d for d in range(1, min(head_dim, dim) + 1) if dim % d == 0)
+        self.parts = [self.heads, state, state]
+        dd = {"device": device, "dtype": dtype}
+        self.expand = nn.Conv2d(dim, dim, 1, bias=False, **dd)
+        self.depthwise = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
+        self.select = nn.Parameter(torch.randn(4, sum(self.parts), dim, **dd) * dim**-0.5)  # step, b, c
+        steps = torch.exp(torch.empty(4, self.heads, **dd).uniform_(math.log(0.001), math.log(0.1)))
+        self.step_bias = nn.Parameter(torch.log(torch.expm1(steps)))  # the inverse of softplus
+        self.log_decay = nn.Parameter(torch.log(torch.empty(4, self.heads, **dd).uniform_(1, 16)))
+        self.skip = nn.Parameter(torch.ones(4, dim, **dd))
+        self.norm = LayerNorm2d(dim, **dd)
+        self.proj = nn.Conv2d(dim, dim, 1, bias=False, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = F.silu(self.depthwise(self.expand(x)))
+        rows, columns = u.flatten(2), u.transpose(2, 3).flatten(2)
+        u = torch.stack([rows, columns, rows.flip([-1]), columns.flip([-1])], 1)  # (B, 4, C, N)
+        step, write, read = (self.select @ u).split(self.parts, 2)
+        step = F.softplus(widen(step) + self.step_bias[:, :, None])  # (B, 4, heads, N)
+        total = torch.cumsum(-step * torch.exp(widen(self.log_decay))[:, :, None], -1)
+        # What is left at t of what came in at s; later s are cut off, their clamp keeps them finite.
+        left = torch.tril(torch.exp((total.unsqueeze(-1) - total.unsqueeze(-2)).clamp(max=0)))
+        weights = (read.transpose(-1, -2) @ write).unsqueeze(2) * left * step.unsqueeze(-2)  # (B, 4, heads, N, N)
+        y = u.unflatten(2, (self.heads, -1)) @ weights.transpose(-1, -2).to(u.dtype)
+        y = y.flatten(2, 3) + self.skip[:, :, None] * u
+        by_rows, by_columns = y[:, 0] + y[:, 2].flip([-1]), y[:, 1] + y[:, 3].flip([-1])
+        height, width = x.size(2), x.size(3)
+        y = by_rows.unflatten(-1, (height, width)) + by_columns.unflatten(-1, (width, height)).transpose(2, 3)
+        return self.proj(self.norm(y))
+
+    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
+        """Fold a norm before the mixer into ``expand``, in place. True: the depthwise convolution pads after it."""
+        self.expand = fold_norm_before(self.expand, norm)
+        return True

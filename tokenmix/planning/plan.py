@@ -1,0 +1,239 @@
+"""A plan for a data set: the first of a task's drafts for which there is time on this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from tokenmix.data.dataset import DataSet
+from tokenmix.planning.budget import Budget, duration
+from tokenmix.planning.latency import measure_latency
+from tokenmix.planning.pace import Pace, measure_pace
+from tokenmix.recipes import Recipe, override, with_epochs
+from tokenmix.recipes.keys import find_key
+from tokenmix.tasks import Task
+from tokenmix.tasks.draft import Draft, FirstStage
+from tokenmix_runtime.terminal import say
+
+START_SHARE = 0.35  # of the time for what is trained before
+LENGTHS = ("schedule.epochs", "schedule.steps")  # who sets one of these has decided how long it takes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be trained, and why.
+
+    Attributes:
+        recipe: How, as every recipe: it can be stored, changed and taken up.
+        lines: About five, for people.
+        seconds: What it takes here, what is trained before included.
+        start: What is trained before, with the epochs that there is time for; None: nothing.
+    """
+
+    recipe: Recipe
+    lines: list[str]
+    seconds: float
+    start: FirstStage | None = None
+
+
+def make_plan(
+    data: DataSet,
+    spec: str,
+    task: Task,
+    settings: Sequence[str] = (),
+    *,
+    budget: Budget | None = None,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    published: bool = False,
+    log: Callable[[str], None] = say,
+) -> Plan:
+    """Choose how to train on a data set, by the time that it takes here: a few real steps of each draft are measured.
+
+    Args:
+        data: What is learnt from.
+        spec: Its name or path, for the recipe.
+        task: What it is for.
+        settings: Overrides, ``["epochs=3"]``, which every draft obeys. Where they set the run's length nobody shortens
+            it.
+        budget: What may be spent; None: `tokenmix.planning.budget.USUAL_S` on the training.
+        device: Where it would be trained.
+        workers: Processes that would load samples.
+        published: Whether published weights may be fetched to start at.
+        log: Told what is tried.
+
+    Raises:
+        ValueError: The task plans nothing, a setting is wrong, or no draft's model is as fast as it must be.
+    """
+    budget, device = budget or Budget(), torch.device(device)
+    fixed = sets_length(settings, task)
+    drafts = [*_obeying(task.drafts(data, device, published=published), settings, spec)]
+    latency = None
+    if budget.latency_ms is not None:
+        drafts, latency = _fast_enough(drafts, data, budget.latency_ms, log)
+    chosen, tight, pace = None, False, None
+    limit = budget.limit_s
+    for number, draft in enumerate(drafts):
+        if published and draft.recipe.model.weights and not _start(task, draft, data, log):
+            continue
+        pace = measure_pace(draft.recipe, data, device, workers=workers)
+        room = limit * (1 - START_SHARE) if draft.start else limit
+        share = min(1.0, room / pace.seconds)
+        tight = share < draft.least
+        chosen = draft
+        if fixed or not tight or number == len(drafts) - 1:
+            break
+    if chosen is None or pace is None:
+        raise ValueError(f"{data.name}: no training of the ones that were planned can start here")
+    recipe, start, spent = chosen.recipe, chosen.start, 0.0
+    if start is not None:
+        start, spent = _first(start, limit * START_SHARE, device, workers)
+    if not fixed and pace.seconds > limit - spent:
+        recipe = _shortened(recipe, (limit - spent) / pace.seconds)
+    share = recipe.schedule.epochs / chosen.recipe.schedule.epochs if recipe.schedule.steps is None else 1.0
+    seconds = spent + pace.seconds * share
+    recipe = replace(recipe, source=plan_source(spec, settings, budget))
+    lines = _lines(recipe, replace(chosen, start=start), data, task, pace, share, seconds, budget, latency, fixed)
+    if tight and not fixed:
+        lines.append(
+            f"  too little time: {_epochs(chosen.recipe)} would be worth their time, {duration(spent + pace.seconds)}"
+        )
+    return Plan(recipe, lines, seconds, start)
+
+
+def sets_length(settings: Sequence[str], task: Task) -> bool:
+    """Whether one of the settings says how long the training is."""
+    return any(find_key(setting.partition("=")[0].strip(), task).field in LENGTHS for setting in settings)
+
+
+def _obeying(drafts: Sequence[Draft], settings: Sequence[str], spec: str) -> Iterator[Draft]:
+    """The drafts with the settings applied; of those that become the same the first."""
+    seen: list[Recipe] = []
+    for draft in drafts:
+        recipe = override(draft.recipe, [*settings, f"data={spec}"])
+        if recipe not in seen:
+            seen.append(recipe)
+            kept = draft.start if recipe.model == draft.recipe.model else None  # another model takes no such weights
+            yield replace(draft, recipe=recipe, start=kept)
+
+
+def _start(task: Task, draft: Draft, data: DataSet, log: Callable[[str], None]) -> bool:
+    """Whether the weights at which a draft starts can be had; said if not."""
+    try:
+        task.initial_weights(task.complete(draft.recipe, data), data.facts, log)
+    except (ValueError, OSError) as error:
+        log(f"{error}; the plan starts with fresh weights")
+        return False
+    return True
+
+
+def _first(start: FirstStage, limit: float, device: torch.device, workers: int) -> tuple[FirstStage, float]:
+    """What is trained before, with as many epochs as there is time for, and the seconds that it takes."""
+    pace = measure_pace(start.recipe, start.data(), device, workers=workers)
+    share = min(1.0, limit / pace.seconds)
+    recipe = _shortened(start.recipe, share) if share < 1 else start.recipe
+    return replace(start, recipe=recipe), pace.seconds * recipe.schedule.epochs / start.recipe.schedule.epochs
+
+
+def _shortened(recipe: Recipe, share: float) -> Recipe:
+    """The recipe with that share of its epochs, at least one."""
+    if recipe.schedule.steps is not None:
+        return recipe
+    return with_epochs(recipe, max(1, math.floor(share * recipe.schedule.epochs)))
+
+
+def _fast_enough(
+    drafts: Sequence[Draft], data: DataSet, limit_ms: float, log: Callable[[str], None]
+) -> tuple[list[Draft], float]:
+    """The drafts whose models are as fast as that, and the latency of the first of them in milliseconds.
+
+    They stand in the order of their cost: the first that is fast enough and all after it are kept.
+    """
+    told = []
+    for number, draft in enumerate(drafts):
+        found = measure_latency(draft.recipe, data)
+        told.append(f"{draft.recipe.model.name} at {_pixels(draft.recipe)}: {found:.2f} ms")
+        log(f"  {told[-1]} in ONNX Runtime")
+        if found <= limit_ms:
+            return list(drafts[number:]), found
+    raise ValueError(
+        f"--budget {limit_ms:g}ms: none of the planned models is as fast here ({'; '.join(told)}); give more, or a "
+        "smaller model or image_size by key=value"
+    )
+
+
+def _pixels(recipe: Recipe) -> str:
+    size = getattr(recipe.task, "image_size", None)
+    if size is None:
+        return "the data's own size"
+    return f"{size[0]} px" if size[0] == size[1] else f"{size[0]} x {size[1]} px"
+
+
+def _epochs(recipe: Recipe) -> str:
+    return recipe.schedule.length
+
+
+def _lines(
+    recipe: Recipe,
+    draft: Draft,
+    data: DataSet,
+    task: Task,
+    pace: Pace,
+    share: float,
+    seconds: float,
+    budget: Budget,
+    latency: float | None,
+    fixed: bool,
+) -> list[str]:
+    """The plan in words."""
+    model, optimizer, run = recipe.model, recipe.optimizer, recipe.run
+    name = f"{model.name} with {model.head}" if model.head else model.name
+    weights = f"weights {model.weights}" if model.weights else "fresh weights"
+    if draft.start is not None:
+        weights = draft.start.words
+    fast = f", {latency:.2f} ms in ONNX Runtime here" if latency is not None else ""
+    steps = max(1, round(pace.steps * share))
+    average = ", averaged weights" if optimizer.ema_decay else ""
+    changed = {key: value for key, value in _regularisation(recipe).items() if value}
+    limit = "as you set it" if fixed else f"of at most {duration(budget.limit_s)}"
+    more = "" if fixed or budget.seconds is not None else " (--budget 2h would allow more)"
+    pictures = "; ".join(draft.words.values())
+    return [
+        f"plan: {task.title} of {data.name}, {len(data.train):,} training and {len(data.val):,} validation {task.noun}"
+        + (f"; {pictures}" if pictures else ""),
+        f"  model     {name}, {pace.parameters / 1e6:.1f} M parameters, {weights}, {_pixels(recipe)}{fast}",
+        f"  training  {_epochs(recipe)}, {steps:,} steps of {run.batch_size} {task.noun}, {optimizer.name} with "
+        f"lr={optimizer.lr:g}, {recipe.schedule.name}{average}",
+        f"  against learning by heart  {', '.join(f'{key}={value}' for key, value in changed.items()) or 'nothing'}",
+        f"  time      about {duration(seconds)} here, {limit}{more}: {pace.step_s:.2f} s a step, measured{_busy()}",
+    ]
+
+
+def _regularisation(recipe: Recipe) -> dict[str, Any]:
+    """What keeps a model from learning its samples by heart, by its keys."""
+    flat = recipe.flat()
+    wanted = ("augment.name", "augment.mixup", "augment.cutmix", "task.label_smoothing", "model.drop_path_rate")
+    found = {path.split(".")[-1]: flat[path] for path in wanted if path in flat}
+    if "name" in found:
+        found = {"augment": found.pop("name"), **found}
+    return found | {"weight_decay": recipe.optimizer.weight_decay, "patience": recipe.run.patience}
+
+
+def _busy() -> str:
+    """Whether other programs slow this machine down now."""
+    try:
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    except OSError:
+        return ""
+    return f"; the machine is busy, load {load:.1f} on {cores} cores" if load > cores else ""
+
+
+def plan_source(spec: str, settings: Sequence[str], budget: Budget) -> str:
+    """What a planned recipe says of where it comes from, by which it is known again."""
+    asked = [spec, *sorted(settings), *([f"budget {budget}"] if str(budget) else [])]
+    return f"ours: planned for {', '.join(asked)}; see `tokenmix docs finetune`"

@@ -1,0 +1,103 @@
+"""How one would train a classifier on a data set: by how many pictures there are, how large, and where.
+
+The numbers were chosen by ``benchmarks/small_data.py``; `docs/finetune.md` has what it measured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
+from tokenmix.recipes.recipe import Recipe
+from tokenmix.tasks.classification.images import ClassData
+from tokenmix.tasks.classification.options import Augment, Options
+from tokenmix.tasks.classification.recipes.finetune import finetune
+from tokenmix.tasks.draft import Draft
+from tokenmix.tasks.picture_sizes import Look, look_at, side_words, sides_up_to
+
+LEAST_SEEN, MOST_SEEN, EACH_SEEN = 40_000, 400_000, 80  # pictures that a training sees, and how often each
+SIDES_CPU, SIDES_GPU = (96, 64, 48, 32), (224, 160, 128, 96, 64, 48, 32)  # in pixels
+SIDES_PUBLISHED = (256, 192, 128)
+BATCHES = ((600, 16), (4_000, 32), (40_000, 64))  # up to so many pictures: of them in a step
+MANY = 128
+FINE = 64  # up to that size the stem halves the picture once, or nothing of it would be left
+LARGE = 4_000  # pictures from which on the larger model has something to learn from
+SKEWED = 3.0  # the largest class over the smallest from which on rare classes count for more
+
+
+def drafts(data: ClassData, device: torch.device, *, published: bool) -> list[Draft]:
+    """From the largest pictures and model to the smallest; with published weights first, if they may be fetched."""
+    count, look = len(data.train), look_at(data.train)
+    sides = look.sides
+    gpu = device.type != "cpu"
+    found = []
+    for size in sides_up_to(SIDES_PUBLISHED, sides) if published else ():
+        recipe = finetune(count)
+        recipe = replace(recipe, task=replace(recipe.task, image_size=(size, size), balance=_balance(data)))
+        found.append(Draft(recipe, words={"pictures": side_words(sides, size), **_words(data, recipe)}))
+    for size in sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides):
+        for model in ("mixernet_tiny", "mixernet_pico") if count >= LARGE or gpu else ("mixernet_pico",):
+            recipe = _recipe(data, model, size, look)
+            found.append(Draft(recipe, words={"pictures": side_words(sides, size), **_words(data, recipe)}))
+    return found
+
+
+def _recipe(data: ClassData, model: str, size: int, look: Look) -> Recipe:
+    count = len(data.train)
+    batch = next((batch for most, batch in BATCHES if count <= most), MANY)
+    epochs = max(10, round(min(max(LEAST_SEEN, EACH_SEEN * count), MOST_SEEN) / count))
+    steps = epochs * max(1, count // batch)
+    lasting = epochs >= 30  # so often that a network would learn the pictures by heart
+    return Recipe(
+        source="ours: planned from the data, see `tokenmix docs finetune`",
+        expect="see `tokenmix docs finetune` for what such plans reached",
+        cost="see the plan",
+        model=Model(
+            name=model,
+            args={"mixers": "ffnified", **({"stem_stride": 2} if size <= FINE else {})},
+            drop_path_rate=0.05,
+        ),
+        optimizer=Optimizer(lr=2e-3, weight_decay=0.05, clip_grad=5.0, ema_decay=round(1 - 10 / max(200, steps), 5)),
+        schedule=Schedule(epochs=epochs, warmup_epochs=max(1, round(epochs / 20)), min_lr=2e-5),
+        run=Run(batch_size=batch, patience=max(10, epochs // 3)),
+        task=Options(image_size=(size, size), label_smoothing=0.1, balance=_balance(data)),
+        augment=_augment(data, look, lasting),
+    )
+
+
+def _augment(data: ClassData, look: Look, lasting: bool) -> Augment:
+    """What is done to photos, and the less that drawings bear: a part of a letter, or its mirror image, is another one.
+
+    Args:
+        data: What is learnt from.
+        look: What its pictures look like.
+        lasting: Whether each is seen so often that a network would learn it by heart.
+    """
+    if data.train.glyphs:
+        return Augment(name="standard")
+    if look.drawn:
+        kind: dict[str, Any] = {"flip": False} if look.grey else {}
+        return Augment(name="standard", crop_scale=(0.6, 1.0), rand_augment="rand-m5-n2" if lasting else None, **kind)
+    return Augment(name="standard", cutmix=1.0 if lasting else 0.0)
+
+
+def _balance(data: ClassData) -> str:
+    """What `Options.balance` should be."""
+    counts = Counter(data.train.labels).values()
+    return "weights" if max(counts) > SKEWED * min(counts) else "none"
+
+
+def _words(data: ClassData, recipe: Recipe) -> dict[str, str]:
+    """What is told of a plan beside its numbers."""
+    counts = Counter(data.train.labels)
+    most, largest = counts.most_common(1)[0]
+    told = (
+        f"{len(data.classes)} classes, the largest is {data.classes[most]} with {100 * largest / len(data.train):.0f} %"
+    )
+    if recipe.task.balance != "none":
+        told += f", the smallest has {min(counts.values()):,}: rare classes count for more (task.balance)"
+    return {"classes": told}

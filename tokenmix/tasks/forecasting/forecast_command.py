@@ -1,0 +1,67 @@
+"""What follows a series: `tokenmix forecast CSV --horizon 96 --model RUN`.
+
+CSV has a row for each time and a column for each variable. MODEL is a training run's folder, a .safetensors file or an
+exported .onnx file; without one a quick linear model is fitted to the series at once. The forecast becomes a CSV file
+with dates, and a picture; intervals come from the errors on rows that the model did not learn from, and how often they
+held the truth was measured on later ones. The last season again stands beside every forecast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from tokenmix.argument_types import whole
+from tokenmix_runtime.terminal import say
+
+TASK = "forecasting"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``tokenmix forecast``."""
+    add = parser.add_argument
+    add("series", metavar="CSV", help="a CSV file (.gz too) or a Parquet file")
+    add("--model", help="a run's folder, a .safetensors file or an .onnx file (default: a quick linear model)")
+    add("--horizon", type=whole("horizon"), metavar="H", help="rows ahead (default: the model's; 24 of the quick one)")
+    add("--out", metavar="FILE.csv", help="default: NAME-forecast.csv here; the picture goes beside it")
+    add("--level", type=float, default=0.9, metavar="P", help="share that intervals shall hold (default: %(default)s)")
+    add("--target", metavar="NAME", help="forecast this variable alone")
+    add("--time", metavar="NAME", help="the column with the dates, if it is not found")
+    add("--time-format", metavar="FORMAT", help="their form, such as %%d.%%m.%%Y, if it is not found")
+    add("--repair", action="store_true", help="fill gaps and missing cells between their neighbours")
+    add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
+    add("--json", action="store_true", help="print what is known of the forecast as JSON and nothing else")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, forecast, write the table and the picture, and say how good it is."""
+    from tokenmix.checkpoints import open_model
+    from tokenmix.evaluate import find_device
+    from tokenmix.exported import is_exported
+    from tokenmix.tasks.forecasting.answers import forecast_file, forecast_model, write_forecast
+    from tokenmix_runtime.series import read_series
+
+    device = find_device(args.device)
+    out = Path(args.out) if args.out else None
+    if out is not None and out.suffix != ".csv":
+        raise ValueError(f"--out {out}: the forecast is a CSV file; give a name that ends in .csv")
+    series = read_series(args.series, time=args.time, time_format=args.time_format, repair=args.repair)
+    if args.target is not None:
+        series = series.select([args.target])
+    model = None
+    if args.model is not None and is_exported(args.model):
+        from tokenmix_runtime.forecaster import Forecaster
+
+        model = Forecaster(args.model).model
+    elif args.model is not None:
+        model = forecast_model(open_model(args.model, tasks=[TASK]), device)
+    found = forecast_file(series, model, horizon=args.horizon, level=args.level)
+    table, picture = write_forecast(found, out or Path(f"{series.name}-forecast.csv"))
+    if args.json:
+        print(json.dumps({**found.as_dict(), "forecast": str(table), "picture": str(picture)}, indent=1))
+        return
+    for finding in series.findings:
+        say(f"{series.name}: {finding.message}")
+    say("\n".join(found.lines()))
+    say(f"{table}, {picture}")

@@ -1,0 +1,112 @@
+"""A model for a series at once: a linear map from the past to the future, fitted in seconds, for any horizon.
+
+Every window is normalised by its own mean and deviation, as the network does it (RevIN), and the map is shared by all
+variables: ridge regression in closed form. How strongly it is held back is chosen on the last tenth of what it learns
+from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenmix_runtime.forecasts import ForecastModel
+from tokenmix_runtime.series import Series
+
+LEARNT = 0.7  # of the rows; the rest tells how good it is
+USUAL = 96  # past rows, about
+HORIZON = 24  # rows ahead, where nobody says
+STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
+MOST_WINDOWS = 20_000  # that it is fitted on
+Array = NDArray[Any]
+
+
+def quick_model(series: Series, horizon: int) -> ForecastModel:
+    """A linear model of a series.
+
+    Args:
+        series: Without missing values.
+        horizon: Steps ahead.
+
+    Raises:
+        ValueError: The series is too short.
+    """
+    season = series.step.season if series.step is not None else 1
+    rows = int(LEARNT * len(series))
+    look_back = _look_back(season, rows, horizon)
+    mean, std = series.values[:rows].mean(0), series.values[:rows].std(0)
+    std = np.where(std > 0, std, 1.0)
+    past, future = _windows((series.values[:rows] - mean) / std, look_back, horizon)
+    cut = len(past) - max(len(past) // 10, 1)
+    fitted = _moments(past[:cut], future[:cut])
+    errors = [_error(_solved(*fitted, strength), past[cut:], future[cut:]) for strength in STRENGTHS]
+    weights = _solved(*_moments(past, future), STRENGTHS[int(np.argmin(errors))])
+
+    def run(x: Array) -> Array:
+        normalised, level, scale = _normalised(x.astype(np.float64))
+        return (np.swapaxes(normalised, 1, 2) @ weights[:-1] + weights[-1]).swapaxes(1, 2) * scale + level
+
+    until = None if series.times is None else str(series.times[rows - 1])
+    return ForecastModel(
+        "the quick linear model",
+        run,
+        look_back,
+        horizon,
+        mean,
+        std,
+        series.variables,
+        season,
+        (rows, until),
+    )
+
+
+def _look_back(season: int, rows: int, horizon: int) -> int:
+    """About 96 rows, whole seasons of them, or fewer in a short series.
+
+    Raises:
+        ValueError: The series is too short for any.
+    """
+    wanted = season * max(1, round(USUAL / season))
+    most = (rows - horizon) // 3
+    if most < 2:
+        raise ValueError(
+            f"{rows} rows to learn from are too few for {horizon} ahead: shorten --horizon, or give a longer series"
+        )
+    return min(max(wanted, 2), most)
+
+
+def _windows(values: Array, look_back: int, horizon: int) -> tuple[Array, Array]:
+    """Normalised pasts ``(P, L)`` and futures ``(P, H)`` of the windows of all variables, in the order of time."""
+    count = len(values) - look_back - horizon + 1
+    most = max(MOST_WINDOWS // values.shape[1], 2)
+    starts = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+    windows = values[starts[:, None] + np.arange(look_back + horizon)]
+    past, mean, scale = _normalised(windows[:, :look_back])
+    future = (windows[:, look_back:] - mean) / scale
+    flat = [np.swapaxes(part, 1, 2).reshape(-1, part.shape[1]) for part in (past, future)]
+    return flat[0], flat[1]
+
+
+def _normalised(past: Array) -> tuple[Array, Array, Array]:
+    """``(B, L, M)`` by each window's mean and deviation, which come too."""
+    mean = past.mean(1, keepdims=True)
+    scale = np.sqrt(past.var(1, keepdims=True) + 1e-10)
+    return (past - mean) / scale, mean, scale
+
+
+def _moments(past: Array, future: Array) -> tuple[Array, Array]:
+    x = np.concatenate([past, np.ones((len(past), 1))], 1)
+    return x.T @ x, x.T @ future
+
+
+def _solved(square: Array, product: Array, strength: float) -> Array:
+    """The weights ``(L + 1, H)``, the last row the constant, which is not held back."""
+    held = np.full(len(square), strength)
+    held[-1] = 1e-9
+    return np.linalg.solve(square + np.diag(held), product)
+
+
+def _error(weights: Array, past: Array, future: Array) -> float:
+    return float(np.square(past @ weights[:-1] + weights[-1] - future).mean())
