@@ -39,20 +39,21 @@ def band_matrix(
 def pool_bands(magnitude: Tensor, nodes: int) -> Tensor:
     """``(B, C, H, W) -> (B, C, nodes * nodes)``: the weighted mean of each band."""
     rows, columns = (
-        _bands(magnitude, magnitude.size(-2), nodes, True),
-        _bands(magnitude, magnitude.size(-1), nodes, True),
+        axis_bands(magnitude, magnitude.size(-2), nodes, True),
+        axis_bands(magnitude, magnitude.size(-1), nodes, True),
     )
     return ((rows.t() @ magnitude) @ columns).flatten(2)
 
 
 def spread_bands(gates: Tensor, height: int, width: int, nodes: int) -> Tensor:
     """``(B, C, nodes * nodes) -> (B, C, H, W)``: the gate of every frequency; reconstruction, step 5."""
-    rows, columns = _bands(gates, height, nodes, False), _bands(gates, width, nodes, False)
+    rows, columns = axis_bands(gates, height, nodes, False), axis_bands(gates, width, nodes, False)
     return rows @ (gates.unflatten(2, (nodes, nodes)) @ columns.t())
 
 
 @constant
-def _bands(like: Tensor, size: int, nodes: int, mean: bool) -> Tensor:
+def axis_bands(like: Tensor, size: int, nodes: int, mean: bool) -> Tensor:
+    """``(size, nodes)``: `band_matrix` in the dtype and on the device of ``like``."""
     return band_matrix(size, nodes, mean, like.dtype, like.device)
 
 

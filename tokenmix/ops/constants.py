@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenmix.ops.dispatch import Form, Situation, operator
 
-MOST = 256  # matrices; the oldest goes
+MOST_BYTES = 1 << 29  # of all together; the oldest go
 _kept: dict[tuple[Any, ...], Tensor] = {}
 
 
@@ -33,12 +33,13 @@ def _can_get(build: Callable[..., Tensor], now: Situation, like: Tensor, *sizes:
 
 def _get(build: Callable[..., Tensor], like: Tensor, *sizes: Any) -> Tensor:
     key = _key(build, like, sizes)
-    if key not in _kept:
-        if len(_kept) >= MOST:
-            _kept.pop(next(iter(_kept)))
+    found = _kept.get(key)
+    if found is None:
         with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
-            _kept[key] = build(like, *sizes)
-    return _kept[key]
+            found = _kept[key] = build(like, *sizes)
+        while len(_kept) > 1 and sum(matrix.nbytes for matrix in list(_kept.values())) > MOST_BYTES:
+            _kept.pop(next(iter(_kept)), None)
+    return found
 
 
 def _key(build: Callable[..., Tensor], like: Tensor, sizes: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -37,7 +37,7 @@ def dct2(x: Tensor, form: str = "auto") -> Tensor:
     """
     x = widen(x)
     if form == "auto" or uses_products(form):
-        return _matrix(x, x.size(-2)) @ (x @ _matrix(x, x.size(-1)).t())
+        return axis_cosines(x, x.size(-2)) @ (x @ axis_cosines(x, x.size(-1)).t())
     return _dct(_dct(x).transpose(-1, -2)).transpose(-1, -2)
 
 
@@ -46,7 +46,7 @@ def idct2(spectrum: Tensor, form: str = "auto") -> Tensor:
     """``(..., H, W) -> (..., H, W)``: the inverse of `dct2`. Raises as there."""
     x = widen(spectrum)
     if form == "auto" or uses_products(form):
-        return _matrix(x, x.size(-2)).t() @ (x @ _matrix(x, x.size(-1)))
+        return axis_cosines(x, x.size(-2)).t() @ (x @ axis_cosines(x, x.size(-1)))
     return _idct(_idct(x).transpose(-1, -2)).transpose(-1, -2)
 
 
@@ -56,7 +56,8 @@ def dct2_macs(height: int, width: int) -> float:
 
 
 @constant
-def _matrix(like: Tensor, size: int) -> Tensor:
+def axis_cosines(like: Tensor, size: int) -> Tensor:
+    """``(size, size)``: `dct_matrix` in the dtype and on the device of ``like``."""
     return dct_matrix(size, like.dtype, like.device)
 
 
