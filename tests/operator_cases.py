@@ -65,7 +65,7 @@ def convolutions(dtype: torch.dtype) -> list[Arguments]:
     return [
         (x, draw(16, 8 // groups, k, k, dtype=dtype), draw(16, dtype=dtype), [s, s], [k // 2] * 2, [1, 1], groups, act)
         for k, s, groups in shapes
-        for act in ("gelu", "silu", "relu")
+        for act in ("gelu", "silu", "relu", "")
         for x in maps(8, dtype, 9, 8)
     ]
 

@@ -14,7 +14,7 @@ from tests.scramble import scramble
 from tokenmix.backbones import base
 from tokenmix.layers import fused
 from tokenmix.mixers import make_mixer
-from tokenmix.ops import rows
+from tokenmix.ops import packed, rows
 
 
 def maps(batch: int, dim: int, height: int, width: int) -> torch.Tensor:
@@ -60,3 +60,24 @@ def test_large_batches_pass_in_parts_once_re_parameterised(monkeypatch: pytest.M
                 stage.blocks[0].register_forward_hook(lambda module, args, output, seen=seen: seen.append(len(output)))
             assert distance(network(x), wanted) < 2e-6
             assert set(seen) == expected  # later stages have smaller maps
+
+
+def test_a_packed_weight_follows_the_weight_and_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(packed, "reorder_weight", lambda weight, *shape: (made.append(shape[-1]), weight + 1)[1])
+    weight = torch.nn.Parameter(torch.ones(4, 1, 3, 3))
+    for groups in (1, 1, 2, 1):
+        assert packed.packed(weight, [1], [1], [1], groups).max() == 2
+    with torch.no_grad():
+        weight.add_(1)
+    assert packed.packed(weight, [1], [1], [1], 1).max() == 3
+    assert made == [1, 2, 1]
+    key = id(weight)
+    assert key in packed._kept
+    del weight
+    assert key not in packed._kept
+    with torch.inference_mode():
+        unversioned = torch.ones(3)
+        for value in (1, 2):
+            unversioned.fill_(value)
+            assert packed.packed(unversioned, [1], [1], [1], 1).max() == value + 1

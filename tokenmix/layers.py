@@ -43,7 +43,7 @@ class ConvAct(nn.Conv2d):
 
     Args:
         conv: Whose parameters are taken over.
-        act: ``"gelu"``, ``"silu"`` or ``"relu"``.
+        act: ``"gelu"``, ``"silu"``, ``"relu"`` or ``""`` (none).
     """
 
     def __init__(self, conv: nn.Conv2d, act: str) -> None:
@@ -316,7 +316,7 @@ def last_conv(module: nn.Module) -> nn.Conv2d | None:
     A module that ends with a layer says so by an attribute ``output_layer``, the layer's name.
     """
     if isinstance(module, nn.Conv2d):
-        return None if isinstance(module, ConvAct) else module
+        return None if getattr(module, "act", "") else module
     if isinstance(module, nn.Sequential):
         return last_conv(module[-1]) if len(module) else None
     name = getattr(module, "output_layer", None)

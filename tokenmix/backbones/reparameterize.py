@@ -9,7 +9,7 @@ from torch import nn
 
 from tokenmix.backbones.base import Backbone, Stage
 from tokenmix.blocks import Residual
-from tokenmix.layers import fused
+from tokenmix.layers import ConvAct, fused, is_plain_conv
 
 
 @torch.no_grad()
@@ -38,6 +38,9 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
             _average_classifiers(module)
         if isinstance(module, Stage):
             module.in_parts = True
+        for name, child in module.named_children():
+            if is_plain_conv(child):
+                setattr(module, name, ConvAct(child, ""))
     # A kernel in space has five axes, for which there is no such memory.
     if all(parameter.device.type == "cpu" and parameter.ndim < 5 for parameter in new.parameters()):
         new = new.to(memory_format=torch.channels_last)

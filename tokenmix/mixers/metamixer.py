@@ -6,7 +6,7 @@ import copy
 
 from torch import Tensor, nn
 
-from tokenmix.layers import ConvAct, depthwise_weights, fold_norm_before, fused, takes_norm_before, with_act
+from tokenmix.layers import depthwise_weights, fold_norm_before, fused, takes_norm_before, with_act
 from tokenmix.ops.dispatch import Form, Situation, operator
 from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise
 from tokenmix.ops.kernels.rule import can_run
@@ -75,9 +75,9 @@ class MetaMixer(nn.Module):
             return None
         first, last, act = self.key.op, self.value.op, self.act
         key, value = depthwise_weights(first), depthwise_weights(last)
-        inside = isinstance(first, ConvAct) and first.act == "gelu" and isinstance(act, nn.Identity)
-        behind = type(first) is nn.Conv2d and isinstance(act, nn.GELU) and act.approximate == "none"
-        if key is None or value is None or isinstance(last, ConvAct) or not (inside or behind):
+        inside = getattr(first, "act", "") == "gelu" and isinstance(act, nn.Identity)
+        behind = not getattr(first, "act", "") and isinstance(act, nn.GELU) and act.approximate == "none"
+        if key is None or value is None or getattr(last, "act", "") or not (inside or behind):
             return None
         return (*key, *value)
 

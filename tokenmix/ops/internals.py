@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+_NEEDED = "_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_weight"
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _NEEDED)
 # Activations that oneDNN computes together with a convolution: its name and its algorithm.
-_ONEDNN_ACTS = {"silu": ("swish", ""), "gelu": ("gelu", "none"), "relu": ("relu", "")}
+_ONEDNN_ACTS = {"silu": ("swish", ""), "gelu": ("gelu", "none"), "relu": ("relu", ""), "": ("none", "")}
 
 
 def is_observed() -> bool:
@@ -37,11 +38,24 @@ def convolve_and_activate(
     groups: int,
     act: str,
 ) -> Tensor:
-    """A convolution and ``"gelu"`` (exact), ``"silu"`` or ``"relu"`` by one call of oneDNN: float32 on a CPU."""
+    """A convolution and ``"gelu"`` (exact), ``"silu"``, ``"relu"`` or nothing in one call of oneDNN: float32, CPU."""
     name, algorithm = _ONEDNN_ACTS[act]
     return torch.ops.mkldnn._convolution_pointwise(
         x, weight, bias, padding, stride, dilation, groups, name, [], algorithm
     )
+
+
+def reorder_weight(
+    weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> Tensor:
+    """A weight for `convolve_and_activate` as oneDNN wants it."""
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups)
+
+
+def multiply_and_activate(rows: Tensor, weight: Tensor, bias: Tensor | None, act: str) -> Tensor:
+    """``(..., in), (out, in) -> (..., out)``: the same for a linear map of rows."""
+    name, algorithm = _ONEDNN_ACTS[act]
+    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, name, [], algorithm)
 
 
 def saved(node: Any, name: str) -> Any:
