@@ -44,45 +44,59 @@ def without_keeping(x: Tensor, step: Callable[[Tensor], Any]) -> Any:
     if make is None:
         return step(x)
     kept: list[_Kept] = []
+    whole = _Remade(x, make)
 
     def pack(tensor: Tensor) -> _Kept:
         kept.append(_Kept(tensor))
-        kept[-1].replace(x, make)
+        kept[-1].replace(x, whole)
         return kept[-1]
 
     with saved_tensors_hooks(pack, _Kept.get):
         y = step(x)
     node = getattr(y, "grad_fn", None)
     if type(node).__name__ == "ReluBackward0" and node.next_functions[0][0] is x.grad_fn:
+        whole = _Remade(y, lambda: F.relu(make()))
         for each in kept:
-            each.replace(y, lambda: F.relu(make()))
+            each.replace(y, whole)
     return y
 
 
+class _Remade:
+    """A tensor that is made when the backward pass asks for it, once for all that need it, and goes with the last."""
+
+    def __init__(self, like: Tensor, make: Make) -> None:
+        self.make, self.layout, self.device = make, (like.size(), like.stride()), like.device.type
+        self.made: Tensor | None = None
+
+    def get(self) -> Tensor:
+        if self.made is None:
+            with torch.no_grad(), torch.autocast(self.device, enabled=False):
+                made = self.make()
+                if made.stride() != self.layout[1]:
+                    made = torch.empty_strided(*self.layout, dtype=made.dtype, device=made.device).copy_(made)
+                self.made = made
+        return self.made
+
+
 class _Kept:
-    """What autograd keeps of a tensor: itself, or where it lies in one that can be made anew."""
+    """What autograd keeps of a tensor: itself, or where it lies in one that is made anew."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor: Tensor | None = tensor.detach()  # an output would hold the node that keeps it
         self.version = tensor._version
         self.place = tensor.size(), tensor.stride(), tensor.storage_offset()
 
-    def replace(self, whole: Tensor, make: Make) -> None:
-        """Keep ``make`` instead of the tensor if that is ``whole`` or a part of it."""
+    def replace(self, whole: Tensor, remade: _Remade) -> None:
+        """Keep ``remade`` instead of the tensor if that is ``whole`` or a part of it."""
         if self.tensor is not None and _memory(self.tensor) == _memory(whole):
-            self.tensor, self.make = None, make
-            self.layout, self.device = (whole.size(), whole.stride()), whole.device.type
+            self.tensor, self.remade = None, remade
 
     def get(self) -> Tensor:
-        if self.tensor is not None:
-            if self.tensor._version != self.version:
-                raise RuntimeError("a tensor that the backward pass needs was modified by an in-place operation")
-            return self.tensor
-        with torch.no_grad(), torch.autocast(self.device, enabled=False):
-            made = self.make()
-            if made.stride() != self.layout[1]:
-                made = torch.empty_strided(*self.layout, dtype=made.dtype, device=made.device).copy_(made)
-            return made.as_strided(*self.place)
+        if self.tensor is None:
+            return self.remade.get().as_strided(*self.place)
+        if self.tensor._version != self.version:
+            raise RuntimeError("a tensor that the backward pass needs was modified by an in-place operation")
+        return self.tensor
 
 
 def _memory(tensor: Tensor) -> tuple[int, torch.dtype]:
