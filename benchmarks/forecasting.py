@@ -7,7 +7,7 @@ a killed run goes on in its folder, to the same weights as an unkilled one. ``--
 
 ``--step`` measures a training step of the published model in our form and in the official code's layers, both on one
 thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in
-the same frame, ``linear``, or ``naive``.
+the same frame, ``linear``, ``quick`` (a linear map in closed form), or ``naive``.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from tokenmix.sources import load_data  # noqa: E402
 from tokenmix.tasks import find_task  # noqa: E402
 from tokenmix.tasks.forecasting.network import Forecaster  # noqa: E402
 from tokenmix.tasks.forecasting.published import CITED, LOOK_BACK, script_settings  # noqa: E402
+from tokenmix.tasks.forecasting.quick import quick_model  # noqa: E402
 from tokenmix.tasks.forecasting.splits import HORIZONS, PUBLISHED  # noqa: E402
 from tokenmix.train import fit  # noqa: E402
 
@@ -88,6 +89,24 @@ def naive(data: Any, horizon: int) -> LoadedModel:
     return LoadedModel(network.eval(), "seasonal_naive", TASK, facts=data.facts, **preparation)
 
 
+class QuickModel(nn.Module):
+    """The quick linear model of ``tokenmix forecast``, fitted in closed form to the rows of training."""
+
+    def __init__(self, data: Any, horizon: int) -> None:
+        super().__init__()
+        self.look_back, self.horizon = LOOK_BACK, horizon
+        self.fitted = quick_model(data.series, horizon, rows=data.train.end, look_back=LOOK_BACK)
+
+    def forward(self, past: Tensor) -> Tensor:
+        return torch.from_numpy(self.fitted.run(past.numpy())).float()
+
+
+def closed_form(data: Any, horizon: int) -> LoadedModel:
+    """It in the form of a loaded model."""
+    preparation = {"mean": tuple(data.scaler.mean.tolist()), "std": tuple(data.scaler.std.tolist())}
+    return LoadedModel(QuickModel(data, horizon).eval(), "quick", TASK, facts=data.facts, **preparation)
+
+
 def tested(loaded: LoadedModel, data: Any, batch: int) -> dict[str, Any]:
     """Errors on the test part, over all windows and without the last incomplete batch."""
     whole, dropped = (judge(loaded, data.test, data.facts, drop_last=size) for size in (0, batch))
@@ -112,8 +131,10 @@ def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed:
     data = load_data(path, task=TASK, log=silent)
     batch = script_settings(name, horizon).batch_size
     result: dict[str, Any] = {"data": name, "horizon": horizon, "model": model, "seed": seed}
-    if model == "naive":
-        result |= tested(naive(data, horizon), data, batch)
+    if model in ("naive", "quick"):
+        began = time.process_time()
+        result |= tested((naive if model == "naive" else closed_form)(data, horizon), data, batch)
+        result |= {"cpu_minutes": round((time.process_time() - began) / 60, 2)}
     else:
         recipe = recipe_of(name, horizon, model, seed, path, args.set)
         began = time.process_time()
@@ -207,7 +228,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="with the CSV files")
     parser.add_argument("--data", nargs="+", choices=list(PUBLISHED), default=["etth1", "etth2", "exchange"])
     parser.add_argument("--horizons", nargs="+", type=int, default=list(HORIZONS))
-    parser.add_argument("--models", nargs="+", default=["naive", "linear", "ffnet"])
+    parser.add_argument("--models", nargs="+", default=["naive", "quick", "linear", "ffnet"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="other values of the recipes")
     parser.add_argument("--threads", type=int, default=1)
@@ -237,7 +258,7 @@ def main() -> None:
         for data in args.data:
             for horizon in args.horizons:
                 for name in args.models:
-                    if seed == args.seeds[0] or name != "naive":
+                    if seed == args.seeds[0] or name not in ("naive", "quick"):  # which have no seed
                         measure(args, data, horizon, name, seed)
 
 

@@ -23,7 +23,7 @@ def healthy(epochs: int = 20) -> dict[str, Any]:
     for row in run["history"]:
         place = min(1.0, 2 * row["epoch"] / epochs)
         row |= {"loss": 2 - 1.5 * place, "val_loss": 2 - 1.3 * place}
-        row |= {"val_top1": 25 + 60 * place, "train_top1": 27 + 63 * place}
+        row |= {"val_top1": 25 + 55 * place, "train_top1": 27 + 58 * place}
     run["evidence"]["mistakes"] = []
     return run
 
@@ -55,7 +55,7 @@ def test_learning_by_heart() -> None:
         row["train_top1"] = 99.0
     (note,) = advise(run, TASK, Path("runs/x"))
     assert note.kind == "overfits"
-    assert "99.00 % on what was learnt and 85.00 % on what was not" in note.text or "learns by heart" in note.text
+    assert "99.00 % on what was learnt and 80.00 % on what was not" in note.text
     assert "cutmix=1.0" in note.command
     for row in run["history"]:
         del row["train_top1"]
@@ -105,7 +105,7 @@ def test_the_page_shows_it() -> None:
     assert 'id="advice"' not in run_page(run)
 
 
-@pytest.mark.parametrize("name", ["forecasting", "super_resolution", "points", "detection"])
+@pytest.mark.parametrize("name", ["super_resolution", "points", "detection", "classification"])
 def test_every_task_can_be_asked(name: str) -> None:
     task = find_task(name)
     assert task.unfound({"classes": [], "cells": []}, {"classes": []}) in ((), [])

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tokenmix.cli import main, mixers_command, train_command
+from tokenmix.cli import main, mixers_command
 from tokenmix.text_tables import table
 
 
@@ -22,7 +22,7 @@ def taught(monkeypatch):
         asked.extend([name, *settings])
         raise ValueError("enough")
 
-    monkeypatch.setattr(train_command, "make_recipe", note)
+    monkeypatch.setattr("tokenmix.planning.training.make_recipe", note)
     return asked
 
 

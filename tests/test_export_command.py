@@ -73,8 +73,8 @@ def test_a_detector_of_an_odd_size(detector, tmp_path, capsys):
     ("words", "message"),
     [
         (["--to", "onx"], "unknown format 'onx'; did you mean 'onnx'"),
-        (["--image-size", "large"], "--image-size must be pixels, or height,width, not 'large'"),
-        (["--image-size", "1,2,3"], "image_size must be"),
+        (["--image-size", "large"], "'large' is no size: give pixels, such as 512, or height,width"),
+        (["--image-size", "1,2,3"], "is no size: give pixels"),
         (["--dynamic", "shape"], "--dynamic must be among batch, size, none"),
         (["--dynamic", "none,batch"], "goes with nothing else"),
         (["--precision", "int4"], "unknown precision 'int4'; did you mean 'int8'"),

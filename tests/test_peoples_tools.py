@@ -143,12 +143,38 @@ def test_an_empty_line_between_names_would_move_the_numbers(tmp_path: Path) -> N
     assert load(root).classes == ["red", "green"]
 
 
+def test_which_label_file_is_a_pictures_is_certain_or_told(tmp_path: Path) -> None:
+    """Names that differ in the case of letters alone, two files for a picture, and one for two pictures."""
+    root = yolo(tmp_path, yaml="train: images/train\nnames: [red, green]\n")
+    labels = root / "labels" / "train"
+    for name, number in (("Cat", 0), ("cat", 1)):
+        picture(root / "images" / "train" / f"{name}.jpg", seed=50 + number)
+        (labels / f"{name}.txt").write_text(yolo_line(number))
+    data = load(root)
+    read = {}
+    for part in (data.train, data.val, data.test):
+        read |= {Path(name).stem: part.target(row)["labels"].tolist() for row, name in enumerate(part.names)}
+    assert (read["Cat"], read["cat"]) == ([1], [2])
+    assert not data.problems.found
+    (labels / "0.txt").unlink()
+    for folder in ("first", "second"):
+        (root / folder).mkdir()
+        (root / folder / "0.txt").write_text(yolo_line())
+    picture(root / "images" / "train" / "1.png", seed=60)
+    found = load(root).problems.found
+    assert found == {
+        "picture with several label files of its name: first/0.txt is used": ["images/train/0.jpg"],
+        "label file without a picture: not used": ["second/0.txt"],
+        "picture with the label file of another, labels/train/1.txt: used for both": ["images/train/1.png"],
+    }
+
+
 # ------------------------------------------------------------------------------------------------- files and turns
 
 
 def test_files_that_no_reader_asks_for_are_named(tmp_path: Path) -> None:
     root = yolo(tmp_path, yaml="train: images/train\nnames: [red]\n")
-    for name in ("notes.json", "labels.zip", "README.txt", "labels.cache", "LICENSE"):
+    for name in ("notes.json", "labels.zip", "README.dataset.txt", "labels.cache", "LICENSE"):
         (root / name).write_text("{}")
     data = load(root)
     assert data.unused == {OTHER: ["labels.zip", "notes.json"]}

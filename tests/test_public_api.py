@@ -22,6 +22,7 @@ PUBLIC = [
     "predict",
     "reparameterize",
     "train",
+    "upscale",
 ]
 HEAVY = ("sklearn", "onnx", "onnxruntime", "onnxscript", "matplotlib", "pandas", "datasets", "transformers", "scipy")
 

@@ -117,7 +117,7 @@ def test_overrides_add_up_without_touching_the_first() -> None:
         ("task=segmentatoin", "did you mean 'segmentation'"),
         ("window=512", "'task.window' belongs to segmentation, and this recipe is for classification: leave it out"),
         ("task.freeze_norms=true", "'task.freeze_norms' belongs to detection, instance segmentation, segmentation"),
-        ("augment.flip=0.1", "'augment.flip' belongs to detection"),
+        ("augment.stretch=true", "'augment.stretch' belongs to detection"),
         ("head=upernet", "upernet is for the task 'segmentation', but task is 'classification'"),
         ("head=upernets", "did you mean 'upernet'"),
         ("model_args=3", "'model.args' must be a mapping"),

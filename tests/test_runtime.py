@@ -240,7 +240,7 @@ def test_pixels_go_in_as_they_are_where_the_graph_normalises(tmp_path, monkeypat
     monkeypatch.setattr(
         predict,
         "_session",
-        type("Recorder", (), {"run": lambda _, names, feed: (seen.append(feed), session.run(names, feed))[1]})(),
+        type("Recorder", (), {"run": lambda _, feed: (seen.append(feed), session.run(feed))[1]})(),
     )
     image = noise(8, 4)
     predict(image)

@@ -116,4 +116,8 @@ def test_it_imports_little(path: Path) -> None:
             assert node.level == 0
             found.add(str(node.module).split(".")[0])
     allowed = {*sys.stdlib_module_names, "numpy", "PIL", "onnxruntime", "tokenmix_runtime"}
-    assert found - allowed == ({"tokenmix"} if path.stem == "launch" else set())
+    more = {
+        "launch": {"tokenmix"},
+        "series": {"pandas", "pyarrow"},
+    }  # the latter for Parquet files, where they are there
+    assert found - allowed == more.get(path.stem, set())

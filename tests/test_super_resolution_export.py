@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.scramble import scramble
+from tests.test_export_runtimes import needs, quietly
 from tokenmix.bench.cost import cost
 from tokenmix.checkpoints import open_model, weights_bytes
 from tokenmix.export import export
@@ -33,7 +34,9 @@ def test_onnx_files_take_any_size_and_compute_the_same(mixers: str | None, tmp_p
     args = {"dim": 8, "depth": 2, "scale": 3, **({"mixers": mixers} if mixers else {})}
     path = saved(tmp_path / "model.safetensors", **args)
     manifest = export(path, out=tmp_path / "model", dynamic_size=mixers is None)
-    assert manifest["postprocess"] == {"kind": "enlarged", "inside": False, "multiple": 1, "scale": 3}
+    radius = 8 if mixers is None else None
+    found = {"kind": "enlarged", "inside": False, "multiple": 1, "scale": 3, "radius": radius}
+    assert manifest["postprocess"] == found
     assert manifest["files"]["onnx"]["errors"]["relative_error"] < 1e-4
     assert json.loads((tmp_path / "model.json").read_text())["outputs"][0]["name"] == "enlarged"
     session = ort.InferenceSession(str(tmp_path / "model.onnx"))
@@ -43,6 +46,24 @@ def test_onnx_files_take_any_size_and_compute_the_same(mixers: str | None, tmp_p
     with torch.no_grad():
         expected = open_model(path).model(x).numpy()
     assert np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param(name, marks=needs(name)) for name in ("openvino", "executorch")]
+    + [pytest.param("coreml", marks=needs("coremltools"))],
+)
+@quietly
+def test_other_runtimes_compute_the_same(form: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.safetensors", dim=8, depth=2)
+    manifest = export(path, [form], out=tmp_path / "model", dynamic_batch=False)
+    errors = manifest["files"][form]["errors"]
+    if form == "coreml":  # its numbers only on macOS
+        assert errors["verified"] is False
+        assert manifest["files"][form]["operators"]["conv"] >= 8
+    else:
+        assert errors["verified"]
+        assert errors["relative_error"] < 1e-4
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:

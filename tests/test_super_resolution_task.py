@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import goldens
+from tests import browser, goldens
 from tokenmix import load_checkpoint
 from tokenmix.checkpoints import convert, open_model
 from tokenmix.cli import main
@@ -90,8 +90,20 @@ def test_a_run_learns_and_says_what_it_is(trained: Path, folder: Path) -> None:
     assert judged.numbers["gain"] == pytest.approx(judged.numbers["psnr"] - judged.numbers["bicubic_psnr"])
     page = (trained / "report.html").read_text()
     assert "Worst pictures" in page
-    assert page.count("<figcaption>") == 3  # of the one validation picture
+    assert page.count('type="range" class="divider"') == 1  # of the one validation picture
+    assert all(page.count(f'alt="{word} of ') == 1 for word in ("Bicubic", "Network", "Truth"))
     assert f"{judged.numbers['psnr']:.2f} dB" in page
+
+
+@pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
+def test_the_divider_of_a_runs_page_moves_by_keyboard(trained: Path) -> None:
+    with browser.chromium() as driver:
+        driver.get((trained / "report.html").as_uri())
+        shown = "return getComputedStyle(document.querySelector('.slid img + img')).clipPath"
+        assert "50%" in driver.execute_script(shown)
+        driver.find_element("css selector", ".divider").send_keys("\ue010")  # End
+        assert "100%" in driver.execute_script(shown)
+        assert driver.get_log("browser") == []
 
 
 def test_a_killed_run_equals_an_unkilled_one(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
+import tokenmix
 from tests.mixer_cases import thorough
 from tests.scramble import scramble
 from tokenmix.mixers import MIXERS
@@ -279,3 +280,17 @@ def test_a_broken_file_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(MemoryError):
         upscale_file(tmp_path / "in.png", tmp_path / "out" / "in.png", Failing(2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half.png", "in.png"]
+
+
+def test_one_call_does_what_the_command_does(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        save(tmp_path / "in" / f"{number}.png", photograph(9, 12, seed=number, dtype=np.uint8))
+    out = tmp_path / "out"
+    assert tokenmix.upscale("bicubic_x2", tmp_path / "in", out) == [out / "0-x2.png", out / "1-x2.png"]
+    expected = upscale(tmp_path / "in" / "1.png", Bicubic(2))
+    assert np.array_equal(np.asarray(Image.open(out / "1-x2.png")), expected)
+    (written,) = tokenmix.upscale("bicubic_x2", tmp_path / "in" / "0.png", tmp_path / "large.png", scale=3, tile=5)
+    assert (written, Image.open(written).size) == (tmp_path / "large.png", (36, 27))
+    with pytest.raises(ValueError, match="2 pictures cannot go into one file"):
+        tokenmix.upscale("bicubic_x2", tmp_path / "in", tmp_path / "large.png")

@@ -325,8 +325,8 @@ def test_mistakes_are_named(tmp_path, sets) -> None:
     quiet = {"progress": False, "log": lambda line: None}
     with pytest.raises(ValueError, match=r"'augment.mixup' belongs to classification.*set mixup=0.0"):
         recipe("segmentation", mixup=0.2)
-    with pytest.raises(ValueError, match=r"'augment\.flip' belongs to detection"):
-        recipe("classification", augment_args={"flip": 0.1})
+    with pytest.raises(ValueError, match=r"'augment\.stretch' belongs to detection"):
+        recipe("classification", augment_args={"stretch": True})
     with pytest.raises(ValueError, match=r"loaded for 'detection': use load_data\(\.\.\., task='instances'\)"):
         fit(recipe("instances"), sets["detection"], tmp_path, model=MODELS["instances"], **quiet)
     with pytest.raises(ValueError, match=r"unknown recipe key 'task.windows'; did you mean 'task.window'"):

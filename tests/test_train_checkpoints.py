@@ -119,7 +119,7 @@ def test_the_exit_code_says_try_again(tmp_path, monkeypatch, capsys, error) -> N
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(tokenmix.cli.train_command, "fit", fail)
+    monkeypatch.setattr("tokenmix.planning.training.fit", fail)
     assert main(["train", "digits", "--out", str(tmp_path)]) == 75
     assert capsys.readouterr().err == f"tokenmix train: error: {error}\n"
 

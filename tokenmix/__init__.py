@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenmix.calls import evaluate, export, predict, train
     from tokenmix.checkpoints import load_checkpoint
     from tokenmix.comparison import compare
+    from tokenmix.tasks.super_resolution.calls import upscale
 
 __all__ = [
     "__version__",
@@ -39,9 +40,15 @@ __all__ = [
     "predict",
     "reparameterize",
     "train",
+    "upscale",
 ]
 
-_LATER = {"compare": "tokenmix.comparison", "load_checkpoint": "tokenmix.checkpoints", "predict": "tokenmix.calls"}
+_LATER = {
+    "compare": "tokenmix.comparison",
+    "load_checkpoint": "tokenmix.checkpoints",
+    "predict": "tokenmix.calls",
+    "upscale": "tokenmix.tasks.super_resolution.calls",
+}
 _CALLED = ("evaluate", "export", "train")  # modules that are called, see `tokenmix.callable_modules`
 
 

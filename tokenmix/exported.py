@@ -39,11 +39,16 @@ def open_exported(path: str | os.PathLike[str]) -> LoadedModel:
     Raises:
         ImportError: onnxruntime is not installed.
         ModelError: The file is missing, damaged, or not from ``tokenmix export``.
-        ValueError: Its task is none that is known here.
+        ValueError: Its task is none that is known here, or it has no answers but pictures.
     """
     predictor = Predictor(path)
     m = predictor.manifest
     find_task(m.task)
+    if m.reading.enlarges:
+        raise ValueError(
+            f"{os.fspath(path)} enlarges pictures: python -m tokenmix_runtime {os.fspath(path)} PICTURE... --out DIR "
+            "does so; judge the run that it was made of"
+        )
     facts = {} if m.labels is None else {"classes": list(m.labels)}
     return LoadedModel(
         ExportedModel(predictor),

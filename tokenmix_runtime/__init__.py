@@ -11,6 +11,15 @@
 from tokenmix_runtime.images import ImageError
 from tokenmix_runtime.manifest import Manifest, ModelError
 from tokenmix_runtime.predictor import Predictor
-from tokenmix_runtime.results import Classification, Detections, SegmentMap
+from tokenmix_runtime.results import Classification, Detections, Enlarged, SegmentMap
 
-__all__ = ["Classification", "Detections", "ImageError", "Manifest", "ModelError", "Predictor", "SegmentMap"]
+__all__ = [
+    "Classification",
+    "Detections",
+    "Enlarged",
+    "ImageError",
+    "Manifest",
+    "ModelError",
+    "Predictor",
+    "SegmentMap",
+]

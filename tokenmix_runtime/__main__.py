@@ -6,12 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from tokenmix_runtime.console import Output, steady_streams
 from tokenmix_runtime.images import ImageError
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.manifest import TASKS, ModelError
 from tokenmix_runtime.predictor import Predictor
+from tokenmix_runtime.results import Enlarged, Result
 from tokenmix_runtime.shortage import shortage
 from tokenmix_runtime.terminal import say
 
@@ -48,6 +51,7 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
     add("--task", choices=TASKS, help="refuse a model for anything else")
     add("--top", type=int, default=5, metavar="K", help="how many classes to show (default: %(default)s)")
     add("--score", type=float, default=0.3, metavar="S", help="show objects above this score (default: %(default)s)")
+    add("--out", metavar="DIR", help="write enlarged pictures into this folder, as PNG files")
     add("--json", action="store_true", help="print the answers as JSON, all objects included")
     args = parser.parse_args(argv)
     failed = False
@@ -58,22 +62,28 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
         say(f"tokenmix_runtime: error: {error}", file=sys.stderr)
 
     answers = []
+    taken: set[Path] = set()
     try:
         if args.top < 1:
             raise ValueError(f"--top must be 1 or more, got {args.top}")
         check_number("top", args.top, "--top")
         predict = Predictor(args.model, task=args.task)
+        if args.out is not None and not predict.manifest.reading.enlarges:
+            raise ValueError(f"--out is for models that enlarge pictures, and {args.model} is for {predict.task}")
         for path in args.images:
             try:
                 answer = predict(path)
+                written = None if args.out is None else _written(answer, path, Path(args.out), taken)
             except (ImageError, ModelError) as error:
                 fail(error)
                 answers.append({"image": path, "error": str(error)})
                 continue
             if args.json:
-                answers.append({"image": path, **answer.as_dict(args.top)})
+                told: dict[str, Any] = {} if written is None else {"written": str(written)}
+                answers.append({"image": path, **answer.as_dict(args.top), **told})
             else:
-                say("\n".join([path, *(f"  {line}" for line in answer.lines(args.top, args.score))]))
+                named = path if written is None else f"{path} -> {written}"
+                say("\n".join([named, *(f"  {line}" for line in answer.lines(args.top, args.score))]))
     except (ValueError, OSError, ImportError) as error:
         if error is output.error:
             raise
@@ -81,6 +91,19 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
     if args.json and answers:
         print(json.dumps(answers, indent=1))
     return 2 if failed else 0
+
+
+def _written(answer: Result, path: str, folder: Path, taken: set[Path]) -> Path:
+    """The file, one that is not taken yet, into which an enlarged picture was written."""
+    assert isinstance(answer, Enlarged)
+    stem, number = f"{Path(path).stem}-x{answer.scale}", 1
+    target = folder / f"{stem}.png"
+    while target in taken:
+        number += 1
+        target = folder / f"{stem}-{number}.png"
+    taken.add(target)
+    answer.save(target)
+    return target
 
 
 if __name__ == "__main__":

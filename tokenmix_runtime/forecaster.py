@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 
 from tokenmix_runtime.forecasts import LEVEL, Forecast, ForecastModel, forecast
 from tokenmix_runtime.manifest import ModelError, inner_manifest
-from tokenmix_runtime.predictor import open_session
 from tokenmix_runtime.series import Series, read_series
+from tokenmix_runtime.session import Session
 from tokenmix_runtime.terminal import say
 from tokenmix_runtime.untrusted import LIMITS, shown
 
@@ -36,8 +37,8 @@ class Forecaster:
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
         self.path = os.fspath(path)
-        self._session = open_session(self.path, threads)
-        content = inner_manifest(self.path, self._session.get_modelmeta().custom_metadata_map)
+        self._threads, self._session = threads, Session(self.path, threads)
+        content = inner_manifest(self.path, self._session.here().get_modelmeta().custom_metadata_map)
         try:
             self.model = self._parsed(content)
         except ModelError:
@@ -46,6 +47,9 @@ class Forecaster:
             raise ModelError(f"the manifest inside {self.path} lacks {error}: export the model again") from None
         except (TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"the manifest inside {self.path} is wrong ({error}): export the model again") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Forecaster, os.path.abspath(self.path), threads=self._threads), ()
 
     def __call__(
         self, series: Series | str | os.PathLike[str], *, horizon: int | None = None, level: float = LEVEL
@@ -63,7 +67,7 @@ class Forecaster:
         before, after, labels = content["preprocess"], content["postprocess"], content["labels"]
         if "horizon" not in after:
             raise ModelError(f"{self.path} is no forecaster: it is read by tokenmix_runtime.Predictor")
-        (source,) = self._session.get_inputs()
+        (source,) = self._session.here().get_inputs()
         look_back, horizon = (_count(name, part[name]) for part, name in ((before, "look_back"), (after, "horizon")))
         mean, std = (np.array(before[name], np.float64) for name in ("mean", "std"))
         if mean.ndim != 1 or mean.shape != std.shape or not np.isfinite([mean, std]).all() or (std <= 0).any():
@@ -75,7 +79,7 @@ class Forecaster:
         learnt, season = before["learnt"], before["season"]
         return ForecastModel(
             str(content["model"]),
-            lambda x: self._session.run(None, {source.name: x})[0],
+            lambda x: self._session.run({source.name: x})[0],
             look_back,
             horizon,
             mean,

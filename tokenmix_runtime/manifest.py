@@ -40,7 +40,8 @@ class Manifest:
         mean: Per channel, of values in 0..1.
         std: Likewise.
         crop_pct: See `tokenmix_runtime.preprocess.resize_and_crop`.
-        crop_mode: ``"center"``, ``"squash"``, or ``"fit"``, see `tokenmix_runtime.preprocess.fit`.
+        crop_mode: ``"center"``, ``"squash"``; ``"fit"``, see `tokenmix_runtime.preprocess.fit`; or ``"none"``, of
+            graphs that enlarge pictures, which go in as they are.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
         inside: The steps of preparation that the graph does itself: ``"normalize"``, ``"resize"``.
         postprocess: ``kind``, ``inside``, ``multiple``, and what the kind needs.
@@ -196,7 +197,9 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
         ("postprocess.multiple", after["multiple"], 1 <= after["multiple"] <= LIMITS["side"]),
         ("mean", before["mean"], len(before["mean"]) == 3),
         ("std", before["std"], len(before["std"]) == 3),
-        ("crop_mode", before["crop_mode"], before["crop_mode"] in (*CROP_MODES, "fit")),
+        ("crop_mode", before["crop_mode"], before["crop_mode"] in _modes(kind)),
+        ("postprocess.scale", after.get("scale", 1), _counts(after.get("scale", 1), 1)),
+        ("postprocess.radius", after.get("radius"), after.get("radius") is None or _counts(after["radius"], 0)),
         ("interpolation", before["interpolation"], before["interpolation"] in INTERPOLATIONS),
         ("preprocess.inside", inside, list(inside) in INSIDE),
         ("input.dtype", source["dtype"], source["dtype"] in (("float32", "uint8") if inside else ("float32",))),
@@ -232,6 +235,17 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
         postprocess=after,
         content=content,
     )
+
+
+def _modes(kind: Any) -> tuple[str, ...]:
+    """The crop modes that files with that postprocessing may have."""
+    enlarges = isinstance(kind, str) and kind in READINGS and READINGS[kind].enlarges
+    return ("none",) if enlarges else (*CROP_MODES, "fit")
+
+
+def _counts(value: Any, least: int) -> bool:
+    """Whether a value is a whole number of pixels, or of times, that a picture can have."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LIMITS["side"]
 
 
 def check_task(name: str, task: str, wanted: str) -> None:

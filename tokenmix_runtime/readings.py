@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tokenmix_runtime import boxes, maps
-from tokenmix_runtime.results import Classification, Detections, Result, SegmentMap
+from tokenmix_runtime.results import Classification, Detections, Enlarged, Result, SegmentMap
 
 if TYPE_CHECKING:
     from tokenmix_runtime.manifest import Manifest
@@ -48,6 +49,9 @@ class Reading:
         placed: An answer tells places in the picture. If not, a picture may be decoded at a reduced size, and several
             may be answered at once.
 
+        enlarges: The answer is a larger picture, and large ones go through the graph in parts: ``read`` gets what they
+            make together, ``(s H, s W, 3)`` uint8, see `tokenmix_runtime.enlarging`.
+
     Raises:
         KeyError: ``read`` misses an output or an entry of the manifest.
         ValueError: The outputs are not those of the manifest.
@@ -56,6 +60,7 @@ class Reading:
     tasks: tuple[str, ...]
     read: Callable[[Outputs, Manifest, Sequence[View]], Sequence[Result]]
     placed: bool = True
+    enlarges: bool = False
 
 
 def _classes(outputs: Outputs, manifest: Manifest, views: Sequence[View]) -> list[Classification]:
@@ -119,10 +124,15 @@ def _objects(
     return [Detections(enlarged, found.scores.astype(np.float32), indices, names, size, patches)]
 
 
+def _enlarged(outputs: Outputs, manifest: Manifest, views: Sequence[View]) -> list[Enlarged]:
+    return [Enlarged(Image.fromarray(outputs["enlarged"]), manifest.postprocess["scale"])]
+
+
 READINGS: Mapping[str, Reading] = {
     "softmax": Reading(("classification",), _classes, placed=False),
     "argmax": Reading(("segmentation",), _segments),
     "ssdlite": Reading(("detection",), partial(_objects, decode=boxes.ssdlite, background=1)),
     "retinanet": Reading(("detection",), partial(_objects, decode=boxes.retinanet)),
     "rcnn": Reading(("instances",), partial(_objects, masks=True)),
+    "enlarged": Reading(("super_resolution",), _enlarged, enlarges=True),
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tokenmix_runtime.maps import paste
 
@@ -146,3 +149,39 @@ class SegmentMap(Result):
     def lines(self, top: int, score: float) -> list[str]:
         """The share of each class."""
         return [f"{100 * share:5.1f} %  {name}" for name, share in self.shares().items()]
+
+
+@dataclass(frozen=True, eq=False)
+class Enlarged(Result):
+    """The picture, made larger.
+
+    Attributes:
+        picture: RGB.
+        scale: How many times larger each side is.
+    """
+
+    picture: Image.Image
+    scale: int
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a PNG file, under another name until it is whole; missing folders are made.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            self.picture.save(temporary, "PNG")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def as_dict(self, top: int = 5) -> dict[str, Any]:
+        """For JSON: the size, not pixels."""
+        return {"size": [self.picture.height, self.picture.width]}
+
+    def lines(self, top: int, score: float) -> list[str]:
+        """The size."""
+        return [f"{self.picture.width} x {self.picture.height} pixels"]

@@ -14,9 +14,12 @@ from PIL import Image
 from tests import web_models
 from tests.backbone_cases import toy
 from tests.export_cases import opened, opened_dense
+from tests.scramble import scramble
 from tests.web_page.page import Open, Serve, call, check_top, choose, photo, rows, text, wait, wanted
+from tokenmix.checkpoints import weights_bytes
 from tokenmix.export import export
 from tokenmix.tasks.detection.export import compare_detections
+from tokenmix.tasks.super_resolution.model import create_upscaler
 from tokenmix.web import page_files
 from tokenmix.web.samples import sample_pictures
 from tokenmix_runtime import Predictor
@@ -202,3 +205,44 @@ def _drawn(driver: Any, least: float) -> np.ndarray:
         "return Array.from(o.getImageData(0, 0, 150, 110).data)"
     )
     return np.reshape(pixels, (110, 150, 4))
+
+
+@torch.no_grad()
+def test_pictures_become_larger_and_are_saved(watched: Any, serve: Serve, tmp_path: Path) -> None:
+    """As the run-time makes them, in windows; beside smooth scaling; and what is too large is said."""
+    model = scramble(create_upscaler("ffnet_sr_tiny", dim=8, depth=1)).eval()
+    info = {"model": "ffnet_sr_tiny", "model_args": {"dim": 8, "depth": 1}, "task": "super_resolution"}
+    content = weights_bytes(model.state_dict(), {**info, "image_size": [24, 24]})
+    (tmp_path / "model.safetensors").write_bytes(content)
+    export(tmp_path / "model.safetensors", out=tmp_path / "model.onnx", dynamic_size=True)
+    wide = tmp_path / "wide.png"
+    photo(300, 210).save(wide)  # two windows beside and above each other
+    got = answer_of(watched, tmp_path / "model.onnx", wide, serve)
+    assert (got["kind"], got["width"], got["height"], got["scale"]) == ("enlarged", 600, 420, 2)
+    wanted = np.asarray(Predictor(tmp_path / "model.onnx")(wide).picture).astype(int)
+    pixels = np.reshape(got["pixels"], (420, 600, 4))
+    assert np.abs(pixels[..., :3] - wanted).max() <= 1  # values at a half may be rounded to either side
+    assert (pixels[..., :3] != wanted).mean() < 1e-3
+    assert text(watched, "status") == "2 times as large: 600 × 420 pixels"
+    shown = (
+        "const c = document.getElementById('larger-canvas');"
+        "return [c.width, c.height, ...c.getContext('2d').getImageData(arguments[0], 200, 1, 1).data]"
+    )
+    assert watched.execute_script(shown, 500) == [600, 420, *pixels[200, 500].tolist()]
+    smooth = watched.execute_script(shown, 100)
+    watched.find_element("id", "tune").send_keys("\ue011")  # Home: all of it the network's
+    assert text(watched, "tune-value") == "0 %"
+    assert watched.execute_script(shown, 100) == [600, 420, *pixels[200, 100].tolist()] != smooth
+    saved = watched.execute_async_script(
+        "const done = arguments[0], click = HTMLAnchorElement.prototype.click;"
+        "HTMLAnchorElement.prototype.click = async function () {"
+        "  HTMLAnchorElement.prototype.click = click;"
+        "  const bitmap = await createImageBitmap(await (await fetch(this.href)).blob());"
+        "  done([this.download, bitmap.width, bitmap.height]); };"
+        "document.getElementById('download').click();"
+    )
+    assert saved == ["wide-x2.png", 600, 420]
+    photo(1100, 1000).save(wide)
+    watched.find_element("id", "file").send_keys(str(wide))
+    wait(watched, "document.getElementById('problem').textContent")
+    assert "has 1.1 megapixels, and this page enlarges at most 1;" in text(watched, "problem")

@@ -114,7 +114,9 @@ def compare(
     if isinstance(runner, Local):
         find_device(device)
     base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
-    task, planned = find_task(base.task.name), recipe is None and data not in RECIPES
+    task = find_task(base.task.name)
+    stated = any(setting.partition("=")[0].strip() in ("task", "task.name") for setting in settings)
+    planned = recipe is None and data not in RECIPES and not stated  # else the user has decided how it is trained
     for package in ("onnx", "onnxscript", "onnxruntime") if task.exported() else ():
         require(package, "compare")
     own = task.own_widths(base)

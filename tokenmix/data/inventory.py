@@ -135,7 +135,7 @@ def _is_ignored(name: str) -> bool:
     name = name.lower()
     if name.startswith(".") or name in IGNORED_FILES:
         return True
-    return name.endswith(_NOTE_ENDINGS) or (name.startswith(_NOTES) and not name.endswith(EXTENSIONS))
+    return name.endswith(_NOTE_ENDINGS) or (name.split(".")[0] in _NOTES and not name.endswith(EXTENSIONS))
 
 
 def _looks_like_a_picture(path: str, ending: str) -> bool:

@@ -11,6 +11,8 @@ from torch import Tensor
 from tokenmix.metrics.base import Metric
 from tokenmix.metrics.classification import NOTHING
 
+_BLOCK = 2**21  # pixels that are counted at a time: of twelve megapixels the numbers would take half a gigabyte
+
 
 class SegmentationOverlap(Metric):
     """Maps of classes and labels, (H, W) each -> ``mIoU``, ``mAcc`` and ``aAcc`` in percent.
@@ -34,8 +36,10 @@ class SegmentationOverlap(Metric):
         for found, label, counts in zip(prediction, batch["label"], batch["mask"].tolist(), strict=True):
             if not counts:
                 continue
-            valid = (label >= 0) & (label < size)
-            cells = torch.bincount(label[valid] * size + found[valid], minlength=size * size)
+            cells = label.new_zeros(size * size)
+            for labels, founds in zip(label.reshape(-1).split(_BLOCK), found.reshape(-1).split(_BLOCK), strict=True):
+                valid = (labels >= 0) & (labels < size)
+                cells += torch.bincount(labels[valid] * size + founds[valid], minlength=size * size)
             self.add(torch.cat((cells, cells.new_ones(1))))
 
     def compute(self) -> dict[str, float]:

@@ -52,10 +52,9 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width, side, start = x.size(2), x.size(3), self.window, self.before
-        below, right = -(height + start) % side, -(width + start) % side
-        pad = [start, right, start, below]
-        down, across = (height + start + below) // side, (width + start + right) // side
-        qkv = F.pad(self.qkv(x), pad).reshape(-1, 3, self.heads, self.head_dim, down, side, across, side)
+        down, across = (height + start + side - 1) // side, (width + start + side - 1) // side
+        pad = [start, across * side - width - start, start, down * side - height - start]
+        qkv = F.pad(self.qkv(x), pad).reshape(x.size(0), 3, self.heads, self.head_dim, down, side, across, side)
         q, k, v = qkv.permute(1, 0, 4, 6, 2, 5, 7, 3).flatten(5, 6).unbind(0)  # (B, down, across, heads, side^2, d)
         real = F.pad(torch.ones_like(x[:1, 0]), pad).view(down, side, across, side)
         real = real.permute(0, 2, 1, 3).flatten(2)[:, :, None, None]  # (down, across, 1, 1, side^2)

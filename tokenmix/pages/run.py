@@ -59,7 +59,7 @@ def write_failed(run: Mapping[str, Any], path: str | os.PathLike[str], failure: 
 
 
 def _intro(task: Task, run: Mapping[str, Any]) -> Markup:
-    status, epochs, done = run["status"], run["epochs"], len(run["history"])
+    status, epochs, done = run["status"], run["epochs"], round(run["epoch"])
     at = f"epoch {run['epoch']:.4g} of {epochs}"
     early = f" of {epochs:,}: the validation had not become better for long enough" if done < epochs else ""
     finished = f"Finished after {done:,} epoch{'' if done == 1 else 's'}{early}."

@@ -57,9 +57,9 @@ def look_at(pictures: Pictures) -> Look:
 
 
 def sides_up_to(sides: Sequence[int], real: tuple[int, int]) -> list[int]:
-    """Those of the sides, the largest first, to which no picture has to be blown up; at least `LEAST_PX`."""
+    """Those of the sides, the largest first, to which no picture has to be blown up; the smallest in any case."""
     most = max(min(real), LEAST_PX)
-    return [side for side in sorted(sides, reverse=True) if side <= most]
+    return [side for side in sorted(sides, reverse=True) if side <= most] or [min(sides)]
 
 
 def side_words(real: tuple[int, int], size: int) -> str:

@@ -125,7 +125,7 @@ def read_masks(inventory: Inventory) -> Layout:
     for split, names in by_split.items():
         layout.splits[split] = _pairs(names, pairing, layout, stray=False)
         layout.splits[split] += [Item(name, problem="picture missing: left out") for name in missing.get(split, ())]
-    layout.strays += [("mask without a picture: not used", name) for name in pairing.left()]
+    layout.strays += [("mask without a picture: not used", name) for name in pairing.left()] + pairing.doubts
     inventory.use(masks)
     _number(inventory, layout, read_class_map(inventory))
     return layout
@@ -220,5 +220,5 @@ def _pairs(pictures: list[str], masks: Pairing, layout: Layout, *, stray: bool =
         mask = masks.of(name)
         items.append(Item(name, label_file=mask or "", problem="" if mask else "picture without a mask: left out"))
     if stray:
-        layout.strays += [("mask without a picture: not used", name) for name in masks.left()]
+        layout.strays += [("mask without a picture: not used", name) for name in masks.left()] + masks.doubts
     return items

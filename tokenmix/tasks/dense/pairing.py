@@ -31,7 +31,11 @@ class Pairing:
     """Finds for pictures the label files of their name.
 
     Where several have that name, the one is taken whose folders are like the picture's but for words such as ``images``
-    and ``labels``.
+    and ``labels``, and whose name has the same case of letters.
+
+    Attributes:
+        taken: The label files that belong to pictures.
+        doubts: What is not certain, (kind, picture): several files that fit equally well, or one that fits two.
 
     Args:
         files: The label files, relative to the data set's folder.
@@ -42,7 +46,8 @@ class Pairing:
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         for file in files:
             self.by_stem[key(file)].append(file)
-        self.taken: set[str] = set()
+        self.taken: dict[str, str] = {}
+        self.doubts: list[tuple[str, str]] = []
 
     def of(self, picture: str) -> str | None:
         """The label file of a picture, or None."""
@@ -50,10 +55,18 @@ class Pairing:
         if not found:
             return None
         place = _plain_folders(picture)
-        best = found[0] if len(found) == 1 else max(found, key=lambda file: _likeness(place, _plain_folders(file)))
+        exact = same(PurePosixPath(picture).stem)
+        ranks = {
+            file: (*_likeness(place, _plain_folders(file)), exact in same(PurePosixPath(file).stem)) for file in found
+        }
+        best = max(found, key=ranks.__getitem__)
         if len(found) == 1 and not _may_belong(place, _plain_folders(best)):
             return None
-        self.taken.add(best)
+        owner = self.taken.setdefault(best, picture)
+        if owner != picture:
+            self.doubts.append((f"picture with the label file of another, {best}: used for both", picture))
+        elif [file for file in found if ranks[file] == ranks[best] and file != best]:
+            self.doubts.append((f"picture with several label files of its name: {best} is used", picture))
         return best
 
     def left(self) -> list[str]:

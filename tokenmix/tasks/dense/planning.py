@@ -21,7 +21,7 @@ from tokenmix.tasks.draft import Draft, FirstStage
 from tokenmix.tasks.options import TaskAugment
 from tokenmix.tasks.picture_sizes import look_at, side_words, sides_up_to
 
-SIDES_CPU, SIDES_GPU = (192, 128, 96, 64), (512, 384, 256, 192, 128, 96, 64)  # of the shorter side, in pixels
+SIDES_CPU, SIDES_GPU = (192, 128, 96, 64, 32), (512, 384, 256, 192, 128, 96, 64, 32)  # of the shorter side, in pixels
 STEP_PX = 16  # sides are multiples of it
 LEAST_EPOCHS, MOST_EPOCHS = 12, 200
 CROPS_SEEN, LEAST_CROPS = 25_000, 100

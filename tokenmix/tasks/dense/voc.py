@@ -147,6 +147,7 @@ def _read_objects(inventory: Inventory, lists: Sequence[str], *, masks: bool) ->
             layout.splits[split].append(Item(file, objects, mask or "", size=tree.size))
             layout.strays += [(note, source or file) for note in tree.notes]
         layout.splits[split] += [Item(name, problem="picture missing: left out") for name in missing.get(split, ())]
+    layout.strays += xml.doubts + drawn.doubts
     if not masks:
         layout.strays += [("annotation without a picture: not used", name) for name in xml.left()]
     return layout
@@ -176,7 +177,7 @@ def read_voc_masks(inventory: Inventory) -> Layout:
             if mask or listed
         ]
         layout.splits[split] += [Item(name, problem="picture missing: left out") for name in missing.get(split, ())]
-    layout.strays += [("mask without a picture: not used", name) for name in drawn.left()]
+    layout.strays += [("mask without a picture: not used", name) for name in drawn.left()] + drawn.doubts
     inventory.use([*taken, *(name for name in _xml_files(inventory) if _in(name, "annotations"))])
     _use_lists(inventory)
     return layout

@@ -93,6 +93,7 @@ def read_yolo(inventory: Inventory) -> Layout:
     layout.strays += [("picture without a label file: read as one without objects", name) for name in bare]
     lonely = [name for name in labels.left() if name not in inventory.used]
     layout.strays += [("label file without a picture: not used", name) for name in lonely]
+    layout.strays += labels.doubts
     inventory.use([*labels.taken, *lonely])
     return layout
 

@@ -38,7 +38,6 @@ def run(args: argparse.Namespace) -> None:
     """Read, forecast, write the table and the picture, and say how good it is."""
     from tokenmix.checkpoints import open_model
     from tokenmix.evaluate import find_device
-    from tokenmix.exported import is_exported
     from tokenmix.tasks.forecasting.answers import forecast_file, forecast_model, write_forecast
     from tokenmix_runtime.series import read_series
 
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if args.target is not None:
         series = series.select([args.target])
     model = None
-    if args.model is not None and is_exported(args.model):
+    if args.model is not None and args.model.endswith(".onnx"):
         from tokenmix_runtime.forecaster import Forecaster
 
         model = Forecaster(args.model).model

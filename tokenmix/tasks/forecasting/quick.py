@@ -1,8 +1,9 @@
 """A model for a series at once: a linear map from the past to the future, fitted in seconds, for any horizon.
 
 Every window is normalised by its own mean and deviation, as the network does it (RevIN), and the map is shared by all
-variables: ridge regression in closed form. How strongly it is held back is chosen on the last tenth of what it learns
-from.
+variables: ridge regression in closed form. A window counts by its own deviation, so that errors are weighed in the
+series' scale and a past that stood still decides nothing. How strongly the map is held back is chosen on the last tenth
+of what it learns from.
 """
 
 from __future__ import annotations
@@ -23,26 +24,31 @@ MOST_WINDOWS = 20_000  # that it is fitted on
 Array = NDArray[Any]
 
 
-def quick_model(series: Series, horizon: int) -> ForecastModel:
+def quick_model(
+    series: Series, horizon: int, *, rows: int | None = None, look_back: int | None = None
+) -> ForecastModel:
     """A linear model of a series.
 
     Args:
         series: Without missing values.
         horizon: Steps ahead.
+        rows: How many of the first rows it is fitted to; None: `LEARNT` of them.
+        look_back: Past rows of a window; None: what suits the season.
 
     Raises:
         ValueError: The series is too short.
     """
     season = series.step.season if series.step is not None else 1
-    rows = int(LEARNT * len(series))
-    look_back = _look_back(season, rows, horizon)
+    rows = int(LEARNT * len(series)) if rows is None else rows
+    look_back = _look_back(season, rows, horizon) if look_back is None else look_back
     mean, std = series.values[:rows].mean(0), series.values[:rows].std(0)
     std = np.where(std > 0, std, 1.0)
-    past, future = _windows((series.values[:rows] - mean) / std, look_back, horizon)
-    cut = len(past) - max(len(past) // 10, 1)
-    fitted = _moments(past[:cut], future[:cut])
-    errors = [_error(_solved(*fitted, strength), past[cut:], future[cut:]) for strength in STRENGTHS]
-    weights = _solved(*_moments(past, future), STRENGTHS[int(np.argmin(errors))])
+    windows = _windows((series.values[:rows] - mean) / std, look_back, horizon)
+    cut = len(windows[0]) - max(len(windows[0]) // 10, 1)
+    fitted = _moments(*(part[:cut] for part in windows))
+    later = [part[cut:] for part in windows]
+    errors = [_error(_solved(*fitted, strength), *later) for strength in STRENGTHS]
+    weights = _solved(*_moments(*windows), STRENGTHS[int(np.argmin(errors))])
 
     def run(x: Array) -> Array:
         normalised, level, scale = _normalised(x.astype(np.float64))
@@ -77,16 +83,18 @@ def _look_back(season: int, rows: int, horizon: int) -> int:
     return min(max(wanted, 2), most)
 
 
-def _windows(values: Array, look_back: int, horizon: int) -> tuple[Array, Array]:
-    """Normalised pasts ``(P, L)`` and futures ``(P, H)`` of the windows of all variables, in the order of time."""
+def _windows(values: Array, look_back: int, horizon: int) -> tuple[Array, Array, Array]:
+    """The windows of all variables in the order of time: pasts ``(P, L)`` and futures ``(P, H)``, normalised by the
+    past, and the deviations of the pasts ``(P, 1)``.
+    """
     count = len(values) - look_back - horizon + 1
     most = max(MOST_WINDOWS // values.shape[1], 2)
     starts = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
     windows = values[starts[:, None] + np.arange(look_back + horizon)]
     past, mean, scale = _normalised(windows[:, :look_back])
     future = (windows[:, look_back:] - mean) / scale
-    flat = [np.swapaxes(part, 1, 2).reshape(-1, part.shape[1]) for part in (past, future)]
-    return flat[0], flat[1]
+    first, second, third = (np.swapaxes(part, 1, 2).reshape(-1, part.shape[1]) for part in (past, future, scale))
+    return first, second, third
 
 
 def _normalised(past: Array) -> tuple[Array, Array, Array]:
@@ -96,9 +104,10 @@ def _normalised(past: Array) -> tuple[Array, Array, Array]:
     return (past - mean) / scale, mean, scale
 
 
-def _moments(past: Array, future: Array) -> tuple[Array, Array]:
+def _moments(past: Array, future: Array, scale: Array) -> tuple[Array, Array]:
     x = np.concatenate([past, np.ones((len(past), 1))], 1)
-    return x.T @ x, x.T @ future
+    weighed = x * scale**2
+    return weighed.T @ x, weighed.T @ future
 
 
 def _solved(square: Array, product: Array, strength: float) -> Array:
@@ -108,5 +117,5 @@ def _solved(square: Array, product: Array, strength: float) -> Array:
     return np.linalg.solve(square + np.diag(held), product)
 
 
-def _error(weights: Array, past: Array, future: Array) -> float:
-    return float(np.square(past @ weights[:-1] + weights[-1] - future).mean())
+def _error(weights: Array, past: Array, future: Array, scale: Array) -> float:
+    return float(np.square((past @ weights[:-1] + weights[-1] - future) * scale).mean())

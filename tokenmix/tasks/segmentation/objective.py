@@ -13,7 +13,7 @@ from tokenmix.metrics import SegmentationOverlap
 from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.dense.sets import IGNORED
 
-_MOST_SCORES = 2**26  # numbers that are enlarged at once: a quarter of a gigabyte
+_MOST_SCORES = 2**24  # numbers that are enlarged at once: 64 megabytes
 
 
 class SegmentationObjective(Objective):
@@ -110,12 +110,12 @@ class SegmentationObjective(Objective):
         if height * width * self.num_classes <= _MOST_SCORES:
             return self.scores(image, size).argmax(0)
         variants, step = self._variants(image), max(1, _MOST_SCORES // (width * self.num_classes))
-        strips = []
+        classes = torch.empty(height, width, dtype=torch.int64, device=image.device)
         for top in range(0, height, step):
             rows = range(top, min(top + step, height))
             found = [_strip(logits, size, rows, mirrored) for logits, mirrored in variants]
-            strips.append((found[0] if len(found) == 1 else _mean_probabilities(found)).argmax(0))
-        return torch.cat(strips)
+            classes[rows.start : rows.stop] = (found[0] if len(found) == 1 else _mean_probabilities(found)).argmax(0)
+        return classes
 
     def _variants(self, image: Tensor) -> list[tuple[Tensor, bool]]:
         """Of each variant the logits (1, K, h, w) in its own size, and whether it is mirrored."""

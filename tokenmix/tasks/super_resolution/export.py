@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokenmix.tasks.example_pictures import bundled_pictures, readable
 from tokenmix.tasks.file_form import FileForm, Inputs
+from tokenmix.tasks.super_resolution.receptive import receptive_radii
 from tokenmix_runtime.images import open_image
 
 
@@ -59,6 +60,7 @@ class EnlargingForm(FileForm):
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
 
     def description(self) -> dict[str, Any]:
+        radii = receptive_radii(self.loaded.model)
         return {
             "labels": None,
             "preprocess": {
@@ -70,5 +72,11 @@ class EnlargingForm(FileForm):
                 "interpolation": "bicubic",
                 "inside": [],
             },
-            "postprocess": {"kind": "enlarged", "inside": False, "multiple": 1, "scale": self.loaded.model.scale},
+            "postprocess": {
+                "kind": "enlarged",
+                "inside": False,
+                "multiple": 1,
+                "scale": self.loaded.model.scale,
+                "radius": None if radii is None else sum(radii),  # pixels; None: it sees the whole picture
+            },
         }

@@ -25,6 +25,7 @@ def run_sections(run: Mapping[str, Any], pictures: Pictures) -> list[Section]:
     """
     evidence = run["evidence"]
     values = {"images": evidence["images"], "epoch": run["best_epoch"]}
+    files = tuple(TEMPLATES / name for name in ("upscaled.css", "upscaled.js"))
     worst = render(TEMPLATES / "worst.html", **values, cards=evidence["mistakes"], pictures=pictures)
     heads = [Head("picture"), *(Head(title) for title in COLUMNS.values())]
     heads[1] = heads[1]._replace(sort="ascending")
@@ -32,7 +33,7 @@ def run_sections(run: Mapping[str, Any], pictures: Pictures) -> list[Section]:
     shown = f"Of {evidence['images']:,} pictures the {len(rows):,} with the smallest gains."
     table = render(TEMPLATES / "pictures.html", intro=shown, heads=heads, rows=rows, note="")
     return [
-        Section("mistakes", "Worst pictures", worst, "Worst pictures", files=(TEMPLATES / "upscaled.css",)),
+        Section("mistakes", "Worst pictures", worst, "Worst pictures", files=files),
         Section("pictures", "Pictures", table if rows else "", "Pictures"),
     ]
 

@@ -38,6 +38,7 @@ const SAID = {
     const most = shares.slice(0, 3).map(({ label, share }) => `${name(label)} ${percent(share)}`);
     return { rows, text: `${shares.length} ${shares.length === 1 ? "class" : "classes"}: ${most.join(", ")}` };
   },
+  enlarged: ({ scale, height, width }) => ({ rows: [], text: `${scale} times as large: ${width} × ${height} pixels` }),
   objects({ objects }, { name, tune }) {
     const shown = objects.filter(({ score }) => score >= tune);
     const rows = shown.map(({ label, score, box }) => {

@@ -2,7 +2,7 @@
 import { answerRows } from "./answers.js";
 import { camera } from "./camera.js";
 import { className } from "./decode.js";
-import { drawPicture, drawSpectrum } from "./draw.js";
+import { drawLarger, drawPicture, drawSpectrum } from "./draw.js";
 import { facts } from "./facts.js";
 import { histogram, milliseconds, summary } from "./latency.js";
 
@@ -11,7 +11,7 @@ const MAX_BYTES = 100e6;
 const MAX_PIXELS = 100e6;
 const $ = (id) => document.getElementById(id);
 const worker = new Worker(new URL("engine.js", import.meta.url), { type: "module" });
-const state = { manifest: null, bitmap: null, answer: null, masks: [], id: 0, waiting: null, measuring: false, dead: false };
+const state = { manifest: null, name: "camera", bitmap: null, answer: null, masks: [], id: 0, waiting: null, measuring: false, dead: false };
 
 function status(text, share) {
   $("status-text").textContent = text;
@@ -37,6 +37,28 @@ function draw() {
   drawPicture($("canvas"), state.bitmap, state.answer, options());
 }
 
+// The answer where it is a picture.
+function showLarger() {
+  const { answer, bitmap } = state;
+  $("larger").hidden = !answer.pixels;
+  if (!answer.pixels) return;
+  const { tune } = options();
+  drawLarger($("larger-canvas"), bitmap, answer, tune);
+  $("larger-text").textContent = `Each pixel as it is. Left of the divider as browsers enlarge smoothly, ${Math.round(100 * tune)} % of the width; right of it as the network does.`;
+}
+
+// Saves the whole of the network's picture.
+async function download() {
+  const { pixels, width, height } = state.answer;
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await canvas.convertToBlob());
+  link.download = `${state.name.replace(/\.\w+$/, "")}-x${state.answer.scale}.png`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60e3);
+}
+
 function showAnswer() {
   const { rows, text } = answerRows(state.answer, options());
   $("answers").replaceChildren(...rows);
@@ -45,6 +67,7 @@ function showAnswer() {
   $("canvas").setAttribute("aria-label", `The picture. ${text}`);
   $("tune-value").textContent = `${Math.round(100 * $("tune").value)} %`;
   draw();
+  showLarger();
 }
 
 function showMask() {
@@ -89,6 +112,7 @@ async function choose(file) {
     bitmap.close();
     return problem(`${name} is too large: ${Math.round(megapixels)} megapixels; at most ${MAX_PIXELS / 1e6} are read.`);
   }
+  state.name = name;
   status("Computing …");
   look(bitmap);
 }
@@ -105,6 +129,7 @@ const live = camera({
 const tuning = {
   objects: ["Least score", 0.3],
   map: ["Opacity of the map", 0.55],
+  enlarged: ["Divider", 0.5],
 };
 
 const handlers = {
@@ -198,6 +223,7 @@ $("file").addEventListener("change", () => {
   $("file").value = ""; // so that the same file can be chosen again
 });
 $("tune").addEventListener("input", showAnswer);
+$("download").addEventListener("click", download);
 $("layer").addEventListener("change", showMask);
 $("measure").addEventListener("click", () => {
   if (state.measuring) return ask("stop");

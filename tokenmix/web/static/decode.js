@@ -78,18 +78,29 @@ const objects = ({ decode, background = 0, more = {} }) => (outputs, manifest, i
   };
 };
 
+// The larger picture as a canvas takes it, clamped and rounded as in evaluation.
+function larger(outputs, { postprocess: { scale } }) {
+  const { dims: [, , height, width], data } = taken(outputs, { enlarged: 4 }).enlarged;
+  const pixels = new Uint8ClampedArray(4 * height * width).fill(255);
+  for (let i = 0, plane = height * width; i < plane; i++) {
+    for (let channel = 0; channel < 3; channel++) pixels[4 * i + channel] = 255 * data[channel * plane + i];
+  }
+  return { kind: "enlarged", scale, pixels, height, width };
+}
+
 // One entry for each `postprocess.kind` that a manifest may have: how outputs are read, and the first class's label.
 const KINDS = {
   softmax: { read: classes, first: 0 },
   argmax: { read: map, first: 0 },
   ssdlite: { read: objects({ decode: ssdlite, background: 1 }), first: 1 },
   retinanet: { read: objects({ decode: retinanet }), first: 1 },
+  enlarged: { read: larger, first: 0 },
   rcnn: { read: objects({ more: { masks: 4 } }), first: 1 },
 };
 
 export const className = ({ labels, postprocess }, label) => labels?.[label - KINDS[postprocess.kind].first] ?? `class ${label}`;
 
-// {kind: "classes", probabilities} or {kind: "map", map, height, width} or {kind: "objects", objects}, whose boxes are
+// {kind: "classes", probabilities} or {kind: "map", map, height, width} or {kind: "enlarged", pixels (RGBA), scale, height, width} or {kind: "objects", objects}, whose boxes are
 // in the picture's pixels and whose labels start at 1.
 export function answer(outputs, manifest, input, picture) {
   return KINDS[manifest.postprocess.kind].read(outputs, manifest, input, picture);

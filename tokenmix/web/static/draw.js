@@ -94,6 +94,22 @@ export function drawPicture(canvas, bitmap, answer, options) {
   DRAWN[answer?.kind]?.(context, unit, bitmap, answer, options);
 }
 
+// The larger picture, each of its pixels one of the canvas: on the left of the divider, at this share of the width, as
+// the browser smoothly enlarges the given one, on the right as the network does.
+export function drawLarger(canvas, bitmap, { pixels, height, width }, share) {
+  [canvas.width, canvas.height] = [width, height];
+  const context = canvas.getContext("2d");
+  const from = Math.round(share * width);
+  context.fillStyle = "#fff"; // behind what is transparent, as the network saw it
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, width, height);
+  context.putImageData(new ImageData(pixels, width, height), 0, 0, from, 0, width - from, height);
+  if (from <= 0 || from >= width) return;
+  context.fillStyle = colour(0);
+  context.fillRect(from - 1, 0, 2, height);
+}
+
 const STOPS = [[20, 14, 54], [59, 38, 122], [131, 47, 125], [206, 74, 93], [248, 141, 87], [254, 232, 160]];
 
 function heat(share) {

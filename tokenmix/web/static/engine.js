@@ -1,5 +1,6 @@
 // The worker: it holds the model, so that the page stays awake while the model computes.
 import { answer } from "./decode.js";
+import { enlarge } from "./enlarging.js";
 import { prepare } from "./prepare.js";
 
 const WARM_UP = 3; // runs before those that are measured
@@ -101,6 +102,10 @@ async function run({ data, dims }) {
   return outputs;
 }
 
+// How an input becomes outputs, where that is more than one run.
+const COMPUTED = { enlarged: enlarge };
+const compute = (input) => COMPUTED[manifest.postprocess.kind]?.(run, input, manifest) ?? run(input);
+
 // The pixels over white, in strips: no browser's largest canvas is passed.
 function pixels(bitmap) {
   const { width, height } = bitmap;
@@ -124,7 +129,7 @@ async function look(bitmap) {
   bitmap.close();
   last = prepare(picture, manifest);
   const ready = performance.now();
-  const outputs = await run(last);
+  const outputs = await compute(last);
   const done = performance.now();
   const masks = (manifest.masks ?? []).map(({ name, layer, kind }) => {
     const { data, dims } = outputs[name];
@@ -139,7 +144,7 @@ async function measure(runs) {
   const times = [];
   for (let i = -WARM_UP; i < runs && !stopped; i++) {
     const start = performance.now();
-    await run(last);
+    await compute(last);
     if (i >= 0) times.push(performance.now() - start);
     say("measuring", { times: [...times], runs });
     await new Promise((resume) => { setTimeout(resume); }); // lets "stop" in

@@ -1,6 +1,7 @@
 // What is known of the model, from its manifest.
+import { MOST } from "./enlarging.js";
 
-const TASKS = { classification: "classification", segmentation: "semantic segmentation", detection: "object detection", instances: "instance segmentation" };
+const TASKS = { classification: "classification", segmentation: "semantic segmentation", detection: "object detection", instances: "instance segmentation", super_resolution: "super-resolution" };
 
 function exactness(errors) {
   if (!errors) return null;
@@ -18,13 +19,14 @@ function size(bytes) {
 
 export function facts(manifest, provider) {
   const [height, width] = manifest.preprocess.image_size;
+  const open = manifest.preprocess.crop_mode === "none" && !Number.isInteger(manifest.input.shape[2]);
   const pairs = [
     ["Task", TASKS[manifest.task] ?? manifest.task],
     ["Head", manifest.head],
     ["Parameters", count(manifest.parameters)],
     ["File", `${manifest.file}, ${size(manifest.bytes)}`],
     ["Precision", manifest.precision],
-    ["Input", `${height} × ${width} pixels`],
+    ["Input", open ? `any size up to ${MOST / 1e6} megapixel` : `${height} × ${width} pixels`],
     ["Classes", manifest.labels?.length],
     ["Difference from PyTorch", exactness(manifest.errors)],
     ["Licence of the weights", manifest.license],

@@ -1,4 +1,5 @@
 // From a picture to the model's input, as the manifest says, and where the input's pixels lie in the picture.
+import { MOST } from "./enlarging.js";
 import { crop, resize } from "./resample.js";
 
 const LONGEST = 16; // times the shorter side: of longer pictures only the middle is resized
@@ -25,6 +26,11 @@ function fitted(picture, { preprocess, input, postprocess }) {
   const [height, width] = preprocess.image_size;
   let source = picture;
   let [left, top] = [0, 0];
+  if (mode === "none") {
+    const pixels = picture.width * picture.height;
+    if (pixels > MOST) throw new Error(`the picture has ${(pixels / 1e6).toFixed(1)} megapixels, and this page enlarges at most ${MOST / 1e6}; larger ones: tokenmix upscale.`);
+    return { picture, padded: [picture.height, picture.width], left, top, scaleX: 1, scaleY: 1 };
+  }
   if (mode === "fit") {
     const [short, long] = [Math.min(height, width), Math.max(height, width)];
     const sides = [picture.height, picture.width];
