@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from PIL import Image
 
 import tokenmix.safety
 from tokenmix.bench.memory import peak_memory_mb
@@ -21,7 +23,9 @@ from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open
 from tokenmix.cli import main
 from tokenmix.jobs.job import Job, needs_trust, perform
 from tokenmix.jobs.slurm import Slurm
-from tokenmix.recipes import Recipe, make_recipe
+from tokenmix.planning.budget import Budget
+from tokenmix.planning.plan import plan_source
+from tokenmix.recipes import Recipe, make_recipe, with_values
 from tokenmix.safety import trusting
 from tokenmix.train.checkpoint import load_run
 from tokenmix_runtime.manifest import ModelError, read_manifest
@@ -397,3 +401,40 @@ def test_json_has_a_largest_size(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bytes, and at most"):
         read_json(file)
     assert parse_json('{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize("part", ["mixers", "decoder_mixers"])
+def test_a_recipe_for_a_tasks_own_network_names_no_code(canary, tmp_path, capsys, part) -> None:
+    """Neither in the argument that all such networks have, nor in those of a part of one."""
+    values = make_recipe("rooms").to_values()
+    values["model"]["args"] = {part: SPEC}
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(values))
+    ways = [["train", str(file)]]
+    if part != "mixers":  # which a comparison takes from the person alone
+        ways.append(["compare", "rooms", "--recipe", str(file), "--mixers", "pool"])
+    for words in ways:
+        assert main([*words, "--out", str(tmp_path / "out")]) == 2
+        assert "names Python code" in capsys.readouterr().err
+        assert not canary.exists()
+
+
+def test_a_plan_in_a_strangers_folder_names_no_code(canary, tmp_path, capsys) -> None:
+    """A run takes up the plan of its folder, a comparison its recipe, if they are for the same question."""
+    photos = tmp_path / "photos"
+    for number in range(12):
+        path = photos / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(path)
+    recipe = with_values(make_recipe("basic"), data=str(photos), model="mixernet_pico", model_args={"mixers": SPEC})
+    for words, name, source in (
+        (["train"], "plan.json", plan_source(str(photos), [], Budget())),
+        (["compare"], "compare.json", f"ours: planned for the comparison on {photos}; see `tokenmix docs finetune`"),
+    ):
+        folder = tmp_path / words[0]
+        folder.mkdir()
+        values = replace(recipe, source=source).to_values()
+        (folder / name).write_text(json.dumps(values if words[0] == "train" else {"recipe": values}))
+        assert main([*words, "--data", str(photos), "--out", str(folder)]) == 2
+        assert "names Python code" in capsys.readouterr().err
+        assert not canary.exists()

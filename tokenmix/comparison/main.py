@@ -33,6 +33,7 @@ from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.pages.comparison import write_comparison
 from tokenmix.recipes import RECIPES
+from tokenmix.recipes.keys import stated_task
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
@@ -115,8 +116,8 @@ def compare(
         find_device(device)
     base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
     task = find_task(base.task.name)
-    stated = any(setting.partition("=")[0].strip() in ("task", "task.name") for setting in settings)
-    planned = recipe is None and data not in RECIPES and not stated  # else the user has decided how it is trained
+    # Who names a recipe or a task has decided how it is trained.
+    planned = recipe is None and data not in RECIPES and not stated_task(settings)
     for package in ("onnx", "onnxscript", "onnxruntime") if task.exported() else ():
         require(package, "compare")
     own = task.own_widths(base)

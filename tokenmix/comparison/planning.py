@@ -14,6 +14,8 @@ from tokenmix.planning.budget import duration
 from tokenmix.planning.pace import measure_pace
 from tokenmix.planning.plan import sets_length
 from tokenmix.recipes import Recipe, override, with_epochs, with_values
+from tokenmix.recipes.keys import keys_of
+from tokenmix.recipes.stored import check_recipe
 from tokenmix.tasks import find_task
 from tokenmix_runtime.untrusted import read_json
 
@@ -54,6 +56,7 @@ def planned_recipe(
     if not fresh and stamp.is_file():
         before = Recipe.from_values(read_json(stamp).get("recipe"), f"the recipe in {stamp}")
         if before.source == source and before.run.data == request.data and ":" not in before.model.name:
+            check_recipe(before, str(stamp), {"run.data", *keys_of(settings)})
             return before
     recipe, share, runs = request.recipe, 1.0, len(request.mixers) * request.seeds
     mixers = {} if ":" in request.mixers[0] else {"mixers": request.mixers[0]}  # code is built by the jobs alone

@@ -15,7 +15,8 @@ from tokenmix.files import write_json, write_text
 from tokenmix.planning.budget import Budget
 from tokenmix.planning.plan import Plan, make_plan, plan_source
 from tokenmix.recipes import Recipe, make_recipe
-from tokenmix.recipes.keys import find_key
+from tokenmix.recipes.keys import find_key, keys_of, stated_task
+from tokenmix.recipes.stored import check_recipe
 from tokenmix.sources import load_data, recognise
 from tokenmix.tasks import Task, all_tasks, find_task
 from tokenmix.tasks.draft import FirstStage
@@ -117,7 +118,7 @@ def train_model(
         task = _task_of(spec, settings, log)
         loaded = _load(spec, task, _seed(settings, task), download, log)
         source = plan_source(spec, settings, budget)
-        found = None if fresh else _stored_plan(folder, source, spec)
+        found = None if fresh else _stored_plan(folder, source, spec, settings)
         if found is None:
             log("measuring a few steps on this machine ...")
             common: dict[str, Any] = {"device": where, "workers": workers, "published": download, "log": log}
@@ -147,10 +148,8 @@ def _load(spec: str, task: Task, seed: int, download: bool, log: Log) -> DataSet
 
 def _task_of(spec: str, settings: Sequence[str], log: Log) -> Task:
     """The task that a setting names, else the one that speaks from the data."""
-    for setting in reversed(settings):
-        key, _, value = setting.partition("=")
-        if key.strip() in ("task", "task.name"):
-            return find_task(value.strip())
+    if stated := stated_task(settings):
+        return find_task(stated)
     task, evidence = recognise(spec)
     if Path(spec).expanduser().is_dir():
         log(f"{spec}: {task.title} ({evidence}); task=NAME for another: {', '.join(all_tasks())}")
@@ -176,7 +175,7 @@ def _store(plan: Plan, folder: Path) -> Recipe:
     return made
 
 
-def _stored_plan(folder: Path, source: str, spec: str) -> Recipe | None:
+def _stored_plan(folder: Path, source: str, spec: str, settings: Sequence[str]) -> Recipe | None:
     """The plan in a folder, if it is for the same question; nothing else that it may name is taken from a file."""
     file = folder / PLAN
     if not file.is_file():
@@ -185,6 +184,7 @@ def _stored_plan(folder: Path, source: str, spec: str) -> Recipe | None:
     own = found.model.weights in (None, "pretrained", os.fspath(folder / START))
     if found.source != source or found.run.data != spec or not own or ":" in found.model.name:
         return None
+    check_recipe(found, os.fspath(file), {"run.data", "model.weights", *keys_of(settings)})
     return found
 
 
@@ -205,7 +205,9 @@ def _train_start(
         drafts = [draft for draft in task.drafts(data, device) if draft.start is not None]
         if not drafts or drafts[0].start is None:
             raise ValueError(f"{folder}: its plan starts at weights that nothing here makes; --fresh makes a new plan")
-        stored = Recipe.from_values(read_json(folder / START / PLAN), os.fspath(folder / START / PLAN))
+        file = folder / START / PLAN
+        stored = Recipe.from_values(read_json(file), os.fspath(file))
+        check_recipe(stored, os.fspath(file), {"run.data"})
         start = replace(drafts[0].start, recipe=stored)
     log(f"first: {start.words}")
     fit(start.recipe, start.data(), folder / START, device=device, workers=workers, log=log, fresh=fresh, **options)

@@ -129,6 +129,17 @@ def task_name(settings: Iterable[tuple[str, Any]], default: str) -> str:
     return name
 
 
+def keys_of(settings: Iterable[str]) -> set[str]:
+    """The keys that overrides, ``"epochs=3"``, set."""
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
+def stated_task(settings: Iterable[str]) -> str:
+    """The task that overrides, ``"task=points"``, name last; empty if none does."""
+    pairs = (setting.partition("=")[::2] for setting in settings)
+    return task_name(((key.strip(), value.strip()) for key, value in pairs), "")
+
+
 def put(values: dict[str, Any], key: Key, value: Any) -> None:
     """Set a value in nested mappings of a recipe's values."""
     place = values.setdefault(key.part, {}) if key.part else values

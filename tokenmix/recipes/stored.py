@@ -11,7 +11,7 @@ import timm
 
 from tokenmix.backbones.arguments import check_arguments, check_parameters
 from tokenmix.heads import make_dense, own_options
-from tokenmix.recipes.keys import find_key, parts_of
+from tokenmix.recipes.keys import find_key, keys_of, parts_of
 from tokenmix.recipes.recipe import Recipe, override
 from tokenmix.safety import is_trusted, refusal, speaking
 from tokenmix.tasks import find_task
@@ -32,7 +32,7 @@ def read_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     file = Path(path) / "recipe.json" if Path(path).is_dir() else Path(path)
     settings = list(overrides)
     recipe = override(Recipe.from_values(read_json(file), os.fspath(file)), settings)
-    check_recipe(recipe, os.fspath(file), {setting.partition("=")[0].strip() for setting in settings})
+    check_recipe(recipe, os.fspath(file), keys_of(settings))
     return recipe
 
 
@@ -87,9 +87,10 @@ def _check_model(recipe: Recipe, origin: str, typed: Collection[str]) -> None:
     if ":" in model.name:  # typed, and its builder is not known before it is fetched
         raise refusal(f"{origin}: its recipe key 'model.args'", "arguments of a model elsewhere", stored)
     if model.name in task.networks():
-        if "mixers" in stored:
-            with speaking(origin):
-                task.check_mixers(stored["mixers"])
+        with speaking(origin):
+            for key, value in stored.items():
+                if key.endswith("mixers") and value is not None:  # also those of a part, such as decoder_mixers
+                    task.check_mixers(value)
         return  # what the others may be, `Task.network` knows
     if not timm.is_model(model.name):
         raise ValueError(f"{origin}: {unknown('model', model.name[:100], timm.list_models())}")
