@@ -142,7 +142,7 @@ def decodes(images: Pictures, index: int) -> None:
 
 
 def unreadable(images: Pictures, log: Callable[[str], None], probe: Probe = decodes) -> dict[int, Skipped]:
-    """Look at every picture, in threads; the ones that cannot be used, by index.
+    """Look at every picture, in threads where that pays; the ones that cannot be used, by index.
 
     Says how far it is every five seconds. Names the failing ones, at most ten, in the log.
     """

@@ -648,6 +648,18 @@ class PredictionsWriter(Witness, Protocol):
         """Write what is left; called in the first process."""
 
 
+def answers_folder(out: str | None, usual: str) -> Path:
+    """Where ``--out`` puts the answers to a user's files; it need not be there yet.
+
+    Raises:
+        ValueError: It is a file.
+    """
+    folder = Path(out or usual)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file; give a folder")
+    return folder
+
+
 def to_device(batch: Batch, device: torch.device | str, *, channels_last: bool = False) -> Batch:
     """A copy of the batch whose tensors, also those in lists and dicts, are on ``device``.
 

@@ -16,7 +16,7 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.data.prepare import preprocess
 from tokenmix.files import atomic_path, short_name
 from tokenmix.heads import Raw
-from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option, answers_folder
 from tokenmix.tasks.dense.evidence import rounded
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.options import DenseAugment, DenseOptions
@@ -224,9 +224,7 @@ class DenseTask(PictureTask):
         Raises:
             ValueError: ``out`` is a file; in use, if the picture cannot be read.
         """
-        folder, written = Path(out or OUT), set[Path]()
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--out {folder} is a file; give a folder")
+        folder, written = answers_folder(out, OUT), set[Path]()
 
         def answer(path: str) -> Answer:
             picture = open_image(path)

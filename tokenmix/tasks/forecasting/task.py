@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from tokenmix.argument_types import whole
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
-from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.forecasting.options import Options
 from tokenmix_runtime.names import unknown
 
@@ -63,7 +62,7 @@ class ForecastingTask(Task):
         Option(
             "--drop-last",
             {
-                "type": int,
+                "type": whole("batch_size"),
                 "metavar": "N",
                 "help": "leave out the windows behind the last whole batch of N, as papers do",
             },
@@ -375,9 +374,7 @@ class ForecastingTask(Task):
         """
         from tokenmix.tasks.forecasting.answers import forecast_file, forecast_model, write_forecast
 
-        folder = Path(out or OUT)
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--out {folder} is a file; give a folder")
+        folder = answers_folder(out, OUT)
         model = forecast_model(loaded, device)
 
         def answer(path: str) -> Answer:

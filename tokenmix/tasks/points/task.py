@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.safety import is_trusted
-from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task
+from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.points.options import VIEWS, Augment, PointsOptions
 from tokenmix_runtime.names import unknown
 
@@ -260,9 +259,7 @@ class PointsTask(Task):
         """
         from tokenmix.tasks.points.answers import CloudAnswers
 
-        folder = Path(out or OUT)
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--out {folder} is a file; give a folder")
+        folder = answers_folder(out, OUT)
         seen = self.seen(loaded)
         assert seen.features
         assert seen.voxel

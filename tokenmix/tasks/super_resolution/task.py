@@ -13,7 +13,7 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.inventory import Inventory
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
-from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.super_resolution.options import Augment, Options
 from tokenmix_runtime.names import unknown
 
@@ -360,9 +360,7 @@ class SuperResolutionTask(Task):
         """
         from tokenmix.tasks.super_resolution.upscaling import output_path, upscale_file
 
-        folder, written = Path(out or OUT), set[Path]()
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--out {folder} is a file; give a folder")
+        folder, written = answers_folder(out, OUT), set[Path]()
 
         def answer(path: str) -> Answer:
             target = output_path(path, folder, scale or loaded.model.scale, written)
