@@ -36,10 +36,11 @@ def test_the_value_is_what_the_mixer_returns(spec: str, size: tuple[int, int]) -
     tokens = height * width
     for name, (tensor, kind) in slots.items():
         shape = tuple(tensor.shape)
-        ends = {"fourier": (height, width // 2 + 1), "attention": (tokens, tokens)}.get(kind, (height, width))
+        half = (height, width // 2 + 1)
+        ends = {"fourier": half, "filter": half, "attention": (tokens, tokens)}.get(kind, (height, width))
         assert kind == "gates" or shape[-2:] == ends, (name, kind, shape)
         assert len(shape) == (3 if kind == "gates" else 4), (name, shape)
-        assert tensor.is_complex() == (kind == "fourier")
+        assert tensor.is_complex() == (kind in ("fourier", "filter"))
         assert torch.isfinite(torch.view_as_real(tensor) if tensor.is_complex() else tensor).all()
 
 
@@ -91,6 +92,9 @@ def test_bands_of_dsm_are_the_mask() -> None:
     gates = slots["act"].unflatten(1, (mixer.nodes, mixer.nodes))  # (B, k, l, C)
     mask = torch.einsum("hk,wl,bklc->bchw", rows, columns, gates)
     assert closeness(mask, slots["mask"]) < 1e-12
+    v = mixer.value(x)
+    y = mixer.carried(x).sum(1) + mixer.local(v)
+    assert closeness(mixer.out(y), slots["value"]) < 1e-12
 
 
 @torch.no_grad()

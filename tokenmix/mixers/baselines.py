@@ -277,7 +277,7 @@ class GlobalFilter(nn.Module):
         kernel = resize_kernel(self.weight, planes.size(-2), planes.size(-1)).to(planes.dtype)
         return {
             "query": Slot(torch.complex(planes[:, :, 0], planes[:, :, 1]), "fourier"),
-            "key": Slot(torch.complex(kernel[:, :, 0], kernel[:, :, 1]), "fourier"),
+            "key": Slot(torch.complex(kernel[:, :, 0], kernel[:, :, 1]), "filter"),
             "value": Slot(filter_planes(planes, kernel, x.size(-2), x.size(-1), self.form).to(x.dtype)),
         }
 

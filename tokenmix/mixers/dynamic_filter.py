@@ -93,7 +93,7 @@ class DynamicFilter(nn.Module):
             "key": Slot(torch.complex(grids[:, :, 0], grids[:, :, 1]), "fourier"),
             "act": Slot(weights, "gates"),
             "value": Slot(self.proj(out)),
-            "mask": Slot(torch.complex(mask[:, :, 0], mask[:, :, 1]), "fourier"),
+            "mask": Slot(torch.complex(mask[:, :, 0], mask[:, :, 1]), "filter"),
         }
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:

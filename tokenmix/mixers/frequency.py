@@ -186,7 +186,7 @@ class _Filter(nn.Module):
         return {
             "query": Slot(torch.complex(planes[:, :, 0], planes[:, :, 1]), "fourier"),
             "key": Slot(torch.complex(mapped[:, :, 0], mapped[:, :, 1]), "fourier"),
-            "act": Slot(torch.complex(mask[:, :, 0], mask[:, :, 1]), "fourier"),
+            "act": Slot(torch.complex(mask[:, :, 0], mask[:, :, 1]), "filter"),
             "value": Slot(filter_planes(planes, mask, x.size(-2), x.size(-1), self.form).to(x.dtype)),
         }
 

@@ -18,9 +18,10 @@ class Slot(NamedTuple):
 
     Attributes:
         value: The tensor.
-        kind: How it is to be read: ``"map"`` (B, C, H, W); ``"fourier"`` (B, C, H, W//2+1) complex, orthonormal;
-            ``"cosine"`` (B, C, H, W), a DCT-II; ``"attention"`` (B, heads, N, N) over the N = H W pixels, a row for
-            each that asks; ``"gates"`` (B, G, C), a number for each of G groups or bands and each channel.
+        kind: How it is to be read: ``"map"`` (B, C, H, W); ``"fourier"`` (B, C, H, W//2+1) complex, orthonormal, and
+            ``"filter"``, what such a spectrum is multiplied with; ``"cosine"`` (B, C, H, W), a DCT-II; ``"attention"``
+            (B, heads, N, N) over the N = H W pixels, a row for each that asks; ``"gates"`` (B, G, C), a number for each
+            of G groups or bands and each channel.
     """
 
     value: Tensor

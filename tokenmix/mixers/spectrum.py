@@ -211,6 +211,14 @@ class SpectrumMixer(nn.Module):
             "mask": Slot(mask, "cosine"),
         }
 
+    def carried(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W) -> (B, K, C, H, W)``: what each band adds to the spectral part, in the order of the gates."""
+        v, slots = widen(self.value(x)), self.slots(x)
+        height, width = v.shape[-2:]
+        bands = _bands(v, height, width, self.nodes, False).t().unflatten(1, (height, width))  # (K, H, W)
+        spectrum, gates = slots["query"].value, slots["act"].value
+        return idct2(spectrum[:, None] * bands[:, None] * gates[..., None, None], self.form)
+
     def static_weights(self) -> list[Tensor]:
         """What `modulate` takes for gates that do not depend on the image."""
         return []
