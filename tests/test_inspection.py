@@ -87,7 +87,7 @@ def test_merged_kernels_are_what_the_branches_add_up_to() -> None:
     assert closeness(branches.fuse()(x), branches(x)) < 1e-12
 
 
-# ------------------------------------------------------------------------------------------------------------ the fields
+# ----------------------------------------------------------------------------------------------------------- the fields
 
 
 @pytest.mark.parametrize(("mixer", "whole"), [("aff", True), ("dsm", True), ("attention", True), ("ffnified", False)])
@@ -122,7 +122,7 @@ def test_width_holds_its_share() -> None:
     assert width_of(energy, (4.5, 4.5), 0.95) == 5
 
 
-# ----------------------------------------------------------------------------------------------------------- the spectra
+# ---------------------------------------------------------------------------------------------------------- the spectra
 
 
 def test_a_wave_has_its_frequency() -> None:
@@ -141,7 +141,7 @@ def test_smoothing_lowers_the_high_frequencies() -> None:
     assert len(radial_spectrum([image(1, 1)])) == len(radial_spectrum([image(5, 3)]))
 
 
-# --------------------------------------------------------------------------------------------------------- the alignment
+# -------------------------------------------------------------------------------------------------------- the alignment
 
 
 def defined(x: np.ndarray, y: np.ndarray) -> float:
@@ -178,7 +178,7 @@ def test_rows_are_cells_of_all_pictures() -> None:
     assert torch.allclose(rows[0], x[0, :, :2, :2].mean((1, 2)))
 
 
-# -------------------------------------------------------------------------------------------------------------- the maps
+# ------------------------------------------------------------------------------------------------------------- the maps
 
 
 class Linear(nn.Module):
@@ -213,7 +213,7 @@ def test_score_cam_prefers_what_raises_the_score() -> None:
     assert found[:4, :4].mean() > 100 * found[4:, 4:].mean()
 
 
-# ------------------------------------------------------------------------------------------------------------ the layers
+# ----------------------------------------------------------------------------------------------------------- the layers
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def kernel_figures(mixer: nn.Module) -> Iterator[Figure]:
 
 def _kernels(name: str, weights: list[Tensor], note: str) -> Figure:
     """A row for each of several forms of kernels (C, k, l): the mean over the channels, and a few of them."""
+    weights = [weight.detach() for weight in weights]
     best = weights[-1].square().sum((1, 2)).topk(min(CHANNELS + 1, len(weights[-1]))).indices
     rows = []
     for weight in weights:
