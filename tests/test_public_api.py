@@ -16,6 +16,7 @@ PUBLIC = [
     "create_model",
     "evaluate",
     "export",
+    "inspect",
     "list_mixers",
     "load_checkpoint",
     "make_mixer",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenmix.calls import evaluate, export, predict, train
     from tokenmix.checkpoints import load_checkpoint
     from tokenmix.comparison import compare
+    from tokenmix.inspection import inspect
     from tokenmix.tasks.super_resolution.calls import upscale
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "export",
+    "inspect",
     "list_mixers",
     "load_checkpoint",
     "make_mixer",
@@ -45,6 +47,7 @@ __all__ = [
 
 _LATER = {
     "compare": "tokenmix.comparison",
+    "inspect": "tokenmix.inspection",
     "load_checkpoint": "tokenmix.checkpoints",
     "predict": "tokenmix.calls",
     "upscale": "tokenmix.tasks.super_resolution.calls",
