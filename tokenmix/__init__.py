@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from tokenmix.calls import evaluate, export, predict, train
     from tokenmix.checkpoints import load_checkpoint
     from tokenmix.comparison import compare
+    from tokenmix.compilation import compile
     from tokenmix.tasks.super_resolution.calls import upscale
 
 __all__ = [
     "__version__",
     "compare",
+    "compile",
     "create_model",
     "evaluate",
     "export",
@@ -45,6 +47,7 @@ __all__ = [
 
 _LATER = {
     "compare": "tokenmix.comparison",
+    "compile": "tokenmix.compilation",
     "load_checkpoint": "tokenmix.checkpoints",
     "predict": "tokenmix.calls",
     "upscale": "tokenmix.tasks.super_resolution.calls",
