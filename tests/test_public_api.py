@@ -13,6 +13,7 @@ import tokenmix
 PUBLIC = [
     "__version__",
     "compare",
+    "compile",
     "create_model",
     "evaluate",
     "export",

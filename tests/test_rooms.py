@@ -49,6 +49,7 @@ ROOMS = (
     "train",
     "export",
     "bench",
+    "compilation",
     "planning",
     "calls",
     "jobs",
