@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
     installed. ``devices`` are those that PyTorch can use; ``torch_error`` says why there are none where PyTorch is
     missing or cannot be loaded, in its own words. Nothing else names a host, user or path.
 
-    Example:
+    Examples:
         >>> from tokenmix_runtime.environment import environment
         >>> sorted(environment())[:4]
         ['architecture', 'cores', 'cpu', 'cpu_quota']

@@ -65,7 +65,14 @@ TRUSTING = (
     "recipes",
 )
 RESUMABLE = ("compare", "train", "sweep", "job", "demo")  # what they do is in their folder, whoever reads what they say
-TELLING = ("predict", "models", "mixers", "recipes", "docs", "env")  # nothing is left to do for them when nobody reads it
+TELLING = (
+    "predict",
+    "models",
+    "mixers",
+    "recipes",
+    "docs",
+    "env",
+)  # nothing is left to do for them when nobody reads it
 MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug
 SIZES = ("batch_size", "batch_sizes", "batch", "batches", "image_size", "sizes", "maps", "workers")  # cost memory
 
