@@ -12,11 +12,13 @@ TORCH_STAMP := $(VENV)/.torch
 DEMO_STAMP := $(VENV)/.compare-$(SUM)
 TEST_STAMP := $(VENV)/.dev-$(SUM)
 ALL_STAMP := $(VENV)/.all-$(SUM)
+DOCS_STAMP := $(VENV)/.docs-$(SUM)
+DIST_STAMP := $(VENV)/.dist-$(SUM)
 DEMO_OUT ?= runs/demo
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-all lint format bench gpu docs clean
+.PHONY: demo test test-all lint format bench gpu docs site dist clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/tokenmix compare digits --out $(DEMO_OUT)
@@ -43,11 +45,23 @@ bench: $(TEST_STAMP)
 gpu: $(TEST_STAMP)
 	$(BIN)/python benchmarks/gpu.py
 
-docs: $(TEST_STAMP)
+docs: $(DOCS_STAMP)
 	$(BIN)/python docs/generate.py
+	$(MAKE) site
+
+# The pages as they are, as a site in site/: without network, and any warning is an error.
+site: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Both files of a release, checked and tried from an empty environment, without this folder.
+dist: $(DIST_STAMP)
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tests/try_wheel.py dist/*.whl
 
 clean:
-	rm -rf .venv .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-torch-* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TORCH_STAMP):
@@ -64,5 +78,13 @@ $(TEST_STAMP): $(TORCH_STAMP)
 	touch $@ $(DEMO_STAMP)
 
 $(ALL_STAMP): $(TEST_STAMP)
-	$(PIP) -e ".[dev,ray,trackio,wandb]"
+	$(PIP) -e ".[dev,docs,release,ray,trackio,wandb]"
+	touch $@ $(DOCS_STAMP) $(DIST_STAMP)
+
+$(DOCS_STAMP): $(TEST_STAMP)
+	$(PIP) -e ".[dev,docs]"
+	touch $@
+
+$(DIST_STAMP): $(TEST_STAMP)
+	$(PIP) -e ".[dev,release]"
 	touch $@

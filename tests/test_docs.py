@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -78,6 +80,57 @@ def test_tables_are_not_stale(page, name):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     table = getattr(generate, f"{name}_table")()
     assert generate.between(text, f"{name}s", table) == text, "run `make docs`"
+
+
+def test_commands_are_not_stale():
+    generate = generator()
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert generate.between(text, "commands", generate.commands()) == text, "run `make docs`"
+
+
+@pytest.mark.parametrize(("page", "name"), [("rooms.md", "rooms"), ("runtime.md", "runtime")])
+def test_names_of_the_reference_are_not_stale(page, name):
+    generate = generator()
+    text = (ROOT / "docs" / "api" / page).read_text(encoding="utf-8")
+    new = generate.rooms() if name == "rooms" else generate.api("tokenmix_runtime")
+    assert generate.between(text, name, new) == text, "run `make docs`"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "papers").glob("*.md")), ids=_name)
+def test_code_beside_the_equations_is_that_of_the_source(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- code " in text
+    assert generator().with_sources(text) == text, "run `make docs`"
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    import tokenmix
+
+    text = (ROOT / "docs" / "api" / "README.md").read_text(encoding="utf-8")
+    for name in tokenmix.__all__:
+        assert name == "__version__" or f"tokenmix.{name}\n" in text, name
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_asks_nobody(tmp_path):
+    """Nothing that a page of the site loads lies elsewhere; links that a reader follows may."""
+    for package in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(package, reason="pip install 'tokenmix[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*\ssrc=\"?([^\s\">]+)", text)
+        for tag in re.findall(r"<link[^>]+>", text):
+            if re.search(r"\brel=\"?(stylesheet|icon|preload|preconnect)", tag):
+                loaded += re.findall(r"\bhref=\"?([^\s\">]+)", tag)
+        assert loaded
+        assert not [address for address in loaded if address.startswith(("http:", "https:", "//"))], page.name
 
 
 @pytest.mark.parametrize("name", ["forms", "peers", "growth"])

@@ -57,7 +57,8 @@ def train(
     Raises:
         ValueError: A name or value is wrong, or the folder holds another run.
 
-    Example:
+    Examples:
+        >>> import tokenmix
         >>> trained = tokenmix.train("photos", out="runs/photos", budget="10min")  # doctest: +SKIP
         >>> trained.test["top1"]  # doctest: +SKIP
         91.4
@@ -104,6 +105,13 @@ def evaluate(
 
     Raises:
         ValueError: The data cannot be read, or are of other classes than the model.
+
+    Examples:
+        >>> import tokenmix
+        >>> tokenmix.evaluate("runs/photos", "photos")["top1"]  # doctest: +SKIP
+        91.4
+        >>> tokenmix.evaluate("photos.onnx", "photos", split="test")["top1"]  # doctest: +SKIP
+        91.4
     """
     exported = not isinstance(model, LoadedModel) and is_exported(os.fspath(model))
     loaded = _opened(model)
@@ -140,6 +148,11 @@ def predict(model: Source, images: Paths, *, device: str = "auto", **options: An
 
     Raises:
         ValueError: The model cannot be opened, an option is wrong, or a picture cannot be read.
+
+    Examples:
+        >>> import tokenmix
+        >>> tokenmix.predict("runs/photos", "cat.jpg", top=1)  # doctest: +SKIP
+        [{'image': 'cat.jpg', 'top': [['cat', 0.98]]}]
     """
     exported = not isinstance(model, LoadedModel) and is_exported(os.fspath(model))
     loaded = _opened(model)
@@ -156,7 +169,7 @@ def predict(model: Source, images: Paths, *, device: str = "auto", **options: An
 def export(
     model: Source, to: str | Sequence[str] = "onnx", out: str | os.PathLike[str] = "model", **options: Any
 ) -> dict[str, Any]:
-    """Write a model for another runtime, verified there; returns the manifest.
+    """Write a model for other runtimes; a file is kept only if its runtime answers as PyTorch does.
 
     Args:
         model: A run's folder, a weights file, a model's name, or a loaded model.
@@ -164,9 +177,18 @@ def export(
         out: The stem of the files, or the name of one.
         **options: See `tokenmix.export.main.export`: ``precision="int8", calibration="photos"``, ``image_size=224``.
 
+    Returns:
+        The manifest: what ``STEM.json`` beside the files says.
+
     Raises:
         ValueError: An option is wrong, or the file does not compute what the model computes.
-        ImportError: A format's packages are missing.
+        ImportError: A format's packages are missing; the message has the install command.
+
+    Examples:
+        >>> import tokenmix
+        >>> manifest = tokenmix.export("runs/photos", "onnx", "photos.onnx")  # doctest: +SKIP
+        >>> manifest["files"]["onnx"]["file"]  # doctest: +SKIP
+        'photos.onnx'
     """
     return export_main.export(model, [to] if isinstance(to, str) else to, out, **options)
 

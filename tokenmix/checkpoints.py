@@ -70,6 +70,13 @@ def load_checkpoint(
     Raises:
         CheckpointError: If the file is missing, truncated, unsafe or of no known architecture.
         TypeError: For an argument that the model does not have.
+
+    Examples:
+        >>> import tokenmix
+        >>> model = tokenmix.load_checkpoint("rcvit_xs.pth", num_classes=37)  # doctest: +SKIP
+        >>> weights = tokenmix.create_model("casvit_xs", num_classes=10).state_dict()
+        >>> tokenmix.load_checkpoint(weights).num_classes
+        10
     """
     with trusting(trust):
         return _load(source, ema, {**model_args, "num_classes": num_classes, "in_chans": in_chans}).model
@@ -564,7 +571,7 @@ def _check_info(info: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: It is not.
-        TypeError: Likewise.
+        TypeError: A value is of another kind.
     """
     classes = info.get("classes")
     if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):

@@ -43,7 +43,16 @@ _PLACES_ON_EARTH = (33550, 33922, 34264, 34735)  # GeoTIFF's tags: there a fourt
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used; ``reason`` says why, without the name of the file."""
+    """A picture that cannot be used; ``reason`` says why, without the name of the file.
+
+    Examples:
+        >>> from tokenmix_runtime.images import decode
+        >>> try:
+        ...     decode(b"", "empty.jpg")
+        ... except ImageError as error:
+        ...     print(error.reason)
+        the file is empty
+    """
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)

@@ -48,6 +48,10 @@ def _run() -> int:
         from tokenmix.cli import main
     except (ImportError, MemoryError, OSError, RuntimeError) as error:
         lack = shortage(error)
+        if sys.argv[1:2] == ["env"]:
+            from tokenmix_runtime.environment import main as facts
+
+            return facts(sys.argv[2:])
         if lack is None and not isinstance(error, ModuleNotFoundError):
             raise
         if lack is None and (words := without_torch(sys.argv[1:])):

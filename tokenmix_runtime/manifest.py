@@ -22,7 +22,15 @@ SAME = ("model", "task", "head", "labels", "preprocess", "postprocess")
 
 
 class ModelError(ValueError):
-    """A model file that cannot be used; the message says why and what to do."""
+    """A model file that cannot be used; the message says why and what to do.
+
+    Examples:
+        >>> from tokenmix_runtime import Predictor
+        >>> try:
+        ...     predict = Predictor("another.onnx")
+        ... except ModelError as error:  # not a file of ``tokenmix export``
+        ...     print("another file, please:", error)  # doctest: +SKIP
+    """
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Manifest:
         dtype: Its type, ``"float32"`` or ``"uint8"``.
         image_size: (height, width) in pixels to which pictures are scaled.
         mean: Per channel, of values in 0..1.
-        std: Likewise.
+        std: Per channel, of values in 0..1.
         crop_pct: See `tokenmix_runtime.preprocess.resize_and_crop`.
         crop_mode: ``"center"``, ``"squash"``; ``"fit"``, see `tokenmix_runtime.preprocess.fit`; or ``"none"``, of
             graphs that enlarge pictures, which go in as they are.
@@ -46,6 +54,11 @@ class Manifest:
         inside: The steps of preparation that the graph does itself: ``"normalize"``, ``"resize"``.
         postprocess: ``kind``, ``inside``, ``multiple``, and what the kind needs.
         content: The whole manifest, as it stands in the file.
+
+    Examples:
+        >>> from tokenmix_runtime import Predictor
+        >>> Predictor("photos.onnx").manifest.image_size  # doctest: +SKIP
+        (96, 96)
     """
 
     task: str

@@ -44,6 +44,12 @@ class Predictor:
         ImportError: onnxruntime is not installed.
         ModelError: The file is missing, damaged, not from ``tokenmix export``, or its model has another task.
         ImageError: In use, for a picture that cannot be read.
+
+    Examples:
+        >>> from tokenmix_runtime import Predictor
+        >>> predict = Predictor("photos.onnx")  # doctest: +SKIP
+        >>> predict("cat.jpg").top(2)  # doctest: +SKIP
+        [('cat', 0.98), ('dog', 0.02)]
     """
 
     def __init__(self, path: str | os.PathLike[str], *, task: str | None = None, threads: int | None = None) -> None:

@@ -96,7 +96,7 @@ def _faults(results: dict[str, Any]) -> str:
         "",
         f"{len(faults)} faults, {len(outcomes) - outcomes.count(None)} trials, {outcomes.count(True)} survived: "
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {' and '.join(versions)}, on {machine['cpu']}, "
-        f"{machine['cores']} cores. Every trial is in [reliability.json](../benchmarks/results/reliability.json).",
+        f"{machine['cores']} cores. Every trial is in `benchmarks/results/reliability.json`.",
     ]
     for kind, group in groupby(faults, key=lambda fault: fault["kind"]):
         lines += ["", f"### {kind}", "", "| fault | tried | survived | outcome |", "|---|---|---|---|"]

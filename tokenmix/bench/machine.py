@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tokenmix_runtime.cores import usable_cores
+from tokenmix_runtime.environment import memory_gb, processor, version
 
 PACKAGES = (
     "tokenmix",
@@ -35,9 +34,9 @@ def describe() -> dict[str, Any]:
     an operator.
     """
     return {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": usable_cores(),
-        "memory_gb": _memory_gb(),
+        "memory_gb": memory_gb(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
@@ -56,26 +55,4 @@ def load_average() -> list[float] | None:
 def versions() -> dict[str, str]:
     """Version of Python and of each package that matters to a measurement and is installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _cpu() -> str | None:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or None
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, OSError, ValueError):
-        return None
+    return found | {name: installed for name in PACKAGES if (installed := version(name)) is not None}

@@ -48,6 +48,7 @@ COMMANDS = {
     "mixers": "list the token mixers and what fills their slots",
     "demo": "train a small model on embedded data, in minutes",
     "docs": "print a page of the documentation",
+    "env": "print versions, devices, threads and optional packages: what a report of a problem needs",
     "data": "check a data set before training, or pack it into tar shards",
 }
 TRUSTING = (
@@ -66,7 +67,14 @@ TRUSTING = (
     "recipes",
 )
 RESUMABLE = ("compare", "train", "sweep", "job", "demo")  # what they do is in their folder, whoever reads what they say
-TELLING = ("predict", "models", "mixers", "recipes", "docs")  # nothing is left to do for them when nobody reads it
+TELLING = (
+    "predict",
+    "models",
+    "mixers",
+    "recipes",
+    "docs",
+    "env",
+)  # nothing is left to do for them when nobody reads it
 MISTAKES = (ValueError, TypeError, OSError, ImportError, OutOfMemory)  # what a user can mend; anything else is a bug
 SIZES = ("batch_size", "batch_sizes", "batch", "batches", "image_size", "sizes", "maps", "workers")  # cost memory
 

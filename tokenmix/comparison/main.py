@@ -94,10 +94,20 @@ def compare(
             is done by this process.
         log: Takes progress lines.
 
+    Returns:
+        What ``results.json`` says: ``mixers`` by name with accuracies in percent, ``parameters``, multiply-accumulates
+        and milliseconds, and what was compared, where and with which versions.
+
     Raises:
         ValueError: For an unknown name, or if ``out`` holds another comparison or another process is at work in it.
         ImportError: If an optional package is missing; the message has the install command.
         tokenmix.jobs.Queued: Slurm has the training; the same call collects it later.
+
+    Examples:
+        >>> import tokenmix
+        >>> results = tokenmix.compare("photos", ["aff", "pool"], out="runs/photos", budget_s=600)  # doctest: +SKIP
+        >>> sorted(results["mixers"])  # doctest: +SKIP
+        ['aff', 'pool']
     """
     data = os.fspath(data)
     runner = make_runner(on)

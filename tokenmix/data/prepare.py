@@ -15,7 +15,7 @@ from tokenmix_runtime.preprocess import enough, resize_and_crop
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(..., 3, H, W) of 0..255, uint8 or float -> the same float32, less ``mean`` and over ``std`` (of 0..1)"""
+    """(..., 3, H, W) of 0..255, uint8 or float -> the same float32, less ``mean`` and over ``std`` (of 0..1)."""
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32)[:, None, None]
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)[:, None, None]
     return images.to(torch.float32).mul_(scale).add_(shift) if images.dtype == torch.uint8 else images * scale + shift
@@ -59,6 +59,6 @@ def preprocess_file(
 
 
 def to_pil(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Image.Image:
-    """(3, H, W) normalised -> the picture, RGB"""
+    """(3, H, W) normalised -> the picture, RGB."""
     levels = image.detach().cpu().double() * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
     return VF.to_pil_image((levels * 255).round().clamp(0, 255).to(torch.uint8))

@@ -102,14 +102,22 @@ MixerSpec = str | Callable[..., nn.Module]
 
 
 def list_mixers() -> list[str]:
-    """The names of the built-in mixers."""
+    """The names of the built-in mixers, those of the four papers first.
+
+    Examples:
+        >>> import tokenmix
+        >>> tokenmix.list_mixers()[:4]
+        ['aff', 'ffnified', 'additive', 'dsm']
+    """
     return list(MIXERS)
 
 
 def make_mixer(
     spec: MixerSpec, dim: int, *, known: Mapping[str, MixerInfo] = MIXERS, device=None, dtype=None
 ) -> nn.Module:
-    """A mixer of ``dim`` channels from its specification (see the module's description).
+    """A mixer of ``dim`` channels, ``(B, dim, H, W) -> (B, dim, H, W)``, from its specification.
+
+    Specifications are explained in the description of `tokenmix.mixers`.
 
     Args:
         spec: A name, a name with options, a class or function by module, or a callable.
@@ -122,6 +130,12 @@ def make_mixer(
         ValueError: If there is no channel, the text cannot be read, the name is unknown, or the module or its attribute
             cannot be found.
         TypeError: If the mixer has no such option, or what was built is no ``nn.Module``.
+
+    Examples:
+        >>> import tokenmix, torch
+        >>> mixer = tokenmix.make_mixer("ffnified(key_size=3)", 64)
+        >>> mixer(torch.zeros(1, 64, 14, 14)).shape
+        torch.Size([1, 64, 14, 14])
     """
     if dim < 1:
         raise ValueError(f"a mixer needs at least 1 channel, not {dim}")

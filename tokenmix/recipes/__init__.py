@@ -64,7 +64,7 @@ def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None 
     Raises:
         ValueError: Nothing has that name, a setting is wrong, or a file says what only the caller may say.
 
-    Example:
+    Examples:
         >>>         >>> make_recipe("ffnet_1", ["epochs=100", "task.label_smoothing=0.2"]).schedule.epochs
         100.0
     """

@@ -39,7 +39,7 @@ class Recipe:
     Raises:
         ValueError: Values that do not go together, or a part of another task; the message names the key.
 
-    Example:
+    Examples:
         >>> from tokenmix.recipes import Model, Recipe, Schedule
         >>> recipe = Recipe(
         ...     source="ours", expect="nothing", model=Model(name="mixernet_pico"), schedule=Schedule(epochs=3)

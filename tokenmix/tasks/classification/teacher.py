@@ -23,7 +23,7 @@ class Teacher:
         options: Name the teacher.
         num_classes: That it must know.
         mean: Of the values in 0..1, that the trained model's images are normalised with.
-        std: Likewise.
+        std: Per channel, of values in 0..1.
         device: Where it works.
 
     Raises:

@@ -136,7 +136,7 @@ def ffnet_forecast(
         ValueError: If a value fits no network.
         TypeError: If there is no such option.
 
-    Example:
+    Examples:
         >>> model = ffnet_forecast(7, horizon=192, mixers="aff")
         >>> model(torch.zeros(1, 96, 7)).shape
         torch.Size([1, 192, 7])

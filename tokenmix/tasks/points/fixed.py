@@ -25,7 +25,7 @@ class FixedCloud(nn.Module):
         grid_coord: (P, 3) integers, see `PointUNet.forward`.
         offset: (B,) integers.
 
-    Example:
+    Examples:
         >>> model = PointUNet((1, 1), (8, 8), (1,), (8,), num_classes=2).eval()
         >>> fixed = FixedCloud(model, torch.tensor([[0, 0, 0], [0, 0, 1]]), torch.tensor([2]))
         >>> fixed(torch.zeros(2, 6)).shape

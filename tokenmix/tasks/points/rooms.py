@@ -225,7 +225,7 @@ def room(seed: int, index: int) -> Cloud:
         seed: Of the set.
         index: Of the room.
 
-    Example:
+    Examples:
         >>> room(0, 0).coord.shape[1]
         3
     """

@@ -48,7 +48,8 @@ def upscale(
         ImageError: A picture cannot be read; those before it are written.
         ValueError: The model enlarges no pictures, an argument is out of range, or there are no pictures.
 
-    Example:
+    Examples:
+        >>> import tokenmix
         >>> tokenmix.upscale("runs/demo-upscale", "holiday.jpg", "larger/")  # doctest: +SKIP
         [PosixPath('larger/holiday-x2.jpg')]
     """

@@ -109,7 +109,7 @@ def upscaler(
     Raises:
         ValueError: A number below 1, an unknown norm or mixer, or a number of mixers that does not divide the depth.
 
-    Example:
+    Examples:
         >>> model = upscaler(16, 2, scale=3, mixers="aff")
         >>> model(torch.rand(1, 3, 20, 30)).shape
         torch.Size([1, 3, 60, 90])

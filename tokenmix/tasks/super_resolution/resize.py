@@ -31,7 +31,7 @@ def resize(picture: Array, scale: float | tuple[float, float] | None = None, *, 
     Raises:
         ValueError: Neither scale nor size, one that is not positive, or no picture.
 
-    Example:
+    Examples:
         >>> resize(np.ones((6, 9, 3)), 1 / 3).shape
         (2, 3, 3)
     """

@@ -53,7 +53,7 @@ def upscale(
         ImageError: The file cannot be read.
         ValueError: An argument out of range.
 
-    Example:
+    Examples:
         >>> upscale(np.zeros((20, 30, 3), np.uint8), Bicubic(2)).shape
         (40, 60, 3)
     """

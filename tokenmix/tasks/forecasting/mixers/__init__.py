@@ -62,7 +62,7 @@ def make_series_mixer(spec: MixerSpec, dim: int, *, device=None, dtype=None) -> 
         ValueError: If the specification cannot be read or names no mixer.
         TypeError: If the mixer has no such option, or what was built is no ``nn.Module``.
 
-    Example:
+    Examples:
         >>> make_series_mixer("ffnified(key_size=25)", 64)(torch.zeros(2, 64, 48)).shape
         torch.Size([2, 64, 48])
     """
