@@ -13,6 +13,7 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from tests.folders_of_people import BOX, HEIGHT, WIDTH, coco, picture, yolo_line
+from tokenmix.data.identity import DataIdentity
 from tokenmix.data.inventory import OTHER
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
@@ -266,6 +267,22 @@ def test_a_test_part_alone_is_judged_and_not_trained_on(tmp_path: Path, write: C
     assert samples.target(0)["labels"].tolist() == [2]
     with pytest.raises(ValueError, match=r"no training pictures; as .* it has 3 test pictures"):
         load(root)
+
+
+def test_a_run_without_test_pictures_is_judged_by_its_validation(tmp_path: Path) -> None:
+    """As COCO is: what it has learnt from is left out, and the reason is said."""
+    root, lines = coco(tmp_path, {"train": 4, "val": 2}), list[str]()
+    learnt = DataIdentity.of(load(root)).brief()
+    loaded: Any = SimpleNamespace(classes=["red", "green"], data=learnt)
+    found = open_judged_folder(find_task("detection"), root, loaded, None, 0, lines.append)
+    assert sorted(found.samples.names) == ["val2017/val0.png", "val2017/val1.png"]
+    assert lines == [
+        f"{root}: the model's own data: their 2 validation samples, by which its best epoch was chosen, as there are no"
+        " test samples"
+    ]
+    (root / "annotations" / "instances_val2017.json").unlink()
+    with pytest.raises(ValueError, match="the model has learnt from all of it"):
+        open_judged_folder(find_task("detection"), root, loaded, None, 0, lines.append)
 
 
 @pytest.mark.parametrize(("task", "key"), [("detection", "boxes"), ("segmentation", "label")])

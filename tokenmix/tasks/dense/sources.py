@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tokenmix.data.dataset import printable
+from tokenmix.data.depth import told_depths
 from tokenmix.data.inventory import Inventory, summary, take_inventory
 from tokenmix.data.likeness import told_alike
 from tokenmix.data.memory import data_root
@@ -161,6 +162,7 @@ def load_dense(
     ours = _complete(sets, root, seed, log)
     different = {split: one for split, one in sets.items() if split != "test" or one is not sets["val"]}
     looks = {name: look for impressions in seen.values() for name, look in impressions.looks.items()}
+    warnings += told_depths({name: depth for one in seen.values() for name, depth in one.depths.items()})
     warnings += told_alike({split: one.names for split, one in different.items()}, looks, copies)
     for warning in warnings:
         log(f"warning: {root}: {warning}")
