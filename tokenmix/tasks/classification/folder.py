@@ -85,12 +85,28 @@ def read_class_folders(root: Path, *, judged: bool = False) -> ClassFolders:
             f"pictures of each class into a folder of its own inside; if they are classes, rename them: {NAMES} are "
             "taken for parts"
         )
+    elif inner := _splits_of_classes(inventory, base, tops):
+        found.whole = False
+        for label, split, names in inner:
+            found.splits[split].setdefault(label, []).extend(names)
     else:
         _read_classes(inventory, base, found.splits["train"])
     inventory.use(name for _, _, name in found.rows())
     found.unlabelled = [name for name in inventory.pictures if name not in inventory.used]
     found.unused = inventory.unused("outside of the class folders: not used")
     return found
+
+
+def _splits_of_classes(inventory: Inventory, base: str, labels: list[str]) -> list[tuple[str, str, list[str]]]:
+    """(class, split, pictures), where the parts lie in the classes' folders: ``cat/train`` and ``cat/test``."""
+    found = []
+    for label in labels:
+        parts = {f"{base}{label}/{name}": split_of(name) for name in _children(inventory, f"{base}{label}/")}
+        rows = [(label, split, inventory.below(folder)) for folder, split in parts.items()]
+        if not all(parts.values()) or sum(len(names) for *_, names in rows) < len(inventory.below(f"{base}{label}")):
+            return []
+        found += rows
+    return found if len({split for _, split, _ in found}) > 1 else []
 
 
 def _children(inventory: Inventory, prefix: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokenmix.data.inventory import Inventory
+from tokenmix.data.natural import same
 from tokenmix.data.split_words import split_in
 from tokenmix.data.text_files import read_json
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
@@ -251,7 +252,7 @@ def _placed(inventory: Inventory, path: Path, split: str, names: list[str]) -> C
     Raises:
         ValueError: None of them is there.
     """
-    root, there = inventory.root, set(inventory.pictures)
+    root, there = inventory.root, {same(file): file for file in inventory.pictures}
     year = path.stem.rsplit("_", 1)[-1]  # instances_train2017
     beside = path.parent.relative_to(root).as_posix()
     words = [beside, year, f"images/{year}", split, f"images/{split}", "images", "JPEGImages", "."]
@@ -259,15 +260,15 @@ def _placed(inventory: Inventory, path: Path, split: str, names: list[str]) -> C
     places = [place for place in dict.fromkeys(map(posixpath.normpath, words)) if not place.startswith("..")]
 
     def at(place: str, name: str) -> str:
-        return name if place == "." else f"{place}/{name}"
+        return same(name if place == "." else f"{place}/{name}")
 
     best = max(places, key=lambda place: sum(at(place, name) in there for name in names))
     if any(at(best, name) in there for name in names):
-        return lambda name: at(best, name)
+        return lambda name: there.get(at(best, name), at(best, name))
     by_name: dict[str, list[str]] = defaultdict(list)
     for file in inventory.pictures:
-        by_name[PurePosixPath(file).name].append(file)
-    ends = {name: by_name.get(PurePosixPath(name).name, []) for name in names}
+        by_name[same(PurePosixPath(file).name)].append(file)
+    ends = {name: by_name.get(same(PurePosixPath(name).name), []) for name in names}
     if any(len(files) == 1 for files in ends.values()):
         return lambda name: ends[name][0] if len(ends.get(name, ())) == 1 else name
     if not names:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from tokenmix.data.inventory import Inventory
+from tokenmix.data.natural import same
 from tokenmix.data.split_words import split_of
 from tokenmix.data.text_files import read_bytes, read_json
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
@@ -96,11 +99,14 @@ def read_tool(inventory: Inventory) -> Layout:
         if tool:
             inventory.use([file])
             annotated += found
-    pictures = Pairing(inventory.pictures, lambda name: PurePosixPath(name).name.casefold())
+    pictures = Pairing(inventory.pictures, _name)
     rows: list[tuple[str, str, AnnotatedPicture]] = []
     for one in annotated:
-        places = pictures.by_stem.get(PurePosixPath(one.picture).name.casefold(), [])
-        exact = [place for place in places if place.endswith(one.picture)] or places
+        if one.problem:
+            layout.splits["train"].append(Item(one.picture, problem=one.problem))
+            continue
+        places = next(filter(None, (pictures.by_stem.get(_name(name), []) for name in _spellings(one.picture))), [])
+        exact = [place for place in places if same(place).endswith(same(one.picture))] or places
         if len(exact) != 1:
             what = "picture missing: left out" if not exact else "picture of several folders: left out"
             layout.splits["train"].append(Item(one.picture, problem=what))
@@ -119,6 +125,17 @@ def read_tool(inventory: Inventory) -> Layout:
         objects = [_object(shape, labels, number) for number, shape in enumerate(one.shapes, 1)]
         layout.splits[split].append(Item(file, objects, size=one.size))
     return layout
+
+
+def _spellings(path: str) -> list[str]:
+    """A picture's path, without the codes of addresses, and without what Label Studio puts before an uploaded name."""
+    plain = unquote(path)
+    return [path, plain, re.sub(r"^[0-9a-f]{8}-", "", PurePosixPath(plain).name)]
+
+
+def _name(path: str) -> str:
+    """A file's name in one form of Unicode and small letters."""
+    return same(PurePosixPath(path).name).casefold()
 
 
 def _object(shape: Shape, labels: Mapping[str, int], number: int) -> RawObject:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 from xml.etree import ElementTree
@@ -33,13 +33,15 @@ class Shape:
 class AnnotatedPicture:
     """A picture's name as its tool has it, its claimed (width, height), and what is on it.
 
-    ``others`` are the kinds of shapes that are neither boxes nor polygons, and so not read.
+    ``others`` are the kinds of shapes that are neither boxes nor polygons, and so not read; ``problem`` is why the
+    picture cannot be used.
     """
 
     picture: str
     shapes: Sequence[Shape]
     size: tuple[int, int] | None
     others: Sequence[str] = ()
+    problem: str = ""
 
 
 class _Sides(Entry):
@@ -219,6 +221,7 @@ class _Result(Entry):
 
 class _Made(Entry):
     result: Many[_Result]
+    was_cancelled: bool = False
 
 
 class _Task(Entry):
@@ -242,13 +245,15 @@ def _label_studio(content: Any, file: str) -> Iterator[AnnotatedPicture]:
         return
     for number, entry in enumerate(content):
         task = entry_of(_Task, entry, f"[{number}]")
-        results = [one for made in task.annotations[:1] for one in made.result if one.value is not None]
-        place = f"[{number}].annotations[0].result"
+        made = next(((at, one) for at, one in enumerate(task.annotations) if not one.was_cancelled), None)
+        results = [one for one in made[1].result if one.value is not None] if made else []
+        place = f"[{number}].annotations[{made[0] if made else 0}].result"
         shapes = [_label_studio_shape(one, f"{place}[{at}].value") for at, one in enumerate(results)]
         size = _pair(results[0].original_width, results[0].original_height) if results else None
         picture = next((value for value in task.data.values() if isinstance(value, str)), "")
         name = picture.split("?d=")[-1].split("?")[0].replace("\\", "/")
-        yield _sorted_out(name, shapes, size)
+        problem = "" if made else "picture that nobody has annotated: left out"
+        yield replace(_sorted_out(name, shapes, size), problem=problem)
 
 
 def _label_studio_shape(result: _Result, place: str) -> Shape | str:
