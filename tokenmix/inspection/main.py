@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tokenmix.checkpoints import LoadedModel, open_model
 from tokenmix.evaluate import find_device
@@ -237,35 +240,37 @@ def _receptive(subject: Subject) -> list[tuple[str, list[Figure]]]:
     return [(subject.name, figures)]
 
 
-def _slots(subject: Subject, chosen: Mapping[str, torch.nn.Module]) -> Iterator[tuple[str, list[Figure]]]:
-    known = mixers(subject.loaded.model)
-    subject.numbers["mixers"] = list(known)
+def _slots(subject: Subject, chosen: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[Figure]]]:
+    """A row for each mixer's kernels, and for what fills its slots for each picture."""
+    subject.numbers["mixers"] = list(mixers(subject.loaded.model))
     differences: dict[str, float] = {}
+    heard = []
+    for view in subject.views:
+        with torch.no_grad(), listening(chosen, inputs=True) as given, listening(chosen) as returned:
+            view.run(view.inputs)
+        heard.append((view, given, returned))
     for name, mixer in chosen.items():
-        kernels = list(kernel_figures(mixer))
-        for figure in kernels:
-            figure.numbers.clear()
-        yield f"{subject.name}: {name}, its kernels", [_named(figure, name) for figure in kernels]
-        for view in subject.views:
-            with torch.no_grad(), listening({"in": mixer}, inputs=True) as given, listening({"out": mixer}) as returned:
-                view.run(view.inputs)
-            if "in" not in given:  # a part that this network does not run
-                continue
-            x, y = given["in"][:1], returned["out"][:1]
-            if x.shape[-2] * x.shape[-1] > MOST_TOKENS:
-                x = torch.nn.functional.adaptive_avg_pool2d(x, int(MOST_TOKENS**0.5))
-                with torch.no_grad():
-                    y = mixer(x)
-            with torch.no_grad():
-                slots, difference = slots_of(mixer, x, y)
-                figures = list(slot_figures(mixer, slots, (x.shape[-2], x.shape[-1])))
-                bands = band_figure(mixer, x)
-            if difference is not None:
-                differences[name] = max(difference, differences.get(name, 0.0))
-            figures += [] if bands is None else [bands]
-            title = f"{subject.name}: {name}, {view.name}"
-            yield title, [_named(figure, f"{name}-{Path(view.name).stem}") for figure in figures]
+        yield f"{subject.name}: {name}, its kernels", [_named(figure, name) for figure in kernel_figures(mixer)]
+        for view, given, returned in heard:
+            if name in given:  # else it is a part that this network does not run
+                figures, difference = _opened_mixer(mixer, given[name][:1], returned[name][:1])
+                if difference is not None:
+                    differences[name] = max(difference, differences.get(name, 0.0))
+                title = f"{subject.name}: {name}, {view.name}"
+                yield title, [_named(figure, f"{name}-{Path(view.name).stem}") for figure in figures]
     subject.numbers["slots_differ_by"] = differences
+
+
+@torch.no_grad()
+def _opened_mixer(mixer: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Figure], float | None]:
+    """The figures of one mixer's input and output, and how far its slots' value is from that."""
+    if x.shape[-2] * x.shape[-1] > MOST_TOKENS:
+        x = F.adaptive_avg_pool2d(x, math.isqrt(MOST_TOKENS))
+        y = mixer(x)
+    slots, difference = slots_of(mixer, x, y)
+    figures = list(slot_figures(mixer, slots, (x.shape[-2], x.shape[-1])))
+    bands = band_figure(mixer, x)
+    return [*figures, *([] if bands is None else [bands])], difference
 
 
 def _named(figure: Figure, where: str) -> Figure:
