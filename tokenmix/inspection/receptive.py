@@ -38,8 +38,8 @@ def receptive_fields(
             (gradient,) = torch.autograd.grad(y[0, :, row, column].sum(), x, retain_graph=True)
             energy = gradient[0].double().square().sum(0)
             total[name] = total.get(name, 0) + energy / energy.sum().clamp(min=1e-300) / len(inputs)
-            centres[name] = tuple((place + 0.5) * side / small for place, side, small in zip(
-                (row, column), x.shape[-2:], y.shape[-2:], strict=True))  # fmt: skip
+            down, across = x.shape[-2] / y.shape[-2], x.shape[-1] / y.shape[-1]
+            centres[name] = ((row + 0.5) * down, (column + 0.5) * across)
     return {name: (energy.detach(), centres[name]) for name, energy in total.items()}
 
 
