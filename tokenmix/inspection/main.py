@@ -32,6 +32,7 @@ from tokenmix.tasks.view import Figure, View
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.inspect/1"
+PICTURE_PX = 280  # the long side of a picture on the page
 Source = str | os.PathLike[str] | LoadedModel
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -106,7 +107,7 @@ def inspect(
     if len({loaded.task for loaded in opened}) > 1:
         titles = " and ".join(find_task(loaded.task).title for loaded in opened)
         raise ValueError(f"two models side by side must be for one task, not for {titles}")
-    names = _names([_label(source, loaded) for source, loaded in zip(sources, opened, strict=True)])
+    names = _names(sources, opened)
     subjects = []
     for name, loaded in zip(names, opened, strict=True):
         task = find_task(loaded.task)
@@ -128,13 +129,16 @@ def _opened(source: Source) -> LoadedModel:
     return open_model(source)
 
 
-def _label(source: Source, loaded: LoadedModel) -> str:
-    return loaded.name if isinstance(source, LoadedModel) else Path(os.fspath(source)).name or loaded.name
-
-
-def _names(labels: Sequence[str]) -> list[str]:
-    """The same, told apart."""
-    return [f"{label} ({place})" if labels.count(label) > 1 else label for place, label in enumerate(labels, 1)]
+def _names(sources: Sequence[Source], opened: Sequence[LoadedModel]) -> list[str]:
+    """What the models are called: as short an end of their paths as tells them apart, or else a number."""
+    paths = [Path(one.name if isinstance(source, LoadedModel) else source).parts
+             for source, one in zip(sources, opened, strict=True)]  # fmt: skip
+    names = [one.name for one in opened]
+    for length in range(1, max(map(len, paths), default=0) + 1):
+        names = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
 
 
 def _size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -213,10 +217,11 @@ def _activation(subject: Subject, view: View) -> list[Figure]:
     if view.picture is None or view.score is None:
         return []
     last = list(stages(subject.loaded.model).values())[-1]
-    figures = [Figure("seen", "what it sees", view.picture)]
+    picture = enlarged(view.picture, PICTURE_PX)
+    figures = [Figure("seen", "what it sees", picture)]
     for name, title, look in (("grad-cam", "Grad-CAM", grad_cam), ("score-cam", "Score-CAM", score_cam)):
         found = look(last, view.score, view.inputs).cpu()
-        figures.append(Figure(name, title, over(view.picture, found.numpy(), 0.85)))
+        figures.append(Figure(name, title, over(picture, found.numpy(), 0.85)))
     return figures
 
 
@@ -234,7 +239,7 @@ def _receptive(subject: Subject) -> list[tuple[str, list[Figure]]]:
         width, reach = width_of(energy.cpu(), centre), reach_of(energy)
         numbers[name] = {"width_px": width, "reach": reach}
         note = f"{SHARE:.0%} within {width:.0f} of {max(energy.shape)} px; {100 * reach:.0f} % of the pixels count"
-        drawn = enlarged(amounts(energy.cpu().pow(0.25).numpy()), 240)
+        drawn = enlarged(amounts(energy.cpu().pow(0.25).numpy()), 224)
         figures.append(Figure(name, name, drawn, note, numbers[name]))
     subject.numbers["receptive_fields"] = numbers
     return [(subject.name, figures)]
@@ -288,7 +293,7 @@ def _alike(one: Subject, other: Subject) -> Group:
     one.numbers["alignment"] = {"rows": list(rows[0]), "columns": list(rows[1]), "values": table}
     note = (
         f"A row for each block of {one.name}, from the first on top; a column for each of {other.name}. Bright is 1, "
-        f"dark 0 or less. Cells of a grid over {len(one.views)} of the pictures are the samples."
+        f"dark 0 or less. The samples are the cells of a grid over {len(one.views)} picture{'s' * (len(one.views) != 1)}."
     )
     values = torch.tensor(table, dtype=torch.float64).nan_to_num(0.0).clamp(min=0)
     figure = Figure("alignment", "centred kernel alignment", enlarged(amounts(values.numpy(), 1.0), 420), note)
@@ -317,7 +322,7 @@ def _written(
             for figure in figures:
                 name = f"{group['anchor']}-{place}-{slug(figure.name)}.png"
                 pictures[name] = picture_file(figure.picture, "PNG")
-                entries.append({"file": name, "title": figure.title, "note": figure.note})
+                entries.append({"file": name, "title": figure.title, "note": figure.note, "size": figure.picture.size})
             rows.append({"title": title, "figures": entries})
         shown.append({**group, "rows": rows})
     result = {

@@ -44,13 +44,16 @@ def receptive_fields(
 
 
 def width_of(energy: Tensor, centre: tuple[float, float], share: float = SHARE) -> float:
-    """The side in pixels of the smallest square around the centre that holds that share of the energy (H, W)."""
+    """The side in pixels of the smallest square around the centre that holds that share of the energy (H, W).
+
+    It is no larger than the picture.
+    """
     rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in energy.shape)
     away = torch.maximum((rows[:, None] - centre[0]).abs(), (columns - centre[1]).abs()).flatten()
     order = away.argsort()
     held = energy.flatten().double().cpu()[order].cumsum(0)
     index = int(torch.searchsorted(held, share * held[-1]))
-    return 2 * float(away[order][min(index, len(order) - 1)]) + 1
+    return min(2 * float(away[order][min(index, len(order) - 1)]) + 1, float(max(energy.shape)))
 
 
 def reach_of(energy: Tensor) -> float:
