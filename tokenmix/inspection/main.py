@@ -293,7 +293,8 @@ def _alike(one: Subject, other: Subject) -> Group:
     one.numbers["alignment"] = {"rows": list(rows[0]), "columns": list(rows[1]), "values": table}
     note = (
         f"A row for each block of {one.name}, from the first on top; a column for each of {other.name}. Bright is 1, "
-        f"dark 0 or less. The samples are the cells of a grid over {len(one.views)} picture{'s' * (len(one.views) != 1)}."
+        "dark 0 or less. The samples are the cells of a grid over "
+        f"{len(one.views)} picture{'s' * (len(one.views) != 1)}."
     )
     values = torch.tensor(table, dtype=torch.float64).nan_to_num(0.0).clamp(min=0)
     figure = Figure("alignment", "centred kernel alignment", enlarged(amounts(values.numpy(), 1.0), 420), note)
