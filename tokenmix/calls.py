@@ -15,6 +15,7 @@ from tokenmix.export import main as export_main
 from tokenmix.exported import ExportedObjective, answer_of, expanded, is_exported, open_exported
 from tokenmix.planning import read_budget
 from tokenmix.planning.training import TrainedModel, train_model
+from tokenmix.robustness import check_corruptible, corruption_errors
 from tokenmix.tasks import find_task
 from tokenmix_runtime.terminal import say
 
@@ -82,6 +83,7 @@ def evaluate(
     device: str = "auto",
     workers: int = 0,
     download: bool = False,
+    corruptions: bool = False,
     log: Callable[[str], None] = say,
     **options: Any,
 ) -> dict[str, Any]:
@@ -97,14 +99,15 @@ def evaluate(
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         workers: Processes that load samples.
         download: Whether named data sets may be fetched.
+        corruptions: Judge corrupted pictures too, see `tokenmix.robustness.corruption_errors`.
         log: Takes plain lines.
         **options: Those of ``tokenmix eval`` that belong to the model's task, such as ``mirror=True``.
 
     Returns:
-        The numbers by name, and ``rows``: one for each class or other part of the data.
+        The numbers by name, and ``rows``: one for each class or other part of the data; perhaps ``corruptions``.
 
     Raises:
-        ValueError: The data cannot be read, or are of other classes than the model.
+        ValueError: The data cannot be read, are of other classes than the model, or cannot be corrupted.
 
     Examples:
         >>> import tokenmix
@@ -116,21 +119,26 @@ def evaluate(
     exported = not isinstance(model, LoadedModel) and is_exported(os.fspath(model))
     loaded = _opened(model)
     task = find_task(loaded.task)
+    if corruptions:
+        check_corruptible(task.name)
+        if exported:
+            raise ValueError("corruptions: an exported file prepares its pictures itself; judge the model")
     judged = task.open_judged(os.fspath(data), loaded, split, seed=seed, download=download, log=log)
     if not judged.labelled:
         raise ValueError(f"{data}: nobody knows the answers, so none is judged; `tokenmix.predict` gives them")
-    found = judge(
-        loaded,
-        judged.samples,
-        judged.facts,
-        device=find_device(device),
-        batch_size=batch_size,
-        image_size=image_size,
-        workers=workers,
-        objective=(lambda metric: ExportedObjective(loaded, judged.samples, metric)) if exported else None,
+    how: dict[str, Any] = {
+        "device": find_device(device),
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "workers": workers,
         **options,
-    )
-    return {**found.numbers, "rows": found.rows}
+    }
+    objective = (lambda metric: ExportedObjective(loaded, judged.samples, metric)) if exported else None
+    found = judge(loaded, judged.samples, judged.facts, objective=objective, **how)
+    answer = {**found.numbers, "rows": found.rows}
+    if corruptions:
+        answer["corruptions"] = corruption_errors(loaded, judged.samples, judged.facts, seed=seed, **how)
+    return answer
 
 
 def predict(model: Source, images: Paths, *, device: str = "auto", **options: Any) -> list[dict[str, Any]]:

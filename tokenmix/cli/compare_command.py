@@ -64,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the latency measurement",
     )
+    add(
+        "--corruptions",
+        action="store_true",
+        help="judge each on corrupted test pictures too: noise of four bands, blur, JPEG, brightness, shift, scale, "
+        "rotation",
+    )
     add("--compile", action="store_true", help="measure torch.compile too (a minute of compilation per mixer)")
     add(
         "--measure-seconds",
@@ -101,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
             download=args.download,
             fresh=args.fresh,
             budget_s=budget.seconds,
+            corruptions=args.corruptions,
             on=chosen_runner(args),
             log=(lambda line: None) if args.json else say,
         )

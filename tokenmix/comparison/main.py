@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tokenmix.bench.match import BUDGETS
-from tokenmix.comparison.measuring import measure
+from tokenmix.comparison.measuring import add_corruptions, measure
 from tokenmix.comparison.planning import Estimate, planned_recipe, setting_line
 from tokenmix.comparison.request import (
     DEFAULT_MIXERS,
@@ -34,6 +34,7 @@ from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.pages.comparison import write_comparison
 from tokenmix.recipes import RECIPES
 from tokenmix.recipes.keys import stated_task
+from tokenmix.robustness import check_corruptible
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
@@ -62,6 +63,7 @@ def compare(
     download: bool = False,
     fresh: bool = False,
     budget_s: float | None = None,
+    corruptions: bool = False,
     on: str | Runner = "local",
     log: Callable[[str], None] = say,
 ) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def compare(
         download: Allow torchvision's and Hugging Face's data sets to be downloaded.
         fresh: Throw away what ``out`` holds of an earlier comparison.
         budget_s: Seconds that a planned recipe may take for all trainings together; None: an hour.
+        corruptions: Judge each mixer on corrupted test pictures too, see `tokenmix.robustness.corruption_errors`.
         on: Where to train: ``"local"``, ``"ray"``, ``"slurm"``, or one of `tokenmix.jobs` with its options. The rest
             is done by this process.
         log: Takes progress lines.
@@ -126,6 +129,8 @@ def compare(
         find_device(device)
     base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
     task = find_task(base.task.name)
+    if corruptions:
+        check_corruptible(task.name)
     # Who names a recipe or a task has decided how it is trained.
     planned = recipe is None and data not in RECIPES and not stated_task(settings)
     for package in ("onnx", "onnxscript", "onnxruntime") if task.exported() else ():
@@ -162,6 +167,9 @@ def compare(
                     log(f"  {left}")
                 find_device(device)  # judged and measured here, wherever it was trained
                 trained[name] = judge_runs(name, spec, jobs[name], runs, samples, log)
+        if corruptions:
+            log("judging on corrupted pictures")
+            add_corruptions(trained, samples, base.run.seed, device, log)
         measure(folder, base, trained, samples, batch_sizes, compile, measure_seconds, device, log)
         pictures = add_samples(task, trained, samples)
         asked = {
@@ -172,6 +180,7 @@ def compare(
             "device": device,
             "workers": workers,
             "budget_s": budget_s,
+            "corruptions": corruptions,
             **options(runner),
         }
         found = next(iter(trained.values())).judgement.judging.base_line()

@@ -15,6 +15,7 @@ from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, front_
 from tokenmix.pages.method import definitions, method
 from tokenmix.pages.page import page, render
 from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
+from tokenmix.pages.robustness import comparison_charts, comparison_section
 from tokenmix.runtime_names import runtime_name
 from tokenmix.tasks.section import Section
 
@@ -32,17 +33,18 @@ def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | 
     comparison = read(results)
     answer = conclusions(comparison)
     label = comparison.label[:1].upper() + comparison.label[1:]
-    charts = _curves(comparison)
+    charts, corrupted = _curves(comparison), comparison_charts(results)
     sections = [
         Section("results", "All results", _table(comparison, answer), "Results"),
         Section("tradeoff", f"{label} against latency", _tradeoff(comparison, answer), f"{label} against latency"),
         Section("curves", "Learning curves", _learning(comparison, charts), "Learning curves"),
         *comparison.task.compare_sections(results, pictures or {}),
+        Section("corruptions", "Corrupted pictures", comparison_section(results, corrupted), "Corrupted pictures"),
         Section("protocol", "How this was measured", method(comparison), "How it was measured"),
         Section("definitions", "What the numbers mean", definitions(comparison), "Definitions"),
     ]
     name = str(dig(results, "data", "name") or comparison.noun)
-    return page(f"Token mixers on {name}", _intro(comparison, answer), sections, curves_data(charts))
+    return page(f"Token mixers on {name}", _intro(comparison, answer), sections, curves_data([*charts, *corrupted]))
 
 
 def write_comparison(

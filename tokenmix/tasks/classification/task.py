@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.argument_types import whole
+from tokenmix.data.corruptions import CORRUPTIONS
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
@@ -106,6 +107,7 @@ class ClassificationTask(PictureTask):
     Options = Options
     Augment = Augment
     default_recipe = "basic"
+    corruptions = tuple(CORRUPTIONS)
     labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro F1"} | {
         "balanced_top1": "balanced accuracy"
     }
