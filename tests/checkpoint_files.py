@@ -19,6 +19,20 @@ from tokenmix.checkpoints import load_checkpoint
 AFFNET_ARGS: dict[str, Any] = {"norm": "group", "act": "silu", "threshold": 0.01}
 
 
+def open_args(name: str) -> dict[str, Any]:
+    """What the keys of a golden file cannot tell, from its official options; for a backbone the ones released."""
+    options = goldens.load(name)["options"]
+    if not name.startswith("affnet"):
+        return {}
+    args = dict(AFFNET_ARGS)
+    if "ssdlite" in name or "deeplabv3" in name:
+        args["head_act"] = options["model.activation.name"]
+    if "deeplabv3" in name:
+        args["output_stride"] = options["model.segmentation.output_stride"]
+        args["rates"] = options["model.segmentation.deeplabv3.aspp_rates"]
+    return args
+
+
 @cache
 def official(name: str) -> dict[str, Tensor]:
     """The official state dict of a golden file; shared, so leave it unchanged."""

@@ -144,7 +144,7 @@ def test_latency_refuses_nonsense():
 
 
 def test_compile_is_left_out_with_a_reason(monkeypatch):
-    monkeypatch.setattr(runtimes.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.warns(UserWarning, match="needs a C\\+\\+ compiler"):
         result = latency({"a": nn.Identity()}, image_size=4, runtimes=["pytorch", "compile"], rounds=1, seconds=0.1)
     assert set(result["a"]["latency_ms"]) == {"pytorch"}

@@ -13,7 +13,7 @@ import timm
 import torch
 
 from tests import goldens
-from tests.checkpoint_files import AFFNET_ARGS, extras, official, prefixed, same, shifted
+from tests.checkpoint_files import extras, official, open_args, prefixed, same, shifted
 from tests.scramble import scramble
 from tests.train_toys import toy_data, toy_recipe
 from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model, read_info, weights_bytes
@@ -28,7 +28,7 @@ NAMES = [pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for
 @pytest.mark.parametrize("name", NAMES)
 def test_there_and_back_without_loss(name: str, tmp_path) -> None:
     source, ours, back = tmp_path / "official.pth", tmp_path / "ours.safetensors", tmp_path / "back.pth"
-    args = AFFNET_ARGS if name.startswith("affnet") else {}
+    args = open_args(name)
     torch.save({**extras(), "state_dict": shifted(official(name)), "state_dict_ema": official(name)}, source)
     model = convert(source, ours, **args)
     again = load_checkpoint(ours)  # without a question about what the keys do not tell

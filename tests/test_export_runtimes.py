@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from tokenmix.chains import keep_all
 from tokenmix.checkpoints import open_model, weights_bytes
 from tokenmix.cli import main
 from tokenmix.data.prepare import preprocess
-from tokenmix.export import export
+from tokenmix.export import aoti, export
+from tokenmix.export.aoti import no_compiler
 from tokenmix.export.extras import matching
 from tokenmix.export.onnx import ExportError
 from tokenmix.export.onnx_file import graph_operators
@@ -70,6 +73,68 @@ def test_torch_file_holds_its_manifest(tmp_path: Path) -> None:
     program = torch.export.load(tmp_path / "net.pt2", extra_files=inside)
     assert json.loads(inside["tokenmix.json"])["schema"] == manifest["schema"]
     assert program.module()(torch.zeros(3, 3, 32, 32)).shape == (3, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(no_compiler() is not None, reason="no C++ compiler")
+@quietly
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_aoti_package(dynamic: bool, tmp_path: Path) -> None:
+    model = small_net("aff")
+    manifest = export(opened(model, (32, 32)), ["aoti"], tmp_path / "net.aoti.pt2", dynamic_batch=dynamic)
+    facts, path = manifest["files"]["aoti"], tmp_path / "net.aoti.pt2"
+    assert (facts["file"], facts["errors"]["verified"]) == ("net.aoti.pt2", True)
+    assert facts["machine"] == aoti.this_machine()
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        (inside,) = (name for name in names if name.endswith(aoti.METADATA))
+        assert json.loads(archive.read(inside))["schema"] == manifest["schema"]
+    assert not [name for name in names if name.endswith(".cpp")]
+    run = aoti.load_aoti(path)
+    x = torch.randn(3 if dynamic else 1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for given in (x, x.to(memory_format=torch.channels_last)):  # the code itself would read it in the wrong order
+            torch.testing.assert_close(run(given)[0], model(x), atol=1e-5, rtol=1e-5)
+    for wrong in (x[..., 1:], x.double(), x[0]):
+        with pytest.raises(ValueError, match="takes float32 of"):
+            run(wrong)
+    code = f"from tokenmix.export.aoti import load_aoti; load_aoti({str(path)!r})"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert "native code, which runs when it is loaded" in done.stderr
+    code = f"from tokenmix.export.aoti import load_aoti; print(load_aoti({str(path)!r}, trust=True))"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_package_of_native_code_is_not_even_read_unless_it_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "stranger.aoti.pt2"
+    path.write_bytes(b"no zip at all")
+    with pytest.raises(ValueError, match=r"stranger.* is native code.*--trust"):
+        aoti.load_aoti(path)
+    with pytest.raises(ValueError, match=r"no package of `tokenmix export --to aoti`: File is not a zip file"):
+        aoti.load_aoti(path, trust=True)
+    with pytest.raises(ValueError, match="no such file"):
+        aoti.load_aoti(tmp_path / "nothing.aoti.pt2", trust=True)
+
+
+def test_a_package_for_another_machine_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "net.aoti.pt2"
+    other = {"system": "Linux", "architecture": "aarch64", "vector_instructions": "DEFAULT", "torch": "2.14.1"}
+    facts = {"shape": [1, 3, 8, 8], "dtype": "float32", "machine": other}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            "net/data/aotinductor/model/c.wrapper_metadata.json", json.dumps({"tokenmix": json.dumps(facts)})
+        )
+    with pytest.raises(
+        ValueError, match=r"is for Linux aarch64 DEFAULT with torch 2\.14\.1, and this is .*export the model here"
+    ):
+        aoti.load_aoti(path, trust=True)
+
+
+def test_without_a_compiler_there_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ExportError, match=r"needs a C\+\+ compiler"):
+        export(opened(conv_net()), ["aoti"], tmp_path / "net")
+    assert not list(tmp_path.iterdir())
 
 
 @needs("openvino")

@@ -201,6 +201,23 @@ def parameter_pairs(model: nn.Module, plain: nn.Module) -> tuple[list[str], list
     return names, [theirs[plain_name(name)] for name in names]
 
 
+@pytest.mark.parametrize("mixer", ["ffnet", "aff"])
+def test_trains_under_autocast_as_without(mixer: str) -> None:
+    x, losses, grads = past(batch=16, dtype=torch.float32), [], []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        model = scramble(ffnet_forecast(3, mixers=mixer, **SMALL)).train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            forecast = model(x)
+        loss = (forecast.float() - x[:, :12]).square().mean()
+        loss.backward()
+        losses.append(loss.item())
+        grads.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+        assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert F.cosine_similarity(*grads, dim=0) > 0.99
+
+
 def test_a_step_of_one_value_is_refused() -> None:
     model = ffnet_forecast(1, 2, 1, patch_size=2, dims=(4,), kernel_sizes=(1,), small_sizes=(1,))
     set_form(model, "product")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests import goldens
-from tests.checkpoint_files import AFFNET_ARGS, official, same, shifted
+from tests.checkpoint_files import AFFNET_ARGS, official, open_args, same, shifted
 from tests.counts import count
 from tests.official_models import macs, shapes_of
 from tokenmix import load_checkpoint, reparameterize
@@ -37,22 +37,10 @@ def test_no_golden_is_left_out() -> None:
     assert {name for task in ("segmentation", "detection") for name in goldens.names(task=task)} == set(NAMES)
 
 
-def golden_args(name: str) -> dict[str, Any]:
-    """What a golden's keys cannot tell, from its official options."""
-    options = goldens.load(name)["options"]
-    if name == FFNET:
-        return {}
-    args = {**AFFNET_ARGS, "head_act": options["model.activation.name"]}
-    if name in SEGMENTERS:
-        args["output_stride"] = options["model.segmentation.output_stride"]
-        args["rates"] = options["model.segmentation.deeplabv3.aspp_rates"]
-    return args
-
-
 @cache
 def model(name: str) -> Any:
     """The model that the public way makes of a golden's checkpoint, float32; shared, so leave it so."""
-    return load_checkpoint(official(name), **golden_args(name))
+    return load_checkpoint(official(name), **open_args(name))
 
 
 @torch.no_grad()
@@ -107,7 +95,7 @@ def test_computes_it_in_float32(name: str) -> None:
 def test_counts_are_the_official_ones(name: str) -> None:
     golden = goldens.load(name)
     weights = {key: torch.empty(shape, device="meta") for key, shape in golden["manifest"].items()}
-    found = load_checkpoint(weights, device="meta", **golden_args(name))
+    found = load_checkpoint(weights, device="meta", **open_args(name))
     assert sum(parameter.numel() for parameter in found.parameters()) == golden["params"]
     assert macs(Raw(found), golden) == golden["macs"]
 
@@ -118,7 +106,7 @@ def test_keys_go_there_and_back(name: str) -> None:
     golden = goldens.load(name)
     family = next(family for family in DENSE.values() if family.recognise(golden["manifest"]))
     weights = {key: torch.empty(shape, device="meta") for key, shape in golden["manifest"].items()}
-    back = family.KEYS.to_official(load_checkpoint(weights, device="meta", **golden_args(name)).state_dict())
+    back = family.KEYS.to_official(load_checkpoint(weights, device="meta", **open_args(name)).state_dict())
     assert shapes_of(back) == {key: tuple(shape) for key, shape in golden["manifest"].items()}
     if name in FAST:
         assert same(family.KEYS.to_official(model(name).state_dict()), official(name))
@@ -147,7 +135,7 @@ def test_the_options_that_keys_do_not_tell() -> None:
 @pytest.mark.parametrize("name", FAST[1:])
 def test_files_there_and_back(name: str, tmp_path) -> None:
     """The averaged weights of a training checkpoint, as a file of ours, which needs no options, and as theirs again."""
-    args = golden_args(name)
+    args = open_args(name)
     torch.save({"model": shifted(official(name)), "ema_state_dict": official(name), "epoch": 3}, tmp_path / "last.pth")
     ours = convert(tmp_path / "last.pth", tmp_path / "ours.safetensors", **args)
     assert same(ours.state_dict(), model(name).state_dict())
@@ -169,13 +157,13 @@ def test_files_there_and_back(name: str, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", FAST[1:])
 def test_other_classes_and_channels(name: str) -> None:
-    found = load_checkpoint(official(name), num_classes=5, in_chans=1, **golden_args(name))
+    found = load_checkpoint(official(name), num_classes=5, in_chans=1, **open_args(name))
     reference = model(name).state_dict()
     new = {key for key, tensor in found.state_dict().items() if not torch.equal(tensor, reference[key])}
     fresh = {f"{layer}.{leaf}" for layer in found.classifiers for leaf in ("weight", "bias")}
     assert new - {"backbone.stem.conv.weight"} == fresh
     assert torch.allclose(found.backbone.stem.conv.weight, reference["backbone.stem.conv.weight"].sum(1, keepdim=True))
-    same_size = load_checkpoint(official(name), num_classes=model(name).num_classes, **golden_args(name))
+    same_size = load_checkpoint(official(name), num_classes=model(name).num_classes, **open_args(name))
     assert same(same_size.state_dict(), reference)
 
 
@@ -183,7 +171,7 @@ def test_mistakes_are_named() -> None:
     weights = dict(official("affnet_et_deeplabv3_aux"))
     del weights["seg_head.aspp.aspp_layer.convs.2.block.conv.weight"]
     with pytest.raises(CheckpointError, match=r"1 missing \(decoder.aspp.branches.2.conv.weight\)"):
-        load_checkpoint(weights, **golden_args("affnet_et_deeplabv3_aux"))
+        load_checkpoint(weights, **open_args("affnet_et_deeplabv3_aux"))
     with pytest.raises(ValueError, match="unknown head_act 'rellu'; did you mean 'relu'"):
         load_checkpoint(official("affnet_et_ssdlite"), **{**AFFNET_ARGS, "head_act": "rellu"})
     with pytest.raises(TypeError, match="head_depth"):

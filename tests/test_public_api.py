@@ -13,9 +13,11 @@ import tokenmix
 PUBLIC = [
     "__version__",
     "compare",
+    "compile",
     "create_model",
     "evaluate",
     "export",
+    "inspect",
     "list_mixers",
     "load_checkpoint",
     "make_mixer",

@@ -49,11 +49,13 @@ ROOMS = (
     "train",
     "export",
     "bench",
+    "compilation",
     "planning",
     "calls",
     "jobs",
     "sweeps",
     "comparison",
+    "inspection",
     "web",
     "cli",
 )
@@ -70,6 +72,7 @@ ASKED = (
     "tokenmix.tasks.options",
     "tokenmix.tasks.file_form",
     "tokenmix.tasks.section",
+    "tokenmix.tasks.view",
 )
 KINDS = {"objects", "labels", "dense", "rcnn"}  # words for kinds of tasks that are no task's or head's name
 

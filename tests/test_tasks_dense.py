@@ -257,6 +257,9 @@ def test_large_pictures_are_classified_in_strips(monkeypatch) -> None:
     monkeypatch.setattr(segmentation_objective, "_MOST_SCORES", 7 * 103 * 5)
     strips = objective.predict(batch)
     assert all((one == other).float().mean() > 0.999 for one, other in zip(whole, strips, strict=True))
+    for rows in (1, 2, 5, 80):  # however many are in a strip, the answer is the same to the last pixel
+        monkeypatch.setattr(segmentation_objective, "_STRIP_SCORES", 7 * 103 * rows)
+        assert all(map(torch.equal, strips, objective.predict(batch)))
 
 
 @pytest.mark.slow

@@ -26,14 +26,18 @@ if TYPE_CHECKING:
     from tokenmix.calls import evaluate, export, predict, train
     from tokenmix.checkpoints import load_checkpoint
     from tokenmix.comparison import compare
+    from tokenmix.compilation import compile
+    from tokenmix.inspection import inspect
     from tokenmix.tasks.super_resolution.calls import upscale
 
 __all__ = [
     "__version__",
     "compare",
+    "compile",
     "create_model",
     "evaluate",
     "export",
+    "inspect",
     "list_mixers",
     "load_checkpoint",
     "make_mixer",
@@ -45,6 +49,8 @@ __all__ = [
 
 _LATER = {
     "compare": "tokenmix.comparison",
+    "inspect": "tokenmix.inspection",
+    "compile": "tokenmix.compilation",
     "load_checkpoint": "tokenmix.checkpoints",
     "predict": "tokenmix.calls",
     "upscale": "tokenmix.tasks.super_resolution.calls",

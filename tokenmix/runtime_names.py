@@ -5,7 +5,10 @@ from __future__ import annotations
 RUNTIME_NAMES = {
     "pytorch": "PyTorch",
     "channels_last": "PyTorch, channels last",
+    "reparameterized": "PyTorch, merged",
     "compile": "torch.compile",
+    "frozen": "torch.compile, frozen",
+    "aoti": "AOTInductor",
     "cuda_graph": "CUDA graph",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",

@@ -1,13 +1,15 @@
 """Where strangers' files stop: who says that code, addresses and paths in a file may be used.
 
 The rule: code, addresses and paths are taken from the person (typed on the command line, or passed in a call), and from
-a file only if the person says that the file is their own, with ``--trust``, ``trust=True`` or `trusting`. How large
-anything may be that a file asks for is in `tokenmix_runtime.untrusted`.
+a file only if the person says that the file is their own, with ``--trust``, ``trust=True`` or `trusting`. A file that
+is native code itself is loaded only if this process wrote these very bytes, or the person says that it is their own.
+How large anything may be that a file asks for is in `tokenmix_runtime.untrusted`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -16,6 +18,7 @@ from tokenmix_runtime.untrusted import shown
 _trusted: ContextVar[bool] = ContextVar("_trusted", default=False)
 _origin: ContextVar[str | None] = ContextVar("_origin", default=None)
 _named: set[str] = set()  # code that the person has named in this process
+_written: set[str] = set()  # SHA-256 of files of native code that this process has written itself, or has as its own
 _anew: ContextVar[bool] = ContextVar("_anew", default=False)
 
 
@@ -81,6 +84,31 @@ def permit_code(name: str) -> None:
         _named.add(name)
     elif name not in _named or _anew.get():
         raise refusal(origin, "Python code", name)
+
+
+def vouch_for(digest: str) -> None:
+    """Remember a file of native code as this process's own work, by the SHA-256 of its bytes."""
+    _written.add(digest)
+
+
+def permit_native(path: str | os.PathLike[str], digest: str) -> None:
+    """Raise unless the native code in this file may be loaded, which runs it: the one place that decides.
+
+    It may if `vouch_for` was told of these bytes, or inside of `trusting`.
+
+    Args:
+        path: The file, for the message.
+        digest: The SHA-256 of its bytes.
+
+    Raises:
+        ValueError: Nobody has said that it is our own.
+    """
+    if not is_trusted() and (digest not in _written or _anew.get()):
+        raise ValueError(
+            f"{os.fspath(path)} is native code, which runs when it is loaded, and was not written by this process: if "
+            "the file is your own, say so with --trust (trust=True; in Python around any call: with "
+            "tokenmix.safety.trusting())"
+        )
 
 
 def refusal(origin: str, what: str, value: object) -> ValueError:

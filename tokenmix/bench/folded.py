@@ -8,30 +8,31 @@ import torch
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._pytree import tree_leaves  # what torch.export itself takes structures apart with
 
 from tokenmix.backbones.reparameterize import reparameterize
 
 
-def inference_form(model: nn.Module, image: Tensor) -> nn.Module:
+def inference_form(model: nn.Module, *inputs: Tensor) -> nn.Module:
     """A copy in eval mode, its branches merged as the model's own library does it, and its batch norms folded.
 
     Args:
         model: Ours, timm's or any other; not changed.
-        image: (1, C, H, W) that it takes, to follow its layers with.
+        *inputs: What it takes, to follow its layers with.
     """
     merged = reparameterize_model(reparameterize(copy.deepcopy(model).eval()))
-    return fold_norms(merged.eval(), image)
+    return fold_norms(merged.eval(), *inputs)
 
 
 @torch.no_grad()
-def fold_norms(model: nn.Module, image: Tensor) -> nn.Module:
+def fold_norms(model: nn.Module, *inputs: Tensor) -> nn.Module:
     """Each batch norm folded into the convolution before it; the model itself where that would change its output.
 
     One pass finds the norms that take a convolution's output. An activation within the norm, as timm's have, stays.
 
     Args:
         model: In eval mode; not changed.
-        image: (1, C, H, W) that it takes.
+        *inputs: What it takes.
     """
     folded = copy.deepcopy(model)
     made: list[tuple[Tensor, nn.Conv2d]] = []  # holding the tensors, whose identities are compared
@@ -50,7 +51,7 @@ def fold_norms(model: nn.Module, image: Tensor) -> nn.Module:
         for module in folded.modules()
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
     ]
-    expected = folded(image)
+    expected = folded(*inputs)
     for handle in handles:
         handle.remove()
     if not pairs:
@@ -63,15 +64,11 @@ def fold_norms(model: nn.Module, image: Tensor) -> nn.Module:
         folded.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
         folded.set_submodule(names[norm], getattr(norm, "act", None) or nn.Identity())
     try:
-        found = folded(image)
+        found = folded(*inputs)
     except Exception:  # a model that reads an attribute of its norm
         return model
     same = all(
         torch.allclose(a, b, rtol=1e-3, atol=1e-3 * b.abs().max().item())
-        for a, b in zip(_parts(found), _parts(expected), strict=True)
+        for a, b in zip(tree_leaves(found), tree_leaves(expected), strict=True)
     )
     return folded if same else model
-
-
-def _parts(output: object) -> list[Tensor]:
-    return [output] if isinstance(output, Tensor) else list(output)  # type: ignore[call-overload]

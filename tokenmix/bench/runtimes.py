@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
-import shutil
-import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.bench.interleaved import OwnClock
+from tokenmix.export.aoti import load_aoti, no_compiler
 from tokenmix.export.executorch import load_executorch
 from tokenmix.export.formats import FORMATS
 from tokenmix.export.onnx_file import onnx_session
-from tokenmix.export.openvino import load_openvino
+from tokenmix.export.openvino import compile_openvino
 from tokenmix.runtime_names import runtime_name
 from tokenmix_runtime.cores import usable_cores
 from tokenmix_runtime.names import unknown
@@ -57,12 +55,11 @@ def _channels_last(model: nn.Module, threads: int, device: torch.device) -> Star
     return lambda batch: waiting(partial(placed, batch.to(device, memory_format=torch.channels_last)), device)
 
 
-def _compiled(model: nn.Module, threads: int, device: torch.device) -> Start:
+def _compiled(model: nn.Module, threads: int, device: torch.device, *, freezing: bool = False) -> Start:
     placed = _placed(model, device)
 
     def start(batch: Tensor) -> Call:
-        # The number of threads is part of the code that is generated.
-        compiled = torch.compile(own_code(placed), dynamic=False, options={"cpp.threads": threads})
+        compiled = compiled_code(placed, threads, freezing=freezing)
         inputs = batch.to(device)
         compiled(inputs)
         return waiting(partial(compiled, inputs), device)
@@ -104,7 +101,13 @@ def _onnxruntime(path: Path, threads: int, device: torch.device) -> Start:
 
 
 def _openvino(path: Path, threads: int, device: torch.device) -> Start:
-    return lambda batch: load_openvino(path, batch, threads)
+    compiled = compile_openvino(path, threads)
+    return lambda batch: partial(compiled, batch.numpy())
+
+
+def _aoti(path: Path, threads: int, device: torch.device) -> Start:
+    run = load_aoti(path)  # as many threads as PyTorch has when it runs
+    return lambda batch: partial(run, batch)
 
 
 def _executorch(path: Path, threads: int, device: torch.device) -> Start:
@@ -115,11 +118,15 @@ RUNTIMES: dict[str, Runtime] = {
     "pytorch": Runtime("model", _eager),
     "channels_last": Runtime("model", _channels_last),
     "compile": Runtime("model", _compiled, slow=True),
+    "frozen": Runtime("model", partial(_compiled, freezing=True), slow=True),
+    "aoti": Runtime("aoti", _aoti, slow=True),
     "cuda_graph": Runtime("model", _cuda_graph),
     "onnxruntime": Runtime("onnx", _onnxruntime),
     "openvino": Runtime("openvino", _openvino),
     "executorch": Runtime("executorch", _executorch),
 }
+
+_GENERATED = ("compile", "frozen", "aoti")  # by a compiler
 
 
 def missing(name: str, device: torch.device) -> str | None:
@@ -133,8 +140,8 @@ def missing(name: str, device: torch.device) -> str | None:
     runtime = RUNTIMES[name]
     if name == "cuda_graph" and device.type != "cuda":
         return "CUDA graphs need a GPU: add --device cuda on a machine that has one"
-    if name == "compile" and device.type == "cpu":
-        return compile_unavailable()
+    if name in _GENERATED and device.type == "cpu" and (reason := no_compiler()):
+        return f"{runtime_name(name)} is left out: {reason}"
     if runtime.form == "model":
         return None
     if device.type != "cpu":
@@ -214,24 +221,29 @@ def throughput(call: Call, batch: int, clock: Callable[[], float] = time.perf_co
 
 def compile_unavailable() -> str | None:
     """Why `torch.compile` cannot run on the CPU here, or None if it can."""
-    if sys.platform == "win32":
-        found = shutil.which("cl")
-    else:
-        found = next(
-            filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None
-        )
-    return None if found else "torch.compile is left out: it needs a C++ compiler, and none is installed"
+    return missing("compile", torch.device("cpu"))
 
 
-def own_code(model: nn.Module) -> Callable[[Tensor], object]:
+def compiled_code(model: nn.Module, threads: int, *, freezing: bool = False) -> Callable[..., Any]:
+    """A model by `torch.compile` for inputs of one shape; its first call compiles.
+
+    Args:
+        model: In evaluation mode.
+        threads: Of the generated code, in which their number is fixed.
+        freezing: Take the weights for constants, which only happens where gradients are off.
+    """
+    return torch.compile(own_code(model), dynamic=False, options={"cpp.threads": threads, "freezing": freezing})
+
+
+def own_code(model: nn.Module) -> Callable[..., object]:
     """The model as a function with a code object of its own.
 
     torch.compile keeps its graphs by code object and gives up after eight, and models that differ only in a submodule
     share the code of their class.
     """
 
-    def forward(x: Tensor) -> object:
-        return model(x)
+    def forward(*inputs: Tensor) -> object:
+        return model(*inputs)
 
     return types.FunctionType(forward.__code__.replace(), forward.__globals__, "forward", None, forward.__closure__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tokenmix.export import coreml, executorch, openvino, torch_file
+from tokenmix.export import aoti, coreml, executorch, openvino, torch_file
 from tokenmix.export.onnx import embed_onnx, write_onnx
 from tokenmix.export.onnx_file import run_onnx
 from tokenmix.export.prepare import Prepared
@@ -112,6 +112,17 @@ FORMATS: dict[str, Format] = {
         torch_file.write_torch,
         torch_file.run_torch,
         embed=torch_file.embed_torch,
+        dynamic_size=True,
+    ),
+    "aoti": Format(
+        "aoti",
+        ".aoti.pt2",
+        "torch",
+        ("fp32",),
+        aoti.write_aoti,
+        aoti.run_aoti,
+        embed=aoti.embed_aoti,
+        fixed_by_default=True,  # the compiler knows more then
         dynamic_size=True,
     ),
 }

@@ -163,11 +163,12 @@ def _formats(formats: Sequence[str], out: str | os.PathLike[str], precision: str
         if precision not in kind.precisions:
             raise ValueError(f"{kind.name} files cannot be {precision} here, only {' or '.join(kind.precisions)}")
     stem = Path(out)
-    own = {kind.suffix: kind for kind in FORMATS.values()}
-    if stem.suffix in own:
-        if [own[stem.suffix]] != kinds:
+    own = [kind for kind in FORMATS.values() if stem.name.endswith(kind.suffix)]
+    if own:
+        kind = max(own, key=lambda kind: len(kind.suffix))  # ``.aoti.pt2``, not ``.pt2``
+        if [kind] != kinds:
             raise ValueError(f"{stem} is no name for {' and '.join(formats)}: leave its ending out")
-        stem = stem.with_suffix("")
+        stem = stem.with_name(stem.name.removesuffix(kind.suffix))
     elif stem.is_dir():
         raise ValueError(f"{stem} is a folder: name a file with --out, such as {stem / 'model'}")
     for kind in kinds:

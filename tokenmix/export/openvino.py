@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,11 @@ def write_openvino(
 def run_openvino(path: Path, images: Tensor) -> list[np.ndarray]:
     """Load the file and run it once on the CPU in float32, whatever the CPU would choose by itself."""
     with quiet():
-        return [np.array(output) for output in load_openvino(path, images)().to_tuple()]
+        return [np.array(output) for output in compile_openvino(path)(images.numpy()).to_tuple()]
 
 
-def load_openvino(path: Path, images: Tensor, threads: int | None = None) -> Callable[[], Any]:
-    """Load the file for one thread or more, all by default; each call of the result runs it on the same images.
+def compile_openvino(path: Path, threads: int | None = None) -> Any:
+    """OpenVINO's model of the file on the CPU, for one thread or more, all by default; it is called with an array.
 
     Raises:
         ImportError: The package is missing; the message says what to install.
@@ -63,9 +63,7 @@ def load_openvino(path: Path, images: Tensor, threads: int | None = None) -> Cal
     openvino = matching("openvino", "openvino")
     # Newer CPUs would compute in bfloat16, which is off by a percent.
     options = {"INFERENCE_PRECISION_HINT": "f32"} | ({} if threads is None else {"INFERENCE_NUM_THREADS": threads})
-    compiled = openvino.Core().compile_model(path, "CPU", options)
-    array = images.numpy()
-    return lambda: compiled(array)
+    return openvino.Core().compile_model(path, "CPU", options)
 
 
 def embed_openvino(path: Path, manifest: Mapping[str, Any]) -> None:

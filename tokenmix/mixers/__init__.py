@@ -51,6 +51,7 @@ from tokenmix.mixers.random_mixing import RandomMixing
 from tokenmix.mixers.relu_linear import ReluLinearAttention
 from tokenmix.mixers.selective_scan import SelectiveScan
 from tokenmix.mixers.shift import Shift
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.mixers.spectrum import SpectrumMixer
 from tokenmix.mixers.star import StarOperation
 from tokenmix.mixers.window import WindowAttention
@@ -81,6 +82,8 @@ __all__ = [
     "SelectiveScan",
     "SeparableAttention",
     "Shift",
+    "Slot",
+    "Slots",
     "SoftmaxAttention",
     "SpectrumMixer",
     "StarOperation",

@@ -18,6 +18,7 @@ from tokenmix.layers import (
     is_silent,
     with_act,
 )
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.gates import gate_sum
 from tokenmix.ops.inference import kept, plain_inference
 from tokenmix.ops.kernels.additive import gate_convolve
@@ -140,6 +141,25 @@ class AdditiveAttention(nn.Module):
         hidden = self.act(self.norm(self.spatial(query_key)))
         similarity = gated_sum(query_key, hidden, self.pixel_score.weight, self.channel_score.weight)
         return self.proj(self.dwc(similarity) * value)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`; and the gates: two of the pixels and two of the channels, the query's first."""
+        query_key, value = self.qkv(x).split([2 * self.dim, self.dim], 1)
+        hidden = self.act(self.norm(self.spatial(query_key)))
+        score = torch.sigmoid(self.pixel_score(hidden))  # (B, 2, H, W)
+        gated = query_key.unflatten(1, (2, self.dim)) * score.unsqueeze(2)
+        gate = torch.sigmoid(self.channel_score(gated.mean([3, 4]).flatten(1)[:, :, None, None]))
+        gate = gate.view(-1, 2, self.dim)
+        similarity = gated_sum(query_key, hidden, self.pixel_score.weight, self.channel_score.weight)
+        act = self.dwc(similarity)
+        return {
+            "query": Slot(query_key[:, : self.dim]),
+            "key": Slot(similarity),
+            "act": Slot(act),
+            "value": Slot(self.proj(act * value)),
+            "spatial_gate": Slot(score),
+            "channel_gate": Slot(gate, "gates"),
+        }
 
     def kernel(self, x: Tensor) -> Tensor | None:
         """``forward`` with everything between the scores and ``proj`` in one kernel; None where a part is another."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.mixers.frequency import grouped_pointwise, real_form, soft_shrink
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.fourier import irfft2_planes, rfft2_macs, rfft2_planes
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
@@ -66,6 +67,20 @@ class FourierOperator(nn.Module):
         planes = soft_shrink(grouped_pointwise(hidden, kernel2, shift2, self.groups), self.threshold)
         planes = planes.unflatten(1, (self.dim, 2))
         return irfft2_planes(planes, x.size(-2), x.size(-1), self.form).to(x.dtype)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: the spectrum, after the first map, after the ReLU, and the output."""
+        planes = rfft2_planes(x, self.form)
+        first, second = real_form(self.w1, self.b1), real_form(self.w2, self.b2)
+        key = grouped_pointwise(planes.flatten(1, 2), *first, self.groups)
+        act = torch.relu(key)
+        out = soft_shrink(grouped_pointwise(act, *second, self.groups), self.threshold).unflatten(1, (self.dim, 2))
+        key, act = (part.unflatten(1, (self.dim, 2)) for part in (key, act))
+        spectra = {"query": planes, "key": key, "act": act}
+        return {
+            **{name: Slot(torch.complex(part[:, :, 0], part[:, :, 1]), "fourier") for name, part in spectra.items()},
+            "value": Slot(irfft2_planes(out, x.size(-2), x.size(-1), self.form).to(x.dtype)),
+        }
 
     def transform_macs(self, height: int, width: int) -> float:
         """Multiply-accumulates of the two transforms of one image of that size in pixels, counted as FFTs."""

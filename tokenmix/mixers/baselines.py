@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.metamixer import MetaMixer
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.fourier import filter_planes, rfft2_macs, rfft2_planes, widen
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
@@ -50,6 +51,18 @@ class SoftmaxAttention(nn.Module):
         q, k, v = qkv.unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H W, head_dim)
         return self.proj(y.transpose(-1, -2).reshape(x.size(0), x.size(1), x.size(2), x.size(3)))
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`, in the frame of `attention_frame`."""
+        q, k, v = self.qkv(x).flatten(2).unflatten(1, (3, self.heads, self.head_dim)).unbind(1)  # (B, heads, d, N)
+        scores = q.transpose(-1, -2) @ k * self.head_dim**-0.5
+        weights = torch.softmax(scores, -1)
+        return {
+            "query": Slot(q.reshape(x.shape)),
+            "key": Slot(scores, "attention"),
+            "act": Slot(weights, "attention"),
+            "value": Slot(self.proj((v @ weights.transpose(-1, -2)).reshape(x.shape))),
+        }
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``qkv``, in place. True: it always can."""
@@ -127,6 +140,18 @@ class SeparableAttention(nn.Module):
         context = key.flatten(2) @ weights.transpose(-1, -2)  # (B, C, 1)
         return self.proj(torch.relu(value) * context.unsqueeze(-1))
 
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: scores, their softmax over the tokens, the context that they make."""
+        score, key, value = self.qkv(x).split([1, self.dim, self.dim], 1)
+        weights = torch.softmax(score.flatten(2), -1)
+        context = key.flatten(2) @ weights.transpose(-1, -2)  # (B, C, 1)
+        return {
+            "query": Slot(score),
+            "key": Slot(weights.view_as(score)),
+            "act": Slot(context.transpose(1, 2), "gates"),
+            "value": Slot(self.proj(torch.relu(value) * context.unsqueeze(-1))),
+        }
+
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``qkv``, in place. True: it always can."""
         self.qkv = fold_norm_before(self.qkv, norm)
@@ -158,6 +183,18 @@ class SwiftAttention(nn.Module):
         context = (query.flatten(2) @ weights.transpose(-1, -2)).unsqueeze(-1)  # (B, C, 1, 1)
         return self.out(self.proj(context * key) + query)
 
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`; and the tokens' weights."""
+        query, key = (F.normalize(part, dim=1) for part in self.qk(x).chunk(2, 1))
+        weights = F.normalize((self.score(query) * self.scale).flatten(2), dim=-1)
+        mixed = (query.flatten(2) @ weights.transpose(-1, -2)).unsqueeze(-1) * key
+        return {
+            "query": Slot(query),
+            "key": Slot(mixed),
+            "value": Slot(self.out(self.proj(mixed) + query)),
+            "weights": Slot(weights.view(x.size(0), 1, x.size(2), x.size(3))),
+        }
+
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``qk``, in place. True: it always can."""
         self.qk = fold_norm_before(self.qk, norm)
@@ -187,6 +224,11 @@ class Pooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(x) - x
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: the means, and less the pixels."""
+        mean = self.pool(x)
+        return {"key": Slot(mean), "value": Slot(mean - x)}
 
 
 @torch.fx.wrap
@@ -229,6 +271,17 @@ class GlobalFilter(nn.Module):
         return filter_planes(planes, kernel.to(planes.dtype), x.size(-2), x.size(-1), self.form).to(x.dtype)
 
     @torch.jit.ignore
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: the spectrum, and the grid that it is multiplied with."""
+        planes = rfft2_planes(x, self.form)
+        kernel = resize_kernel(self.weight, planes.size(-2), planes.size(-1)).to(planes.dtype)
+        return {
+            "query": Slot(torch.complex(planes[:, :, 0], planes[:, :, 1]), "fourier"),
+            "key": Slot(torch.complex(kernel[:, :, 0], kernel[:, :, 1]), "filter"),
+            "value": Slot(filter_planes(planes, kernel, x.size(-2), x.size(-1), self.form).to(x.dtype)),
+        }
+
+    @torch.jit.ignore
     def transform_macs(self, height: int, width: int) -> float:
         """Multiply-accumulates of the two transforms of one image of that size in pixels, counted as FFTs."""
         return 2 * self.dim * rfft2_macs(height, width)
@@ -255,6 +308,11 @@ class Depthwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        key = self.conv(x)
+        return {"key": Slot(key), "value": Slot(key)}
+
 
 class Identity(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``: the input; what a skeleton reaches without any mixing. No parameters."""
@@ -264,3 +322,7 @@ class Identity(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        return {"value": Slot(x)}

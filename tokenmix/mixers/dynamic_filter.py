@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.baselines import resize_kernel
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.fourier import filter_planes, rfft2_macs, rfft2_planes
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
@@ -77,6 +78,23 @@ class DynamicFilter(nn.Module):
         mask = weights.transpose(1, 2).to(planes.dtype) @ grids.flatten(2)  # (B, M, 2 H (W//2+1))
         mask = mask.unflatten(-1, (2, planes.size(-2), planes.size(-1)))
         return self.proj(filter_planes(planes, mask.to(planes.dtype), x.size(-2), x.size(-1), self.form).to(y.dtype))
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: the spectrum, the grids, their weights; and the mask that they make together."""
+        scores = self.weigh2(self.weigh_act(self.weigh1(x.mean([2, 3], keepdim=True))))
+        weights = torch.softmax(scores.reshape(-1, self.filters, 2 * self.dim), 1)
+        y = self.act(self.expand(x))
+        planes = rfft2_planes(y, self.form)
+        grids = resize_kernel(self.weight, planes.size(-2), planes.size(-1)).to(planes.dtype)
+        mask = (weights.transpose(1, 2).to(planes.dtype) @ grids.flatten(2)).unflatten(-1, planes.shape[2:])
+        out = filter_planes(planes, mask, x.size(-2), x.size(-1), self.form).to(y.dtype)
+        return {
+            "query": Slot(torch.complex(planes[:, :, 0], planes[:, :, 1]), "fourier"),
+            "key": Slot(torch.complex(grids[:, :, 0], grids[:, :, 1]), "fourier"),
+            "act": Slot(weights, "gates"),
+            "value": Slot(self.proj(out)),
+            "mask": Slot(torch.complex(mask[:, :, 0], mask[:, :, 1]), "filter"),
+        }
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``expand`` and ``weigh1``, in place. True: a mean passes it through."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
+from tokenmix.mixers.slots import Slot, Slots
 
 
 class FocalModulation(nn.Module):
@@ -56,6 +58,22 @@ class FocalModulation(nn.Module):
         for level, context in enumerate(contexts):
             total = total + context * gates[:, level : level + 1]
         return self.proj(query * self.modulator(total))
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: the query, the last context, the modulator; and each context's gate."""
+        query, context, gates = self.qzg(x).split(self.parts, 1)
+        total = torch.zeros_like(query)
+        for level, depthwise in enumerate(self.levels):
+            context = F.gelu(depthwise(context))
+            total = total + context * gates[:, level : level + 1]
+        act = self.modulator(total + F.gelu(context.mean([2, 3], keepdim=True)) * gates[:, -1:])
+        return {
+            "query": Slot(query),
+            "key": Slot(context),
+            "act": Slot(act),
+            "value": Slot(self.proj(query * act)),
+            "gates": Slot(gates),
+        }
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``qzg``, in place. True: it always can."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tokenmix.chains import recomputes
 from tokenmix.layers import ACTIVATIONS, in_layout_of, is_silent
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.fourier import filter_planes, irfft2, irfft2_planes, rfft2, rfft2_macs, rfft2_planes, under_autocast
 from tokenmix.ops.inference import kept, plain_inference
 from tokenmix.ops.kernels.frequency import MOST_CHANNELS, filter_spectrum
@@ -165,13 +166,29 @@ class _Filter(nn.Module):
 
     def mask_planes(self, planes: Tensor) -> Tensor:
         """``(B, C, 2, H, W//2+1) -> (B, C, 2, H, W//2+1)``: the mask of a spectrum, both as real planes."""
+        return soft_shrink(self.mapped_planes(planes), self.threshold).unflatten(1, (self.dim, 2))
+
+    def mapped_planes(self, planes: Tensor) -> Tensor:
+        """``(B, C, 2, H, W//2+1) -> (B, 2C, H, W//2+1)``: both maps of a spectrum; the mask before it is shrunk."""
         hidden = self.first(planes.flatten(1, 2))
         if self.shared_act:
             hidden = self.act(hidden)
         else:
             parts = hidden.unflatten(1, (self.dim, 2))
             hidden = torch.stack([self.act(parts.select(2, 0)), self.act2(parts.select(2, 1))], 2).flatten(1, 2)
-        return soft_shrink(self.second(hidden), self.threshold).unflatten(1, (self.dim, 2))
+        return self.second(hidden)
+
+    @torch.jit.ignore
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: spectrum, the mask before and after the soft-shrink, output."""
+        planes = rfft2_planes(x, self.form)
+        mapped, mask = self.mapped_planes(planes).unflatten(1, (self.dim, 2)), self.mask_planes(planes)
+        return {
+            "query": Slot(torch.complex(planes[:, :, 0], planes[:, :, 1]), "fourier"),
+            "key": Slot(torch.complex(mapped[:, :, 0], mapped[:, :, 1]), "fourier"),
+            "act": Slot(torch.complex(mask[:, :, 0], mask[:, :, 1]), "filter"),
+            "value": Slot(filter_planes(planes, mask, x.size(-2), x.size(-1), self.form).to(x.dtype)),
+        }
 
     @torch.jit.ignore
     def mask(self, x: Tensor) -> Tensor:

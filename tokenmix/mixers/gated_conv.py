@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
+from tokenmix.mixers.slots import Slot, Slots
 
 
 class GatedConvolution(nn.Module):
@@ -43,6 +44,17 @@ class GatedConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate, kept, convolved = self.expand(x).split(self.parts, 1)
         return self.proj(F.gelu(gate) * torch.cat([kept, self.depthwise(convolved)], 1))
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: what is convolved, convolved, the output; and the gate."""
+        gate, kept, convolved = self.expand(x).split(self.parts, 1)
+        gate, key = F.gelu(gate), torch.cat([kept, self.depthwise(convolved)], 1)
+        return {
+            "query": Slot(torch.cat([kept, convolved], 1)),
+            "key": Slot(key),
+            "value": Slot(self.proj(gate * key)),
+            "gate": Slot(gate),
+        }
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``expand``, in place. True: it always can."""

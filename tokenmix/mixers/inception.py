@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tokenmix.mixers.slots import Slot, Slots
+
 
 class InceptionDepthwise(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``: most channels stay, three groups of C / 8 get 3x3, 1x11 and 11x1 kernels.
@@ -42,3 +44,8 @@ class InceptionDepthwise(nn.Module):
         for place, branch in enumerate(self.branches):
             out.append(branch(parts[place + 1]))
         return torch.cat(out, 1)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        key = self.forward(x)
+        return {"key": Slot(key), "value": Slot(key)}

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
+from tokenmix.mixers.slots import Slot, Slots
 
 
 class LargeKernelAttention(nn.Module):
@@ -35,6 +36,12 @@ class LargeKernelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         u = F.gelu(self.query(x))
         return self.proj(u * self.attend(self.dilated(self.local(u))))
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: u, what weighs it, and the output."""
+        u = F.gelu(self.query(x))
+        key = self.attend(self.dilated(self.local(u)))
+        return {"query": Slot(u), "key": Slot(key), "value": Slot(self.proj(u * key))}
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``query``, in place. True: it always can."""

@@ -18,6 +18,7 @@ from tokenmix.layers import (
     takes_norm_before,
     with_act,
 )
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise
 from tokenmix.ops.kernels.rule import takes
 
@@ -72,6 +73,19 @@ class MetaMixer(nn.Module):
             if recomputes(x) and all(type(part) is Static and is_silent(part) for part in (key, value)):
                 return run((key.op, self.act, value.op), query)
         return self.value(self.act(self.key(query, x)), x)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: each part by itself."""
+        query = self.query(x)
+        key = self.key(query, x)
+        act = self.act(key)
+        kind = "map" if key.shape[-2:] == x.shape[-2:] else "attention"
+        return {
+            "query": Slot(query),
+            "key": Slot(key, kind),
+            "act": Slot(act, kind),
+            "value": Slot(self.value(act, x)),
+        }
 
     def depthwise_chain(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Weights and biases of key and value where both are plain depthwise convolutions with a GELU between."""

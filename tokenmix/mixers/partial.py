@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tokenmix.mixers.slots import Slot, Slots
+
 
 class PartialConvolution(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``: a full 3x3 convolution, without a bias, of the first C / 4 channels.
@@ -32,3 +34,8 @@ class PartialConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         some, others = x.split(self.parts, 1)
         return torch.cat([self.conv(some), others], 1)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        key = self.forward(x)
+        return {"key": Slot(key), "value": Slot(key)}

@@ -7,6 +7,8 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from tokenmix.mixers.slots import Slot, Slots
+
 KEPT = 16  # matrices of recent sizes
 
 
@@ -37,6 +39,11 @@ class RandomMixing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2)
         return (tokens @ random_matrix(x, self.key).transpose(0, 1)).reshape(x.size(0), x.size(1), x.size(2), x.size(3))
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: the matrix."""
+        matrix = random_matrix(x, self.key)
+        return {"act": Slot(matrix[None, None], "attention"), "value": Slot(self.forward(x))}
 
 
 @torch.fx.wrap

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
+from tokenmix.mixers.slots import Slot, Slots
 
 
 class ReluLinearAttention(nn.Module):
@@ -54,6 +55,21 @@ class ReluLinearAttention(nn.Module):
         weight = (q * k.mean(-1, keepdim=True)).sum(2, keepdim=True)
         y = (key_value @ q) / (weight + self.eps)
         return self.proj(y.flatten(1, 2).unflatten(-1, (x.size(2), x.size(3))))
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`; ``act`` has the weights of all tokens, which ``forward`` never makes."""
+        qkv, size = self.qkv(x), x.shape[-2:]
+        both = torch.cat([qkv, self.blend(self.nearby(qkv))], 1).flatten(2)
+        q, k, v = both.unflatten(1, (-1, 3, self.head_dim)).unbind(2)
+        q, k = torch.relu(q), torch.relu(k)
+        weight = (q * k.mean(-1, keepdim=True)).sum(2, keepdim=True)
+        act = (q.transpose(-1, -2) @ (k / k.size(-1))) / (weight + self.eps).transpose(-1, -2)  # (B, heads, N, N)
+        return {
+            "query": Slot(q.flatten(1, 2).unflatten(-1, size)),
+            "key": Slot(k.flatten(1, 2).unflatten(-1, size)),
+            "act": Slot(act, "attention"),
+            "value": Slot(self.proj((v @ act.transpose(-1, -2)).flatten(1, 2).unflatten(-1, size))),
+        }
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``qkv``, in place. True: it always can."""

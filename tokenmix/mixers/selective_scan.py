@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import LayerNorm2d, fold_norm_before
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.fourier import widen
 
 # A leaf for torch.fx: it looks at the dtype.
@@ -59,20 +60,43 @@ class SelectiveScan(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         u = F.silu(self.depthwise(self.expand(x)))
+        height, width = x.size(2), x.size(3)
         rows, columns = u.flatten(2), u.transpose(2, 3).flatten(2)
         u = torch.stack([rows, columns, rows.flip([-1]), columns.flip([-1])], 1)  # (B, 4, C, N)
+        weights = self.scans(u)
+        y = u.unflatten(2, (self.heads, -1)) @ weights.transpose(-1, -2).to(u.dtype)
+        y = y.flatten(2, 3) + self.skip[:, :, None] * u
+        by_rows, by_columns = y[:, 0] + y[:, 2].flip([-1]), y[:, 1] + y[:, 3].flip([-1])
+        y = by_rows.unflatten(-1, (height, width)) + by_columns.unflatten(-1, (width, height)).transpose(2, 3)
+        return self.proj(self.norm(y))
+
+    def scans(self, u: Tensor) -> Tensor:
+        """``(B, 4, C, N) -> (B, 4, heads, N, N)``: what each token takes from those before it, for each direction."""
         step, write, read = (self.select @ u).split(self.parts, 2)
         step = F.softplus(widen(step) + self.step_bias[:, :, None])  # (B, 4, heads, N)
         total = torch.cumsum(-step * torch.exp(widen(self.log_decay))[:, :, None], -1)
         # What is left at t of what came in at s; later s are cut off, their clamp keeps them finite.
         left = torch.tril(torch.exp((total.unsqueeze(-1) - total.unsqueeze(-2)).clamp(max=0)))
-        weights = (read.transpose(-1, -2) @ write).unsqueeze(2) * left * step.unsqueeze(-2)  # (B, 4, heads, N, N)
-        y = u.unflatten(2, (self.heads, -1)) @ weights.transpose(-1, -2).to(u.dtype)
-        y = y.flatten(2, 3) + self.skip[:, :, None] * u
-        by_rows, by_columns = y[:, 0] + y[:, 2].flip([-1]), y[:, 1] + y[:, 3].flip([-1])
+        return (read.transpose(-1, -2) @ write).unsqueeze(2) * left * step.unsqueeze(-2)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: u, what its pixels take from one another in all four scans, the output."""
+        u = F.silu(self.depthwise(self.expand(x)))
         height, width = x.size(2), x.size(3)
-        y = by_rows.unflatten(-1, (height, width)) + by_columns.unflatten(-1, (width, height)).transpose(2, 3)
-        return self.proj(self.norm(y))
+        rows, columns = u.flatten(2), u.transpose(2, 3).flatten(2)
+        places = torch.arange(height * width, device=x.device).view(height, width)
+        orders = [places.flatten(), places.t().flatten()]
+        orders += [order.flip(0) for order in orders]
+        scans = self.scans(torch.stack([rows, columns, rows.flip([-1]), columns.flip([-1])], 1)).unbind(1)
+        back = [order.argsort() for order in orders]
+        act = torch.stack([scan[:, :, order][..., order] for scan, order in zip(scans, back, strict=True)]).sum(0)
+        y = (rows.unflatten(1, (self.heads, -1)) @ act.transpose(-1, -2).to(u.dtype)).flatten(1, 2)
+        y = (y + self.skip.sum(0)[:, None] * rows).view_as(u)
+        return {
+            "query": Slot(u),
+            "act": Slot(act, "attention"),
+            "value": Slot(self.proj(self.norm(y))),
+        }
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``expand``, in place. True: the depthwise convolution pads after it."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenmix.mixers.slots import Slot, Slots
+
 
 class Shift(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``: four groups of C / 12 channels move left, right, up and down by one pixel.
@@ -34,3 +36,8 @@ class Shift(nn.Module):
             out.append(part.narrow(2, 1 + below, x.size(2)).narrow(3, 1 + right, x.size(3)))
         out.append(x[:, moved:])
         return torch.cat(out, 1)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        key = self.forward(x)
+        return {"key": Slot(key), "value": Slot(key)}

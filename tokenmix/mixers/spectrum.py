@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
+from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.cosine import dct2, dct2_macs, idct2
 from tokenmix.ops.fourier import constant, is_known, under_autocast, widen
 from tokenmix_runtime.names import unknown
@@ -102,6 +103,15 @@ def _modulate(v: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int,
     height, width = v.size(-2), v.size(-1)
     single = _single_product(height, width, form)
     spectrum = dct2(v, form)
+    gates = gates_of(band_logits(v, spectrum, embedding, generator, nodes, single), nodes, gate)
+    mask = spread_bands(gates.transpose(1, 2), height, width, nodes, single)
+    return idct2(spectrum * mask, form)
+
+
+def band_logits(
+    v: Tensor, spectrum: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int, single: bool
+) -> Tensor:
+    """``(B, C, H, W)`` twice to ``(B, K, C)``: the logit of each band; reconstruction, step 4. See `modulate`."""
     logits = embedding.to(v.dtype).unsqueeze(0)  # (1, K, C)
     if len(generator) > 0:
         weights = [weight.to(v.dtype) for weight in generator]
@@ -110,9 +120,12 @@ def _modulate(v: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int,
         mean = F.layer_norm(v.mean([2, 3]), [z.size(-1)], weights[2], weights[3], 1e-6)
         hidden = F.gelu(F.linear(z, weights[4], weights[5]) + F.linear(mean, weights[6]).unsqueeze(1))
         logits = logits + F.linear(hidden, weights[7], weights[8])  # (B, K, C)
-    gates = torch.softmax(logits, 1) * (nodes * nodes) if gate == "softmax" else torch.sigmoid(logits) * 2
-    mask = spread_bands(gates.transpose(1, 2), height, width, nodes, single)
-    return idct2(spectrum * mask, form)
+    return logits
+
+
+def gates_of(logits: Tensor, nodes: int, gate: str) -> Tensor:
+    """``(B, K, C) -> (B, K, C)``: the gates whose logits these are."""
+    return torch.softmax(logits, 1) * (nodes * nodes) if gate == "softmax" else torch.sigmoid(logits) * 2
 
 
 class SpectrumMixer(nn.Module):
@@ -177,6 +190,34 @@ class SpectrumMixer(nn.Module):
         if self.local is not None:
             y = y + self.local(v)
         return self.out(y)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: spectrum of the value, logits and gates of the bands, output; and their mask."""
+        v = self.value(x)
+        wide, (height, width) = widen(v), v.shape[-2:]
+        spectrum, single = dct2(wide, self.form), _single_product(height, width, self.form)
+        weights = self.generator.weights() if self.generator is not None else self.static_weights()
+        logits = band_logits(
+            wide, spectrum, self.embedding, [each.to(wide.dtype) for each in weights], self.nodes, single
+        )
+        gates = gates_of(logits, self.nodes, self.gate)
+        mask = spread_bands(gates.transpose(1, 2), height, width, self.nodes, single)
+        y = idct2(spectrum * mask, self.form).to(v.dtype)
+        return {
+            "query": Slot(spectrum, "cosine"),
+            "key": Slot(logits, "gates"),
+            "act": Slot(gates, "gates"),
+            "value": Slot(self.out(y if self.local is None else y + self.local(v))),
+            "mask": Slot(mask, "cosine"),
+        }
+
+    def carried(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W) -> (B, K, C, H, W)``: what each band adds to the spectral part, in the order of the gates."""
+        v, slots = widen(self.value(x)), self.slots(x)
+        height, width = v.shape[-2:]
+        bands = _bands(v, height, width, self.nodes, False).t().unflatten(1, (height, width))  # (K, H, W)
+        spectrum, gates = slots["query"].value, slots["act"].value
+        return idct2(spectrum[:, None] * bands[:, None] * gates[..., None, None], self.form)
 
     def static_weights(self) -> list[Tensor]:
         """What `modulate` takes for gates that do not depend on the image."""

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import ConvNorm
+from tokenmix.mixers.slots import Slot, Slots
 
 
 class StarOperation(nn.Module):
@@ -44,3 +45,11 @@ class StarOperation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.local(x)
         return self.spread(self.gather(F.relu6(self.first(y)) * self.second(y)))
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`; and the other factor of the product."""
+        y = self.local(x)
+        key, other = self.first(y), self.second(y)
+        act = F.relu6(key)
+        value = self.spread(self.gather(act * other))
+        return {"query": Slot(y), "key": Slot(key), "act": Slot(act), "value": Slot(value), "other": Slot(other)}

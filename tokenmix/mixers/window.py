@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
+from tokenmix.mixers.slots import Slot, Slots
 
 
 class WindowAttention(nn.Module):
@@ -51,6 +52,10 @@ class WindowAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x)[0]
+
+    def attend(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What ``forward`` returns; the query, scores and weights (B, down, across, heads, side^2, ...) of windows."""
         height, width, side, start = x.size(2), x.size(3), self.window, self.before
         down, across = (height + start + side - 1) // side, (width + start + side - 1) // side
         pad = [start, across * side - width - start, start, down * side - height - start]
@@ -59,10 +64,37 @@ class WindowAttention(nn.Module):
         real = F.pad(torch.ones_like(x[:1, 0]), pad).view(down, side, across, side)
         real = real.permute(0, 2, 1, 3).flatten(2)[:, :, None, None]  # (down, across, 1, 1, side^2)
         scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5 + offset_bias(self.offsets)
-        y = torch.softmax(scores.masked_fill(real == 0, float("-inf")), -1) @ v
+        weights = torch.softmax(scores.masked_fill(real == 0, float("-inf")), -1)
+        y = weights @ v
         y = y.unflatten(4, (side, side)).permute(0, 3, 6, 1, 4, 2, 5)  # (B, heads, d, down, side, across, side)
         y = y.reshape(x.size(0), x.size(1), down * side, across * side)
-        return self.proj(y[:, :, start : start + height, start : start + width])
+        return self.proj(y[:, :, start : start + height, start : start + width]), q, scores, weights
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`, of the whole map: zero between pixels of different windows."""
+        value, q, scores, weights = self.attend(x)
+        (height, width), side, start = x.shape[-2:], self.window, self.before
+        down, across = scores.shape[1:3]
+        place = torch.arange(height * width, device=x.device).view(height, width)
+        pad = [start, across * side - width - start, start, down * side - height - start]
+        place = F.pad(place, pad, value=height * width).view(down, side, across, side)
+        place = place.transpose(1, 2).reshape(down * across, side * side)  # of each window's pixels in the map
+
+        def whole(windows: Tensor) -> Tensor:  # (B, down, across, heads, side^2, side^2) -> (B, heads, N, N)
+            parts = windows.flatten(1, 2).transpose(1, 2)  # (B, heads, windows, side^2, side^2)
+            size = height * width + 1  # the last is for the padding
+            full = parts.new_zeros(*parts.shape[:2], size, size)
+            full[:, :, place[:, :, None], place[:, None, :]] = parts
+            return full[:, :, :-1, :-1]
+
+        query = q.permute(0, 3, 5, 1, 2, 4).unflatten(-1, (side, side)).transpose(4, 5)  # as in ``attend``
+        query = query.reshape(x.size(0), x.size(1), down * side, across * side)
+        return {
+            "query": Slot(query[:, :, start : start + height, start : start + width]),
+            "key": Slot(whole(scores), "attention"),
+            "act": Slot(whole(weights), "attention"),
+            "value": Slot(value),
+        }
 
     def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
         """Fold a norm before the mixer into ``qkv``, in place. True: padding follows it."""

@@ -339,15 +339,17 @@ def _outside(a: Box, box: Box) -> float:
 
 @dataclass(frozen=True)
 class Curves:
-    """Values over epochs, to be drawn together.
+    """Values over epochs, or whatever else there is in order, to be drawn together.
 
     Attributes:
         name: What they are called in the page's data, where the tooltip finds them.
         title: What they are, with their unit.
         unit: Theirs, or nothing.
-        lines: Each line's name with its (epoch, value) points; its place decides its colour.
+        lines: Each line's name with its points: (epoch, value); its place decides its colour.
         weight: For shares in percent: what one sample weighs.
         zero: For amounts: let the axis begin at 0.
+        along: What the axis to the right counts.
+        whole: Whether that has whole numbers only.
     """
 
     name: str
@@ -356,6 +358,8 @@ class Curves:
     lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]
     weight: float | None = None
     zero: bool = False
+    along: str = "epoch"
+    whole: bool = True
 
     def shown(self) -> list[tuple[int, str]]:
         """The lines that have a value: place and name."""
@@ -369,8 +373,8 @@ class Curves:
         y = value_scale([*values, 0.0] if self.zero else values, bottom, top, self.weight)
         left = max(46, round(14 + _CHAR * max(len(text) for _, text in y.ticks(6))))
         first, last = min(epochs), max(epochs)
-        x = Scale(first, last if last > first else first + 1, left, right, "whole")
-        frame = _frame(x, y, (left, top, right, bottom), "epoch", self.title, size)
+        x = Scale(first, last if last > first else first + 1, left, right, "whole" if self.whole else "linear")
+        frame = _frame(x, y, (left, top, right, bottom), self.along, self.title, size)
         paths = {n: [(x(epoch), y(value)) for epoch, value in self.lines[n][1]] for n, _ in self.shown()}
         return render("curves.svg", x=x, frame=frame, curves=self, paths=paths)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tokenmix.metrics import Metric
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.options import TaskAugment, TaskOptions
+from tokenmix.tasks.view import Figure, View
 from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
@@ -533,6 +534,26 @@ class Task(ABC):
             ValueError: Files are not answered one by one; in use, if the file cannot be read.
         """
         raise ValueError(f"{self.title}: `tokenmix predict` does not know how to answer a file")
+
+    # ----------------------------------------------------------------------------------------------------- inspection
+
+    def view(self, loaded: Any, path: str, *, wanted: str | None = None, image_size: Any = None) -> View:
+        """A user's file as a loaded model sees it, and what the model says of it.
+
+        Args:
+            loaded: The model, on its device.
+            path: The file.
+            wanted: What its score is asked of, such as the name of a class; None: what the model says.
+            image_size: Pixels; None: the model's.
+
+        Raises:
+            ValueError: The file cannot be read, or nothing of the task can be looked at.
+        """
+        raise ValueError(f"{self.title}: `tokenmix inspect` does not know how to look at a file")
+
+    def own_figures(self, loaded: Any, view: View) -> Sequence[Figure]:
+        """What only models of this task have to show of a file, beside what is shown of all networks of maps."""
+        return ()
 
     # ---------------------------------------------------------------------------------------------------------- pages
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from inspect import signature
+from pathlib import Path
 from typing import Any, ClassVar
 
 import timm
@@ -15,11 +16,14 @@ from tokenmix.backbones.widths import base_dims
 from tokenmix.checkpoints import LoadedModel, our_models
 from tokenmix.data.dataset import DataSet, PictureData
 from tokenmix.data.loader import BatchLoader
+from tokenmix.data.prepare import preprocess, to_pil
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import levels_of
 from tokenmix.tasks.base import Log, Objective, Option, StateDict, Task
 from tokenmix.tasks.options import TaskOptions
 from tokenmix.tasks.picture_options import PictureOptions
+from tokenmix.tasks.view import View
+from tokenmix_runtime.images import open_image
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.preprocess import height_width
 
@@ -170,6 +174,28 @@ class PictureTask(Task):
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(count, len(loaded.mean), *(image_size or loaded.image_size), generator=generator)
 
+    def view(self, loaded: LoadedModel, path: str, *, wanted: str | None = None, image_size: Any = None) -> View:
+        """A picture as evaluation prepares it, of dense models stretched to their size, and the class to explain."""
+        device = next(loaded.model.parameters()).device
+        x = preprocess(open_image(path), image_size or loaded.image_size, **self.looked_at(loaded))[None].to(device)
+        answer, score = self.scored(loaded, x, wanted)
+        shown = to_pil(x[0], loaded.mean, loaded.std)
+        return View(Path(path).name, x, lambda inputs: self.run(loaded.model, inputs), shown, answer, score)
+
+    def looked_at(self, loaded: LoadedModel) -> dict[str, Any]:
+        """How inspection prepares a picture, for `tokenmix.data.prepare.preprocess`."""
+        return loaded.preparation
+
+    def run(self, model: Any, inputs: Tensor) -> Any:
+        """The network on pictures (B, 3, H, W)."""
+        return model(inputs)
+
+    def scored(
+        self, loaded: LoadedModel, x: Tensor, wanted: str | None
+    ) -> tuple[str, Callable[[Tensor], Tensor] | None]:
+        """What the model says of one picture (1, 3, H, W) in words, and how much (B, 3, H, W) speak for it, (B,)."""
+        return "", None
+
     def other_facts(self, loaded: LoadedModel, data: DataSet) -> str:
         known, classes = loaded.facts.get("classes"), data.facts["classes"]
         if known is None or known == classes:
@@ -178,6 +204,22 @@ class PictureTask(Task):
             return unknown("class", strange[0], known)
         lacking = [name for name in known if name not in classes]
         return f"it lacks {', '.join(lacking[:5])}" if lacking else "they stand in another order"
+
+
+def class_number(wanted: str | None, classes: Sequence[str] | None, count: int) -> int | None:
+    """The number, from 0, of the class of that name or number; None where none is wanted.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    if wanted is None:
+        return None
+    names = [class_name(classes, number) for number in range(count)]
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdigit() and int(wanted) < count:
+        return int(wanted)
+    raise ValueError(unknown("class", wanted, names))
 
 
 def class_name(classes: Sequence[str] | None, number: int) -> str:

@@ -1,6 +1,6 @@
 // A cursor in each chart of curves reads the values of all visible lines at one epoch.
 document.querySelectorAll('.curves').forEach((chart) => {
-  const { series, first, last, left, right } = chart.dataset;
+  const { series, along, first, last, left, right } = chart.dataset;
   const { unit, lines } = data.curves[series];
   const cursor = chart.querySelector('.cursor');
   const epochs = Array.from(new Set(Object.values(lines).flatMap(([, points]) => points.map((point) => point[0])))).sort((a, b) => a - b);
@@ -18,7 +18,7 @@ document.querySelectorAll('.curves').forEach((chart) => {
     values.sort((a, b) => (unit === '%' ? b[0] - a[0] : a[0] - b[0]));
     cursor.setAttribute('transform', `translate(${pixel(epochs[at])} 0)`);
     cursor.style.visibility = 'visible';
-    showTip([`epoch ${+epochs[at].toFixed(2)}`, ...values.map(([value, name]) => written(value) + '\u2002' + name)], x, y);
+    showTip([`${along} ${+epochs[at].toFixed(2)}`, ...values.map(([value, name]) => written(value) + '\u2002' + name)], x, y);
   };
   chart.tell = () => {
     const box = chart.getBoundingClientRect();

@@ -20,7 +20,7 @@ from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
-from tokenmix.tasks.picture_task import MIRROR, PictureTask, class_name
+from tokenmix.tasks.picture_task import MIRROR, PictureTask, class_name, class_number
 from tokenmix_runtime.limits import check_number
 
 if TYPE_CHECKING:
@@ -342,6 +342,24 @@ class ClassificationTask(PictureTask):
             return Answer({"top": [list(row) for row in rows]}, lines)
 
         return answer
+
+    # ----------------------------------------------------------------------------------------------------- inspection
+
+    def scored(self, loaded: Any, x: Tensor, wanted: str | None) -> tuple[str, Callable[[Tensor], Tensor] | None]:
+        """The most likely class, or the wanted one, by its logit."""
+        with torch.no_grad():
+            shares = self._logits(loaded.model, x)[0].softmax(0)
+        known = loaded.classes or published_classes(len(shares))
+        chosen = class_number(wanted, known, len(shares))
+        number = int(shares.argmax()) if chosen is None else chosen
+        words = f"{class_name(known, number)}, {100 * float(shares[number]):.1f} %"
+        return words, lambda inputs: self._logits(loaded.model, inputs)[:, number]
+
+    @staticmethod
+    def _logits(model: Any, inputs: Tensor) -> Tensor:
+        """(B, K), the mean over a distilled model's heads."""
+        heads = model(inputs)
+        return heads if isinstance(heads, Tensor) else torch.stack(list(heads)).mean(0)
 
     # ---------------------------------------------------------------------------------------------------------- pages
 

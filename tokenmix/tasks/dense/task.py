@@ -206,6 +206,12 @@ class DenseTask(PictureTask):
         size = recipe.augment.parts.crop_size or recipe.task.image_size
         return training_work(recipe, size, self.outputs(facts))
 
+    # ----------------------------------------------------------------------------------------------------- inspection
+
+    def looked_at(self, loaded: Any) -> dict[str, Any]:
+        """Stretched to the model's size: the pictures of one page are of one size."""
+        return {**loaded.preparation, "crop_mode": "squash"}
+
     # ------------------------------------------------------------------------------------------------- files of a user
 
     def look(self, loaded: Any, picture: Image.Image, device: torch.device | str, **options: Any) -> Any:

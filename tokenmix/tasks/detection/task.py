@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObje
 from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.options import TaskOptions
+from tokenmix.tasks.picture_task import class_name, class_number
 
 if TYPE_CHECKING:
     from tokenmix.tasks.section import Section
@@ -84,6 +85,31 @@ class DetectionTask(DenseTask):
         from tokenmix.tasks.detection.page import run_sections
 
         return run_sections(run, pictures)
+
+    def run(self, model: Any, inputs: torch.Tensor) -> Any:
+        """The detector on a list of pictures."""
+        return model(list(inputs))
+
+    def scored(
+        self, loaded: Any, x: torch.Tensor, wanted: str | None
+    ) -> tuple[str, Callable[[torch.Tensor], torch.Tensor] | None]:
+        """The surest object, or the surest one of the wanted class: the best score that any box has for its class."""
+        chosen = class_number(wanted, loaded.classes, loaded.model.num_classes)
+
+        def best(inputs: torch.Tensor, label: int | None) -> list[tuple[torch.Tensor, int]]:
+            rows = []
+            for found in loaded.model(list(inputs)):
+                scores = found["scores"] if label is None else found["scores"] * (found["labels"] == label)
+                row = int(scores.argmax()) if len(scores) else -1
+                rows.append((scores[row], int(found["labels"][row])) if row >= 0 else (inputs.sum() * 0, 0))
+            return rows
+
+        with torch.no_grad():
+            ((sure, label),) = best(x, None if chosen is None else chosen + 1)
+        if float(sure) <= 0:
+            return "nothing found", None
+        words = f"{class_name(loaded.classes, label - 1)}, score {float(sure):.2f}"
+        return words, lambda inputs: torch.stack([score for score, _ in best(inputs, label)])
 
     def predictions_of(self, results: Sequence[Any]) -> list[dict[str, torch.Tensor]]:
         """Of each picture torchvision's dict."""

@@ -150,7 +150,9 @@ class NormalizedDepthwise(nn.Module):
         if not self.training:
             return depthwise(x, *self.folded(), self.convolution)
         if uses_products(self.large.out_channels, x.size(2), x.size(3), self.convolution):
-            return depthwise(x, *self.folded_by_batch(x), self.convolution)
+            with torch.autocast(x.device.type, enabled=False):  # statistics are sums of many values
+                folded = self.folded_by_batch(x if x.dtype == torch.float64 else x.float())
+            return depthwise(x, *folded, self.convolution)
         y = self.branch(x, self.large, self.large_norm)
         if self.small is not None:
             y = y + self.branch(x, self.small, self.small_norm)

@@ -33,6 +33,7 @@ def product_gelu(
         shape: To which the result is viewed.
         order: Axes of that view in the order that the result has, contiguous; empty for the same.
     """
+    a, b, bias = _autocast(a, b, bias)
     if not _in_parts(a):
         y = F.gelu(F.dropout(torch.baddbmm(bias, a, b), rate, training=rate > 0))
         y = y if shape is None else y.view(*shape)
@@ -42,9 +43,19 @@ def product_gelu(
 
 def product_dropout(a: Tensor, b: Tensor, bias: Tensor, rate: float) -> Tensor:
     """``(G, I, K), (G, K, J) -> (G, I, J)``: ``dropout(a @ b + bias)``; arguments as of `product_gelu`."""
+    a, b, bias = _autocast(a, b, bias)
     if rate == 0 or not _in_parts(a):
         return F.dropout(torch.baddbmm(bias, a, b), rate, training=rate > 0)
     return _Product.apply(a, b, bias, rate, False, None, (), _seed(rate))
+
+
+def _autocast(*parts: Tensor) -> tuple[Tensor, ...]:
+    """The parts in autocast's type where it is on, which functions with a backward pass of their own do not see."""
+    device = parts[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return parts
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(part.to(dtype) if part.dtype != torch.float64 else part for part in parts)
 
 
 def _in_parts(x: Tensor) -> bool:

@@ -81,7 +81,8 @@ class PatchEmbedding(nn.Module):
         if size > stride:
             x = torch.cat([x, x[..., -1:].expand(-1, -1, size - stride)], -1)
         patches = x.unfold(-1, size, stride).permute(0, 3, 1, 2)  # (M, size, B, N)
-        weight, bias = self.folded(patches.flatten(2))
+        with torch.autocast(x.device.type, enabled=False):  # statistics are sums of many values
+            weight, bias = self.folded(patches.flatten(2))
         y = torch.baddbmm(bias[None, :, None], weight.expand(x.size(0), -1, -1), patches.flatten(2))  # (M, D, B N)
         return y.unflatten(2, patches.shape[2:])
 

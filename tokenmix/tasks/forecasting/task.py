@@ -15,6 +15,7 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.forecasting.options import Options
+from tokenmix.tasks.view import Figure, View
 from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
@@ -361,6 +362,21 @@ class ForecastingTask(Task):
         from tokenmix.tasks.forecasting.page import compare_sections
 
         return compare_sections(results)
+
+    # ----------------------------------------------------------------------------------------------------- inspection
+
+    def view(self, loaded: Any, path: str, *, wanted: str | None = None, image_size: Any = None) -> View:
+        """The last window of a series, see `tokenmix.tasks.forecasting.looking`."""
+        from tokenmix.tasks.forecasting.looking import see
+
+        if wanted is not None or image_size is not None:
+            raise ValueError(f"models for {self.title} have neither classes nor an image size: leave out the options")
+        return see(loaded, path)
+
+    def own_figures(self, loaded: Any, view: View) -> Sequence[Figure]:
+        from tokenmix.tasks.forecasting.looking import figures
+
+        return figures(loaded, view)
 
     # ------------------------------------------------------------------------------------------------- files of a user
 

@@ -16,6 +16,7 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.safety import is_trusted
 from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.points.options import VIEWS, Augment, PointsOptions
+from tokenmix.tasks.view import Figure, View
 from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
@@ -266,6 +267,24 @@ class PointsTask(Task):
         classes = loaded.classes or [f"class {number}" for number in range(loaded.model.num_classes)]
         chosen = views or seen.views
         return CloudAnswers(loaded.model, classes, seen.features, seen.voxel, chosen, folder).answer
+
+    def view(self, loaded: Any, path: str, *, wanted: str | None = None, image_size: Any = None) -> View:
+        """A cloud's voxels, see `tokenmix.tasks.points.looking`."""
+        from tokenmix.tasks.picture_task import class_number
+        from tokenmix.tasks.points.looking import see
+
+        if image_size is not None:
+            raise ValueError(f"models for {self.title} have no image size: leave it out")
+        options = self.seen(loaded)
+        assert options.features
+        assert options.voxel
+        number = class_number(wanted, loaded.classes, loaded.model.num_classes)
+        return see(loaded, path, options.features, options.voxel, number)
+
+    def own_figures(self, loaded: Any, view: View) -> Sequence[Figure]:
+        from tokenmix.tasks.points.looking import figures
+
+        return figures(view)
 
     def own_widths(self, recipe: Any) -> tuple[int, ...]:
         from tokenmix.tasks.points.model import DIMS, VARIANTS

@@ -13,7 +13,8 @@ from tokenmix.metrics import SegmentationOverlap
 from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.dense.sets import IGNORED
 
-_MOST_SCORES = 2**24  # numbers that are enlarged at once: 64 megabytes
+_MOST_SCORES = 2**24  # numbers of a whole image that are enlarged at once: 64 megabytes
+_STRIP_SCORES = 2**22  # of a strip of a larger one: room for it is left where the network has computed
 
 
 class SegmentationObjective(Objective):
@@ -109,7 +110,7 @@ class SegmentationObjective(Objective):
         height, width = size
         if height * width * self.num_classes <= _MOST_SCORES:
             return self.scores(image, size).argmax(0)
-        variants, step = self._variants(image), max(1, _MOST_SCORES // (width * self.num_classes))
+        variants, step = self._variants(image), max(1, _STRIP_SCORES // (width * self.num_classes))
         classes = torch.empty(height, width, dtype=torch.int64, device=image.device)
         for top in range(0, height, step):
             rows = range(top, min(top + step, height))

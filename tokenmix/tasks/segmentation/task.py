@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 from tokenmix.argument_types import size
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.evaluate import evaluating
+from tokenmix.pictures.drawing import BACKGROUND
 from tokenmix.pictures.found import FoundLabels
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
@@ -19,7 +20,7 @@ from tokenmix.tasks.dense.options import LabelAugment
 from tokenmix.tasks.dense.task import DenseTask
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
-from tokenmix.tasks.picture_task import MIRROR
+from tokenmix.tasks.picture_task import MIRROR, class_name, class_number
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.options import Options
 
@@ -92,6 +93,28 @@ class SegmentationTask(DenseTask):
         from tokenmix.tasks.segmentation.page import run_sections
 
         return run_sections(run, pictures)
+
+    def scored(
+        self, loaded: Any, x: torch.Tensor, wanted: str | None
+    ) -> tuple[str, Callable[[torch.Tensor], torch.Tensor] | None]:
+        """The most frequent class but the background, or the wanted one: its mean logit where it was seen.
+
+        Source: arXiv:2002.11434 (Seg-Grad-CAM); of a class that was not seen it is the mean over all pixels.
+        """
+        with torch.no_grad():
+            label = loaded.model(x)[0].argmax(0)
+        count = loaded.model.num_classes
+        chosen = class_number(wanted, loaded.classes, count)
+        if chosen is None:
+            pixels = torch.bincount(label.flatten(), minlength=count)
+            plain = [number for number, name in enumerate(loaded.classes or ()) if name == BACKGROUND]
+            pixels[plain] = 0
+            chosen = int(pixels.argmax())
+        number = chosen
+        area = label == number
+        words = f"{class_name(loaded.classes, number)} on {100 * float(area.float().mean()):.1f} % of the pixels"
+        area = area if area.any() else torch.ones_like(area)
+        return words, lambda inputs: loaded.model(inputs)[:, number, area].mean(1)
 
     def predictions_of(self, results: Sequence[Any]) -> list[torch.Tensor]:
         """Of each picture the class of each pixel, (H, W) int64."""

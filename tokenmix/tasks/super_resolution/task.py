@@ -15,6 +15,7 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.super_resolution.options import Augment, Options
+from tokenmix.tasks.view import Figure, View
 from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
@@ -347,6 +348,21 @@ class SuperResolutionTask(Task):
         from tokenmix.tasks.super_resolution.page import compare_sections
 
         return compare_sections(results)
+
+    # ----------------------------------------------------------------------------------------------------- inspection
+
+    def view(self, loaded: Any, path: str, *, wanted: str | None = None, image_size: Any = None) -> View:
+        """The middle of a picture, see `tokenmix.tasks.super_resolution.looking`."""
+        from tokenmix.tasks.super_resolution.looking import see
+
+        if wanted is not None:
+            raise ValueError(f"--target {wanted}: models for {self.title} have no classes; leave it out")
+        return see(loaded, path, image_size)
+
+    def own_figures(self, loaded: Any, view: View) -> Sequence[Figure]:
+        from tokenmix.tasks.super_resolution.looking import figures
+
+        return figures(loaded, view)
 
     # ------------------------------------------------------------------------------------------------- files of a user
 
