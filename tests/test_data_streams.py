@@ -202,7 +202,7 @@ def test_file_systems_without_locks(counted, monkeypatch):
 @pytest.mark.slow
 def test_processes_fetch_a_shard_once(counted):
     spec, fetched = counted
-    code = f"from tokenmix.data import load_data; print(len(load_data({spec!r}, log=lambda line: None).train))"
+    code = f"from tokenmix.sources import load_data; print(len(load_data({spec!r}, log=lambda line: None).train))"
     words = [sys.executable, "-W", "ignore", "-c", code]
     running = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0] for process in running] == ["42\n"] * 3
