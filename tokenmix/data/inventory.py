@@ -106,7 +106,12 @@ def _walk(folder: Path, prefix: str, found: Inventory, seen: set[str]) -> None:
         raise ValueError(f"{folder} cannot be listed: {error.strerror or error}") from None
     for entry in entries:
         name, path = entry.name, prefix + entry.name
-        if entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:  # a link to itself
+            found.unusable[path] = f"cannot be followed: {error.strerror or error}"
+            continue
+        if is_folder:
             if name.startswith(".") or name.lower() in IGNORED_FOLDERS:
                 found.ignored.append(path + "/")
                 continue

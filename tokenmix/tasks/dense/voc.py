@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -267,8 +268,28 @@ class _Doctype(ValueError):
     """The file defines entities of its own."""
 
 
+_DEEPEST = 100  # elements inside one another: no format has ten
+
+
 class PlainTree(ElementTree.TreeBuilder):
-    """Refuses a document type before its entities are read, which could multiply or name other files."""
+    """Refuses a document type before its entities are read, which could multiply or name other files.
+
+    Also endless nesting, which takes seconds a file.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = 0
+
+    def start(self, tag: Any, attrs: Any, /) -> Any:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise ValueError(f"elements are nested more than {_DEEPEST} deep")
+        return super().start(tag, attrs)
+
+    def end(self, tag: Any, /) -> Any:
+        self._depth -= 1
+        return super().end(tag)
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
         raise _Doctype(name)
