@@ -324,6 +324,8 @@ ROOMS = {  # of the API reference: those whose names people import
     "tokenmix.data": "Data",
     "tokenmix.metrics": "Metrics",
     "tokenmix.train": "Training",
+    "tokenmix.inspection": "Looking inside",
+    "tokenmix.compilation": "Compilation",
     "tokenmix.export": "Export",
     "tokenmix.bench": "Measuring",
     "tokenmix.jobs": "Jobs",

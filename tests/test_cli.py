@@ -36,6 +36,7 @@ def test_no_command_and_help_list_all(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in COMMANDS)
+    assert "New here? `tokenmix docs tutorial`" in text
     assert "Exit codes" in text
 
 

@@ -159,3 +159,12 @@ def test_export_table_shows_sizes_errors_and_reasons():
         "1. coreml: macOS only",
         "2. coreml: no operator X",
     ]
+
+
+def test_readme_is_short_and_shows_pictures():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    assert all(command in text for command in ("make demo", "make test"))
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)

@@ -17,7 +17,21 @@ FACE |= {f"tokenmix_runtime.{name}": getattr(tokenmix_runtime, name) for name in
 FOREIGN = ("tokenmix.create_model",)  # timm's own
 OURS = [name for name in FACE if name not in FOREIGN]
 SENTENCE = re.compile(r"[.?!:][`)\"']*$")
-ROOMS = ("mixers", "backbones", "heads", "recipes", "tasks", "data", "metrics", "train", "export", "jobs", "planning")
+ROOMS = (
+    "mixers",
+    "backbones",
+    "heads",
+    "recipes",
+    "tasks",
+    "data",
+    "metrics",
+    "train",
+    "export",
+    "inspection",
+    "compilation",
+    "jobs",
+    "planning",
+)
 
 
 def documented(name: str):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.toy_task.task import AngleTask
+from examples.own_task import AngleTask
 from tokenmix.checkpoints import open_model
 from tokenmix.cli import main
 from tokenmix.comparison import compare

@@ -351,7 +351,9 @@ def test_static_files_are_those_that_are_served(
     out = tmp_path / "deep" / "page"
     for _ in range(2):  # an earlier page is replaced
         assert main(["web", str(model), "--out", str(out)]) == 0
-    assert f"{out}: {len(files)} files" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{out}: {len(files)} files" in told
+    assert f"http.server --bind 127.0.0.1 --directory {out}\n" in told
     assert {path.name: path.read_bytes() for path in out.iterdir()} == files
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "index.html").write_text("mine")

@@ -124,7 +124,7 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
         say("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
         say("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
         codes = "0 done, 1 bug, 2 mistake, 3 wrong data, 75 try again later, 130/143 interrupted"
-        say(f"\n`tokenmix COMMAND --help` explains each. Exit codes: {codes}.")
+        say(f"\nNew here? `tokenmix docs tutorial`. `tokenmix COMMAND --help` explains each. Exit codes: {codes}.")
         return 0 if name else 2
     if name in ("-V", "--version"):
         say(f"tokenmix {__version__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import webbrowser
 
 from tokenmix.argument_types import whole
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
         write_page(files, args.out)
         size = sum(map(len, files.values())) / 1e6
         say(f"{args.out}: {len(files)} files, {size:.1f} MB, for any static web server (the camera needs https)")
+        say(f"look at it here: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(args.out)}")
         return
     with PageServer(files, args.host, args.port) as server:
         say(f"{server.url}  (Ctrl-C ends it)", flush=True)

@@ -132,7 +132,8 @@ def compile(
         ValueError: A candidate is unknown, a number is wrong, the model returns something else than tensors, or others
             can write in the folder.
 
-    Example:
+    Examples:
+        >>> import tokenmix, torch
         >>> fast = tokenmix.compile(model, torch.randn(1, 3, 224, 224))  # doctest: +SKIP
         >>> print(fast.choice)  # doctest: +SKIP
         >>> logits = fast(images)  # doctest: +SKIP

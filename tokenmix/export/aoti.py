@@ -97,7 +97,7 @@ def load_aoti(path: str | os.PathLike[str], *, trust: bool = False) -> Run:
     Raises:
         ValueError: It is not our own and not trusted, no such package, or one for another machine or torch.
 
-    Example:
+    Examples:
         >>> run = load_aoti("model.aoti.pt2", trust=True)  # doctest: +SKIP
         >>> (logits,) = run(torch.zeros(1, 3, 224, 224))  # doctest: +SKIP
     """

@@ -89,7 +89,8 @@ def inspect(
         ValueError: A model cannot be opened or looked at, the two are for different tasks, a file cannot be read, or
             there is no such layer or class.
 
-    Example:
+    Examples:
+        >>> import tokenmix
         >>> found = tokenmix.inspect("runs/mine", "cat.jpg", out="inside")  # doctest: +SKIP
         >>> found["models"]["mixernet_pico"]["receptive_fields"]["stages.0"]["width_px"]  # doctest: +SKIP
         55.0

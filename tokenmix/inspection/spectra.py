@@ -25,7 +25,7 @@ def dynamic_kernel(mixer: nn.Module, x: Tensor) -> Tensor:
     Raises:
         ValueError: The mixer filters no spectrum.
 
-    Example:
+    Examples:
         >>> kernel = dynamic_kernel(make_mixer("aff", 8), torch.randn(1, 8, 14, 14))
         >>> kernel.shape
         torch.Size([1, 8, 14, 14])
