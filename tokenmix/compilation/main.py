@@ -39,6 +39,7 @@ class CompiledModel(nn.Module):
 
     It is a snapshot in evaluation mode, without gradients. Inputs of another shape, type or device than it was made for
     run in eager PyTorch, which a warning tells once for each kind; so do all in a process that was forked from this.
+    Other attributes and methods are those of the snapshot, in eager PyTorch.
 
     Attributes:
         choice: What was chosen and why; ``print(fast.choice)``.
@@ -68,6 +69,14 @@ class CompiledModel(nn.Module):
                     warnings.warn(f"run in eager PyTorch, which is slower: {reason}", stacklevel=4)
                 return self.eager(*inputs)
             return tree_unflatten(self._run(*inputs), self._spec)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "eager":
+                raise
+            return getattr(self.eager, name)
 
     def train(self, mode: bool = True) -> CompiledModel:
         """It stays in evaluation mode.
