@@ -319,6 +319,30 @@ def test_mistakes_are_told() -> None:
 
 
 @pytest.mark.slow
+def test_outputs_of_a_file_keep_their_structure(fastest) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    fastest("onnxruntime")
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, object]:
+            out = self.layer(x)
+            return {"maps": out, "means": [out.mean((2, 3)), out.argmax(1)]}
+
+    model, x = Two(), noise(2, 3, 8, 8)
+    fast = tokenmix.compile(model, x, candidates=("onnxruntime",), cache=False)
+    assert fast.choice.name == "onnxruntime"
+    found, expected = fast(x), model(x)
+    assert list(found) == ["maps", "means"]
+    torch.testing.assert_close(found["maps"], expected["maps"].detach(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(found["means"][1], expected["means"][1])
+
+
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("chosen", ["aoti", "frozen", "openvino"])

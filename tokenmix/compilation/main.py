@@ -218,7 +218,7 @@ class _Search:
             if not difference <= self.tolerance and choice.name != EAGER:
                 raise ValueError(f"{runtime_name(choice.name)} now differs by {difference:.1e}")
         except Exception as error:  # whatever a runtime raises of a file
-            warnings.warn(f"the kept choice cannot be used, measuring anew: {_first_line(error)}", stacklevel=4)
+            warnings.warn(f"the kept choice cannot be used, measuring anew: {_first_line(error)}", stacklevel=3)
             return None
         self.log(f"from the cache: {choice.why}")
         return run, choice
