@@ -109,7 +109,7 @@ def save(entry: Path, choice: Choice, seconds: float, made: Path) -> None:
 
 
 def _digest(x: Tensor) -> str:
-    return hashlib.sha256(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _check_own(path: Path) -> None:
