@@ -61,8 +61,8 @@ def measure(name: str, seconds: float, compile_seconds: float) -> dict[str, Any]
     row: dict[str, Any] = {"model": name, "size_px": x.shape[-1], "load_average": [before, load_average()]}
     for key, timing in timings.items():
         interval = [round(timing.low_ms, 3), round(timing.high_ms, 3)]
-        row[key] = {"median_ms": round(timing.median_ms, 3), "interval_ms": interval, "rounds": timing.rounds}
-        row[key]["difference"] = differences[key]
+        row[key] = {"median_ms": round(timing.median_ms, 3), "interval_ms": interval, "min_ms": round(timing.min_ms, 3)}
+        row[key] |= {"rounds": timing.rounds, "difference": differences[key]}
     taken = row["compile"]["median_ms"]
     row["ratios"] = {key: round(row[key]["median_ms"] / taken, 2) for key in forms if key != "compile"}
     return row | {"choice": as_dict(fast.choice)}

@@ -356,7 +356,7 @@ def test_generated_code_and_openvino(chosen: str, name: str, fastest, tmp_path: 
     fast = tokenmix.compile(model, x, seconds=600, candidates=(chosen,), cache=tmp_path)
     again = tokenmix.compile(model, x, seconds=600, candidates=(chosen,), cache=tmp_path)
     assert (fast.choice.name, again.choice.name, again.choice.cached) == (chosen, chosen, True)
-    with torch.no_grad():
+    with torch.inference_mode(), torch.compiler.set_stance("fail_on_recompile"):
         for run in (fast, again):
             for other in (noise(1, 3, 32, 32, seed=3), noise(1, 3, 32, 32).to(memory_format=torch.channels_last)):
                 torch.testing.assert_close(run(other), model(other), atol=1e-4, rtol=1e-4)

@@ -295,11 +295,11 @@ def bench_serving(
     )
     rows: list[dict[str, Any]] = []
     pace = {}
-    with tempfile.TemporaryDirectory(prefix="tokenmix-") as folder, torch.inference_mode():
+    with tempfile.TemporaryDirectory(prefix="tokenmix-") as folder:
         forms = {one.name: one.inference_form() for one in measured if one.loaded is not None}
         bench.write_files(forms, Path(folder))
         for count in counts:
-            with use_threads(count):
+            with use_threads(count), torch.inference_mode():
                 pacer = Pacer(place)
                 pacer.tick()
                 for (runtime, name), start in bench.starts(forms, count).items():

@@ -155,8 +155,8 @@ def compile(
     inputs = tuple(x.detach() for x in inputs)
     if dynamic_batch and (len(inputs) > 1 or not inputs[0].ndim or not len(inputs[0])):
         raise ValueError("dynamic_batch needs one input with a batch as its first axis")
-    eager = copy.deepcopy(model).eval()
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # weights that are copied in it count no changes
+        eager = copy.deepcopy(model).eval()
         leaves, spec = tree_flatten(eager(*inputs))
         if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
             raise ValueError(f"{type(model).__name__} must return tensors, in any structure, and nothing else")
