@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from tokenmix.metrics import Metric
+from tokenmix.metrics import ItemScores, Metric
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.options import TaskAugment, TaskOptions
 from tokenmix.tasks.view import Figure, View
@@ -122,6 +122,10 @@ class Judging:
     def rows(self) -> list[dict[str, Any]]:
         """A row for each class, variable or other part of the data; none where there are no parts."""
         return []
+
+    def item_scores(self) -> ItemScores | None:
+        """The headline by test items, in the order of the set, of one process; None where it cannot be told so."""
+        return None
 
 
 @dataclass(frozen=True)
