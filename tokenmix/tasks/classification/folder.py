@@ -85,9 +85,9 @@ def read_class_folders(root: Path, *, judged: bool = False) -> ClassFolders:
             f"pictures of each class into a folder of its own inside; if they are classes, rename them: {NAMES} are "
             "taken for parts"
         )
-    elif inner := _splits_of_classes(inventory, base, tops):
+    elif rows := _splits_of_classes(inventory, base, tops):
         found.whole = False
-        for label, split, names in inner:
+        for label, split, names in rows:
             found.splits[split].setdefault(label, []).extend(names)
     else:
         _read_classes(inventory, base, found.splits["train"])
