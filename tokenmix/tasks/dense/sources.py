@@ -259,7 +259,12 @@ def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Pro
                 f"{root}: no usable object in its {len(train):,} training pictures ({layout.kind}): nothing could "
                 f"be learnt{first}"
             )
-        if max(float(one.boxes.max()) for one in train.objects if len(one.labels)) <= 1:
+        ends = [
+            float(one.boxes.max())
+            for one, size in zip(train.objects, train.sizes, strict=True)
+            if min(size) > 1 and len(one.labels)
+        ]
+        if max(ends, default=2) <= 1:
             raise ValueError(
                 f"{root}: all {used:,} boxes of the training pictures lie within their first pixel: they look like "
                 f"shares of the sides, and {layout.kind} has pixels: multiply them by width and height"
