@@ -152,6 +152,7 @@ def test_a_way_that_computes_something_else_is_left_out(fastest, monkeypatch) ->
     monkeypatch.setattr(
         compilation, "WAYS", {**ways.WAYS, "reparameterized": ways.Way(wrong), "channels_last": ways.Way(failing)}
     )
+    monkeypatch.setenv("COLUMNS", "200")
     fast = tokenmix.compile(conv_net(), noise(1, 3, 16, 16), candidates=QUICK, cache=False)
     assert fast.choice.name == "pytorch"
     _, merged, last = fast.choice.candidates

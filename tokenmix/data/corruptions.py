@@ -63,7 +63,7 @@ def jpeg(pixels: Pixels, strength: int, random: np.random.Generator) -> Pixels:
     """Stores the picture as JPEG of the quality 40, 25, 15, 9 or 5, and reads it again; nothing is random."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=(40, 25, 15, 9, 5)[strength - 1])
-    return np.asarray(Image.open(file).convert("RGB"))
+    return np.asarray(decode(file.getvalue(), "a corrupted picture"))
 
 
 def brightness(pixels: Pixels, strength: int, random: np.random.Generator) -> Pixels:
