@@ -161,10 +161,11 @@ def test_published_accuracies_belong_to_a_size():
 
 @pytest.mark.slow
 @pytest.mark.skipif(runtimes.compile_unavailable() is not None, reason="no C++ compiler")
-def test_compiled_models_take_the_best_batch_of_plain_ones(tiny):
+@pytest.mark.parametrize("runtime", ["compile", "frozen", "aoti"])
+def test_compiled_models_take_the_best_batch_of_plain_ones(runtime, tiny):
     found = bench.bench_inference(
         [str(tiny)],
-        runtimes=["pytorch", "compile"],
+        runtimes=["pytorch", runtime],
         threads=[1],
         rounds=3,
         seconds=0.1,
@@ -173,7 +174,7 @@ def test_compiled_models_take_the_best_batch_of_plain_ones(tiny):
         layers=False,
         memory=False,
     )
-    assert [row["best_batch"] for row in found["timings"] if row["runtime"] == "compile"] == [False, True]
+    assert [row["best_batch"] for row in found["timings"] if row["runtime"] == runtime] == [False, True]
 
 
 @pytest.mark.gpu
