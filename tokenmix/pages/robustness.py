@@ -60,7 +60,7 @@ def robustness_page(found: Mapping[str, Any], *, model: str, task_name: str, dat
         rows.append((called(name), False, cells))
     heads = [Head("corruption"), Head("error, %"), *(Head(f"strength {strength}") for strength in STRENGTHS)]
     shown = ("All numbers", heads, rows)
-    html = render("robustness.html", part="one", charts=[(chart, chart.drawn((560, 360)))], table=shown)
+    html = render("robustness.html", part="one", charts=[(chart, chart.drawn((520, 380)))], table=shown)
     intro = render("robustness.html", part="intro", lead=summary(found), about=f"{model} on {data}")
     section = Section("corruptions", f"{title} by strength", html, "Corruptions")
     return page(f"Corrupted pictures: {model}", intro, [section], curves_data([chart]))
@@ -102,7 +102,7 @@ def comparison_section(results: Mapping[str, Any], charts: Sequence[Curves]) -> 
         errors = [(entry["errors"][kind], len(entries) > 1 and entry["errors"][kind] == best[kind]) for kind in kinds]
         cells += [Cell(f"{error:.2f}", error, best=top) for error, top in errors]
         rows.append((name, False, cells))
-    drawn = [(chart, chart.drawn((440, 320))) for chart in charts]
+    drawn = [(chart, chart.drawn()) for chart in charts]
     return render("robustness.html", part="several", charts=drawn, table=("Errors by corruption", heads, rows))
 
 
