@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from tokenmix.bench.machine import describe
+from tokenmix.bench.memory import resident_peak
 from tokenmix.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -66,7 +66,7 @@ def measure_check(folder: str) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "images_per_s": round(count / seconds, 1),
         "cpu_ms_per_image": round(1000 * (time.process_time() - cpu) / count, 3),
-        "peak_gb": round(peak_gb(), 3),
+        "peak_gb": round(resident_peak() / 1e9, 3),
     }
 
 
@@ -84,18 +84,13 @@ def measure_validation(folder: str, size: tuple[int, int]) -> dict[str, Any]:
     model = make_dense("semantic_fpn", "mixernet_pico", LABELS).eval()
     kind: dict[str, Any] = {"mean": data.mean, "std": data.std, "crop_mode": "fit", "image_size": size}
     loaded = LoadedModel(model, "mixernet_pico", "segmentation", head="semantic_fpn", facts=data.facts, **kind)
-    before, begin = peak_gb(), time.perf_counter()
+    before, begin = resident_peak() / 1e9, time.perf_counter()
     judge(loaded, data.val, data.facts, image_size=size, batch_size=1)
     return {
         "seconds": round(time.perf_counter() - begin, 2),
-        "peak_gb": round(peak_gb(), 3),
+        "peak_gb": round(resident_peak() / 1e9, 3),
         "before_gb": round(before, 3),
     }
-
-
-def peak_gb() -> float:
-    """The most memory that this process has had, in 10^9 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def apart(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:

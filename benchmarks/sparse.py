@@ -8,7 +8,6 @@ that the process has held after a forward and a backward pass of the layer.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tokenmix.bench.machine import describe
+from tokenmix.bench.memory import resident_peak
 from tokenmix.files import write_json
 from tokenmix.ops.sparse import Neighbours, Voxels, convolve
 
@@ -76,7 +76,7 @@ def most_bytes(device: str) -> int:
     """The most memory that this process has held so far, PyTorch itself with it on a CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resident_peak()
 
 
 def measure(voxels: Voxels, channels: int, size: int, device: str, rounds: int) -> dict[str, Any]:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
+from tests.series_files import TOY, write_waves
 from tokenmix.comparison import compare
 from tokenmix.comparison.request import base_recipe, named_specs
 from tokenmix.tasks import find_task
@@ -19,11 +28,20 @@ ASKED = {
     "forecasting": ("tides.csv:target=level", None, "ffnet_forecast"),
 }
 BRIEF = {
+    "classification": ["epochs=2", "warmup_epochs=0.5", "image_size=16", "batch_size=128"],
     "detection": ["epochs=0.1"],
     "segmentation": ["epochs=0.1"],
     "super_resolution": ["epochs=0.1", "task.patches=20"],
     "points": ["epochs=0.1", "warmup_epochs=0"],
+    "forecasting": [*TOY],
 }
+EXACT = ("val_{}", "test_{}", "test_{}_per_seed", "test_{}_interval", "params", "macs", "dims", "weights_sha256")
+
+
+def asked(task: str, folder: Path) -> tuple[str, str | None]:
+    """The data and the recipe; a series is written."""
+    data, name, _ = ASKED[task]
+    return (str(write_waves(folder / "waves.csv")), name) if task == "forecasting" else (data, name)
 
 
 @pytest.mark.parametrize("task", ASKED)
@@ -51,7 +69,7 @@ def test_a_network_without_mixers_is_no_skeleton(data, skeleton, tmp_path) -> No
 @pytest.mark.parametrize("task", BRIEF)
 def test_mixers_are_compared(task, tmp_path) -> None:
     pytest.importorskip("onnxruntime")
-    data, name, _ = ASKED[task]
+    data, name = asked(task, tmp_path)
     said: list[str] = []
     options = {"recipe": name, "settings": BRIEF[task], "measure_seconds": 1, "batch_sizes": (1,), "log": said.append}
     results = compare(data, ["identity", "pool"], out=tmp_path, match="params", **options)
@@ -63,7 +81,44 @@ def test_mixers_are_compared(task, tmp_path) -> None:
         assert entry["latency_ms"]["pytorch"]["1"] > 0
         assert (tmp_path / entry["files"]["weights"]).is_file()
     assert (results["runtimes"] == ["pytorch"]) == (task == "points")
+    found = results["statistics"]
+    assert (found["seeds"], len(found["pairs"])) == (1, 1)
+    scores = [entry[f"test_{headline}"] for entry in results["mixers"].values()]
+    assert found["pairs"][0]["difference"] == pytest.approx(scores[0] - scores[1], abs=1e-6)
+    assert (found["method"] == "mcnemar") == (task == "classification")
     assert (tmp_path / "report.html").is_file()
     again = compare(data, ["identity", "pool"], out=tmp_path, match="params", **options)
     kept = ("weights_sha256", "params", "macs", f"test_{headline}", "seconds")
     assert all(again["mixers"][name][key] == entry[key] for name, entry in results["mixers"].items() for key in kept)
+    assert again["statistics"] == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", BRIEF)
+def test_a_killed_comparison_ends_like_an_unkilled_one(task, tmp_path) -> None:
+    """Killed as soon as the first mixer has a checkpoint; the same command then goes on."""
+    pytest.importorskip("onnxruntime")
+    data, name = asked(task, tmp_path)
+    command = [sys.executable, "-u", "-m", "tokenmix", "compare", data, "--mixers", "pool", "identity", "--json"]
+    command += ["--measure-seconds", "1", "--batch-sizes", "1", *(["--recipe", name] if name else [])]
+    command += [word for setting in BRIEF[task] for word in ("--set", setting)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    run = subprocess.Popen([*command, "--out", str(folders[1])], stdout=subprocess.DEVNULL, env=environment)
+    while run.poll() is None and not [*folders[1].glob("*/seed-*/checkpoints/*")]:
+        time.sleep(0.02)
+    assert run.poll() is None, "it ended before it could be killed"
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not (folders[1] / "results.json").exists()
+    results = []
+    for folder in folders:
+        done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads((folder / "results.json").read_text()))
+    whole, killed = results
+    assert killed["statistics"] == whole["statistics"]
+    headline = find_task(task).headline
+    for mixer, entry in whole["mixers"].items():
+        for key in (pattern.format(headline) for pattern in EXACT):
+            assert killed["mixers"][mixer].get(key) == entry.get(key), (mixer, key)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import tokenmix
-from tests.export_cases import conv_net, small_net
+from tests.export_cases import conv_net, opened, opened_dense, small_net
 from tests.scramble import scramble
 from tokenmix.bench.interleaved import Timing
 from tokenmix.compilation import main as compilation
@@ -276,6 +277,30 @@ def test_any_batch(chosen: str, fastest, tmp_path: Path) -> None:
         torch.testing.assert_close(fast(x), model(x).detach(), atol=1e-5, rtol=1e-5)
 
 
+def test_attributes_are_those_of_the_model(fastest) -> None:
+    fastest("reparameterized")
+    fast = tokenmix.compile(small_net("pool"), noise(1, 3, 32, 32), candidates=QUICK, cache=False)
+    assert fast.num_classes == 5
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        fast.nothing  # noqa: B018
+
+
+def test_predictions_of_a_compiled_model(fastest, tmp_path: Path, monkeypatch) -> None:
+    fastest("reparameterized")
+    monkeypatch.setattr(compilation, "WAYS", {name: ways.WAYS[name] for name in QUICK})
+    monkeypatch.setenv("TOKENMIX_DATA", str(tmp_path / "data"))
+    Image.new("RGB", (40, 30), (200, 100, 50)).save(tmp_path / "one.png")
+    loaded = opened(small_net("aff"), (32, 32), classes=list("abcde"))
+    (plain,) = tokenmix.predict(loaded, tmp_path / "one.png")
+    (fast,) = tokenmix.predict(loaded, tmp_path / "one.png", compile=True)
+    assert [name for name, _ in fast["top"]] == [name for name, _ in plain["top"]]
+    assert [share for _, share in fast["top"]] == pytest.approx([share for _, share in plain["top"]], rel=1e-4)
+    assert len(list((tmp_path / "data" / "compiled").glob("*/choice.json"))) == 1
+    dense = opened_dense("semantic_fpn", "mixernet_pico", (64, 64))
+    with pytest.raises(ValueError, match="takes pictures of all sizes"):
+        tokenmix.predict(dense, tmp_path / "one.png", compile=True)
+
+
 def test_mistakes_are_told() -> None:
     model, x = conv_net(), noise(1, 3, 16, 16)
     with pytest.raises(ValueError, match="did you mean 'onnxruntime'"):
@@ -294,6 +319,30 @@ def test_mistakes_are_told() -> None:
 
 
 @pytest.mark.slow
+def test_outputs_of_a_file_keep_their_structure(fastest) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    fastest("onnxruntime")
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, object]:
+            out = self.layer(x)
+            return {"maps": out, "means": [out.mean((2, 3)), out.argmax(1)]}
+
+    model, x = Two(), noise(2, 3, 8, 8)
+    fast = tokenmix.compile(model, x, candidates=("onnxruntime",), cache=False)
+    assert fast.choice.name == "onnxruntime"
+    found, expected = fast(x), model(x)
+    assert list(found) == ["maps", "means"]
+    torch.testing.assert_close(found["maps"], expected["maps"].detach(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(found["means"][1], expected["means"][1])
+
+
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("chosen", ["aoti", "frozen", "openvino"])
@@ -307,7 +356,7 @@ def test_generated_code_and_openvino(chosen: str, name: str, fastest, tmp_path: 
     fast = tokenmix.compile(model, x, seconds=600, candidates=(chosen,), cache=tmp_path)
     again = tokenmix.compile(model, x, seconds=600, candidates=(chosen,), cache=tmp_path)
     assert (fast.choice.name, again.choice.name, again.choice.cached) == (chosen, chosen, True)
-    with torch.no_grad():
+    with torch.inference_mode(), torch.compiler.set_stance("fail_on_recompile"):
         for run in (fast, again):
             for other in (noise(1, 3, 32, 32, seed=3), noise(1, 3, 32, 32).to(memory_format=torch.channels_last)):
                 torch.testing.assert_close(run(other), model(other), atol=1e-4, rtol=1e-4)

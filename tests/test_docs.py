@@ -50,7 +50,7 @@ def test_commands_of_a_page_exist(page):
         for name, rest in re.findall(r"^(?:\S*/)?tokenmix (\S+)(.*)", block.replace("\\\n", " "), re.MULTILINE):
             assert name in COMMANDS, f"{page.name}: tokenmix {name}"
             parser = make_parser(name, command_module(name))
-            for option in re.findall(r" (--[a-z][a-z-]*)", rest.split(" # ")[0]):
+            for option in re.findall(r" (--[a-z][a-z0-9-]*)", rest.split(" # ")[0]):
                 assert option in {"--help", *parser._option_string_actions}, f"{page.name}: tokenmix {name} {option}"
 
 

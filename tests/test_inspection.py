@@ -120,6 +120,8 @@ def test_width_holds_its_share() -> None:
     energy[4, 4], energy[4, 6] = 0.9, 0.1
     assert width_of(energy, (4.5, 4.5), 0.9) == 1
     assert width_of(energy, (4.5, 4.5), 0.95) == 5
+    energy[0, 0] = 1
+    assert width_of(energy, (8.5, 8.5), 1.0) == 9, "no more than the picture"
 
 
 # ---------------------------------------------------------------------------------------------------------- the spectra

@@ -17,6 +17,7 @@ from tests.series_files import write_waves
 from tokenmix.checkpoints import LoadedModel
 from tokenmix.cli import main
 from tokenmix.inspection import inspect
+from tokenmix.inspection.main import _names
 from tokenmix.tasks import find_task
 from tokenmix.tasks.forecasting.looking import time_kernel
 from tokenmix.tasks.forecasting.model import ffnet_forecast
@@ -89,6 +90,13 @@ def test_two_models_side_by_side(pictures: list[str], tmp_path: Path) -> None:
     titles = [row["title"] for row in found["groups"][0]["rows"]]
     assert titles[0].startswith("net (1): one.png, b, ")
     assert titles[1].startswith("net (2): one.png, b, ")
+
+
+def test_models_are_called_by_the_end_of_their_paths() -> None:
+    one, other = classifier(), classifier()
+    assert _names(["runs/aff/seed-0", "runs/dsm/seed-0"], [one, other]) == ["aff/seed-0", "dsm/seed-0"]
+    assert _names(["a/best.safetensors", one], [one, other]) == ["best.safetensors", "net"]
+    assert _names([one, other], [one, other]) == ["net (1)", "net (2)"]
 
 
 def test_a_model_is_like_itself(pictures: list[str], tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.comparison_results import made_up
+from tokenmix.pages.comparison import comparison_page
 from tokenmix.pages.conclusions import caveats, conclusions, headline, pareto
 from tokenmix.pages.result_schema import Row, read, told_apart, wilson
 
@@ -136,3 +139,55 @@ def test_wrong_schema_and_no_mixers_are_errors() -> None:
         read({"schema": "tokenmix.compare/9", "mixers": {"aff": {}}})
     with pytest.raises(ValueError, match="no mixer"):
         read({"mixers": {}})
+
+
+def _decided(ahead: float, seeds: int = 1) -> dict:
+    """Results of three mixers with statistics: the first is ahead by so many points."""
+    from tokenmix.comparison.statistics import decide
+
+    results = made_up(mixers=3)
+    rng = np.random.default_rng(0)
+    scores = {
+        name: 100.0 * (rng.random((seeds, 360)) < (0.9 if place else 0.9 + ahead / 100) - 0.3 * (place == 2))
+        for place, name in enumerate(results["mixers"])
+    }
+    for name, values in scores.items():
+        results["mixers"][name] |= {"test_top1": values.mean(), "test_top1_per_seed": values.mean(1).tolist()}
+    return results | {"statistics": decide(scores, noun="images"), "seeds": list(range(seeds))}
+
+
+def test_a_winner_is_named_where_the_corrected_tests_say_so() -> None:
+    pytest.importorskip("scipy")
+    results = _decided(9.0)
+    assert results["statistics"]["winner"] == "aff"
+    assert headline(results).startswith("aff has the best top-1 (")
+    assert "which holds at 1 % against every other" in headline(results)
+    assert [row.name for row in conclusions(read(results)).equals] == ["aff"]
+
+
+def test_where_they_do_not_it_says_what_would_settle_it() -> None:
+    pytest.importorskip("scipy")
+    results = _decided(3.0, seeds=3)
+    assert results["statistics"]["winner"] is None
+    text = headline(results)
+    assert text.startswith("360 test images cannot tell aff and ffnified apart: ")
+    wanted = results["statistics"]["unsettled"][0]
+    assert wanted["items"] or wanted["seeds"]
+    assert "If the differences are what they seem, it takes about " in text
+    page = comparison_page(results)
+    assert "Which mixers can be told apart" in page
+    strips = page.split('class="wide chart strips"')[1].split("</svg>")[0]
+    assert strips.count('class="dot"') == 9  # three seeds of three mixers
+    assert len(re.findall(r">a</text>", strips)) == 2
+    assert len(re.findall(r">b</text>", strips)) == 1
+
+
+def test_results_without_statistics_are_still_told() -> None:
+    page = comparison_page(made_up())
+    assert "these results are of an older version" in page
+    assert headline(made_up()).startswith("360 test images cannot tell 10 of the 11 apart")
+
+
+def test_what_was_left_out_is_told() -> None:
+    notes = " ".join(caveats(made_up() | {"left_out": {"selective_scan": 7.25}}))
+    assert "no widths make the budget of time: selective_scan (7.25 ms)" in notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from tests.folders_of_people import BOX, HEIGHT, WIDTH, coco, picture, yolo_line
+from tokenmix.data.identity import DataIdentity
 from tokenmix.data.inventory import OTHER
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
@@ -268,9 +270,122 @@ def test_a_test_part_alone_is_judged_and_not_trained_on(tmp_path: Path, write: C
         load(root)
 
 
+def test_a_run_without_test_pictures_is_judged_by_its_validation(tmp_path: Path) -> None:
+    """As COCO is: what it has learnt from is left out, and the reason is said."""
+    root, lines = coco(tmp_path, {"train": 4, "val": 2}), list[str]()
+    learnt = DataIdentity.of(load(root)).brief()
+    loaded: Any = SimpleNamespace(classes=["red", "green"], data=learnt)
+    found = open_judged_folder(find_task("detection"), root, loaded, None, 0, lines.append)
+    assert sorted(found.samples.names) == ["val2017/val0.png", "val2017/val1.png"]
+    assert lines == [
+        f"{root}: the model's own data: their 2 validation samples, by which its best epoch was chosen, as there are no"
+        " test samples"
+    ]
+    (root / "annotations" / "instances_val2017.json").unlink()
+    with pytest.raises(ValueError, match="the model has learnt from all of it"):
+        open_judged_folder(find_task("detection"), root, loaded, None, 0, lines.append)
+
+
 @pytest.mark.parametrize(("task", "key"), [("detection", "boxes"), ("segmentation", "label")])
 def test_pictures_without_answers_are_only_predicted(tmp_path: Path, task: str, key: str) -> None:
     found = judged(pictures(tmp_path), task)
     assert (len(found.samples), found.labelled) == (4, False)
     wanted = (0, 4) if key == "boxes" else (HEIGHT, WIDTH)
     assert tuple(found.samples.target(0)[key].shape) == wanted
+
+
+# ------------------------------------------------------------------------------------------------- wrong values
+
+
+def _set(content: Any, place: list[Any], value: Any) -> None:
+    for step in place[:-1]:
+        content = content[step]
+    if value is None:
+        del content[place[-1]]
+    else:
+        content[place[-1]] = value
+
+
+LABELME = {"shapes": [{"label": "red", "points": CORNERS, "shape_type": "polygon"}] * 2, "imagePath": "0.jpg"}
+VIA_BOX = {"name": "rect", "x": LEFT, "y": TOP, "width": BOX[2], "height": BOX[3]}
+VIA = {"0": {"filename": "0.jpg", "regions": [{"shape_attributes": VIA_BOX, "region_attributes": {"class": "red"}}]}}
+SUPERVISELY = {
+    "size": {"width": WIDTH, "height": HEIGHT},
+    "objects": [{"classTitle": "red", "geometryType": "polygon", "points": {"exterior": CORNERS, "interior": []}}],
+}
+RESULT = {
+    "type": "rectanglelabels",
+    "value": {"x": 10, "y": 10, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["red"]},
+    "original_width": WIDTH,
+    "original_height": HEIGHT,
+}
+STUDIO = [{"data": {"image": "0.jpg"}, "annotations": [{"result": [RESULT]}]}]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "place", "value", "words"),
+    [
+        ("0.json", LABELME, ["shapes", 1, "points", 2, 0], "x", "shapes[1], field 'points[2][0]': 'x' is no number"),
+        ("0.json", LABELME, ["shapes", 1, "label"], None, "shapes[1] lacks 'label'"),
+        ("0.json", LABELME, ["shapes", 0, "points"], 7, "shapes[0], field 'points': it should be a valid list, not 7"),
+        (
+            "via.json",
+            VIA,
+            ["0", "regions", 0, "shape_attributes", "x"],
+            [1],
+            "0.jpg regions[0], field 'x': [1] is no number",
+        ),
+        ("via.json", VIA, ["0", "regions", 0, "shape_attributes", "name"], None, "0.jpg regions[0] lacks 'name'"),
+        ("ann/0.jpg.json", SUPERVISELY, ["objects", 0, "classTitle"], None, "objects[0] lacks 'classTitle'"),
+        (
+            "ann/0.jpg.json",
+            SUPERVISELY,
+            ["objects", 0, "points", "exterior", 1, 1],
+            "-",
+            "objects[0].points, field 'exterior[1][1]': '-' is no number",
+        ),
+        (
+            "project.json",
+            STUDIO,
+            [0, "annotations", 0, "result", 0, "value", "width"],
+            "wide",
+            "[0].annotations[0].result[0].value, field 'width': 'wide' is no number",
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_entry_and_field(
+    tmp_path: Path, file: str, content: Any, place: list[Any], value: Any, words: str
+) -> None:
+    content = json.loads(json.dumps(content))
+    _set(content, place, value)
+    path = pictures(tmp_path, "img" if "ann/" in file else ".") / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(words)) as told:
+        load(tmp_path)
+    assert file in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (["images", 1, "id"], 1.5, "images[1], field 'id': 1.5 is no id"),
+        (["images", 1, "file_name"], None, "images[1] lacks 'file_name'"),
+        (["annotations", 2, "category_id"], None, "annotations[2] lacks 'category_id'"),
+        (["categories", 0, "name"], ["red"], "categories[0], field 'name': it should be a valid string, not ['red']"),
+        (["images", 1], 5, "images[1]: it should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_entry_of_coco_is_told_with_its_field(tmp_path: Path, place: list[Any], value: Any, words: str) -> None:
+    root = coco(tmp_path, {"train": 4, "val": 2}, train=lambda content: _set(content, place, value))
+    with pytest.raises(ValueError, match=r"instances_train2017\.json: " + re.escape(words)):
+        load(root)
+
+
+def test_a_wrong_value_of_cvat_is_told_with_its_entry(tmp_path: Path) -> None:
+    entry = f'<box label="red" xtl="{LEFT}" ytl="" xbr="{RIGHT}" ybr="{BOTTOM}"/>'
+    (pictures(tmp_path) / "annotations.xml").write_text(
+        f'<annotations><image name="0.jpg">{entry}</image></annotations>'
+    )
+    with pytest.raises(ValueError, match=r"0\.jpg box\[0\], field 'ytl': '' is no number"):
+        load(tmp_path)

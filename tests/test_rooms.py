@@ -43,6 +43,7 @@ ROOMS = (
     "pictures",
     "pages",
     "evaluate",
+    "robustness",
     "domains",
     "sources",
     "exported",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 
 from tokenmix_runtime.limits import check_number
@@ -41,6 +42,17 @@ def number(name: str) -> Callable[[str], float]:
         return value
 
     return real
+
+
+def milliseconds(text: str) -> float:
+    """``"50ms"`` or ``"0.05s"`` as milliseconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s)", text.strip().lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give one with its unit, such as 50ms or 0.5s")
+    value = float(match[1]) * (1000.0 if match[2] == "s" else 1.0)
+    if value:
+        _check("seconds", value / 1000.0, "seconds")
+    return value
 
 
 def _check(name: str, value: float, label: str) -> None:

@@ -5,9 +5,12 @@ Each takes what the command of its name takes, and returns what that prints.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from tokenmix.checkpoints import LoadedModel, open_model
 from tokenmix.evaluate import find_device, judge
@@ -15,6 +18,7 @@ from tokenmix.export import main as export_main
 from tokenmix.exported import ExportedObjective, answer_of, expanded, is_exported, open_exported
 from tokenmix.planning import read_budget
 from tokenmix.planning.training import TrainedModel, train_model
+from tokenmix.robustness import check_corruptible, corruption_errors
 from tokenmix.tasks import find_task
 from tokenmix_runtime.terminal import say
 
@@ -82,6 +86,7 @@ def evaluate(
     device: str = "auto",
     workers: int = 0,
     download: bool = False,
+    corruptions: bool = False,
     log: Callable[[str], None] = say,
     **options: Any,
 ) -> dict[str, Any]:
@@ -97,14 +102,15 @@ def evaluate(
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         workers: Processes that load samples.
         download: Whether named data sets may be fetched.
+        corruptions: Judge corrupted pictures too, see `tokenmix.robustness.corruption_errors`.
         log: Takes plain lines.
         **options: Those of ``tokenmix eval`` that belong to the model's task, such as ``mirror=True``.
 
     Returns:
-        The numbers by name, and ``rows``: one for each class or other part of the data.
+        The numbers by name, and ``rows``: one for each class or other part of the data; perhaps ``corruptions``.
 
     Raises:
-        ValueError: The data cannot be read, or are of other classes than the model.
+        ValueError: The data cannot be read, are of other classes than the model, or cannot be corrupted.
 
     Examples:
         >>> import tokenmix
@@ -116,30 +122,38 @@ def evaluate(
     exported = not isinstance(model, LoadedModel) and is_exported(os.fspath(model))
     loaded = _opened(model)
     task = find_task(loaded.task)
+    if corruptions:
+        check_corruptible(task.name)
+        if exported:
+            raise ValueError("corruptions: an exported file prepares its pictures itself; judge the model")
     judged = task.open_judged(os.fspath(data), loaded, split, seed=seed, download=download, log=log)
     if not judged.labelled:
         raise ValueError(f"{data}: nobody knows the answers, so none is judged; `tokenmix.predict` gives them")
-    found = judge(
-        loaded,
-        judged.samples,
-        judged.facts,
-        device=find_device(device),
-        batch_size=batch_size,
-        image_size=image_size,
-        workers=workers,
-        objective=(lambda metric: ExportedObjective(loaded, judged.samples, metric)) if exported else None,
+    how: dict[str, Any] = {
+        "device": find_device(device),
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "workers": workers,
         **options,
-    )
-    return {**found.numbers, "rows": found.rows}
+    }
+    objective = (lambda metric: ExportedObjective(loaded, judged.samples, metric)) if exported else None
+    found = judge(loaded, judged.samples, judged.facts, objective=objective, **how)
+    answer = {**found.numbers, "rows": found.rows}
+    if corruptions:
+        answer["corruptions"] = corruption_errors(loaded, judged.samples, judged.facts, seed=seed, **how)
+    return answer
 
 
-def predict(model: Source, images: Paths, *, device: str = "auto", **options: Any) -> list[dict[str, Any]]:
+def predict(
+    model: Source, images: Paths, *, device: str = "auto", compile: bool = False, **options: Any
+) -> list[dict[str, Any]]:
     """What a trained or exported model says of pictures.
 
     Args:
         model: A run's folder, a weights file, a model's name, an exported ``.onnx`` file, or a loaded model.
         images: A picture's file, a folder of them, a pattern, or several of these.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        compile: Run it in the fastest way on this machine, see `tokenmix.compile`, which takes a minute the first time.
         **options: Those of ``tokenmix predict`` that belong to the model's task: ``top=5``, ``threshold=0.5``,
             ``out="drawings"``.
 
@@ -147,7 +161,7 @@ def predict(model: Source, images: Paths, *, device: str = "auto", **options: An
         Of each picture ``image``, its path, and the answer as ``tokenmix predict --json`` has it.
 
     Raises:
-        ValueError: The model cannot be opened, an option is wrong, or a picture cannot be read.
+        ValueError: The model cannot be opened or compiled, an option is wrong, or a picture cannot be read.
 
     Examples:
         >>> import tokenmix
@@ -160,10 +174,29 @@ def predict(model: Source, images: Paths, *, device: str = "auto", **options: An
     listed = [images] if isinstance(images, str | os.PathLike) else list(images)
     files = expanded([os.fspath(image) for image in listed])
     if exported:
+        if compile:
+            raise ValueError("an exported file runs in ONNX Runtime already: leave compile out")
         return [{"image": path, **answer_of(loaded, path, **options).values} for path in files]
     loaded.model.to(where)
-    answer = find_task(loaded.task).answerer(loaded, where, **options)
+    task = find_task(loaded.task)
+    if compile:
+        loaded = _compiled(loaded, where, lambda one: task.answerer(one, where, **options))
+    answer = task.answerer(loaded, where, **options)
     return [{"image": path, **answer(path).values} for path in files]
+
+
+def _compiled(loaded: LoadedModel, where: torch.device, use: Callable[[LoadedModel], object]) -> LoadedModel:
+    """A loaded model in the fastest way on this machine; ``use`` is tried before the minute that this takes."""
+    from tokenmix.compilation import compile
+
+    task = find_task(loaded.task)
+    if task.raw_form(loaded.model) is not loaded.model:
+        raise ValueError(
+            f"{loaded.name} takes pictures of all sizes, and what is compiled is for one: leave compile out, or export"
+        )
+    example = task.example_inputs(loaded, 1).to(where)
+    use(dataclasses.replace(loaded, model=compile(loaded.model, example, candidates=("pytorch",), cache=False)))
+    return dataclasses.replace(loaded, model=compile(loaded.model, example))
 
 
 def export(
@@ -173,7 +206,8 @@ def export(
 
     Args:
         model: A run's folder, a weights file, a model's name, or a loaded model.
-        to: Formats: ``"onnx"``, ``"openvino"``, ``"executorch"``, ``"coreml"``, ``"torch"``.
+        to: Formats: ``"onnx"``, ``"openvino"``, ``"executorch"``, ``"coreml"``, ``"torch"``,
+            ``"aoti"``.
         out: The stem of the files, or the name of one.
         **options: See `tokenmix.export.main.export`: ``precision="int8", calibration="photos"``, ``image_size=224``.
 

@@ -39,6 +39,7 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".ico"),
 )
+SCALE, DECLARED, OWN_RANGE = "scale", "16 bits", "its own range"  # see `to_rgb`
 _PLACES_ON_EARTH = (33550, 33922, 34264, 34735)  # GeoTIFF's tags: there a fourth channel is no transparency
 
 
@@ -208,35 +209,47 @@ def _refuse_lost_channels(image: Image.Image) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The same picture upright, 8-bit RGB, over white where it is transparent (the module's text has the rules)."""
+    """The same picture upright, 8-bit RGB, over white where it is transparent (the module's text has the rules).
+
+    Of one that had more than 8 bits ``info["scale"]`` says what was white: ``"16 bits"``, ``"1"``, ``"255"``,
+    ``"65535"``, or ``"its own range"``.
+    """
     with contextlib.suppress(Exception):  # EXIF that cannot be read or rewritten says nothing about the pixels
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
-        return Image.fromarray(_from_16_bit(np.asarray(image))).convert("RGB")
+        return _grey(_from_16_bit(np.asarray(image)), DECLARED)
     if image.mode in ("I", "F"):
-        declared_16_bit = image.mode == "I" and image.format in ("PNG", "PPM")
         values = np.asarray(image)
-        return Image.fromarray(_from_16_bit(values) if declared_16_bit else _from_32_bit(values)).convert("RGB")
+        if image.mode == "I" and image.format in ("PNG", "PPM"):
+            return _grey(_from_16_bit(values), DECLARED)
+        return _grey(*_from_32_bit(values))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _grey(levels: np.ndarray, scale: str) -> Image.Image:
+    """(H, W) uint8 as RGB, with a note of what was white."""
+    image = Image.fromarray(levels).convert("RGB")
+    image.info[SCALE] = scale
+    return image
+
+
 def _from_16_bit(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.int64).clip(0, 65535) + 128) // 257).astype(np.uint8)
 
 
-def _from_32_bit(values: np.ndarray) -> np.ndarray:
+def _from_32_bit(values: np.ndarray) -> tuple[np.ndarray, str]:
     levels = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(levels.min()), float(levels.max())
     if low >= 0 and high <= 1 and values.dtype.kind == "f":
-        levels = levels * 255
+        levels, scale = levels * 255, "1"
     elif low >= 0 and high <= 255:
-        pass
+        scale = "255"
     elif low >= 0 and high <= 65535:
-        levels = levels / 257
+        levels, scale = levels / 257, "65535"
     else:
-        levels = (levels - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
-    return np.rint(levels).astype(np.uint8)
+        levels, scale = (levels - low) * (255 / max(high - low, np.finfo(np.float64).tiny)), OWN_RANGE
+    return np.rint(levels).astype(np.uint8), scale

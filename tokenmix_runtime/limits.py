@@ -19,6 +19,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "measure_seconds": (1e-3, 365 * DAY_S),
     "memory_mb": (16, 10_000_000),
     "port": (0, 65_535),
+    "rate": (1e-3, 1_000_000),
     "rounds": (1, 1_000_000),
     "seconds": (1e-3, 365 * DAY_S),
     "seed": (0, 2**63 - 1),

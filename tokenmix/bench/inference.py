@@ -82,7 +82,7 @@ class Bench:
         for one in self.models:
             if one.loaded is not None:
                 self.work[one.name] = count_layers(forms[one.name], one.images(1))
-        self._write_files(forms, folder)
+        self.write_files(forms, folder)
         for threads in self.threads:
             with use_threads(threads), torch.inference_mode():
                 self.log(f"{threads} thread{'s' * (threads > 1)}: the machine's limits")
@@ -95,7 +95,7 @@ class Bench:
                 if self.layers and threads == self.threads[0]:
                     self._measure_layers(forms, threads)
 
-    def _write_files(self, forms: Mapping[str, nn.Module], folder: Path) -> None:
+    def write_files(self, forms: Mapping[str, nn.Module], folder: Path) -> None:
         """Export what the runtimes need; a model that one cannot take is skipped there."""
         for runtime, one in itertools.product(self.runtimes, self.models):
             form = RUNTIMES[runtime].form
@@ -105,7 +105,7 @@ class Bench:
                 if form == "onnx" and one.file is not None:
                     self.files[runtime, one.name] = one.file
                 else:
-                    self._skip(one.name, runtime, "an ONNX file runs in ONNX Runtime")
+                    self.skip(one.name, runtime, "an ONNX file runs in ONNX Runtime")
                 continue
             self.log(f"{one.name}: exporting for {runtime_name(runtime)}")
             loaded = one.loaded
@@ -117,16 +117,17 @@ class Bench:
                     loaded, (form,), stem, image_size=one.image_size, dynamic_batch=any(b != 1 for b in self.batches)
                 )
             except ValueError as error:
-                self._skip(one.name, runtime, str(error).splitlines()[0])
+                self.skip(one.name, runtime, str(error).splitlines()[0])
                 continue
             self.files[runtime, one.name] = stem.with_name(stem.name + FORMATS[form].suffix)
 
-    def _starts(self, forms: Mapping[str, nn.Module], threads: int) -> dict[Key, Start]:
+    def starts(self, forms: Mapping[str, nn.Module], threads: int) -> dict[Key, Start]:
+        """What starts each model in each runtime, after `write_files`."""
         starts: dict[Key, Start] = {}
         for runtime in self.runtimes:
             reason = fits_threads(runtime, threads)
             if reason:
-                self._skip(None, runtime, reason, threads)
+                self.skip(None, runtime, reason, threads)
                 continue
             for one in self.models:
                 source = (
@@ -139,7 +140,7 @@ class Bench:
     def _measure(self, forms: Mapping[str, nn.Module], threads: int, pacer: Pacer) -> None:
         """All models in all runtimes with one number of threads."""
         models = {one.name: one for one in self.models}
-        starts = self._starts(forms, threads)
+        starts = self.starts(forms, threads)
         if not starts:
             return
         for asked in self.batches:
@@ -148,7 +149,7 @@ class Bench:
             for key, start in starts.items():
                 fixed = models[key[1]].largest_batch
                 if fixed not in (None, sizes[key]):
-                    self._skip(key[1], key[0], f"the file takes batches of {fixed} only", threads)
+                    self.skip(key[1], key[0], f"the file takes batches of {fixed} only", threads)
                     continue
                 if RUNTIMES[key[0]].slow:
                     self.log(f"{key[1]}: {runtime_name(key[0])} at batch {sizes[key]}")
@@ -221,7 +222,8 @@ class Bench:
                 rows.append(row | limits(roofline, layer.flops, layer.bytes(1), times[layer.name]))
             self.layer_rows[one.name] = [*rows, {"name": "between the layers", "kind": "", "ms": 1000.0 * between}]
 
-    def _skip(self, model: str | None, runtime: str, reason: str, threads: int | None = None) -> None:
+    def skip(self, model: str | None, runtime: str, reason: str, threads: int | None = None) -> None:
+        """Note what was left out; None as a model stands for all."""
         self.skipped.append({"model": model, "runtime": runtime, "threads": threads, "reason": reason})
 
 

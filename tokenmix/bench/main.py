@@ -19,10 +19,12 @@ from tokenmix.bench.machine import describe, load_average
 from tokenmix.bench.memory import peak_memory_mb
 from tokenmix.bench.models import MeasuredModel, open_models
 from tokenmix.bench.ranking import rank
-from tokenmix.bench.runtimes import choose, use_threads, waiting
+from tokenmix.bench.runtimes import RUNTIMES, choose, missing, use_threads, waiting
+from tokenmix.bench.serving import load_rows
 from tokenmix.bench.sweep import sweep_mixers, sweep_models
 from tokenmix.bench.training import training_step
 from tokenmix.evaluate import find_device
+from tokenmix.runtime_names import runtime_name
 from tokenmix_runtime.cores import usable_cores
 from tokenmix_runtime.limits import check_number
 
@@ -31,6 +33,7 @@ MIXERS = ("aff", "dsm", "attention")
 SIDES = (8, 16, 32, 64, 128)
 SIZES = (128, 192, 256, 320, 384)
 BATCHES = (1, 2, 4, 8)
+SERVED = ("pytorch", "onnxruntime", "openvino")
 
 
 def silent(line: str) -> None:
@@ -236,6 +239,90 @@ def bench_growth(
     result = _header("growth", place, load, {threads: pacer.seconds})
     result["settings"] = {"rounds": rounds, "seconds": seconds, "threads": [threads], "chans": chans}
     return result | {"growth": rows, "skipped": []}
+
+
+def bench_serving(
+    models: Sequence[str],
+    *,
+    runtimes: Sequence[str] | None = None,
+    threads: Sequence[int] | None = None,
+    rates: Sequence[float] = (),
+    limit_ms: float | None = None,
+    window_ms: float = 5.0,
+    max_batch: int = 8,
+    image_size: tuple[int, int] | None = None,
+    device: str = "cpu",
+    seconds: float = 10.0,
+    seed: int = 0,
+    log: Callable[[str], None] = silent,
+) -> dict[str, Any]:
+    """Throughput and latency under a server's load, see `tokenmix.bench.serving`; plain values for JSON.
+
+    Args:
+        models: See `tokenmix.bench.models.open_models`.
+        runtimes: As in `bench_inference`; None: those of `SERVED` that are here.
+        threads: Numbers of threads of the one worker; default: all cores.
+        rates: Requests per second; where there are none and no limit, shares of what the worker can do at most.
+        limit_ms: Search the highest rate whose 99th percentile is within so many milliseconds.
+        window_ms: How long the oldest request waits for others to be answered with.
+        max_batch: Requests that are answered together at most.
+        image_size: Height and width in pixels; default: each model's own.
+        device: ``"cpu"`` or ``"cuda"``.
+        seconds: Of each load.
+        seed: Of weights, images and the requests' times.
+        log: Told what is done.
+
+    Raises:
+        ValueError: A model, runtime or number is wrong, or nothing could be measured.
+        ImportError: A runtime that was named is missing; the message says what to install.
+    """
+    place, counts = _place(device), _counts((0,) if threads is None else threads, device)
+    numbers: dict[str, Sequence[float]] = {"rate": rates, "batch_size": [max_batch], "seconds": [seconds]}
+    _check_numbers(numbers)
+    if window_ms < 0 or (limit_ms is not None and limit_ms <= 0):
+        raise ValueError("the window must not be negative, and a limit of the latency must be positive")
+    reasons = {name: reason for name in SERVED if runtimes is None and (reason := missing(name, place))}
+    chosen, more = choose(runtimes or [name for name in SERVED if name not in reasons], place)
+    for name in chosen:
+        if RUNTIMES[name].slow and RUNTIMES[name].form == "model":
+            raise ValueError(f"{name} compiles a minute for each batch size: leave it out, or take aoti")
+    measured, load = open_models(models, image_size, seed=seed), load_average()
+    skipped = [
+        {"model": None, "runtime": name, "threads": None, "reason": why} for name, why in (reasons | more).items()
+    ]
+    bench = Bench(
+        measured, chosen, counts, (1, max_batch), place, 1, seconds, 0.0, 1, False, seed, log, skipped=skipped
+    )
+    rows: list[dict[str, Any]] = []
+    pace = {}
+    with tempfile.TemporaryDirectory(prefix="tokenmix-") as folder:
+        forms = {one.name: one.inference_form() for one in measured if one.loaded is not None}
+        bench.write_files(forms, Path(folder))
+        for count in counts:
+            with use_threads(count), torch.inference_mode():
+                pacer = Pacer(place)
+                pacer.tick()
+                for (runtime, name), start in bench.starts(forms, count).items():
+                    one = next(one for one in measured if one.name == name)
+                    fixed = one.largest_batch
+                    if fixed not in (None, 1):
+                        bench.skip(name, runtime, f"the file takes batches of {fixed} only", count)
+                        continue
+                    most = max_batch if fixed is None else 1
+                    calls = {size: start(one.images(size, seed)) for size in range(1, most + 1)}
+                    log(f"{name}: {runtime_name(runtime)}, {count} thread{'s' * (count > 1)}")
+                    found = load_rows(calls, rates, limit_ms, window_ms, seconds, seed, pacer.tick)
+                    rows += [{"model": name, "runtime": runtime, "threads": count, **row} for row in found]
+                pacer.tick()
+                pace[count] = pacer.seconds
+    if not rows:
+        said = "; ".join(f"{row['model'] or row['runtime']}: {row['reason']}" for row in bench.skipped)
+        raise ValueError(f"nothing could be measured: {said}")
+    result = _header("serving", place, load, pace)
+    result["settings"] = {"seconds": seconds, "threads": counts, "window_ms": window_ms, "max_batch": max_batch}
+    result["settings"] |= {"p99_limit_ms": limit_ms, "arrivals": "Poisson", "seed": seed}
+    result["models"] = {one.name: _facts(one) for one in measured}
+    return result | {"serving": rows, "timings": [], "skipped": bench.skipped}
 
 
 def _place(device: str) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from tokenmix_runtime.names import unknown
 BUDGETS = ("params", "macs")
 STEP = 8
 TOLERANCE = 0.03
+TIME_TOLERANCE = 0.05  # of milliseconds, which no two measurements find alike
+NARROWEST, WIDEST = 1 / 8, 4.0  # times the skeleton's own widths that are tried for a time
+TRIES = 6  # networks that are timed for one mixer
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,13 @@ class Match:
 
     Attributes:
         dims: Channels per stage.
-        value: Parameters or MACs with them.
+        value: Parameters, MACs or milliseconds with them.
         target: What they should have been.
     """
 
     dims: tuple[int, ...]
-    value: int
-    target: int
+    value: float
+    target: float
 
     @property
     def deviation(self) -> float:
@@ -112,3 +116,58 @@ def nearest_widths(value_of: Callable[[tuple[int, ...]], int], dims: tuple[int, 
             break
         current = min(steps)[-1]
     return Match(current, value_of(current), target)
+
+
+def timed_widths(
+    time_of: Callable[[tuple[int, ...]], float], dims: tuple[int, ...], target: float, *, at_most: bool = False
+) -> Match:
+    """Widths in the proportions of ``dims``, multiples of 8, with which a network takes ``target`` milliseconds.
+
+    A network must be built, exported and timed to know, so that few are: the widths as they are, and then where a
+    power law through the nearest ones on both sides puts the target, until one is within `TIME_TOLERANCE` or `TRIES`
+    have been timed.
+
+    Args:
+        time_of: Milliseconds with given widths.
+        dims: The skeleton's own widths.
+        target: Milliseconds.
+        at_most: The widths as they are, if they take no longer; else the widest found that do not.
+
+    Returns:
+        The nearest that was found, of those that take no longer where ``at_most`` is asked and there are any; the
+        narrowest have been tried if there are none.
+    """
+    seen: dict[tuple[int, ...], float] = {}
+    below, above = (NARROWEST, 0.0), (WIDEST, math.inf)  # scale, milliseconds
+    scale, aim = 1.0, target * (1 - TIME_TOLERANCE / 2) if at_most else target
+    while len(seen) < TRIES:
+        widths = _scaled(dims, scale)
+        if widths in seen:
+            scale = math.sqrt(below[0] * above[0])
+            widths = _scaled(dims, scale)
+        if widths in seen:
+            break
+        found = seen[widths] = time_of(widths)
+        near = abs(found / aim - 1) <= TIME_TOLERANCE / (2 if at_most else 1)
+        if near or (at_most and scale == 1.0 and found <= target):
+            break
+        if found > aim:
+            above = (scale, found)
+        else:
+            below = (scale, found)
+        if below[1] >= above[1] or below[0] >= WIDEST or above[0] <= NARROWEST:
+            break  # too alike to be told by their times, or at an end
+        if len(seen) == TRIES - 1 and not below[1]:
+            scale = NARROWEST  # whether anything is as fast
+        elif below[1] and math.isfinite(above[1]):
+            steep = math.log(above[1] / below[1]) / math.log(above[0] / below[0])
+            scale = below[0] * (aim / below[1]) ** (1 / steep)
+        else:
+            scale = min(max(scale * (aim / found) ** (1 / 1.5), below[0]), above[0])
+    fitting = {widths: value for widths, value in seen.items() if not at_most or value <= target}
+    widths = min(fitting or seen, key=lambda one: abs(seen[one] / target - 1))
+    return Match(widths, seen[widths], target)
+
+
+def _scaled(dims: tuple[int, ...], scale: float) -> tuple[int, ...]:
+    return tuple(max(STEP, round(scale * width / STEP) * STEP) for width in dims)

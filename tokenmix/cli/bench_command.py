@@ -12,10 +12,19 @@ from typing import Any
 
 import torch
 
-from tokenmix.argument_types import number, whole
-from tokenmix.bench.main import BATCHES, MIXERS, SIDES, SIZES, bench_growth, bench_inference, bench_training
+from tokenmix.argument_types import milliseconds, number, whole
+from tokenmix.bench.main import (
+    BATCHES,
+    MIXERS,
+    SIDES,
+    SIZES,
+    bench_growth,
+    bench_inference,
+    bench_serving,
+    bench_training,
+)
 from tokenmix.bench.runtimes import RUNTIMES, missing
-from tokenmix.cli.bench_tables import growth_tables, layer_tables, notes, timing_tables
+from tokenmix.cli.bench_tables import growth_tables, layer_tables, notes, serving_tables, timing_tables
 from tokenmix.cli.options import add_common
 from tokenmix.cli.output import print_json
 from tokenmix.files import write_json, write_text
@@ -26,6 +35,7 @@ from tokenmix_runtime.terminal import say
 
 INFERENCE = ("runtimes", "batch", "layers")
 GROWTH = ("mixers", "maps", "channels", "sizes", "batches")
+SERVING = ("rate", "p99", "window", "max_batch")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +71,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layers", action="store_true", default=None, help="print each model's layers, by kind")
     add = parser.add_argument_group("training").add_argument
     add("--train", action="store_true", help="time training steps of --batch images (default: 8) and their peak memory")
+    add = parser.add_argument_group("a server's load").add_argument
+    add(
+        "--serve",
+        action="store_true",
+        help="answer requests at a rate, in batches, by one worker: latencies and answers per second (PyTorch, ONNX "
+        "Runtime, OpenVINO unless --runtimes says else; all cores; --seconds of each load, default: 10)",
+    )
+    add(
+        "--rate",
+        nargs="+",
+        type=number("rate"),
+        metavar="R",
+        help="requests per second (default: a quarter to nine tenths of what is possible)",
+    )
+    add("--p99", type=milliseconds, metavar="TIME", help="search the highest rate at which 99 %% take no longer: 50ms")
+    add(
+        "--window",
+        type=milliseconds,
+        metavar="TIME",
+        help="how long the oldest request waits for others (default: 5ms)",
+    )
+    add("--max-batch", type=whole("batch_size"), metavar="N", help="requests that are answered together (default: 8)")
     add = parser.add_argument_group("growth with the number of tokens").add_argument
     add("--scale", action="store_true", help="time several sizes, and fit exponents to them")
     add("--mixers", nargs="+", metavar="MIXER", help=f"default: {' '.join(MIXERS)}, where no model is named")
@@ -80,14 +112,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, then print tables and write files."""
-    if args.train and args.scale:
-        raise ValueError("--train and --scale are two measurements: choose one")
-    kind = "--train" if args.train else "--scale" if args.scale else ""
-    wrong = {"": GROWTH, "--train": tuple({*INFERENCE, *GROWTH} - {"batch"}), "--scale": INFERENCE}[kind]
-    for name in wrong:
-        if getattr(args, name) is not None:
-            where = f"{kind} takes no" if kind else "without --scale there is no"
-            raise ValueError(f"{where} --{name}")
+    kinds = [f"--{name}" for name in ("train", "scale", "serve") if getattr(args, name)]
+    if len(kinds) > 1:
+        raise ValueError(f"{' and '.join(kinds)} are {len(kinds)} measurements: choose one")
+    kind = kinds[0] if kinds else ""
+    taken = {"": INFERENCE, "--train": ("batch",), "--scale": GROWTH, "--serve": ("runtimes", *SERVING)}[kind]
+    for name in (*INFERENCE, *GROWTH, *SERVING):
+        if name not in taken and getattr(args, name) is not None:
+            needed = "--serve" if name in SERVING else "--scale"
+            where = f"{kind} takes no" if kind else f"without {needed} there is no"
+            raise ValueError(f"{where} --{name.replace('_', '-')}")
     plain = args.json == "-"
     log = (lambda line: None) if plain else (lambda line: say(line, file=sys.stderr, flush=True))
     given: dict[str, Any] = {"device": args.device, "seed": args.seed, "log": log}
@@ -96,6 +130,8 @@ def run(args: argparse.Namespace) -> None:
         result = _growth(args, given)
     elif args.train:
         result = _training(args, given)
+    elif args.serve:
+        result = _serving(args, given)
     else:
         result = _inference(args, given)
     if args.json and not plain:
@@ -105,7 +141,8 @@ def run(args: argparse.Namespace) -> None:
     if plain:
         print_json(result)
         return
-    tables = growth_tables(result) if args.scale else timing_tables(result)
+    shown = growth_tables if args.scale else serving_tables if args.serve else timing_tables
+    tables = shown(result)
     say("\n\n".join(tables + (layer_tables(result) if args.layers else [])))
     say("\n" + "\n".join(notes(result)))
     for path in filter(None, (args.json, args.html)):
@@ -139,6 +176,25 @@ def _training(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]
         batch=batch[0],
         image_size=args.image_size,
         memory=not (args.quick or args.no_memory),
+        **given,
+    )
+
+
+def _serving(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
+    if args.rounds is not None:
+        raise ValueError("--serve takes no --rounds: --seconds says how long each load is")
+    if args.quick:
+        given = {"seconds": 2.0, **given}
+    names = {"p99": "limit_ms", "window": "window_ms", "max_batch": "max_batch"}
+    chosen = {ours: value for name, ours in names.items() if (value := getattr(args, name)) is not None}
+    threads = _numbers("threads", args.threads, "all") or ((1,) if args.quick else None)
+    return bench_serving(
+        args.models,
+        runtimes=args.runtimes,
+        threads=threads,
+        rates=args.rate or (),
+        image_size=args.image_size,
+        **chosen,
         **given,
     )
 

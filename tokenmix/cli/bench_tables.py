@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from tokenmix.pages.bench import caveats, place, share
+from tokenmix.pages.bench import caveats, kept_limit, place, share
 from tokenmix.runtime_names import runtime_name
 from tokenmix.text_tables import table
 
@@ -76,6 +76,27 @@ def growth_tables(result: Mapping[str, Any]) -> list[str]:
         times = ", ".join(f"{point['tokens']:,}: {point['median_ms']:.3g}" for point in row["points"])
         rows.append([row["name"], row["variable"], exponent, interval, times])
     return [table(("name", "grows with the", "exponent", "95 % interval", "tokens: ms"), rows)]
+
+
+def serving_tables(result: Mapping[str, Any]) -> list[str]:
+    """One table for each model, runtime and number of threads: its loads by rising rate."""
+    groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in result["serving"]:
+        groups[row["model"], row["runtime"], row["threads"]].append(row)
+    limit, tables = result["settings"]["p99_limit_ms"], []
+    titles = ["requests/s", "answered/s", "p50 ms", "p95 ms", "p99 ms", "mean batch", "requests"]
+    titles += [] if limit is None else [f"p99 below {limit:g} ms"]
+    for (model, runtime, threads), rows in groups.items():
+        head = f"{model}: {runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}, "
+        head += f"at most {rows[0]['capacity']:.4g} images/s"
+        cells = []
+        for row in rows:
+            numbers = [f"{row[key]:.4g}" for key in ("rate", "achieved", "p50_ms", "p95_ms", "p99_ms")]
+            cells.append([*numbers, f"{row['mean_batch']:.2f}", str(row["requests"])])
+            if limit is not None:
+                cells[-1].append(kept_limit(row))
+        tables.append(f"{head}\n{table(titles, cells)}")
+    return tables
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:

@@ -13,15 +13,16 @@ import sys
 from pathlib import Path
 
 from tokenmix.argument_types import number, whole
-from tokenmix.bench.match import BUDGETS
 from tokenmix.cli.options import DATA, add_common, add_settings
 from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.comparison import DEFAULT_MIXERS, compare
+from tokenmix.comparison.main import MATCHED
 from tokenmix.jobs import Queued
 from tokenmix.pages.comparison_table import text_table
 from tokenmix.pages.conclusions import headline
 from tokenmix.planning import Budget, read_budget
+from tokenmix.planning.latency import TIMED_IN
 from tokenmix_runtime.terminal import say
 
 
@@ -49,13 +50,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--budget",
         budget={
-            "nargs": 1,
-            "metavar": "TIME",
-            "help": "what a plan may take for all trainings, 30min or 2h (default: 1h)",
+            "help": "what a plan may take for all trainings, 30min or 2h (default: 1h), what an answer may take here, "
+            "2ms, or both: mixers that take longer are made narrower, or left out",
         },
     )
     add("--seeds", type=whole("seeds"), default=1, metavar="N", help="train each N times and report mean and spread")
-    add("--match", choices=BUDGETS, help="change widths so that all have the first mixer's budget")
+    add(
+        "--match",
+        choices=MATCHED,
+        help="change widths so that all have the first mixer's budget; latency: that of --budget, if it has one",
+    )
+    add(
+        "--timed-in",
+        choices=TIMED_IN,
+        default=TIMED_IN[0],
+        help="where --match latency and --budget 2ms time one sample (default: %(default)s)",
+    )
     add(
         "--batch-sizes",
         type=whole("batch_size"),
@@ -63,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[1, 32],
         metavar="N",
         help="of the latency measurement",
+    )
+    add(
+        "--corruptions",
+        action="store_true",
+        help="judge each on corrupted test pictures too: noise of four bands, blur, JPEG, brightness, shift, scale, "
+        "rotation",
     )
     add("--compile", action="store_true", help="measure torch.compile too (a minute of compilation per mixer)")
     add(
@@ -81,8 +97,6 @@ def run(args: argparse.Namespace) -> int:
     """Compare, then print the table."""
     mixers = args.mixers[0] if args.mixers is not None and len(args.mixers) == 1 else args.mixers
     budget = read_budget(args.budget) if args.budget else Budget()
-    if budget.latency_ms is not None:
-        raise ValueError("--budget of a comparison is a time, such as 30min: what answers take is what it measures")
     try:
         results = compare(
             args.data_option or args.data,
@@ -101,6 +115,9 @@ def run(args: argparse.Namespace) -> int:
             download=args.download,
             fresh=args.fresh,
             budget_s=budget.seconds,
+            corruptions=args.corruptions,
+            budget_ms=budget.latency_ms,
+            timed_in=args.timed_in,
             on=chosen_runner(args),
             log=(lambda line: None) if args.json else say,
         )

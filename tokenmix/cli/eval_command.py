@@ -20,6 +20,9 @@ from tokenmix.data.dataset import Samples
 from tokenmix.data.loader import named_deaths
 from tokenmix.evaluate import find_device, judge
 from tokenmix.exported import ExportedObjective, is_exported, open_exported
+from tokenmix.files import write_text
+from tokenmix.pages.robustness import corruption_text, robustness_page
+from tokenmix.robustness import check_corruptible, corruption_errors
 from tokenmix.tasks import Option, Task, find_task
 from tokenmix.train.distributed import processes, speaks
 from tokenmix.train.log import Shown
@@ -58,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the answer to each image: a .csv file; of a detector COCO's results, a .json file; of a segmenter "
         "a folder of PNG files",
     )
+    add(
+        "--corruptions",
+        action="store_true",
+        help="judge corrupted pictures too: noise of four bands, blur, JPEG, brightness, shift, scale, rotation, at "
+        "five strengths each (fifty times the work)",
+    )
+    add("--page", metavar="FILE.html", help="draw what --corruptions finds as a page")
     add_common(parser, "--json", json={"help": "print the numbers, every class's too, as JSON"})
     add_task_options(parser, _options)
 
@@ -71,6 +81,12 @@ def run(args: argparse.Namespace) -> None:
     options = task_options(args, task, _options)
     if args.results:
         task.check_results(args.results)  # a mistake is told before the work
+    if args.corruptions:
+        check_corruptible(task.name)
+        if exported:
+            raise ValueError("--corruptions: an exported file prepares its pictures itself; judge the model")
+    elif args.page:
+        raise ValueError("--page draws corruptions: add --corruptions")
     if args.predictions:
         task.predictions_writer(args.predictions, Samples([]), {"classes": []} | loaded.facts)
     log = (lambda line: None) if args.json or not speaks() else say
@@ -98,8 +114,27 @@ def run(args: argparse.Namespace) -> None:
             objective=partial(ExportedObjective, loaded, data.samples) if exported else None,
             **options,
         )
+        corrupted = None
+        if args.corruptions:
+            corrupted = corruption_errors(
+                loaded,
+                data.samples,
+                data.facts,
+                seed=args.seed,
+                device=group.device,
+                batch_size=args.batch_size,
+                image_size=args.image_size,
+                workers=args.workers,
+                rank=group.rank,
+                world=group.world,
+                shown=lambda loader: Shown(loader, log, "corrupted") if group.first and not args.json else loader,
+                **options,
+            )
     if not group.first:
         return
+    if corrupted and args.page:
+        names = {"model": loaded.name, "task_name": task.name, "data": data.name}
+        write_text(args.page, robustness_page(corrupted, **names))
     if writer:
         writer.finish(judged.judging)
     if not data.labelled:
@@ -109,10 +144,13 @@ def run(args: argparse.Namespace) -> None:
         task.add_result(args.results, args.model, loaded, judged.numbers, args.image_size)
     if args.json:
         told = {"model": loaded.name, "task": task.name, "data": data.name, "split": args.split}
-        print_json({**told, task.noun: len(data.samples), **judged.numbers, "classes": judged.rows})
+        more = {} if corrupted is None else {"corruptions": corrupted}
+        print_json({**told, task.noun: len(data.samples), **judged.numbers, "classes": judged.rows, **more})
         return
     part = f"{args.split} " if args.split else ""
     say(f"{loaded.name} on {len(data.samples):,} {part}{task.noun} of {data.name}")
     say(numbers_line(task, judged.numbers))
     say()
     say(rows_table(task, judged.rows))
+    if corrupted:
+        say(f"\n{corruption_text(corrupted)}")

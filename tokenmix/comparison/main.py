@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tokenmix.bench.match import BUDGETS
-from tokenmix.comparison.measuring import measure
+from tokenmix.comparison.measuring import add_corruptions, measure
 from tokenmix.comparison.planning import Estimate, planned_recipe, setting_line
 from tokenmix.comparison.request import (
     DEFAULT_MIXERS,
@@ -25,15 +25,18 @@ from tokenmix.comparison.request import (
     claim,
     named_specs,
 )
-from tokenmix.comparison.results import add_samples, command_line, facts
-from tokenmix.comparison.training import Trained, choose_dims, judge_runs, mixer_jobs
+from tokenmix.comparison.results import add_samples, command_line, decided, facts
+from tokenmix.comparison.training import Trained, judge_runs, mixer_jobs
+from tokenmix.comparison.widths import choose_widths
 from tokenmix.evaluate import find_device
 from tokenmix.export.extras import require
 from tokenmix.files import locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.pages.comparison import write_comparison
+from tokenmix.planning.latency import TIMED_IN
 from tokenmix.recipes import RECIPES
 from tokenmix.recipes.keys import stated_task
+from tokenmix.robustness import check_corruptible
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
@@ -42,6 +45,7 @@ from tokenmix_runtime.names import unknown
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.compare/1"
+MATCHED = (*BUDGETS, "latency")
 
 
 def compare(
@@ -62,6 +66,9 @@ def compare(
     download: bool = False,
     fresh: bool = False,
     budget_s: float | None = None,
+    corruptions: bool = False,
+    budget_ms: float | None = None,
+    timed_in: str = TIMED_IN[0],
     on: str | Runner = "local",
     log: Callable[[str], None] = say,
 ) -> dict[str, Any]:
@@ -81,7 +88,8 @@ def compare(
             `tokenmix.planning` plans for them and the task that they are recognised to be for.
         settings: Overrides of the recipe, ``"epochs=3"``.
         seeds: How many times each mixer is trained; the accuracy is then a mean with a spread.
-        match: ``"params"`` or ``"macs"`` changes the widths of the others to the first mixer's budget.
+        match: ``"params"``, ``"macs"`` or ``"latency"`` changes the widths of the others to the first mixer's budget,
+            or, of ``"latency"``, to ``budget_ms``.
         batch_sizes: Of the latency measurement.
         compile: Measure `torch.compile` too; its first compilation takes a minute per mixer.
         measure_seconds: Time for the latency measurement of all mixers together.
@@ -90,6 +98,10 @@ def compare(
         download: Allow torchvision's and Hugging Face's data sets to be downloaded.
         fresh: Throw away what ``out`` holds of an earlier comparison.
         budget_s: Seconds that a planned recipe may take for all trainings together; None: an hour.
+        corruptions: Judge each mixer on corrupted test pictures too, see `tokenmix.robustness.corruption_errors`.
+        budget_ms: Milliseconds that an answer may take here, for one sample: widths of mixers that take longer are
+            made smaller, and those that no widths make fast enough are left out; None: any.
+        timed_in: Where those milliseconds are measured, ``"onnxruntime"`` or ``"pytorch"``.
         on: Where to train: ``"local"``, ``"ray"``, ``"slurm"``, or one of `tokenmix.jobs` with its options. The rest
             is done by this process.
         log: Takes progress lines.
@@ -111,8 +123,14 @@ def compare(
     """
     data = os.fspath(data)
     runner = make_runner(on)
-    if match is not None and match not in BUDGETS:
-        raise ValueError(unknown("budget to match", match, BUDGETS))
+    if match is not None and match not in MATCHED:
+        raise ValueError(unknown("budget to match", match, MATCHED))
+    if timed_in not in TIMED_IN:
+        raise ValueError(unknown("runtime to be timed in", timed_in, TIMED_IN))
+    if budget_ms is not None and budget_ms <= 0:
+        raise ValueError(f"a budget of milliseconds must be above 0, got {budget_ms:g}")
+    if budget_ms is not None and match not in (None, "latency"):
+        raise ValueError(f"match={match!r} chooses the widths, and so does a budget of milliseconds: give one of both")
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}")
     if not batch_sizes or min(batch_sizes) < 1 or measure_seconds <= 0:
@@ -126,13 +144,21 @@ def compare(
         find_device(device)
     base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
     task = find_task(base.task.name)
+    if corruptions:
+        check_corruptible(task.name)
     # Who names a recipe or a task has decided how it is trained.
     planned = recipe is None and data not in RECIPES and not stated_task(settings)
-    for package in ("onnx", "onnxscript", "onnxruntime") if task.exported() else ():
+    for package in ("scipy", *(("onnx", "onnxscript", "onnxruntime") if task.exported() else ())):
         require(package, "compare")
     own = task.own_widths(base)
     specs = named_specs(task.default_mixers or DEFAULT_MIXERS if mixers is None else mixers, base)
-    request = Request(data, tuple(specs), skeleton or task.default_skeleton, base, seeds, match)
+    timed = timed_in if match == "latency" or budget_ms is not None else None
+    if timed == "onnxruntime" and not task.exported():
+        raise ValueError(
+            f"{task.title}: its models do not run in ONNX Runtime, so that they cannot be timed there: "
+            "take --timed-in pytorch"
+        )
+    request = Request(data, tuple(specs), skeleton or task.default_skeleton, base, seeds, match, timed, budget_ms)
     folder = Path(out)
     with locked(folder):
         if not planned:
@@ -144,11 +170,12 @@ def compare(
             request, own = replace(request, recipe=base), task.own_widths(base)
             check_owner(folder, request, fresh)
         size = getattr(task.complete(base, samples).task, "image_size", None)
-        dims = choose_dims(request, own, specs, size, samples.facts, log)
+        widths = choose_widths(folder, request, own, specs, size, samples, fresh, log)
+        specs = {name: specs[name] for name in widths.dims}
         claim(folder, request, fresh)
         training = {"device": device, "workers": workers, "download": download}
         jobs = {
-            name: mixer_jobs(folder, request, name, spec, dims[name], samples, **training)
+            name: mixer_jobs(folder, request, name, spec, widths.dims[name], samples, **training)
             for name, spec in specs.items()
         }
         log(setting_line(request, samples, size))
@@ -162,6 +189,9 @@ def compare(
                     log(f"  {left}")
                 find_device(device)  # judged and measured here, wherever it was trained
                 trained[name] = judge_runs(name, spec, jobs[name], runs, samples, log)
+        if corruptions:
+            log("judging on corrupted pictures")
+            add_corruptions(trained, samples, base.run.seed, device, log)
         measure(folder, base, trained, samples, batch_sizes, compile, measure_seconds, device, log)
         pictures = add_samples(task, trained, samples)
         asked = {
@@ -172,6 +202,9 @@ def compare(
             "device": device,
             "workers": workers,
             "budget_s": budget_s,
+            "corruptions": corruptions,
+            "budget_ms": budget_ms,
+            "timed_in": timed_in,
             **options(runner),
         }
         found = next(iter(trained.values())).judgement.judging.base_line()
@@ -181,9 +214,12 @@ def compare(
             "command": command_line(request, str(out), settings, asked, compare.__kwdefaults__ or {}),
             **facts(request, samples, size),
             "base_line": None if found is None else {"value": found[0], "words": found[1]},
+            "timed": None if timed is None else {"in": timed, "ms": widths.target_ms, "mixers": widths.milliseconds},
+            "left_out": widths.left_out,
             "threads": torch.get_num_threads(),
             "batch_sizes": list(batch_sizes),
             "runtimes": list(next(iter(trained.values())).entry["latency_ms"]),
+            "statistics": decided(task, trained),
             "mixers": {name: one.entry for name, one in trained.items()},
         }
         results = json.loads(json.dumps(results))  # what is returned is what the file holds

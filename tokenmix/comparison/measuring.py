@@ -17,6 +17,7 @@ from tokenmix.export.main import export
 from tokenmix.export.manifest import read_manifest, weights_sha256
 from tokenmix.files import sha256
 from tokenmix.recipes import Recipe
+from tokenmix.robustness import corruption_errors
 from tokenmix.tasks import find_task
 
 
@@ -31,6 +32,17 @@ def _export(folder: Path, trained: Trained, real: Tensor) -> None:
     entry["onnx_max_error"] = file["errors"]["max_error"]
     agreement = {name: value for name, value in file["errors"].items() if name.endswith("_agreement")}
     entry.update({f"onnx_{name}": value for name, value in agreement.items()})
+
+
+def add_corruptions(
+    trained: Mapping[str, Trained], data: DataSet, seed: int, device: str, log: Callable[[str], None]
+) -> None:
+    """Give every mixer's entry what its best weights make of corrupted test samples."""
+    for name, one in trained.items():
+        found = corruption_errors(one.loaded, data.test, data.facts, seed=seed, device=device)
+        one.loaded.model.cpu()
+        one.entry["corruptions"] = found
+        log(f"  {name}: mean corruption error {found['mce']:.2f} %, plain error {100 - found['plain']:.2f} %")
 
 
 def measure(

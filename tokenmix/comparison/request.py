@@ -15,7 +15,7 @@ import torch
 
 from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
-from tokenmix.recipes import Recipe, differences, make_recipe, override, with_values
+from tokenmix.recipes import RECIPES, Recipe, differences, make_recipe, override, with_values
 from tokenmix.recipes.keys import find_key
 from tokenmix.sources import recognise
 from tokenmix.tasks import find_task
@@ -42,6 +42,8 @@ class Request:
     recipe: Recipe
     seeds: int
     match: str | None
+    timed_in: str | None = None  # the runtime, where times decide the widths
+    limit_ms: float | None = None
 
 
 def spec_name(spec: Spec) -> str:
@@ -88,7 +90,7 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
     """The recipe by which all mixers are trained, but for the mixer and the widths.
 
     Args:
-        name: A recipe's name or file; None: ``digits`` for the digits, else that of the task that the data are for.
+        name: A recipe's name or file; None: that of the embedded data, or of the task that the data are for.
         settings: Overrides.
         data: What is compared on.
         skeleton: The network; None: the task's, or else the recipe's with its arguments.
@@ -98,13 +100,13 @@ def base_recipe(name: str | None, settings: Sequence[str], data: str, skeleton: 
     """
     if name is None:
         task = recognise(data)[0]
-        name = data if data == "digits" else task.default_recipe
+        name = data if data in RECIPES else task.default_recipe
         if name is None:
             raise ValueError(f"{data} is for {task.title}, which has no usual recipe: name one with --recipe")
     # What the comparison decides is said at once, so that a recipe's file needs no trust for it.
     recipe = make_recipe(name, [f"data={data}", "model.args.mixers=identity"])
     chosen = skeleton or find_task(recipe.task.name).default_skeleton
-    if chosen:
+    if chosen and chosen != recipe.model.name:
         recipe = override(recipe, [f"model={chosen}", "model_args={}"])
     else:
         arguments = {key: value for key, value in recipe.model.args.items() if key != "mixers"}
@@ -125,7 +127,7 @@ def check_owner(folder: Path, request: Request, fresh: bool) -> None:
     stamp = folder / "compare.json"
     if fresh or not stamp.is_file():
         return
-    found, wanted = read_json(stamp), _identity(request)
+    found, wanted = read_json(stamp), identity(request)
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if "recipe" in differing:
         differing.remove("recipe")
@@ -145,10 +147,10 @@ def claim(folder: Path, request: Request, fresh: bool) -> None:
     if fresh:
         for entry in folder.glob("*/seed-*"):
             shutil.rmtree(entry)
-    write_json(folder / "compare.json", _identity(request))
+    write_json(folder / "compare.json", identity(request))
 
 
-def _identity(request: Request) -> dict[str, Any]:
+def identity(request: Request) -> dict[str, Any]:
     """What must not change in a folder: all but the mixers, which may join what is there."""
     wanted = {name: value for name, value in vars(request).items() if name != "mixers"}
     return json.loads(json.dumps({**wanted, "recipe": request.recipe.flat()}))

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenmix.bench import machine
 from tokenmix.comparison.request import Request
+from tokenmix.comparison.statistics import decide
 from tokenmix.comparison.training import Trained
 from tokenmix.data.dataset import DataSet
 from tokenmix.mixers import split_specs
@@ -58,8 +59,8 @@ def command_line(
     for name, value in asked.items():
         if name in defaults and value == defaults[name]:
             continue
-        if name == "budget_s":
-            words += ["--budget", f"{value:g}s"]
+        if name in ("budget_s", "budget_ms"):
+            words += [*(() if "--budget" in words else ("--budget",)), f"{value:g}{name.removeprefix('budget_')}"]
             continue
         flag = f"--{name.replace('_', '-')}"
         values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
@@ -73,3 +74,12 @@ def add_samples(task: Task, trained: Mapping[str, Trained], data: DataSet) -> di
     for name, one in trained.items():
         one.entry["samples"] = entries.get(name, [])
     return pictures
+
+
+def decided(task: Task, trained: Mapping[str, Trained]) -> dict[str, Any] | None:
+    """What the test says of the mixers, see `tokenmix.comparison.statistics.decide`; None where it says nothing."""
+    scores = {name: one.scores for name, one in trained.items() if one.scores is not None}
+    if len(scores) < max(2, len(trained)):
+        return None
+    noun = next(iter(trained.values())).item_noun
+    return decide(scores, noun=noun, lower_is_better=task.lower_is_better)

@@ -6,23 +6,24 @@ import dataclasses
 import functools
 import shutil
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
-from tokenmix.bench.cost import cost, count
-from tokenmix.bench.match import Match, nearest_widths
+from tokenmix.bench.cost import count
 from tokenmix.checkpoints import LoadedModel, described_model, open_model
 from tokenmix.comparison.request import Request, Spec
+from tokenmix.comparison.statistics import interval
+from tokenmix.comparison.widths import build, widened
 from tokenmix.data.dataset import DataSet
 from tokenmix.data.loader import BatchLoader
 from tokenmix.evaluate import Judgement, judge
 from tokenmix.files import atomic_path, slug
 from tokenmix.jobs import Job
-from tokenmix.recipes import Recipe, with_values
+from tokenmix.recipes import with_values
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult, load_run
 from tokenmix.train.log import Shown
@@ -30,56 +31,18 @@ from tokenmix.train.log import Shown
 
 @dataclasses.dataclass
 class Trained:
-    """A mixer's best run: its model, what its test says, and what goes into the results."""
+    """A mixer's best run: its model, what its test says, and what goes into the results.
+
+    ``scores`` are the headline by seeds and test items, (S, N), and ``item_noun`` is what an item is called; None where
+    the task cannot tell it by items.
+    """
 
     spec: Spec
     loaded: LoadedModel
     judgement: Judgement
     entry: dict[str, Any]
-
-
-def choose_dims(
-    request: Request,
-    own: tuple[int, ...],
-    specs: Mapping[str, Spec],
-    size: tuple[int, int] | None,
-    facts: Mapping[str, Any],
-    log: Callable[[str], None],
-) -> dict[str, tuple[int, ...]]:
-    """Widths per mixer: the skeleton's own, or those that match the first mixer's budget.
-
-    Raises:
-        ValueError: MACs are wanted of models that see no pictures of one size.
-    """
-    task = find_task(request.recipe.task.name)
-    result = dict.fromkeys(specs, own)
-    if request.match is None:
-        return result
-    if request.match == "macs" and size is None:
-        raise ValueError(f"--match macs is for pictures of one size; {task.noun} have none: match params")
-
-    def counted(name: str, widths: tuple[int, ...]) -> int:
-        with torch.device("meta" if request.match == "params" else "cpu"):
-            model = _build(widened(request.recipe, widths), facts, specs[name])
-        if request.match == "macs":
-            assert size is not None
-            return cost(task.raw_form(model), size).macs
-        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-    first = next(iter(specs))
-    target = counted(first, own)
-    log(f"budget: {target:,} {request.match} of {first} with widths {own}")
-    for name in list(specs)[1:]:
-        found: Match = nearest_widths(functools.cache(functools.partial(counted, name)), own, target)
-        log(f"  {name}: widths {found.dims}, {found.value:,} {request.match} ({found.deviation:+.1%})")
-        result[name] = found.dims
-    return result
-
-
-def widened(recipe: Recipe, dims: tuple[int, ...], **model_args: Any) -> Recipe:
-    """The recipe of a skeleton with other widths."""
-    widths = find_task(recipe.task.name).width_arguments(dims)
-    return with_values(recipe, model_args={**recipe.model.args, **widths, **model_args})
+    scores: NDArray[np.float64] | None = None
+    item_noun: str = ""
 
 
 def mixer_jobs(
@@ -102,7 +65,7 @@ def mixer_jobs(
             request.recipe.run.seed,
             label=f"seed {seed}" if request.seeds > 1 else "",
             data=lambda: data,
-            make=None if isinstance(spec, str) else functools.partial(_build, plain, data.facts, spec),
+            make=None if isinstance(spec, str) else functools.partial(build, plain, data.facts, spec),
             **options,
         )
         jobs.append(job)
@@ -119,13 +82,14 @@ def judge_runs(
 ) -> Trained:
     """Judge every seed of one mixer on the test samples; the weights of the best seed are kept."""
     place, device, task = jobs[0].folder.parent, jobs[0].device, find_task(jobs[0].recipe.task.name)
-    runs = []
+    runs, by_item = [], []
     for job, result in zip(jobs, results, strict=True):
         loaded = open_model(result.best_weights) if job.make is None else _made(job, result)
         shown = functools.partial(_shown, log=log, label=f"{name}: testing")
         judgement = judge(loaded, data.test, data.facts, device=device, shown=shown)
         loaded.model.cpu()
         runs.append((result, loaded, judgement))
+        by_item.append(judgement.judging.item_scores())
     headline = task.headline
     scores = [judgement.numbers[headline] for *_, judgement in runs]
     better = min if task.lower_is_better else max
@@ -154,7 +118,13 @@ def judge_runs(
     }
     mean = task.shown(headline, entry[f"test_{headline}"])
     log(f"  {name}: {headline} {mean} on {len(data.test):,} test {task.noun}")
-    return Trained(spec, loaded, judgement, entry)
+    known = [found for found in by_item if found is not None]
+    if len(known) < len(runs):
+        return Trained(spec, loaded, judgement, entry)
+    values = np.stack([found.values for found in known])
+    if not task.headline_is_share:
+        entry[f"test_{headline}_interval"] = interval(values)
+    return Trained(spec, loaded, judgement, entry, values, known[0].noun)
 
 
 def _shown(loader: BatchLoader, *, log: Callable[[str], None], label: str) -> Shown:
@@ -166,8 +136,3 @@ def _made(job: Job, result: FitResult) -> LoadedModel:
     assert job.make is not None
     model, info = load_run(result.best_weights, model=job.make())
     return described_model(model, info)
-
-
-def _build(recipe: Recipe, facts: Mapping[str, Any], spec: Spec) -> nn.Module:
-    """A recipe is text; a mixer that is an object goes beside it."""
-    return find_task(recipe.task.name).build(recipe, facts, mixers=spec)

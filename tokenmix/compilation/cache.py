@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,8 @@ def key_of(model: nn.Module, inputs: Sequence[Tensor], settings: Mapping[str, An
     machine = describe()
     facts = {
         "weights": weights_sha256(model),
-        "structure": f"{type(model).__module__}.{type(model).__qualname__}\n{model}",
+        # Without the addresses of functions, which are others in each process.
+        "structure": re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(model).__module__}.{type(model).__qualname__}\n{model}"),
         "buffers": [_digest(buffer) for _, buffer in model.named_buffers()],  # those too that no state dict has
         "inputs": [[list(x.shape), str(x.dtype), str(x.device)] for x in inputs],
         "machine": {name: machine[name] for name in ("cpu", "cores", "gpu", "system", "vector_instructions")},
@@ -107,7 +109,7 @@ def save(entry: Path, choice: Choice, seconds: float, made: Path) -> None:
 
 
 def _digest(x: Tensor) -> str:
-    return hashlib.sha256(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _check_own(path: Path) -> None:

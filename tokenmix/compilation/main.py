@@ -39,6 +39,7 @@ class CompiledModel(nn.Module):
 
     It is a snapshot in evaluation mode, without gradients. Inputs of another shape, type or device than it was made for
     run in eager PyTorch, which a warning tells once for each kind; so do all in a process that was forked from this.
+    Other attributes and methods are those of the snapshot, in eager PyTorch.
 
     Attributes:
         choice: What was chosen and why; ``print(fast.choice)``.
@@ -68,6 +69,14 @@ class CompiledModel(nn.Module):
                     warnings.warn(f"run in eager PyTorch, which is slower: {reason}", stacklevel=4)
                 return self.eager(*inputs)
             return tree_unflatten(self._run(*inputs), self._spec)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "eager":
+                raise
+            return getattr(self.eager, name)
 
     def train(self, mode: bool = True) -> CompiledModel:
         """It stays in evaluation mode.
@@ -147,8 +156,8 @@ def compile(
     inputs = tuple(x.detach() for x in inputs)
     if dynamic_batch and (len(inputs) > 1 or not inputs[0].ndim or not len(inputs[0])):
         raise ValueError("dynamic_batch needs one input with a batch as its first axis")
-    eager = copy.deepcopy(model).eval()
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # weights that are copied in it count no changes
+        eager = copy.deepcopy(model).eval()
         leaves, spec = tree_flatten(eager(*inputs))
         if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
             raise ValueError(f"{type(model).__name__} must return tensors, in any structure, and nothing else")
@@ -210,7 +219,7 @@ class _Search:
             if not difference <= self.tolerance and choice.name != EAGER:
                 raise ValueError(f"{runtime_name(choice.name)} now differs by {difference:.1e}")
         except Exception as error:  # whatever a runtime raises of a file
-            warnings.warn(f"the kept choice cannot be used, measuring anew: {_first_line(error)}", stacklevel=4)
+            warnings.warn(f"the kept choice cannot be used, measuring anew: {_first_line(error)}", stacklevel=3)
             return None
         self.log(f"from the cache: {choice.why}")
         return run, choice

@@ -95,7 +95,20 @@ def _no_maps(job: Job) -> str | None:
 
 
 def _frozen(job: Job, folder: Path) -> Run:
-    return _leaves(compiled_code(job.merged, job.threads, freezing=True))
+    code = compiled_code(job.merged, job.threads, freezing=True)
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        with torch.inference_mode(False):  # in which it would be compiled once more
+            return tree_leaves(code(*map(_alike, inputs, job.inputs)))
+
+    return run
+
+
+def _alike(x: Tensor, example: Tensor) -> Tensor:
+    """The same values in the example's order in memory: for another one a minute of compilation would begin."""
+    if not x.is_inference() and x.stride() == example.stride():
+        return x.detach()
+    return torch.empty_strided(example.shape, example.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
 def _no_code(job: Job) -> str | None:

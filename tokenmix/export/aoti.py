@@ -165,7 +165,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 def _rewrite(path: Path, more: Mapping[str, str]) -> None:
     """The package without the sources, which name folders of this machine, and with further files; vouched for."""
-    with zipfile.ZipFile(path) as old, atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, zipfile.ZipFile(path) as old:
         root = old.namelist()[0].partition("/")[0]
         replaced = {f"{root}/{name}": text for name, text in more.items()}
         with zipfile.ZipFile(temporary, "w") as new:

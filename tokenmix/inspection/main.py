@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tokenmix.checkpoints import LoadedModel, open_model
 from tokenmix.evaluate import find_device
@@ -29,6 +32,7 @@ from tokenmix.tasks.view import Figure, View
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.inspect/1"
+PICTURE_PX = 280  # the long side of a picture on the page
 Source = str | os.PathLike[str] | LoadedModel
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -104,7 +108,7 @@ def inspect(
     if len({loaded.task for loaded in opened}) > 1:
         titles = " and ".join(find_task(loaded.task).title for loaded in opened)
         raise ValueError(f"two models side by side must be for one task, not for {titles}")
-    names = _names([_label(source, loaded) for source, loaded in zip(sources, opened, strict=True)])
+    names = _names(sources, opened)
     subjects = []
     for name, loaded in zip(names, opened, strict=True):
         task = find_task(loaded.task)
@@ -126,13 +130,16 @@ def _opened(source: Source) -> LoadedModel:
     return open_model(source)
 
 
-def _label(source: Source, loaded: LoadedModel) -> str:
-    return loaded.name if isinstance(source, LoadedModel) else Path(os.fspath(source)).name or loaded.name
-
-
-def _names(labels: Sequence[str]) -> list[str]:
-    """The same, told apart."""
-    return [f"{label} ({place})" if labels.count(label) > 1 else label for place, label in enumerate(labels, 1)]
+def _names(sources: Sequence[Source], opened: Sequence[LoadedModel]) -> list[str]:
+    """What the models are called: as short an end of their paths as tells them apart, or else a number."""
+    paths = [Path(one.name if isinstance(source, LoadedModel) else source).parts
+             for source, one in zip(sources, opened, strict=True)]  # fmt: skip
+    names = [one.name for one in opened]
+    for length in range(1, max(map(len, paths), default=0) + 1):
+        names = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
 
 
 def _size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -211,10 +218,11 @@ def _activation(subject: Subject, view: View) -> list[Figure]:
     if view.picture is None or view.score is None:
         return []
     last = list(stages(subject.loaded.model).values())[-1]
-    figures = [Figure("seen", "what it sees", view.picture)]
+    picture = enlarged(view.picture, PICTURE_PX)
+    figures = [Figure("seen", "what it sees", picture)]
     for name, title, look in (("grad-cam", "Grad-CAM", grad_cam), ("score-cam", "Score-CAM", score_cam)):
         found = look(last, view.score, view.inputs).cpu()
-        figures.append(Figure(name, title, over(view.picture, found.numpy(), 0.85)))
+        figures.append(Figure(name, title, over(picture, found.numpy(), 0.85)))
     return figures
 
 
@@ -232,41 +240,43 @@ def _receptive(subject: Subject) -> list[tuple[str, list[Figure]]]:
         width, reach = width_of(energy.cpu(), centre), reach_of(energy)
         numbers[name] = {"width_px": width, "reach": reach}
         note = f"{SHARE:.0%} within {width:.0f} of {max(energy.shape)} px; {100 * reach:.0f} % of the pixels count"
-        drawn = enlarged(amounts(energy.cpu().pow(0.25).numpy()), 240)
+        drawn = enlarged(amounts(energy.cpu().pow(0.25).numpy()), 224)
         figures.append(Figure(name, name, drawn, note, numbers[name]))
     subject.numbers["receptive_fields"] = numbers
     return [(subject.name, figures)]
 
 
-def _slots(subject: Subject, chosen: Mapping[str, torch.nn.Module]) -> Iterator[tuple[str, list[Figure]]]:
-    known = mixers(subject.loaded.model)
-    subject.numbers["mixers"] = list(known)
+def _slots(subject: Subject, chosen: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[Figure]]]:
+    """A row for each mixer's kernels, and for what fills its slots for each picture."""
+    subject.numbers["mixers"] = list(mixers(subject.loaded.model))
     differences: dict[str, float] = {}
+    heard = []
+    for view in subject.views:
+        with torch.no_grad(), listening(chosen, inputs=True) as given, listening(chosen) as returned:
+            view.run(view.inputs)
+        heard.append((view, given, returned))
     for name, mixer in chosen.items():
-        kernels = list(kernel_figures(mixer))
-        for figure in kernels:
-            figure.numbers.clear()
-        yield f"{subject.name}: {name}, its kernels", [_named(figure, name) for figure in kernels]
-        for view in subject.views:
-            with torch.no_grad(), listening({"in": mixer}, inputs=True) as given, listening({"out": mixer}) as returned:
-                view.run(view.inputs)
-            if "in" not in given:  # a part that this network does not run
-                continue
-            x, y = given["in"][:1], returned["out"][:1]
-            if x.shape[-2] * x.shape[-1] > MOST_TOKENS:
-                x = torch.nn.functional.adaptive_avg_pool2d(x, int(MOST_TOKENS**0.5))
-                with torch.no_grad():
-                    y = mixer(x)
-            with torch.no_grad():
-                slots, difference = slots_of(mixer, x, y)
-                figures = list(slot_figures(mixer, slots, (x.shape[-2], x.shape[-1])))
-                bands = band_figure(mixer, x)
-            if difference is not None:
-                differences[name] = max(difference, differences.get(name, 0.0))
-            figures += [] if bands is None else [bands]
-            title = f"{subject.name}: {name}, {view.name}"
-            yield title, [_named(figure, f"{name}-{Path(view.name).stem}") for figure in figures]
+        yield f"{subject.name}: {name}, its kernels", [_named(figure, name) for figure in kernel_figures(mixer)]
+        for view, given, returned in heard:
+            if name in given:  # else it is a part that this network does not run
+                figures, difference = _opened_mixer(mixer, given[name][:1], returned[name][:1])
+                if difference is not None:
+                    differences[name] = max(difference, differences.get(name, 0.0))
+                title = f"{subject.name}: {name}, {view.name}"
+                yield title, [_named(figure, f"{name}-{Path(view.name).stem}") for figure in figures]
     subject.numbers["slots_differ_by"] = differences
+
+
+@torch.no_grad()
+def _opened_mixer(mixer: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Figure], float | None]:
+    """The figures of one mixer's input and output, and how far its slots' value is from that."""
+    if x.shape[-2] * x.shape[-1] > MOST_TOKENS:
+        x = F.adaptive_avg_pool2d(x, math.isqrt(MOST_TOKENS))
+        y = mixer(x)
+    slots, difference = slots_of(mixer, x, y)
+    figures = list(slot_figures(mixer, slots, (x.shape[-2], x.shape[-1])))
+    bands = band_figure(mixer, x)
+    return [*figures, *([] if bands is None else [bands])], difference
 
 
 def _named(figure: Figure, where: str) -> Figure:
@@ -284,7 +294,8 @@ def _alike(one: Subject, other: Subject) -> Group:
     one.numbers["alignment"] = {"rows": list(rows[0]), "columns": list(rows[1]), "values": table}
     note = (
         f"A row for each block of {one.name}, from the first on top; a column for each of {other.name}. Bright is 1, "
-        f"dark 0 or less. Cells of a grid over {len(one.views)} of the pictures are the samples."
+        "dark 0 or less. The samples are the cells of a grid over "
+        f"{len(one.views)} picture{'s' * (len(one.views) != 1)}."
     )
     values = torch.tensor(table, dtype=torch.float64).nan_to_num(0.0).clamp(min=0)
     figure = Figure("alignment", "centred kernel alignment", enlarged(amounts(values.numpy(), 1.0), 420), note)
@@ -313,7 +324,7 @@ def _written(
             for figure in figures:
                 name = f"{group['anchor']}-{place}-{slug(figure.name)}.png"
                 pictures[name] = picture_file(figure.picture, "PNG")
-                entries.append({"file": name, "title": figure.title, "note": figure.note})
+                entries.append({"file": name, "title": figure.title, "note": figure.note, "size": figure.picture.size})
             rows.append({"title": title, "figures": entries})
         shown.append({**group, "rows": rows})
     result = {

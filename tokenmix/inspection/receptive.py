@@ -38,19 +38,22 @@ def receptive_fields(
             (gradient,) = torch.autograd.grad(y[0, :, row, column].sum(), x, retain_graph=True)
             energy = gradient[0].double().square().sum(0)
             total[name] = total.get(name, 0) + energy / energy.sum().clamp(min=1e-300) / len(inputs)
-            centres[name] = tuple((place + 0.5) * side / small for place, side, small in zip(
-                (row, column), x.shape[-2:], y.shape[-2:], strict=True))  # fmt: skip
+            down, across = x.shape[-2] / y.shape[-2], x.shape[-1] / y.shape[-1]
+            centres[name] = ((row + 0.5) * down, (column + 0.5) * across)
     return {name: (energy.detach(), centres[name]) for name, energy in total.items()}
 
 
 def width_of(energy: Tensor, centre: tuple[float, float], share: float = SHARE) -> float:
-    """The side in pixels of the smallest square around the centre that holds that share of the energy (H, W)."""
+    """The side in pixels of the smallest square around the centre that holds that share of the energy (H, W).
+
+    It is no larger than the picture.
+    """
     rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in energy.shape)
     away = torch.maximum((rows[:, None] - centre[0]).abs(), (columns - centre[1]).abs()).flatten()
     order = away.argsort()
     held = energy.flatten().double().cpu()[order].cumsum(0)
     index = int(torch.searchsorted(held, share * held[-1]))
-    return 2 * float(away[order][min(index, len(order) - 1)]) + 1
+    return min(2 * float(away[order][min(index, len(order) - 1)]) + 1, float(max(energy.shape)))
 
 
 def reach_of(energy: Tensor) -> float:

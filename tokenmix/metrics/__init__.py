@@ -5,7 +5,8 @@ from tokenmix.metrics.base import Metric
 from tokenmix.metrics.calibration import Calibration
 from tokenmix.metrics.classification import ClassScores, Confusion, TopK
 from tokenmix.metrics.detection import CocoAP
-from tokenmix.metrics.segmentation import SegmentationOverlap
+from tokenmix.metrics.items import ItemScores, jackknife
+from tokenmix.metrics.segmentation import ImageOverlaps, SegmentationOverlap
 
 __all__ = [
     "Answers",
@@ -14,7 +15,10 @@ __all__ = [
     "CocoAP",
     "Confusion",
     "GatheredAnswers",
+    "ImageOverlaps",
+    "ItemScores",
     "Metric",
     "SegmentationOverlap",
     "TopK",
+    "jackknife",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import math
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from tokenmix.metrics.base import Metric
 from tokenmix.metrics.classification import NOTHING
+from tokenmix.metrics.items import ItemScores, jackknife
 
 _NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # pycocotools' stats 0 to 5
+GROUPS = 100  # of images, one of which is left out at a time
 _KINDS = {"box": "bbox", "mask": "segm"}
 ImageEntries = tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[int, int]]  # found, truth, (height, width)
 
@@ -133,6 +136,35 @@ class CocoAP(Metric):
             row = {"index": index, "hits": hits[index], "missed": count - hits[index], "false": false[index], "F1": f1}
             told.append(row)
         return threshold, told
+
+    def item_scores(self, kind: str) -> ItemScores | None:
+        """``box_AP`` or ``mask_AP`` in percent by image, see `tokenmix.metrics.items.jackknife`.
+
+        Of many images it is by groups of neighbours, `GROUPS` at most: COCO's evaluator runs once for each. None where
+        there are fewer than two images or nothing to be found.
+
+        Args:
+            kind: ``"box"`` or ``"mask"``.
+        """
+        judge = self._judges()[kind]
+        images = list(judge.params.imgIds)
+        whole = _percent(judge.stats[0])
+        if len(images) < 2 or math.isnan(whole):
+            return None
+        groups = np.array_split(np.arange(len(images)), min(len(images), GROUPS))
+        kept, most = judge.eval, judge.params.maxDets[-1:]
+        without = []
+        with contextlib.redirect_stdout(io.StringIO()):
+            for group in groups:
+                params = copy.copy(judge.params)
+                params.areaRng, params.maxDets = params.areaRng[:1], most
+                params.imgIds = [None if place in group else image for place, image in enumerate(images)]
+                judge.accumulate(params)
+                precision = judge.eval["precision"]
+                without.append(100 * float(precision[precision > -1].mean()) if (precision > -1).any() else 0.0)
+        judge.eval = kept
+        noun = "images" if len(groups) == len(images) else f"groups of {-(-len(images) // len(groups))} images"
+        return ItemScores(jackknife(whole, without), noun)
 
     def everything(self) -> dict[int, ImageEntries]:
         """By index, of the images of all processes, in order: COCO's entries of what was found and is there, the size.

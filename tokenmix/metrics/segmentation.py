@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenmix.metrics.base import Metric
 from tokenmix.metrics.classification import NOTHING
+from tokenmix.metrics.items import ItemScores, jackknife
 
 _BLOCK = 2**21  # pixels that are counted at a time: of twelve megapixels the numbers would take half a gigabyte
 
@@ -36,10 +37,7 @@ class SegmentationOverlap(Metric):
         for found, label, counts in zip(prediction, batch["label"], batch["mask"].tolist(), strict=True):
             if not counts:
                 continue
-            cells = label.new_zeros(size * size)
-            for labels, founds in zip(label.reshape(-1).split(_BLOCK), found.reshape(-1).split(_BLOCK), strict=True):
-                valid = (labels >= 0) & (labels < size)
-                cells += torch.bincount(labels[valid] * size + founds[valid], minlength=size * size)
+            cells = _counted(found, label, size)
             self.add(torch.cat((cells, cells.new_ones(1))))
 
     def compute(self) -> dict[str, float]:
@@ -74,3 +72,48 @@ class SegmentationOverlap(Metric):
         """IoU and recall of each class, (K,) each, NaN where 0 / 0."""
         hits, there, seen = table.diagonal(), table.sum(1), table.sum(0)
         return hits / (there + seen - hits), hits / there
+
+
+class ImageOverlaps:
+    """Keeps of each image what it adds to the classes' IoU: the items behind ``mIoU``, in this process.
+
+    Args:
+        num_classes: K.
+        noun: What the images are called, in the plural.
+    """
+
+    def __init__(self, num_classes: int, noun: str = "images") -> None:
+        self.num_classes, self.noun = num_classes, noun
+        self.parts: dict[int, Tensor] = {}
+
+    def update(self, prediction: Sequence[Tensor], batch: dict[str, Any]) -> None:
+        """See a batch, as `SegmentationOverlap`, with its ``index`` (B,)."""
+        size = self.num_classes
+        rows = zip(prediction, batch["label"], batch["index"].tolist(), batch["mask"].tolist(), strict=True)
+        for found, label, index, counts in rows:
+            if counts:
+                table = _counted(found, label, size).view(size, size)
+                self.parts[index] = torch.stack((table.diagonal(), table.sum(1), table.sum(0))).cpu()
+
+    def scores(self) -> ItemScores | None:
+        """The mIoU in percent by image, see `tokenmix.metrics.items.jackknife`; None of fewer than two images."""
+        if len(self.parts) < 2:
+            return None
+        parts = torch.stack([self.parts[index] for index in sorted(self.parts)]).double()  # (N, 3, K)
+        whole = parts.sum(0)
+        return ItemScores(jackknife(float(_mean_iou(whole)), _mean_iou(whole - parts).numpy()), self.noun)
+
+
+def _counted(found: Tensor, label: Tensor, size: int) -> Tensor:
+    """Two maps of classes -> (K * K,) pixels of each pair of a true and a predicted class."""
+    cells = label.new_zeros(size * size)
+    for labels, founds in zip(label.reshape(-1).split(_BLOCK), found.reshape(-1).split(_BLOCK), strict=True):
+        valid = (labels >= 0) & (labels < size)
+        cells += torch.bincount(labels[valid] * size + founds[valid], minlength=size * size)
+    return cells
+
+
+def _mean_iou(parts: Tensor) -> Tensor:
+    """(..., 3, K) hits, pixels of a class, and taken for it -> (...) in percent, over the classes that occur."""
+    hits, there, seen = parts.unbind(-2)
+    return 100 * (hits / (there + seen - hits)).nanmean(-1)

@@ -14,7 +14,14 @@ from tokenmix.pages.page import Cell, Head, flat, page, render
 from tokenmix.runtime_names import runtime_name
 from tokenmix.tasks.section import Section
 
-_KINDS = {"inference": "Inference speed", "training": "Training steps", "growth": "Growth with the number of tokens"}
+_KINDS = {
+    "inference": "Inference speed",
+    "training": "Training steps",
+    "growth": "Growth with the number of tokens",
+    "serving": "Throughput under a server's load",
+}
+_HOW = "All take turns in random order in one process; small print: 95 % intervals of the median."
+_HOW_SERVED = "One worker answers requests, which come at random times, in batches; latencies count from then on."
 _Rows = Sequence[Mapping[str, Any]]
 _Table = tuple[str, list[Head], list[tuple[str, bool, list[Cell]]]]  # title, heads, rows
 
@@ -57,10 +64,22 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
     for row in result["skipped"]:
         where = ", ".join(filter(None, (row["model"], runtime_name(row["runtime"]))))
         lines.append(f"left out: {where}: {row['reason']}")
+    few = [row["requests"] for row in result.get("serving", []) if row["requests"] < 100 and not row["given_up"]]
+    if few:
+        lines.append(f"a 99th percentile of fewer than 100 requests ({min(few)}) is the slowest: give more --seconds")
     for row in result.get("growth", []):
         for tokens, reason in row["left_out"].items():
             lines.append(f"left out: {row['name']} at {tokens} tokens ({row['variable']}): {reason}")
     return lines
+
+
+def kept_limit(row: Mapping[str, Any]) -> str:
+    """Whether a load kept to the limit of its latency, in words."""
+    if row["within"] is None:
+        return ""
+    return (
+        "no, ended early" if row["given_up"] else "no" if not row["within"] else "highest" if row["highest"] else "yes"
+    )
 
 
 def bench_page(result: Mapping[str, Any]) -> str:
@@ -78,6 +97,8 @@ def bench_page(result: Mapping[str, Any]) -> str:
     measured = flat({**machine, "load": result["load_average"], "clock": result["clock"]})
     sections = [
         Section("tradeoff", "Accuracy against latency", _charts(result), "Accuracy against latency"),
+        Section("load", "Throughput against latency", _load_charts(result), "Throughput"),
+        Section("serving", "Loads", _tables(_loads(result)), "Loads"),
         Section("times", "Times", _tables(_times(result)), "Times"),
         Section("models", "Models", _tables(_models(result)), "Models"),
         Section("layers", "Layers", _tables(_layers(result), folded=True), "Layers"),
@@ -86,8 +107,9 @@ def bench_page(result: Mapping[str, Any]) -> str:
         Section("limits", "What this machine can do", _part("facts", limits), "Limits"),
         Section("machine", "How it was measured", _part("facts", [*measured, *flat(result["settings"])]), "Machine"),
     ]
+    how = _HOW_SERVED if result["kind"] == "serving" else _HOW
     where, day = str(machine["cpu"] or machine["architecture"]), result["created"][:10]
-    return page(f"tokenmix bench: {kind.lower()}", _part("intro", (f"{kind} on {where}", day)), sections)
+    return page(f"tokenmix bench: {kind.lower()}", _part("intro", (f"{kind} on {where}", day, how)), sections)
 
 
 def bench_svg(result: Mapping[str, Any], runtime: str, threads: int = 1) -> str:
@@ -169,6 +191,31 @@ def _charts(result: Mapping[str, Any]) -> Markup:
     return _part("charts", {"drawn": drawn, "sources": "; ".join(sorted(sources))} if drawn else None)
 
 
+def _load_charts(result: Mapping[str, Any]) -> Markup:
+    """A picture for each number of threads: answers per second against the latency that 99 % do not exceed."""
+    drawn = []
+    rows = [row for row in result.get("serving", []) if not row["given_up"]]
+    several = len({row["model"] for row in rows}) > 1
+    for threads in dict.fromkeys(row["threads"] for row in rows):
+        here = [row for row in rows if row["threads"] == threads]
+        marks = pareto([(row["p99_ms"], row["achieved"]) for row in here])
+        names = [f"{row['model']}, " * several + runtime_name(row["runtime"]) for row in here]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        points = [
+            Point(row["p99_ms"], row["achieved"], short(name), _load_told(row, name), numbers[name], mark)
+            for row, name, mark in zip(here, names, marks, strict=True)
+        ]
+        axes = {"costs": "99th percentile of the latency, ms", "values": "answered per second"}
+        title = f"{_threads(threads)}: answers per second against the 99th percentile"
+        drawn.append((_threads(threads), both_sizes(points, title=title, **axes)))
+    return _part("charts", {"drawn": drawn, "sources": ""} if drawn else None)
+
+
+def _load_told(row: Mapping[str, Any], name: str) -> list[str]:
+    percentiles = f"{row['p50_ms']:.3g}, {row['p95_ms']:.3g}, {row['p99_ms']:.3g} ms (50th, 95th, 99th percentile)"
+    return [name, f"{row['rate']:.4g} requests/s, {row['achieved']:.4g} answered", percentiles]
+
+
 # ----------------------------------------------------------------------------------------------------------- the tables
 
 
@@ -197,6 +244,17 @@ def _times(result: Mapping[str, Any]) -> list[_Table]:
             lines.append((row["model"], False, cells))
         tables.append((f"{_where(runtime, threads)}, {batch}", [Head(title) for title in titles], lines))
     return tables
+
+
+def _loads(result: Mapping[str, Any]) -> list[_Table]:
+    titles = ("model", "runtime", "threads", "requests/s", "answered/s", "p50, ms", "p95, ms", "p99, ms", "mean batch")
+    lines = []
+    for row in result.get("serving", []):
+        cells = [Cell(runtime_name(row["runtime"])), _number(row["threads"], "d")]
+        cells += [_number(row[key], ".4g") for key in ("rate", "achieved", "p50_ms", "p95_ms", "p99_ms")]
+        cells += [_number(row["mean_batch"], ".2f"), _number(row["requests"], "d"), Cell(kept_limit(row))]
+        lines.append((row["model"], row["highest"], cells))
+    return [("", [Head(title) for title in (*titles, "requests", "within the limit")], lines)]
 
 
 def _models(result: Mapping[str, Any]) -> list[_Table]:

@@ -9,12 +9,14 @@ from typing import Any
 from markupsafe import Markup
 
 from tokenmix.files import write_text
-from tokenmix.pages.charts import Curves, Point, both_sizes, curves_data, scatter, short
-from tokenmix.pages.comparison_table import front_note, html_table
-from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, front_of, headline, speed
+from tokenmix.pages.charts import NARROW, WIDE, Curves, Point, both_sizes, curves_data, scatter, short
+from tokenmix.pages.comparison_table import front_note, html_table, ranked
+from tokenmix.pages.conclusions import Conclusions, caveats, conclusions, front_of, headline, settling, speed
 from tokenmix.pages.method import definitions, method
 from tokenmix.pages.page import page, render
 from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
+from tokenmix.pages.robustness import comparison_charts, comparison_section
+from tokenmix.pages.strips import Strip, letter, memberships, strips
 from tokenmix.runtime_names import runtime_name
 from tokenmix.tasks.section import Section
 
@@ -32,17 +34,19 @@ def comparison_page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | 
     comparison = read(results)
     answer = conclusions(comparison)
     label = comparison.label[:1].upper() + comparison.label[1:]
-    charts = _curves(comparison)
+    charts, corrupted = _curves(comparison), comparison_charts(results)
     sections = [
         Section("results", "All results", _table(comparison, answer), "Results"),
+        Section("telling", "Which mixers can be told apart", _telling(comparison), "Told apart"),
         Section("tradeoff", f"{label} against latency", _tradeoff(comparison, answer), f"{label} against latency"),
         Section("curves", "Learning curves", _learning(comparison, charts), "Learning curves"),
         *comparison.task.compare_sections(results, pictures or {}),
+        Section("corruptions", "Corrupted pictures", comparison_section(results, corrupted), "Corrupted pictures"),
         Section("protocol", "How this was measured", method(comparison), "How it was measured"),
         Section("definitions", "What the numbers mean", definitions(comparison), "Definitions"),
     ]
     name = str(dig(results, "data", "name") or comparison.noun)
-    return page(f"Token mixers on {name}", _intro(comparison, answer), sections, curves_data(charts))
+    return page(f"Token mixers on {name}", _intro(comparison, answer), sections, curves_data([*charts, *corrupted]))
 
 
 def write_comparison(
@@ -141,6 +145,54 @@ def _table(comparison: Comparison, answer: Conclusions) -> Markup:
     marks = f"{front_note(comparison, '◆')} " if answer.front else ""
     small = "Bold: best of the column. Small print: 95 % intervals."
     return html_table(comparison) + Markup('<p class="muted">{}</p>').format(marks + small)
+
+
+_METHODS = {
+    "mcnemar": "McNemar's exact test on the answers to the same {items:,} test {noun}, with one seed",
+    "signs": "flipped signs of the differences on the same {items:,} {noun}, with one seed",
+    "seeds": "a model in which {seeds} seeds and {items:,} test {noun} are chosen at random",
+}
+
+
+def _telling(comparison: Comparison) -> Markup:
+    """The seeds of each mixer as dots, and the groups of those that the test cannot tell apart."""
+    rows = [row for row in ranked(comparison) if row.score is not None]
+    if len(rows) < 2:
+        return Markup("")
+    found = comparison.statistics
+    groups = [[str(name) for name in sequence(group)] for group in sequence(found.get("groups"))]
+    places = memberships(groups)
+    drawn = []
+    for row in rows:
+        score = row.score or 0.0
+        lines = [row.name, f"{comparison.label} {comparison.said(row)}"]
+        if row.interval:
+            lines.append(f"95 % interval {' to '.join(map(comparison.written, row.interval))}")
+        lines += [f"seed: {comparison.written(value)}" for value in row.runs if len(row.runs) > 1]
+        drawn.append(
+            Strip(row.name, row.index, row.runs or [score], score, row.interval, places.get(row.name, []), lines)
+        )
+    title = f"{comparison.titled}: a strip for each mixer, the best first"
+    options: dict[str, Any] = {"values": comparison.titled, "title": title, "weight": comparison.weight}
+    charts = Markup("").join(
+        strips(drawn, width=width, kind=kind, **options) for kind, width in (("wide", WIDE[0]), ("narrow", NARROW[0]))
+    )
+    method = _METHODS.get(str(found.get("method")), "")
+    verdict = "Told apart by their intervals: these results are of an older version."
+    if method:
+        counted = {key: int(number(found.get(key)) or 0) for key in ("items", "seeds")}
+        how = method.format(noun=found.get("noun") or comparison.noun, **counted)
+        verdict = (
+            f"{how[:1].upper()}{how[1:]}; with Holm's correction for all {len(comparison.corrected)} pairs, the chance "
+            f"of a single false difference is {100 * comparison.level:g} % at most. {settling(comparison)}"
+        )
+    return render(
+        "telling.html",
+        verdict=verdict.strip(),
+        charts=charts,
+        groups=[(letter(place), group) for place, group in enumerate(groups)],
+        level=f"{100 * comparison.level:g}",
+    )
 
 
 def _points(comparison: Comparison, view: tuple[str, str]) -> tuple[list[Point], dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence, told_apart
+from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
 from tokenmix.runtime_names import runtime_name
 
 STILL_RISING = 1.0  # points in the last quarter of the epochs, from which on a mixer has not learnt out
@@ -40,7 +41,7 @@ def conclusions(comparison: Comparison) -> Conclusions:
     """Draw the conclusions of a comparison."""
     rated = sorted((row for row in comparison.rows if row.score is not None), key=comparison.ranking)
     best = [row for row in comparison.rows if rated and row.score == rated[0].score]
-    equals = [row for row in comparison.rows if row.score is not None and not told_apart(best[0], row)]
+    equals = [row for row in comparison.rows if row.score is not None and not comparison.apart(best[0], row)]
     view = _view(comparison)
     if view is None:
         return Conclusions(None, best, equals, None, [], None, [])
@@ -84,11 +85,13 @@ def headline(results: Mapping[str, Any]) -> str:
     best, fastest, view = answer.best, answer.fastest, answer.view
     label, top = comparison.label, comparison.said(best[0])
     if len(answer.equals) > len(best):
-        return _undecided(comparison, answer)
+        return " ".join(filter(None, (_undecided(comparison, answer), settling(comparison))))
     if len(best) == len(comparison.rows):
         text = f"{names(best)}: {label} {top}"
     else:
         text = f"{names(best)} {'has' if len(best) == 1 else 'have'} the best {label} ({top})"
+        if comparison.corrected and len(best) == 1:
+            text += f", which holds at {100 * comparison.level:g} % against every other"
     if view is None or fastest is None or answer.pick is None:
         return f"{text}; no latency was measured."
     if len(comparison.rows) == 1:
@@ -121,6 +124,41 @@ def _undecided(comparison: Comparison, answer: Conclusions) -> str:
     return text
 
 
+def settling(comparison: Comparison) -> str:
+    """What would tell the best mixer from those that it is not told from; empty where nobody knows."""
+    pairs = [mapping(pair) for pair in sequence(comparison.statistics.get("unsettled"))]
+    wanted: dict[str, list[tuple[float, str]]] = {"items": [], "seeds": []}
+    shared = [row for row in comparison.rows if pairs and all(row.name in _two(pair) for pair in pairs)]
+    if not shared:
+        return ""
+    best = min(shared, key=comparison.ranking).name
+    for pair in pairs:
+        counts = {kind: number(pair.get(kind)) for kind in wanted}
+        kind = next((kind for kind, count in counts.items() if count is not None), None)
+        if kind is not None:
+            wanted[kind].append((counts[kind] or 0.0, next(name for name in _two(pair) if name != best)))
+    nouns = {"items": f"test {comparison.statistics.get('noun') or comparison.noun}", "seeds": "seeds each"}
+    parts = []
+    for kind, found in wanted.items():
+        if found:
+            least, name = min(found)
+            most = max(found)[0]
+            span = f"about {_rounded(least)} {nouns[kind]} to tell {best} from {name}"
+            rest = f", {_rounded(most)} from all {len(found)}" if len(found) > 1 and most > least else ""
+            parts.append(span + rest)
+    return f"If the differences are what they seem, it takes {'; '.join(parts)}." if parts else ""
+
+
+def _two(pair: Mapping[str, Any]) -> list[str]:
+    return [str(name) for name in sequence(pair.get("mixers"))]
+
+
+def _rounded(count: float) -> str:
+    """A number with two significant digits, upwards, for what is known no better."""
+    unit = 10 ** max(0, math.floor(math.log10(max(count, 1.0))) - 1)
+    return f"{math.ceil(count / unit) * unit:,.0f}"
+
+
 def caveats(results: Mapping[str, Any]) -> list[str]:
     """What must not be read into the numbers."""
     comparison = read(results)
@@ -130,6 +168,10 @@ def caveats(results: Mapping[str, Any]) -> list[str]:
     if skipped:
         files = "file was" if skipped == 1 else "files were"
         notes.append(f"{skipped:,} {files} skipped, with names and reasons under “How this was measured”, Data.")
+    left_out = {str(name): number(value) for name, value in mapping(results.get("left_out")).items()}
+    if left_out:
+        each = ", ".join(f"{name} ({value:.3g} ms)" for name, value in left_out.items() if value is not None)
+        notes.append(f"Left out, since no widths make the budget of time: {each}, at the fastest that was tried.")
     interval = answer.best[0].interval if answer.best else None
     if interval:
         low, high = map(comparison.written, interval)
@@ -148,7 +190,10 @@ def caveats(results: Mapping[str, Any]) -> list[str]:
             f"their order could change with other {comparison.noun} or another seed."
         )
     if answer.best and len(comparison.rows) > 1 and all(row.spread is None for row in comparison.rows):
-        notes.append("Each mixer was trained once; several seeds would show how much training itself varies.")
+        notes.append(
+            "Each mixer was trained once: what is said holds for these networks, and several seeds (--seeds 5) would "
+            "show how much training itself varies."
+        )
     if answer.as_fast and answer.fastest:
         notes.append(
             f"The measured times of {names(answer.as_fast)} overlap with those of the fastest, {answer.fastest.name}."

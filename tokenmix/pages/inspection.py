@@ -10,6 +10,7 @@ from tokenmix.pages.page import TEMPLATES, page, render
 from tokenmix.tasks.section import Section
 
 _STYLE = (TEMPLATES / "inspection.css",)
+OPEN_ROWS = 6  # of a group; the others are folded
 MOST_LINES = 7  # of a chart: as many as there are colours
 
 
@@ -24,7 +25,7 @@ def inspection_page(result: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
         Section(
             group["anchor"],
             group["heading"],
-            render("inspection.html", part="group", group=group, pictures=pictures),
+            render("inspection.html", part="group", group=group, pictures=pictures, open_rows=OPEN_ROWS),
             group["heading"],
             files=_STYLE,
         )
@@ -63,8 +64,9 @@ def _truths(result: Mapping[str, Any]) -> list[str]:
     for name, entry in result["models"].items():
         if differences := entry.get("slots_differ_by"):
             worst = max(differences.values())
+            near = f"to {worst:.1e} of the largest value" if worst else "exactly"
             lines.append(
                 f"{name}: put together again, the slots of {len(differences)} of its {len(entry['mixers'])} mixers are "
-                f"what those returned, to {worst:.1e} of the largest value."
+                f"what those returned, {near}."
             )
     return lines

@@ -13,6 +13,7 @@ from tokenmix.runtime_names import runtime_name
 _MATCHED = {
     "params": "widths adjusted so that all mixers have about the parameters of the first",
     "macs": "widths adjusted so that all mixers have about the MACs of the first",
+    "latency": "widths adjusted so that all mixers take about as long for one sample",
 }
 
 
@@ -46,12 +47,24 @@ def _budget(comparison: Comparison) -> list[tuple[str, str]]:
         "skeleton": raw.get("skeleton"),
         "seeds": ", ".join(map(str, sequence(raw.get("seeds")))),
         "matched": _MATCHED.get(str(raw.get("match")), "same widths for all mixers") if "match" in raw else None,
+        "time of one sample": _timed(comparison),
         "runtimes": ", ".join(map(runtime_name, comparison.runtimes)),
         "batch sizes": ", ".join(comparison.batches),
         "threads": raw.get("threads"),
         "created": raw.get("created"),
     }
     return [(term, str(value)) for term, value in pairs.items() if value]
+
+
+def _timed(comparison: Comparison) -> str | None:
+    """The milliseconds that decided the widths, and what was reached."""
+    timed = mapping(comparison.raw.get("timed"))
+    target = number(timed.get("ms"))
+    if target is None:
+        return None
+    reached = {str(name): number(value) for name, value in mapping(timed.get("mixers")).items()}
+    each = ", ".join(f"{name} {value:.3g}" for name, value in reached.items() if value is not None)
+    return f"{target:.3g} ms in {runtime_name(str(timed.get('in')))} on this machine; with fresh weights: {each}"
 
 
 def _data(comparison: Comparison) -> list[tuple[str, str | Markup]]:

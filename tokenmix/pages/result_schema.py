@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tokenmix.tasks import DEFAULT_TASK, Task, find_task
@@ -20,8 +21,9 @@ _Z = 1.959964  # two-sided 95 % of the normal distribution
 class Row:
     """One mixer: its place in the results (which decides its colour), its entry, and its score with its doubts.
 
-    ``score`` is the headline's value on the test samples; ``spread`` is the sample standard deviation over seeds,
-    ``interval`` has the ends of the 95 % interval for the choice of the test samples; all in the headline's unit.
+    ``score`` is the headline's value on the test samples, ``runs`` has that of each seed; ``spread`` is their sample
+    standard deviation, ``interval`` has the ends of the 95 % interval for the choice of the test samples; all in the
+    headline's unit.
     """
 
     index: int
@@ -30,6 +32,7 @@ class Row:
     score: float | None
     spread: float | None
     interval: tuple[float, float] | None
+    runs: Sequence[float] = ()
 
     def latency(self, runtime: str, batch: str) -> float | None:
         """Median milliseconds per batch, or None where it was not measured."""
@@ -55,6 +58,7 @@ class Comparison:
         runtimes: Where latencies were measured.
         batches: At which sizes of a batch, ascending.
         tested: How many test samples there are.
+        statistics: What `tokenmix.comparison.statistics.decide` said of the mixers; empty in older results.
     """
 
     raw: Mapping[str, Any]
@@ -67,6 +71,7 @@ class Comparison:
     runtimes: list[str]
     batches: list[str]
     tested: int | None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -107,6 +112,27 @@ class Comparison:
         if row.score is None:
             return math.inf
         return row.score if self.lower_is_better else -row.score
+
+    @cached_property
+    def corrected(self) -> Mapping[frozenset[str], float]:
+        """Of every two mixers, by their names, the chance that so large a difference is none, corrected for all."""
+        found = {}
+        for pair in map(mapping, sequence(self.statistics.get("pairs"))):
+            chance = number(pair.get("p_corrected"))
+            if chance is not None:
+                found[frozenset(map(str, sequence(pair.get("mixers"))))] = chance
+        return found
+
+    @property
+    def level(self) -> float:
+        """The chance of a false difference that was allowed."""
+        return number(self.statistics.get("level")) or 0.01
+
+    def apart(self, one: Row, other: Row) -> bool:
+        """Whether the test tells two mixers apart; of older results by `told_apart`."""
+        if self.corrected:
+            return self.corrected.get(frozenset((one.name, other.name)), 1.0) < self.level
+        return told_apart(one, other)
 
     def views(self) -> list[tuple[str, str]]:
         """Every (runtime, batch) at which at least one mixer has both a latency and a score."""
@@ -154,6 +180,7 @@ def read(results: Mapping[str, Any]) -> Comparison:
         runtimes=runtimes,
         batches=sorted(batches, key=lambda size: (int(size) if size.isdigit() else math.inf, size)),
         tested=count,
+        statistics=mapping(results.get("statistics")),
     )
 
 
@@ -167,7 +194,7 @@ def _row(index: int, key: str, entry: Mapping[str, Any], headline: str, tested: 
     interval = pair(entry.get(f"test_{headline}_interval"))
     if interval is None and score is not None and tested:
         interval = wilson(score, tested)
-    return Row(index, str(entry.get("mixer") or key), entry, score, spread, interval)
+    return Row(index, str(entry.get("mixer") or key), entry, score, spread, interval, runs)
 
 
 def number(value: Any) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-TILE_PX = 160  # the long side of one of several maps
+TILE_PX = 128  # the long side of one of several maps
 _GAP_PX = 4
 _SURROUND = (128, 132, 138)  # between tiles: seen on light and dark pages
 # Dark blue to yellow and blue over white to orange: grow or fall evenly in lightness, and differ for all eyes.

@@ -1,12 +1,16 @@
-"""How fast a recipe's model would answer on this machine, in ONNX Runtime."""
+"""How fast a recipe's model would answer on this machine, in one of the runtimes that a comparison measures."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from tokenmix.backbones.reparameterize import reparameterize
 from tokenmix.bench.speed import latency
 from tokenmix.checkpoints import described_model
 from tokenmix.data.dataset import DataSet
@@ -14,38 +18,85 @@ from tokenmix.export.extras import require
 from tokenmix.export.main import export
 from tokenmix.recipes import Recipe
 from tokenmix.tasks import find_task
+from tokenmix_runtime.names import unknown
 
-SECONDS = 2.0  # of measurement
+SECONDS = 2.0  # of measurement, for each network
+TIMED_IN = ("onnxruntime", "pytorch")
 
 
-def measure_latency(recipe: Recipe, data: DataSet) -> float:
-    """Milliseconds for one sample, the median: of fresh weights, which are as fast as trained ones.
+class Stopwatch:
+    """Times networks for one sample, side by side: with fresh weights, which are as fast as trained ones.
+
+    Args:
+        data: What they are for.
+        folder: For their files.
+        runtime: One of `TIMED_IN`.
 
     Raises:
-        ImportError: onnxruntime or what writes its files is missing.
-        ValueError: The model cannot be exported.
+        ValueError: There is no such runtime.
+        ImportError: What it needs is missing.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        require(package, "onnx")
-    task = find_task(recipe.task.name)
-    recipe = task.complete(recipe, data)
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory(prefix="tokenmix-") as folder:
-        torch.manual_seed(0)
-        model = task.build(recipe, data.facts).eval()
+
+    def __init__(self, data: DataSet, folder: Path, runtime: str = TIMED_IN[0]) -> None:
+        if runtime not in TIMED_IN:
+            raise ValueError(unknown("runtime to be timed in", runtime, TIMED_IN))
+        for package in ("onnx", "onnxscript", "onnxruntime") if runtime == "onnxruntime" else ():
+            require(package, "onnx")
+        self.data, self.folder, self.runtime = data, folder, runtime
+        self.modules: dict[str, nn.Module] = {}
+        self.files: dict[str, Path] = {}
+        self.inputs: Tensor | None = None
+
+    def add(self, name: str, recipe: Recipe, **arguments: Any) -> None:
+        """Build the network of a recipe, with further arguments, in the form that is timed.
+
+        Raises:
+            ValueError: It cannot be exported.
+        """
+        task = find_task(recipe.task.name)
+        recipe = task.complete(recipe, self.data)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = task.build(recipe, self.data.facts, **arguments).eval()
         info = {
             "model": recipe.model.name,
             "model_args": recipe.model.args,
             "head": recipe.model.head,
             "task": task.name,
             **task.stored(recipe),
-            **data.facts,
-            **task.preparation(recipe, data, model),
+            **self.data.facts,
+            **task.preparation(recipe, self.data, model),
         }
         loaded = described_model(model, info)
-        example = task.example_inputs(loaded, 1)
-        path = Path(folder) / "model.onnx"
-        export(loaded, ("onnx",), path, images=example)
+        if self.runtime == "pytorch":
+            module, self.inputs = task.timed(loaded, self.data.test, 1)
+            self.modules[name] = reparameterize(module.eval())
+            return
+        self.inputs = task.example_inputs(loaded, 1)
+        self.files[name] = self.folder / f"{len(self.files)}.onnx"
+        export(loaded, ("onnx",), self.files[name], images=self.inputs)
+
+    def times(self, names: Sequence[str]) -> dict[str, float]:
+        """Of each the median milliseconds for one sample, in one interleaved measurement."""
         found = latency(
-            {}, {"model": path}, images=example, batch_sizes=(1,), runtimes=("onnxruntime",), seconds=SECONDS
+            {name: self.modules[name] for name in names if name in self.modules},
+            {name: self.files[name] for name in names if name in self.files},
+            images=self.inputs,
+            batch_sizes=(1,),
+            runtimes=(self.runtime,),
+            seconds=SECONDS * len(names),
         )
-        return found["model"]["latency_ms"]["onnxruntime"]["1"]
+        return {name: found[name]["latency_ms"][self.runtime]["1"] for name in names}
+
+
+def measure_latency(recipe: Recipe, data: DataSet) -> float:
+    """Milliseconds for one sample in ONNX Runtime, the median.
+
+    Raises:
+        ImportError: onnxruntime or what writes its files is missing.
+        ValueError: The model cannot be exported.
+    """
+    with tempfile.TemporaryDirectory(prefix="tokenmix-") as folder:
+        watch = Stopwatch(data, Path(folder))
+        watch.add("model", recipe)
+        return watch.times(["model"])["model"]

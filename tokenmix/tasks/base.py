@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from tokenmix.metrics import Metric
+from tokenmix.metrics import ItemScores, Metric
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.options import TaskAugment, TaskOptions
 from tokenmix.tasks.view import Figure, View
@@ -123,6 +123,10 @@ class Judging:
         """A row for each class, variable or other part of the data; none where there are no parts."""
         return []
 
+    def item_scores(self) -> ItemScores | None:
+        """The headline by test items, in the order of the set, of one process; None where it cannot be told so."""
+        return None
+
 
 @dataclass(frozen=True)
 class Option:
@@ -191,6 +195,8 @@ class Task(ABC):
         file_parts: What its exported files can do themselves, in order, see `file_form`.
         eval_options: Of ``tokenmix eval``, which hands them to `objective_of`.
         predict_options: Of ``tokenmix predict``, which hands them to `answerer`.
+        corruptions: Of `tokenmix.data.corruptions`, those after which the answers to its samples are still right.
+        no_corruptions: Why there are none.
         default_skeleton: The network into which a comparison puts mixers, if it is not the one of the task's recipe.
         default_mixers: Those that a comparison compares where nobody says; none: those of `tokenmix.comparison`.
         example_facts: Of an imagined data set, to try out whether a network can be made.
@@ -217,6 +223,8 @@ class Task(ABC):
     file_parts: tuple[str, ...] = ()
     eval_options: tuple[Option, ...] = ()
     predict_options: tuple[Option, ...] = ()
+    corruptions: tuple[str, ...] = ()
+    no_corruptions: str = "whose samples are no pictures with an answer that stays right"
     endings: tuple[str, ...] = ()
     default_skeleton: str | None = None
     default_mixers: tuple[str, ...] = ()
@@ -474,6 +482,14 @@ class Task(ABC):
         """The first samples of a set as a loaded model takes them, (count, ...), for measurements on real data."""
         batch = next(iter(self.loader(loaded, samples, batch_size=count).batches(0)))
         return batch["image"]
+
+    def corrupted(self, loaded: Any, batch: Batch, name: str, strength: int, *, seed: int) -> Batch:
+        """A batch of the `loader` with every picture corrupted, see `tokenmix.data.corruptions.corrupted`.
+
+        Raises:
+            ValueError: The task has no `corruptions`.
+        """
+        raise ValueError(f"{self.title}: there are no corruptions, {self.no_corruptions}")
 
     def judging(self, metric: Metric, facts: Mapping[str, Any]) -> Judging:
         """What an evaluation notes and tells beside the metric."""

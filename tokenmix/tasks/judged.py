@@ -29,9 +29,9 @@ def choose(
 ) -> tuple[list[int], list[str]]:
     """The rows that are judged, and what is to be said about them.
 
-    Of the run's own data, which are known by their contents whatever they are called, its test part; of any other
-    folder everything; of a folder with parts, where the model does not say what it has learnt from, the test part, or
-    else the validation part; with ``split`` the part of that name.
+    Of the run's own data, which are known by their contents whatever they are called, its test part, or where it was
+    tested on the validation part that one; of any other folder everything; of a folder with parts, where the model does
+    not say what it has learnt from, the test part, or else the validation part; with ``split`` the part of that name.
 
     Args:
         path: The folder, for messages.
@@ -57,7 +57,11 @@ def choose(
             chosen = known["test"] & ~known["train"] & ~known["val"]
             new = int((~of_run).sum())
             also = f"; {new:,} new ones are not in it, --split all judges all" if new else ""
-            notes.append(f"{path}: the model's own data: their {int(chosen.sum()):,} test samples{also}")
+            what = "test samples"
+            if not chosen.any():  # of a set without a test part the validation samples are tested on
+                chosen = known["test"] & ~known["train"]
+                what = "validation samples, by which its best epoch was chosen, as there are no test samples"
+            notes.append(f"{path}: the model's own data: their {int(chosen.sum()):,} {what}{also}")
             if not chosen.any():
                 raise ValueError(f"{path}: the model has learnt from all of it; --split all judges all the same")
         elif split is None and learnt is None and any(folders):
@@ -76,7 +80,7 @@ def choose(
         chosen = np.isin(np.arange(count), rows)
     if not chosen.any():
         raise ValueError(f"{path}: it has no samples in its part {split!r}")
-    seen = int((chosen & (known["train"] | known["val"])).sum())
+    seen = int((chosen & (known["train"] | (known["val"] & ~known["test"]))).sum())
     if seen and split != "train":
         notes.append(f"warning: the model has learnt from {seen:,} of these {int(chosen.sum()):,} samples")
     return np.flatnonzero(chosen).tolist(), notes

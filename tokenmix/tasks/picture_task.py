@@ -8,15 +8,17 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
 
 from tokenmix.backbones.widths import base_dims
 from tokenmix.checkpoints import LoadedModel, our_models
+from tokenmix.data.corruptions import IN_PLACE, corrupted
 from tokenmix.data.dataset import DataSet, PictureData
 from tokenmix.data.loader import BatchLoader
-from tokenmix.data.prepare import preprocess, to_pil
+from tokenmix.data.prepare import normalise, preprocess, to_pil
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import levels_of
 from tokenmix.tasks.base import Log, Objective, Option, StateDict, Task
@@ -61,6 +63,7 @@ class PictureTask(Task):
     objective_type: Callable[..., Objective]
     judged_options: tuple[str, ...] = ()
     probed = 256
+    corruptions = tuple(IN_PLACE)
 
     def outputs(self, facts: Mapping[str, Any]) -> int:
         """How many outputs a model for these facts has."""
@@ -173,6 +176,19 @@ class PictureTask(Task):
     def example_inputs(self, loaded: LoadedModel, count: int, image_size: Any = None, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(count, len(loaded.mean), *(image_size or loaded.image_size), generator=generator)
+
+    def corrupted(
+        self, loaded: LoadedModel, batch: dict[str, Any], name: str, strength: int, *, seed: int
+    ) -> dict[str, Any]:
+        """The pixels are those that were normalised: they are made again, to the level."""
+
+        def change(image: Tensor, index: int) -> Tensor:
+            pixels = np.asarray(to_pil(image, loaded.mean, loaded.std))
+            changed = corrupted(pixels, name, strength, seed=seed, index=index)
+            return normalise(torch.from_numpy(changed.copy()).permute(2, 0, 1), loaded.mean, loaded.std)
+
+        images = [change(image, index) for image, index in zip(batch["image"], batch["index"].tolist(), strict=True)]
+        return {**batch, "image": torch.stack(images) if isinstance(batch["image"], Tensor) else images}
 
     def view(self, loaded: LoadedModel, path: str, *, wanted: str | None = None, image_size: Any = None) -> View:
         """A picture as evaluation prepares it, of dense models stretched to their size, and the class to explain."""

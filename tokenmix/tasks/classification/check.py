@@ -11,20 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenmix.data.dataset import Pictures, unreadable
+from tokenmix.data.depth import DARK, Depth, depth_of
 from tokenmix.data.inventory import summary
 from tokenmix.data.likeness import Look, look_of, told_alike
 from tokenmix.tasks.classification.images import ClassData, ImageSet
 from tokenmix.tasks.classification.sources import load_pictures
 from tokenmix.text_tables import table
-from tokenmix_runtime.images import Stored, decode, stored_as
+from tokenmix_runtime.images import DECLARED, Stored, decode, stored_as
 from tokenmix_runtime.terminal import say
 
 SPLITS = ("train", "val", "test")
 TINY_PX = 32  # a shorter side below this is named
 TOLERATED = 0.01  # the share of a split that may be in another before its judgement is called wrong
 UNBALANCED = 10  # the largest class over the smallest, from which on it is said
-DARK = 32  # of 255: the brightest level of a picture of more than 8 bits, from which on it is not named
-_DEEP, _BY_RANGE = ("I", "F"), ("I", "F")
 _DEPTHS = {
     "dark": f"images of 16 bits or more have no level above {DARK} of 255 when scaled, as 12-bit cameras write them: "
     "stretch them to the whole range before, all by the same factor",
@@ -38,7 +37,7 @@ class _Facts(NamedTuple):
     width: int
     height: int
     stored: Stored
-    dark: bool  # whether only a small part of the range of more than 8 bits is used
+    depth: Depth | None
     pixels: bytes  # a hash of the size and the decoded RGB values
     look: Look
 
@@ -122,9 +121,7 @@ def _look(images: Pictures, index: int) -> _Facts:
         stored = stored_as(content)
     pixels = hashlib.blake2b(f"{picture.width} {picture.height} ".encode(), digest_size=16)
     pixels.update(picture.tobytes())
-    brightest: Any = picture.getextrema()[0]  # of a picture with bands, as all are here: least and most
-    dark = stored.mode.startswith(_DEEP) and brightest[1] < DARK
-    return _Facts(picture.width, picture.height, stored, dark, pixels.digest(), look_of(picture))
+    return _Facts(picture.width, picture.height, stored, depth_of(picture), pixels.digest(), look_of(picture))
 
 
 def _split(images: ImageSet, classes: int) -> dict[str, Any]:
@@ -175,8 +172,8 @@ def _depth(places: Sequence[_Place], facts: dict[str, _Facts]) -> dict[str, list
     """Names of pictures that become 8 bits in a way that may not be meant, and of files with several pictures."""
     found = {place.name: facts[place.name] for place in places}
     return {
-        "dark": [name for name, one in found.items() if one.dark],
-        "scaled": [name for name, one in found.items() if one.stored.mode in _BY_RANGE and one.stored.format == "TIFF"],
+        "dark": [name for name, one in found.items() if one.depth and one.depth.dark],
+        "scaled": [name for name, one in found.items() if one.depth and one.depth.scale != DECLARED],
         "pages": [name for name, one in found.items() if one.stored.more],
     }
 

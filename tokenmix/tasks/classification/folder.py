@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.data.dataset import Pictures, Probe, Skipped, printable, unreadable
+from tokenmix.data.depth import Depth, depth_of, told_depths
 from tokenmix.data.inventory import OTHER, Inventory, summary, take_inventory
 from tokenmix.data.likeness import Look, look_of, told_alike
 from tokenmix.data.memory import WORTH, checked
@@ -84,12 +85,28 @@ def read_class_folders(root: Path, *, judged: bool = False) -> ClassFolders:
             f"pictures of each class into a folder of its own inside; if they are classes, rename them: {NAMES} are "
             "taken for parts"
         )
+    elif rows := _splits_of_classes(inventory, base, tops):
+        found.whole = False
+        for label, split, names in rows:
+            found.splits[split].setdefault(label, []).extend(names)
     else:
         _read_classes(inventory, base, found.splits["train"])
     inventory.use(name for _, _, name in found.rows())
     found.unlabelled = [name for name in inventory.pictures if name not in inventory.used]
     found.unused = inventory.unused("outside of the class folders: not used")
     return found
+
+
+def _splits_of_classes(inventory: Inventory, base: str, labels: list[str]) -> list[tuple[str, str, list[str]]]:
+    """(class, split, pictures), where the parts lie in the classes' folders: ``cat/train`` and ``cat/test``."""
+    found = []
+    for label in labels:
+        parts = {f"{base}{label}/{name}": split_of(name) for name in _children(inventory, f"{base}{label}/")}
+        rows = [(label, split, inventory.below(folder)) for folder, split in parts.items()]
+        if not all(parts.values()) or sum(len(names) for *_, names in rows) < len(inventory.below(f"{base}{label}")):
+            return []
+        found += rows
+    return found if len({split for _, split, _ in found}) > 1 else []
 
 
 def _children(inventory: Inventory, prefix: str) -> list[str]:
@@ -165,11 +182,15 @@ def load_folder(
         raise ValueError(_nothing(path, found))
     failed: dict[int, Skipped] = {}
     looks: dict[str, Look] = {}
+    depths: dict[str, Depth] = {}
     if check:
         images = FileImages(path, [0] * len(rows), [name for _, _, name in rows])
 
         def look(images: Pictures, index: int) -> None:
-            looks[images.names[index]] = look_of(images.load_reduced(index, 1))
+            picture, name = images.load_reduced(index, 1), images.names[index]
+            looks[name] = look_of(picture)
+            if depth := depth_of(picture):
+                depths[name] = depth
 
         if check is True and len(rows) >= WORTH:  # they are remembered, so that most times none is decoded
             failed = checked(images, images.root, images.files, log)
@@ -199,7 +220,7 @@ def load_folder(
         members = [(numbers[same(label)], name) for at, label, name in kept if at == split]
         sets[split] = FileImages(path, [label for label, _ in members], [name for _, name in members])
     ours = split_off(sets, FileImages.subset, classes, seed=seed, log=log, name=str(path), by_name=True)
-    warnings = told_alike({split: sets[split].names for split in SPLITS}, looks)
+    warnings = told_depths(depths) + told_alike({split: sets[split].names for split in SPLITS}, looks)
     for warning in warnings:
         log(f"warning: {path}: {warning}")
     return ClassData(

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.argument_types import whole
+from tokenmix.data.corruptions import CORRUPTIONS
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
-from tokenmix.metrics import Answers, Calibration, GatheredAnswers, Metric
+from tokenmix.metrics import Answers, Calibration, GatheredAnswers, ItemScores, Metric
 from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, PredictionsWriter
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
@@ -56,6 +57,11 @@ class ClassJudging(Judging):
 
         assert self.answered is not None
         return class_rows(self.answered, self.facts["classes"])
+
+    def item_scores(self) -> ItemScores:
+        assert self.answered is not None
+        right = self.answered.prediction == self.answered.label
+        return ItemScores(100.0 * right.double().numpy(), "images")
 
 
 def majority(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple[float, str] | None:
@@ -106,6 +112,7 @@ class ClassificationTask(PictureTask):
     Options = Options
     Augment = Augment
     default_recipe = "basic"
+    corruptions = tuple(CORRUPTIONS)
     labels: ClassVar[Mapping[str, str]] = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro F1"} | {
         "balanced_top1": "balanced accuracy"
     }

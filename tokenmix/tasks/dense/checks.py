@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags
 
 from tokenmix.data.dataset import Skipped, printable
+from tokenmix.data.depth import Depth, depth_of
 from tokenmix.data.likeness import Look, look_of
 from tokenmix.data.text_files import is_file
 from tokenmix.tasks.dense.layout import LEADS_OUT, Item, Layout, RawObject, leads_out
@@ -29,9 +30,10 @@ _EDGE_PX = 0.5  # how far a box may reach over the edge before that counts as a 
 
 @dataclass
 class Impressions:
-    """What was seen of pictures that were decoded: the look of each, by its name, and the classes that masks show."""
+    """What was seen of decoded pictures: look and depth of each, by its name, and the classes that masks show."""
 
     looks: dict[str, Look] = field(default_factory=dict)
+    depths: dict[str, Depth] = field(default_factory=dict)
     classes: set[int] = field(default_factory=set)
 
 
@@ -83,6 +85,8 @@ def usable(
         if found.look is not None and seen is not None:
             seen.looks[printable(item.file)] = found.look
             seen.classes |= found.classes
+            if found.depth:
+                seen.depths[printable(item.file)] = found.depth
         if task != "segmentation":
             objects.append(checked(item.objects, found.size, item.file, task == "instances", check, problems))
     files = [item.file for item in kept]
@@ -101,12 +105,14 @@ class Measured(NamedTuple):
         turned: Whether its file says that it is to be turned or mirrored before it is shown.
         sideways: Whether that is so, and changes its size: then a size tells which of the two is meant.
         look: See `tokenmix.data.likeness`; None of a picture that was not decoded.
+        depth: See `tokenmix.data.depth`; None of 8 bits, or if it was not decoded.
     """
 
     size: tuple[int, int]
     turned: bool
     sideways: bool
     look: Look | None
+    depth: Depth | None
 
 
 def measure(path: Path, check: bool) -> Measured | str:
@@ -114,7 +120,8 @@ def measure(path: Path, check: bool) -> Measured | str:
     if not _exists(path):
         return "picture missing: left out"
     try:
-        look = look_of(open_image(path, at_least=1)) if check else None
+        picture = open_image(path, at_least=1) if check else None
+        look, depth = (look_of(picture), depth_of(picture)) if picture else (None, None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_known(path) as image:
@@ -123,7 +130,7 @@ def measure(path: Path, check: bool) -> Measured | str:
                 turn = image.getexif().get(ExifTags.Base.Orientation, 1) if asked else 1
                 on_its_side = turn in (5, 6, 7, 8)
                 size = (image.width, image.height) if on_its_side else (image.height, image.width)
-                return Measured(size, turn in range(2, 9), on_its_side and image.width != image.height, look)
+                return Measured(size, turn in range(2, 9), on_its_side and image.width != image.height, look, depth)
     except Exception:  # Pillow's format plugins raise nearly every type on broken files
         return "picture that cannot be read: left out"
 
@@ -142,12 +149,14 @@ class Inspected(NamedTuple):
         size: (height, width) in pixels.
         notes: What is noteworthy.
         look: See `tokenmix.data.likeness`.
+        depth: See `tokenmix.data.depth`.
         classes: Those that its mask shows.
     """
 
     size: tuple[int, int]
     notes: list[str]
-    look: Look | None
+    look: Look | None = None
+    depth: Depth | None = None
     classes: frozenset[int] = frozenset()
 
 
@@ -158,7 +167,7 @@ def _look_at_picture(root: Path, item: Item, layout: Layout, check: bool) -> Ins
     if item.size not in (None, picture.size[::-1]):
         return "picture of another size than its annotation says: left out"
     unclear = picture.turned and bool(item.objects) and not (picture.sideways and item.size)
-    return Inspected(picture.size, [TURNED] if unclear else [], picture.look)
+    return Inspected(picture.size, [TURNED] if unclear else [], picture.look, picture.depth)
 
 
 def _look_at_labels(root: Path, item: Item, layout: Layout, check: bool) -> Inspected | str:
@@ -173,7 +182,7 @@ def _look_at_labels(root: Path, item: Item, layout: Layout, check: bool) -> Insp
         if not check:
             with open_known(path) as image:
                 whole = (image.height, image.width) == size
-                return Inspected(size, [], None) if whole else "mask of another size: left out"
+                return Inspected(size, []) if whole else "mask of another size: left out"
         label, present = labels_of(path, layout.table, layout.colours)
     except Exception as error:  # see above
         colour = "colour" in str(error)
@@ -185,11 +194,11 @@ def _look_at_labels(root: Path, item: Item, layout: Layout, check: bool) -> Insp
         known = {red * 65536 + green * 256 + blue for red, green, blue in layout.colours}
         if set(present.tolist()) - known:
             notes.append("pixels of a colour that no class has: ignored")
-        return Inspected(size, notes, picture.look, frozenset(np.unique(label).tolist()))
+        return Inspected(size, notes, picture.look, picture.depth, frozenset(np.unique(label).tolist()))
     strange = set(present[layout.table[present] == 255].tolist())
     if strange - layout.void:
         notes.append("pixels of an unknown class: ignored")
-    return Inspected(size, notes, picture.look, frozenset(layout.table[present].tolist()))
+    return Inspected(size, notes, picture.look, picture.depth, frozenset(layout.table[present].tolist()))
 
 
 def _in_threads(look: Callable[[Item], Inspected | str], items: Sequence[Item], log: Log) -> list[Inspected | str]:

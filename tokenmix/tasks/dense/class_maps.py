@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tokenmix.data.inventory import Inventory
 from tokenmix.tasks.dense.values import rows_of, text_of
 
 Colour = tuple[int, int, int]
-_LISTS = ("classes.txt", "class_names.txt", "labels.txt", "label_names.txt", "objectinfo150.txt")
+_LISTS = ("classes.txt", "class_names.txt", "labels.txt", "label_names.txt")
 _COLOURED = ("labelmap.txt", "class_dict.csv", "label_colors.txt", "label_colours.txt", "classes.csv", "_classes.csv")
 
 
@@ -46,21 +46,36 @@ def read_class_map(inventory: Inventory) -> ClassMap | None:
         return None
     coloured = [name for name in names if PurePosixPath(name).name.lower() in _COLOURED]
     file = min(coloured or names, key=lambda name: (name.count("/"), name))
-    inventory.use([file])
-    path = inventory.root / file
-    if file not in coloured:
+    known = _read(inventory, file)
+    for other in coloured or names:  # some tools write one into the folder of each part
+        if PurePosixPath(other).name == PurePosixPath(file).name and other.count("/") == file.count("/"):
+            if (found := _read(inventory, other)) != replace(known, file=other):
+                raise ValueError(
+                    f"{inventory.root}: {file} and {other} say different things of the classes: "
+                    f"{', '.join(known.classes[:5])} and {', '.join(found.classes[:5])}"
+                )
+            inventory.use([other])
+    return known
+
+
+def _read(inventory: Inventory, file: str) -> ClassMap:
+    path, name = inventory.root / file, PurePosixPath(file).name.lower()
+    if name not in _COLOURED:
         return ClassMap(file, _names(path))
-    if PurePosixPath(file).name.lower() == "labelmap.txt":
-        return _cvat(file, path)
-    return _table(file, path)
+    return _cvat(file, path) if name == "labelmap.txt" else _table(file, path)
 
 
 def _names(path: Path) -> list[str]:
     """The names, one a line; labelme begins with ``__ignore__``, which is no class."""
-    lines = [line.strip() for line in text_of(path).splitlines()]
+    lines = [line.strip() for line in text_of(path).rstrip().splitlines()]
     if lines and lines[0].startswith("["):
-        return [str(name) for name in json.loads("\n".join(lines))]
-    return [line for line in lines if line and line != "__ignore__"]
+        try:
+            return [str(name) for name in json.loads("\n".join(lines))]
+        except ValueError as error:
+            raise ValueError(f"{path}: begins as a list in JSON, and is none: {error}") from error
+    if "" in lines:
+        raise ValueError(f"{path}: line {lines.index('') + 1} is empty: which number has the class below it?")
+    return [line for line in lines if line != "__ignore__"]
 
 
 def _cvat(file: str, path: Path) -> ClassMap:

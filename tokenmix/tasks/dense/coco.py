@@ -5,15 +5,41 @@ from __future__ import annotations
 import math
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokenmix.data.inventory import Inventory
+from tokenmix.data.natural import same
 from tokenmix.data.split_words import split_in
 from tokenmix.data.text_files import read_json
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
-from tokenmix.tasks.dense.values import key_of, number_of, truth_of, whole_of
+from tokenmix.tasks.dense.values import Entry, Id, entry_of, key_of, number_of, truth_of, whole_of
+
+
+class _Image(Entry):
+    id: Id
+    file_name: str
+    width: Any = None
+    height: Any = None
+
+
+class _Category(Entry):
+    id: Id
+    name: str
+
+
+class _Annotation(Entry):
+    """What is wrong with one of them is no reason to refuse the file: its values are converted one by one."""
+
+    image_id: int | float | str
+    category_id: int | float | str
+    id: Any = None
+    bbox: Any = None
+    area: Any = None
+    iscrowd: Any = None
+    segmentation: Any = None
+
 
 _LISTS = ("images", "annotations", "categories")
 _LARGEST_OTHER = 2**24  # bytes: a file that is not called as COCO's are is looked into up to this size
@@ -70,7 +96,7 @@ def read_coco(inventory: Inventory) -> Layout:
     root, files = inventory.root, find_coco(inventory)
     first = "train" if "train" in files else next(iter(files))
     contents = {split: _parse(path) for split, path in files.items()}
-    listed = {split: _categories(files[split], content["categories"]) for split, content in contents.items()}
+    listed = {split: _categories(files[split], content) for split, content in contents.items()}
     order = sorted(listed[first].items(), key=lambda entry: (isinstance(entry[0], str), entry[0]))
     names = [name for _, name in order]
     if double := [name for name, count in Counter(names).items() if count > 1]:
@@ -107,64 +133,66 @@ def _parse(path: Path) -> dict[str, list[Any]]:
         content.setdefault("categories", [])
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
         raise ValueError(f"{path} is not COCO's: it needs the lists {', '.join(_LISTS)}")
-    needed = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
-    for key, names in needed.items():
-        for number, entry in enumerate(content[key]):
-            if not isinstance(entry, dict) or not all(isinstance(entry.get(name), int | float | str) for name in names):
-                raise ValueError(f"{path}: {key}[{number}] lacks {' or '.join(names)}")
     return content
 
 
-def _categories(path: Path, entries: list[dict[str, Any]]) -> dict[int | str, str]:
+def _entries(path: Path, kind: type[Entry], content: Mapping[str, list[Any]], key: str) -> Iterator[Any]:
+    """The entries of one of a file's lists.
+
+    Raises:
+        ValueError: One lacks something, or has a wrong value.
+    """
+    for number, entry in enumerate(content[key]):
+        try:
+            yield entry_of(kind, entry, f"{key}[{number}]")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _categories(path: Path, content: Mapping[str, list[Any]]) -> dict[int | str, str]:
     """The names of a file's classes by their ids."""
     found: dict[int | str, str] = {}
-    for number, entry in enumerate(entries):
-        try:
-            key, name = key_of(entry["id"]), str(entry["name"]).strip()
-        except ValueError as error:
-            raise ValueError(f"{path}: categories[{number}], field 'id': {error}") from None
-        if found.setdefault(key, name) != name:
-            raise ValueError(f"{path}: the id {key} is that of the classes {found[key]!r} and {name!r}")
+    for entry in _entries(path, _Category, content, "categories"):
+        name = entry.name.strip()
+        if found.setdefault(entry.id, name) != name:
+            raise ValueError(f"{path}: the id {entry.id} is that of the classes {found[entry.id]!r} and {name!r}")
     return found
 
 
 def _read_split(
     inventory: Inventory, path: Path, content: dict, labels: Mapping[Any, int], layout: Layout, split: str
 ) -> None:
-    images: dict[int | str, tuple[str, Any]] = {}
-    for number, entry in enumerate(content["images"]):
-        try:
-            key = key_of(entry["id"])
-        except ValueError as error:
-            raise ValueError(f"{path}: images[{number}], field 'id': {error}") from None
-        if key in images:
+    images: dict[int | str, tuple[str, _Image, Any]] = {}
+    for number, image in enumerate(_entries(path, _Image, content, "images")):
+        if image.id in images:
             layout.strays.append(("id of two pictures: the second is left out", f"{path.name} images[{number}]"))
             continue
-        images[key] = (_clean(str(entry["file_name"])), entry)
-    place = _placed(inventory, path, split, [name for name, _ in images.values()])
+        images[image.id] = (_clean(image.file_name), image, content["images"][number]["id"])
+    place = _placed(inventory, path, split, [name for name, *_ in images.values()])
     objects: dict[Any, list[RawObject]] = defaultdict(list)
     seen: set[Any] = set()
-    for number, entry in enumerate(content["annotations"]):
-        owner = _key(entry["image_id"])
+    for number, entry in enumerate(_entries(path, _Annotation, content, "annotations")):
+        mark = number if entry.id is None else entry.id
+        owner = _key(entry.image_id)
         if owner is None or owner not in images:
-            stray = f"{path.name} annotation {entry.get('id', number)}"
-            layout.strays.append(("object of a picture that is not listed: left out", stray))
+            layout.strays.append(("object of a picture that is not listed: left out", f"{path.name} annotation {mark}"))
             continue
-        if (mark := entry.get("id")) is not None and isinstance(mark, int | str):
-            if mark in seen:
+        if isinstance(entry.id, int | str):
+            if entry.id in seen:
                 layout.strays.append(("id of two objects: both are used", f"{path.name} annotation {mark}"))
-            seen.add(mark)
-        objects[owner].append(_object(entry, labels, number, path.name, layout))
+            seen.add(entry.id)
+        objects[owner].append(_object(entry, labels, f"annotation {mark}", path.name, layout))
     twice: set[str] = set()
-    for key, (name, entry) in images.items():
+    for key, (name, image, stated) in images.items():
         file = place(name)
         if file in twice:
             layout.strays.append(("picture that is listed twice: the second is left out", f"{path.name} {name}"))
             continue
         twice.add(file)
-        if not _has_size(entry):
+        size = _size(image)
+        if size is None and image.width is not None and image.height is not None:
             layout.strays.append(("claimed size that is no number: not compared", f"{path.name} {name}"))
-        layout.splits[split].append(Item(file, objects[key], size=_size(entry), id=entry["id"]))
+        layout.splits[split].append(Item(file, objects[key], size=size, id=stated))
 
 
 def _clean(name: str) -> str:
@@ -172,20 +200,15 @@ def _clean(name: str) -> str:
     return name.replace("\\", "/").removeprefix("./")
 
 
-def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+def _size(image: _Image) -> tuple[int, int] | None:
     try:
-        return whole_of(entry["width"]), whole_of(entry["height"])
-    except (KeyError, ValueError):
+        return whole_of(image.width), whole_of(image.height)
+    except ValueError:
         return None
 
 
-def _has_size(entry: Mapping[str, Any]) -> bool:
-    """Whether a picture's entry has a size that can be read, or none."""
-    return _size(entry) is not None or entry.get("width") is None or entry.get("height") is None
-
-
-def _object(entry: Mapping[str, Any], labels: Mapping[Any, int], number: int, file: str, layout: Layout) -> RawObject:
-    box: Any = entry.get("bbox")
+def _object(entry: _Annotation, labels: Mapping[Any, int], name: str, file: str, layout: Layout) -> RawObject:
+    box: Any = entry.bbox
     if box is not None:  # without one it is that of the polygons; one that cannot be read is a mistake
         try:
             left, top, width, height = map(number_of, box)
@@ -193,22 +216,21 @@ def _object(entry: Mapping[str, Any], labels: Mapping[Any, int], number: int, fi
         except (TypeError, ValueError):
             box = ()
     try:
-        area = number_of(entry["area"])
-    except (KeyError, ValueError):
+        area = number_of(entry.area)
+    except ValueError:
         area = math.nan
     try:
-        crowd = truth_of(entry.get("iscrowd"))
+        crowd = truth_of(entry.iscrowd)
     except ValueError:
         crowd = False
-        stray = f"{file} annotation {entry.get('id', number)}"
-        layout.strays.append(("iscrowd that is neither yes nor no: taken as no", stray))
+        layout.strays.append(("iscrowd that is neither yes nor no: taken as no", f"{file} {name}"))
     return RawObject(
-        labels.get(_key(entry["category_id"])),
+        labels.get(_key(entry.category_id)),
         box,
         crowd=crowd,
         area=area if 0 <= area < math.inf else None,
-        shape=_shape(entry.get("segmentation")),
-        name=f"annotation {entry.get('id', number)}",
+        shape=_shape(entry.segmentation),
+        name=name,
     )
 
 
@@ -230,7 +252,7 @@ def _placed(inventory: Inventory, path: Path, split: str, names: list[str]) -> C
     Raises:
         ValueError: None of them is there.
     """
-    root, there = inventory.root, set(inventory.pictures)
+    root, there = inventory.root, {same(file): file for file in inventory.pictures}
     year = path.stem.rsplit("_", 1)[-1]  # instances_train2017
     beside = path.parent.relative_to(root).as_posix()
     words = [beside, year, f"images/{year}", split, f"images/{split}", "images", "JPEGImages", "."]
@@ -238,15 +260,15 @@ def _placed(inventory: Inventory, path: Path, split: str, names: list[str]) -> C
     places = [place for place in dict.fromkeys(map(posixpath.normpath, words)) if not place.startswith("..")]
 
     def at(place: str, name: str) -> str:
-        return name if place == "." else f"{place}/{name}"
+        return same(name if place == "." else f"{place}/{name}")
 
     best = max(places, key=lambda place: sum(at(place, name) in there for name in names))
     if any(at(best, name) in there for name in names):
-        return lambda name: at(best, name)
+        return lambda name: there.get(at(best, name), at(best, name))
     by_name: dict[str, list[str]] = defaultdict(list)
     for file in inventory.pictures:
-        by_name[PurePosixPath(file).name].append(file)
-    ends = {name: by_name.get(PurePosixPath(name).name, []) for name in names}
+        by_name[same(PurePosixPath(file).name)].append(file)
+    ends = {name: by_name.get(same(PurePosixPath(name).name), []) for name in names}
     if any(len(files) == 1 for files in ends.values()):
         return lambda name: ends[name][0] if len(ends.get(name, ())) == 1 else name
     if not names:

@@ -14,7 +14,7 @@ from tokenmix.tasks.dense.checks import usable
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.sets import IGNORED, ObjectSet, UnlabelledSet
-from tokenmix.tasks.dense.sources import read_layout, readings
+from tokenmix.tasks.dense.sources import inside, read_layout, readings
 from tokenmix.tasks.judged import choose
 from tokenmix_runtime.names import unknown
 
@@ -35,7 +35,8 @@ def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, s
     Raises:
         ValueError: The folder cannot be read, or has classes that the model does not know.
     """
-    inventory = take_inventory(path)
+    inventory = inside(take_inventory(path))
+    name, path = path.resolve().name, inventory.root
     if not readings(inventory, task.name):
         return _unlabelled(task, inventory, loaded, log)
     layout = read_layout(inventory, task.name)
@@ -59,7 +60,7 @@ def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, s
     for note in notes:
         log(note)
     classes = list(loaded.classes or map(printable, layout.classes))
-    return Judged(path.resolve().name, samples.subset(chosen), {"classes": classes})
+    return Judged(name, samples.subset(chosen), {"classes": classes})
 
 
 def _unlabelled(task: Task, inventory: Inventory, loaded: Any, log: Log) -> Judged:

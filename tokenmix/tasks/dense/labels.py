@@ -137,12 +137,17 @@ def _number(inventory: Inventory, layout: Layout, known: ClassMap | None) -> Non
         layout.classes, layout.colours, layout.table = known.classes, known.colours, identity(len(known.classes))
         return
     files = [item.label_file for items in layout.splits.values() for item in items if not item.problem]
-    values, colours = _values(inventory.root, files, inventory)
+    values, colours, mixed = _values(inventory.root, files)
     if colours and not values:
         shown = ", ".join(map(str, sorted(colours)[:_SHOWN_VALUES]))
         raise ValueError(
             f"{inventory.root}: its masks are pictures in colour ({shown}): write a file labelmap.txt into the folder, "
             "a line name:r,g,b:: for each class, or save the numbers of the classes"
+        )
+    if mixed and not (known and known.values):
+        raise ValueError(
+            f"{inventory.root}: some of its masks hold 0 and 1 alone, such as {mixed[0]}, others 0 and 255, such as "
+            f"{mixed[1]}: there 255 would be ignored, and looks like the object: save all alike"
         )
     lossy = bool(files) and all(file.lower().endswith(_LOSSY) for file in files)
     table = identity(IGNORED)
@@ -197,9 +202,13 @@ def _some(values: set[int]) -> str:
     return ", ".join(map(str, ordered[:_SHOWN_VALUES])) + more
 
 
-def _values(root: Path, files: list[str], inventory: Inventory) -> tuple[set[int], set[tuple[int, int, int]]]:
-    """All numbers in the masks of one channel that can be read, and some colours of the others."""
+def _values(root: Path, files: list[str]) -> tuple[set[int], set[tuple[int, int, int]], tuple[str, str] | None]:
+    """All numbers in the masks of one channel that can be read, and some colours of the others.
+
+    And where some masks hold 0 and 1 alone, others 0 and 255 alone, and none both, a mask of either kind.
+    """
     values: set[int] = set()
+    kinds: dict[frozenset[int], str] = {}
     colours: set[tuple[int, int, int]] = set()
     for file in files:
         try:
@@ -207,10 +216,14 @@ def _values(root: Path, files: list[str], inventory: Inventory) -> tuple[set[int
         except ValueError:
             continue  # named when the pictures are checked
         if mask.ndim == 2:
-            values |= set(np.unique(mask).tolist())
+            found = frozenset(np.unique(mask).tolist())
+            values |= found
+            kinds.setdefault(found - {0}, file)
         elif len(colours) < _SHOWN_VALUES:
             colours |= {tuple(row) for row in np.unique(mask.reshape(-1, 3)[::97], axis=0).tolist()}
-    return values, colours
+    one, other = kinds.get(frozenset({1})), kinds.get(frozenset({255}))
+    mixed = (one, other) if one and other and values == {0, 1, 255} and frozenset({1, 255}) not in kinds else None
+    return values, colours, mixed
 
 
 def _pairs(pictures: list[str], masks: Pairing, layout: Layout, *, stray: bool = True) -> list[Item]:

@@ -13,7 +13,7 @@ LABEL_WORDS = (
     *("labels", "label", "masks", "mask", "annotations", "annotation", "annots", "ann", "gt", "groundtruth"),
     *("ground_truth", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "targets", "y"),
 )
-_ENDS = ("_mask", "-mask", "_masks", "_label", "-label", "_labels", "_gt", "_seg", "_segmentation", "_annotation")
+_ENDS = ("_mask", "-mask", "_masks", "_label", "-label", "_labels", "_gt", "_seg", "_segmentation", "_annotation", "_l")
 
 
 def stem(name: str) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from tokenmix.data.dataset import printable
+from tokenmix.data.depth import told_depths
 from tokenmix.data.inventory import Inventory, summary, take_inventory
 from tokenmix.data.likeness import told_alike
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import hashes, name_keys
+from tokenmix.data.split_words import split_of
 from tokenmix.tasks.dense.checks import Impressions, usable
 from tokenmix.tasks.dense.coco import find_coco, read_coco
 from tokenmix.tasks.dense.labels import (
@@ -25,6 +27,7 @@ from tokenmix.tasks.dense.labels import (
     read_masks,
 )
 from tokenmix.tasks.dense.layout import MOST_CLASSES, SPLITS, Layout
+from tokenmix.tasks.dense.pairing import LABEL_WORDS, PICTURE_WORDS
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.scenes import load_scenes
 from tokenmix.tasks.dense.sets import DENSE_TASKS, DenseData, ObjectSet, coco_tools
@@ -134,7 +137,8 @@ def load_dense(
         raise ValueError(f"{spec}: there is no such folder; without one there is the embedded set 'scenes'")
     if task == "instances":
         coco_tools()
-    inventory = take_inventory(root)
+    inventory = inside(take_inventory(root))
+    root, name = inventory.root, root.resolve().name
     layout = read_layout(inventory, task)
     if not layout.splits.get("train"):
         others = " and ".join(f"{len(items):,} {split} pictures" for split, items in layout.splits.items() if items)
@@ -161,6 +165,7 @@ def load_dense(
     ours = _complete(sets, root, seed, log)
     different = {split: one for split, one in sets.items() if split != "test" or one is not sets["val"]}
     looks = {name: look for impressions in seen.values() for name, look in impressions.looks.items()}
+    warnings += told_depths({name: depth for one in seen.values() for name, depth in one.depths.items()})
     warnings += told_alike({split: one.names for split, one in different.items()}, looks, copies)
     for warning in warnings:
         log(f"warning: {root}: {warning}")
@@ -168,7 +173,7 @@ def load_dense(
     for reason, names in unused.items():
         log(f"{root}: {len(names):,} x {reason}: {summary(names)}")
     data = DenseData(
-        root.resolve().name,
+        name,
         sets["train"],
         sets["val"],
         sets["test"],
@@ -183,6 +188,16 @@ def load_dense(
     )
     log(data.summary())
     return data
+
+
+def inside(inventory: Inventory) -> Inventory:
+    """The inventory of the one folder in which everything lies, where archives have been unpacked so."""
+    while True:
+        files = (*inventory.pictures, *inventory.others)
+        (top, *more) = {name.partition("/")[0] if "/" in name else "" for name in files} or {""}
+        if more or not top or split_of(top) or top.casefold() in (*PICTURE_WORDS, *LABEL_WORDS):
+            return inventory
+        inventory = take_inventory(inventory.root / top)
 
 
 def readings(inventory: Inventory, task: str) -> dict[str, tuple[str, Read]]:
@@ -243,6 +258,11 @@ def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Pro
             raise ValueError(
                 f"{root}: no usable object in its {len(train):,} training pictures ({layout.kind}): nothing could "
                 f"be learnt{first}"
+            )
+        if max(float(one.boxes.max()) for one in train.objects if len(one.labels)) <= 1:
+            raise ValueError(
+                f"{root}: all {used:,} boxes of the training pictures lie within their first pixel: they look like "
+                f"shares of the sides, and {layout.kind} has pixels: multiply them by width and height"
             )
         if used < (1 - MOST_DROPPED) * given:
             told.append(f"only {used:,} of {given:,} objects of the training pictures can be used{first}")

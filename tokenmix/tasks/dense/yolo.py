@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokenmix.data.inventory import Inventory, summary
+from tokenmix.data.natural import same
 from tokenmix.data.split_words import split_in, split_of
 from tokenmix.data.text_files import read_text
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
@@ -24,7 +25,7 @@ _OTHER_TEXTS = ("readme", "classes", "notes", "license", "requirements", "labels
 def find_yolo(inventory: Inventory) -> str:
     """What speaks for this layout: ``data.yaml``, or text files with the names of pictures; empty if nothing does."""
     if (path := _yaml_path(inventory)) is not None:
-        return path.name
+        return path.relative_to(inventory.root).as_posix()
     labels = Pairing(_label_files(inventory))
     for picture in inventory.pictures:
         file = labels.of(picture)
@@ -43,7 +44,17 @@ def _is_label_text(path: Path) -> bool:
 
 
 def _yaml_path(inventory: Inventory) -> Path | None:
-    return next((inventory.root / name for name in _YAMLS if name in inventory.others), None)
+    """``data.yaml`` in the root, or in a folder in which all pictures lie, as archives have one around everything."""
+    named = sorted((name for name in inventory.others if PurePosixPath(name).name in _YAMLS), key=_depth_and_rank)
+    for name in named:
+        folder = name.rpartition("/")[0]
+        if len(inventory.below(folder or ".")) == len(inventory.pictures):
+            return inventory.root / name
+    return None
+
+
+def _depth_and_rank(name: str) -> tuple[int, int]:
+    return name.count("/"), _YAMLS.index(PurePosixPath(name).name)
 
 
 def _label_files(inventory: Inventory) -> list[str]:
@@ -65,21 +76,21 @@ def read_yolo(inventory: Inventory) -> Layout:
     root = inventory.root
     stated = _yaml(inventory)
     numbers, classes = _classes(inventory, stated)
-    parts, absent = _stated_parts(inventory, stated)
+    parts, notes = _stated_parts(inventory, stated)
     parts = parts or _parts_by_folder(inventory)
     if not any(parts.values()):
         raise ValueError(f"{root}: no pictures; expected images/train and labels/train, or data.yaml with 'train'")
     layout = Layout("YOLO", classes, {split: [] for split in SPLITS})
-    layout.strays += absent
+    layout.strays += notes
     labels = Pairing(_label_files(inventory))
     points = _points(stated)
-    bare: list[str] = []
+    bare, seen = list[str](), set[int]()
     for split, files in parts.items():
         for file in files:
             label_file = labels.of(file)
             if label_file is None:
                 bare.append(file)
-            objects = _objects(root, label_file, numbers, points, layout) if label_file else []
+            objects = _objects(root, label_file, numbers, points, layout, seen) if label_file else []
             if isinstance(objects, str):
                 layout.splits[split].append(Item(file, problem=objects))
             else:
@@ -89,6 +100,11 @@ def read_yolo(inventory: Inventory) -> Layout:
         raise ValueError(
             f"{root}: no label file for any of its {total:,} pictures: {bare[0]} wants a text file of its name beside "
             "it, or in a folder 'labels' beside 'images'"
+        )
+    if seen and min(seen) == 1 and max(seen) == len(classes) and [*numbers] == [*range(len(classes))]:
+        raise ValueError(
+            f"{root}: the classes in its label files are numbered 1 to {max(seen)}; of the {len(classes)} names "
+            f"the first, {classes[0]!r}, is 0: subtract 1 from the numbers, or put a name before the first"
         )
     layout.strays += [("picture without a label file: read as one without objects", name) for name in bare]
     lonely = [name for name in labels.left() if name not in inventory.used]
@@ -113,7 +129,7 @@ def _yaml(inventory: Inventory) -> dict[str, Any]:
     path = _yaml_path(inventory)
     if path is None:
         return {}
-    inventory.use([path.name])
+    inventory.use([path.relative_to(inventory.root).as_posix()])
     text = read_text(path, most=_MOST_YAML)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
     try:
@@ -149,7 +165,7 @@ def _stated_parts(inventory: Inventory, stated: dict[str, Any]) -> tuple[dict[st
         ValueError: Another one of them is not there.
     """
     root, parts = inventory.root, dict[str, list[str]]()
-    absent = []
+    notes = list[tuple[str, str]]()
     for key in ("train", "val", "valid", "test"):
         places = stated.get(key)
         if not places:
@@ -157,8 +173,13 @@ def _stated_parts(inventory: Inventory, stated: dict[str, Any]) -> tuple[dict[st
         split, files = split_in(key), []
         for place in places if isinstance(places, list) else [places]:
             found = _pictures_at(inventory, stated, place)
+            if found is None and (end := _end_of(inventory, stated, place)):
+                notes.append(
+                    ("path of data.yaml from another machine: its end is read here", f"{key}: {place} as {end}")
+                )
+                found = _pictures_at(inventory, stated, end)
             if found is None and key == "test":
-                absent.append(("part that data.yaml names and that is not there: left out", f"test: {place}"))
+                notes.append(("part that data.yaml names and that is not there: left out", f"test: {place}"))
                 continue
             if found is None:
                 tops = sorted({f"{name.split('/')[0]}/" for name in inventory.pictures if "/" in name})
@@ -166,7 +187,7 @@ def _stated_parts(inventory: Inventory, stated: dict[str, Any]) -> tuple[dict[st
                 raise ValueError(f"{root}: data.yaml says {key}: {place}, and there is no such folder or list{near}")
             files += found
         parts[split] = list(dict.fromkeys([*parts.get(split, []), *files]))
-    return parts, absent
+    return parts, notes
 
 
 def _pictures_at(inventory: Inventory, stated: dict[str, Any], place: Any) -> list[str] | None:
@@ -175,8 +196,8 @@ def _pictures_at(inventory: Inventory, stated: dict[str, Any], place: Any) -> li
     clean = str(place).replace("\\", "/").removeprefix("./")
     while clean.startswith("../"):  # as some tools write it, although the folder is beside data.yaml
         clean = clean.removeprefix("../")
-    inner = root.resolve()
-    for base in (root / str(stated.get("path", ".")), root, root / root.name / ".."):
+    inner, home = root.resolve(), (_yaml_path(inventory) or root / "data.yaml").parent
+    for base in (home / str(stated.get("path", ".")), home, home / home.name / "..", root):
         path = (base / clean).resolve()
         if not path.is_relative_to(inner):
             continue
@@ -191,14 +212,24 @@ def _pictures_at(inventory: Inventory, stated: dict[str, Any], place: Any) -> li
     return None
 
 
+def _end_of(inventory: Inventory, stated: dict[str, Any], place: Any) -> str:
+    """Of an absolute path the longest end that is there, as of ``/content/set/images/train`` ``images/train``."""
+    clean = str(place).replace("\\", "/")
+    if not clean.startswith("/") and clean[1:3] != ":/":
+        return ""
+    parts = clean.strip("/").split("/")
+    ends = ("/".join(parts[begin:]) for begin in range(1, len(parts)))
+    return next((end for end in ends if _pictures_at(inventory, {}, end)), "")
+
+
 def _listed(inventory: Inventory, lines: Sequence[str], path: Path) -> list[str]:
     """The pictures that a text file names, one a line, by their paths from the folder or from anywhere above it."""
-    there = set(inventory.pictures)
+    there = {same(name): name for name in inventory.pictures}
     found, missing = list[str](), list[str]()
     for line in filter(None, (line.strip().replace("\\", "/").removeprefix("./") for line in lines)):
         parts = line.split("/")
         tails = ("/".join(parts[begin:]) for begin in range(len(parts)))
-        name = next((tail for tail in tails if tail in there), None)
+        name = next((there[same(tail)] for tail in tails if same(tail) in there), None)
         (found if name else missing).append(name or line)
     if missing and not found:
         raise ValueError(f"{path}: none of the {len(missing):,} pictures it names is there ({summary(missing)})")
@@ -268,8 +299,13 @@ def _number(value: Any) -> int | None:
         return None
 
 
-def _objects(root: Path, file: str, numbers: dict[int, int], points: int, layout: Layout) -> list[RawObject] | str:
-    """The objects in a file, or what is wrong with it; ``points`` numbers stand behind each box."""
+def _objects(
+    root: Path, file: str, numbers: dict[int, int], points: int, layout: Layout, seen: set[int]
+) -> list[RawObject] | str:
+    """The objects in a file, or what is wrong with it; ``points`` numbers stand behind each box.
+
+    The classes' numbers, as the file has them, are added to ``seen``.
+    """
     try:
         lines = text_of(root / file).splitlines()
     except (OSError, ValueError):
@@ -294,6 +330,7 @@ def _objects(root: Path, file: str, numbers: dict[int, int], points: int, layout
             kind = f"line with numbers beyond {_MOST_SHARE}, which are no shares of the sides: left out"
             layout.strays.append((kind, f"{file} line {number}"))
             continue
+        seen.add(int(label))
         place = numbers.get(int(label))
         known = None if place is None else place + 1
         name = f"line {number}"

@@ -10,12 +10,12 @@ from PIL import Image
 
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.evaluate import evaluating
-from tokenmix.metrics import CocoAP
+from tokenmix.metrics import CocoAP, ItemScores
 from tokenmix.pictures.found import FoundObjects
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.options import ObjectAugment
-from tokenmix.tasks.dense.task import DenseTask
+from tokenmix.tasks.dense.task import DenseJudging, DenseTask
 from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
 from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
 from tokenmix.tasks.draft import Draft
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 from tokenmix.tasks.file_form import FileForm
 
 THRESHOLD = 0.5  # the least score that a prediction shows
+
+
+class DetectionJudging(DenseJudging):
+    """Tells what each picture adds to the average precision; ``kind`` is that of the headline, a box or a mask."""
+
+    def __init__(self, metric: CocoAP, facts: Mapping[str, Any], kind: str) -> None:
+        super().__init__(metric, facts)
+        self.kind = kind
+
+    def item_scores(self) -> ItemScores | None:
+        assert isinstance(self.metric, CocoAP)
+        return self.metric.item_scores(self.kind)
 
 
 class DetectionTask(DenseTask):
@@ -120,6 +132,9 @@ class DetectionTask(DenseTask):
                 one["masks"] = torch.from_numpy(result.masks)[:, None].float()
             found.append(one)
         return found
+
+    def judging(self, metric: Any, facts: Mapping[str, Any]) -> Judging:
+        return DetectionJudging(metric, facts, self.headline.partition("_")[0])
 
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "box_AP": "box AP, %", "box_AP50": "box AP50, %"}

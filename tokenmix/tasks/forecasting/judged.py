@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from tokenmix.metrics import ItemScores
 from tokenmix.tasks.base import Judging
 from tokenmix.tasks.forecasting.baselines import SeasonalNaive
 from tokenmix.tasks.forecasting.metrics import ForecastErrors, ForecastNumbers
@@ -29,8 +31,40 @@ class NaiveErrors:
         self.errors.update(naive, dict(batch))
 
 
+class WindowErrors:
+    """The squared error of each window of an evaluation, in this process; see `ForecastErrors` for ``drop_last``."""
+
+    def __init__(self, drop_last: int) -> None:
+        self.drop_last = drop_last
+        self.length = 0  # rows that a window spans
+        self.errors: dict[int, float] = {}
+
+    def update(self, prediction: Tensor, batch: Mapping[str, Any]) -> None:
+        """See a batch."""
+        self.length = batch["past"].size(1) + batch["future"].size(1)
+        errors = (prediction - batch["future"]).double().square().mean((1, 2))
+        rows = zip(*(batch[key].tolist() for key in ("index", "mask", "windows")), errors.tolist(), strict=True)
+        for index, counts, windows, error in rows:
+            if counts and (not self.drop_last or index < windows - windows % self.drop_last):
+                self.errors[index] = error
+
+    def scores(self) -> ItemScores | None:
+        """The mean squared error by stretches of windows, each as long as a window, since neighbours share most rows.
+
+        None of fewer than two stretches.
+        """
+        values = np.array([self.errors[index] for index in sorted(self.errors)])
+        count = len(values) // max(self.length, 1)
+        if count < 2:
+            return None
+        # Stretches differ in length by a window at most: each is weighed, so that the mean is that of the windows.
+        parts = np.array_split(values, count)
+        weighed = np.array([part.sum() for part in parts]) * (count / len(values))
+        return ItemScores(weighed, f"stretches of {self.length} windows")
+
+
 class ForecastJudging(Judging):
-    """Tells the errors of the seasonal-naive forecast on the same windows, and those of each variable."""
+    """Tells the errors of the seasonal-naive forecast on the same windows, and those of each variable and window."""
 
     def __init__(self, metric: Any, facts: Mapping[str, Any]) -> None:
         super().__init__(metric, facts)
@@ -38,7 +72,8 @@ class ForecastJudging(Judging):
         self.naive = NaiveErrors(
             ForecastErrors(shape[1], shape[2], drop_last=metric.drop_last), int(facts.get("season") or 1)
         )
-        self.witnesses = (self.naive,)
+        self.windows = WindowErrors(metric.drop_last)
+        self.witnesses = (self.naive, self.windows)
         self.found: ForecastNumbers | None = None
         self.before: ForecastNumbers | None = None
 
@@ -64,3 +99,6 @@ class ForecastJudging(Judging):
             }
             for i, name in enumerate(names)
         ]
+
+    def item_scores(self) -> ItemScores | None:
+        return self.windows.scores()

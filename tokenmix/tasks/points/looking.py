@@ -34,7 +34,7 @@ class CloudView(View):
         chosen: Which of them is asked.
     """
 
-    coord: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+    coord: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 3)))
     chosen: int = 0
 
 

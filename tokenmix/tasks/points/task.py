@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
+from tokenmix.metrics import ImageOverlaps, ItemScores
 from tokenmix.safety import is_trusted
 from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.points.options import VIEWS, Augment, PointsOptions
@@ -31,11 +32,19 @@ _VIEWS = Option(
 
 
 class PointsJudging(Judging):
-    """Tells IoU and accuracy of each class."""
+    """Tells IoU and accuracy of each class, and what each cloud adds."""
+
+    def __init__(self, metric: Any, facts: Mapping[str, Any]) -> None:
+        super().__init__(metric, facts)
+        self.overlaps = ImageOverlaps(metric.num_classes, "clouds")
+        self.witnesses = (self.overlaps,)
 
     def rows(self) -> list[dict[str, Any]]:
         by_class = self.metric.by_class()  # type: ignore[attr-defined]
         return [{"class": name, **row} for name, row in zip(self.facts["classes"], by_class, strict=True)]
+
+    def item_scores(self) -> ItemScores | None:
+        return self.overlaps.scores()
 
 
 class PointsTask(Task):

@@ -12,12 +12,13 @@ from PIL import Image
 from tokenmix.argument_types import size
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.evaluate import evaluating
+from tokenmix.metrics import ImageOverlaps, ItemScores
 from tokenmix.pictures.drawing import BACKGROUND
 from tokenmix.pictures.found import FoundLabels
 from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.options import LabelAugment
-from tokenmix.tasks.dense.task import DenseTask
+from tokenmix.tasks.dense.task import DenseJudging, DenseTask
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
 from tokenmix.tasks.picture_task import MIRROR, class_name, class_number
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
     from tokenmix.tasks.section import Section
 
 LARGEST_PX = 2048  # of a map of classes that is to be looked at: 150 classes need 2 GB at this size
+
+
+class SegmentationJudging(DenseJudging):
+    """Notes what each picture adds to the IoU."""
+
+    def __init__(self, metric: Any, facts: Mapping[str, Any]) -> None:
+        super().__init__(metric, facts)
+        self.overlaps = ImageOverlaps(metric.num_classes)
+        self.witnesses = (self.overlaps,)
+
+    def item_scores(self) -> ItemScores | None:
+        return self.overlaps.scores()
 
 
 class SegmentationTask(DenseTask):
@@ -119,6 +132,9 @@ class SegmentationTask(DenseTask):
     def predictions_of(self, results: Sequence[Any]) -> list[torch.Tensor]:
         """Of each picture the class of each pixel, (H, W) int64."""
         return [torch.from_numpy(result.classes).long() for result in results]
+
+    def judging(self, metric: Any, facts: Mapping[str, Any]) -> Judging:
+        return SegmentationJudging(metric, facts)
 
     def row_columns(self) -> Mapping[str, str]:
         return {"class": "class", "IoU": "IoU, %", "Acc": "accuracy, %"}

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.inventory import Inventory
 from tokenmix.data.loader import BatchLoader
-from tokenmix.metrics import Metric
+from tokenmix.metrics import ItemScores, Metric
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.super_resolution.options import Augment, Options
 from tokenmix.tasks.view import Figure, View
@@ -50,6 +51,9 @@ class PictureJudging(Judging):
     def rows(self) -> list[dict[str, Any]]:
         names = ("psnr", "ssim", "bicubic_psnr", "bicubic_ssim", "gain")
         return [{"picture": row["name"], **{name: row[name] for name in names}} for row in self.gathered]
+
+    def item_scores(self) -> ItemScores:
+        return ItemScores(np.array([row["psnr"] for row in self.gathered], np.float64), "pictures")
 
 
 class SuperResolutionTask(Task):

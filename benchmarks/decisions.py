@@ -1,0 +1,123 @@
+"""How often a comparison names a winner that is none, and one that is: ``python benchmarks/decisions.py``.
+
+Made-up comparisons of eight mixers, decided by `tokenmix.comparison.statistics.decide`, of which docs/compare.md shows
+the table. Each test item is as hard for all, and harder for some; each run of a mixer is better or worse as a whole by
+its seed, and by chance in each item. Of the eight, two are best, as good as each other or one ahead; the rest is far
+behind, so that Holm's correction protects the two as little as it can. In ``all equal`` none is better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from tokenmix.comparison.statistics import decide
+from tokenmix.files import write_json
+from tokenmix.text_tables import table
+
+RESULTS = Path(__file__).parent / "results"
+MIXERS = 8
+Draws = np.random.Generator
+Scores = Mapping[str, np.ndarray]
+
+
+def shares(rng: Draws, points: np.ndarray, *, seeds: int, items: int, seed_points: np.ndarray | float) -> Scores:
+    """Right and wrong answers, 0 and 100.
+
+    Args:
+        rng: Draws.
+        points: (mixers,) percent that each mixer gets right in the long run.
+        seeds: Runs of each.
+        items: Test items.
+        seed_points: Standard deviation over seeds in points, of all mixers or of each.
+    """
+    level = norm.ppf(np.asarray(points) / 100)
+    slope = 100 * norm.pdf(level)  # points by which the share moves with the level
+    item = np.sqrt(0.6) * rng.normal(size=(1, 1, items)) + np.sqrt(0.1) * rng.normal(size=(len(level), 1, items))
+    seed = (np.broadcast_to(seed_points, level.shape) / slope)[:, None] * rng.normal(size=(len(level), seeds))
+    latent = item + np.sqrt(0.3) * rng.normal(size=(len(level), seeds, items)) + seed[..., None]
+    right = latent > -(level * np.sqrt(1 + (np.broadcast_to(seed_points, level.shape) / slope) ** 2))[:, None, None]
+    return {f"m{place}": 100.0 * values for place, values in enumerate(right)}
+
+
+def amounts(rng: Draws, points: np.ndarray, *, seeds: int, items: int, seed_points: np.ndarray | float) -> Scores:
+    """Numbers such as decibels or errors, with a long tail; see `shares`."""
+    hard = rng.gamma(2.0, 4.0, size=(1, 1, items))
+    own = rng.gamma(2.0, 1.0, size=(len(points), 1, items)) + rng.gamma(2.0, 1.0, size=(len(points), seeds, items))
+    seed = np.broadcast_to(seed_points, len(points))[:, None] * rng.normal(size=(len(points), seeds))
+    values = np.asarray(points)[:, None, None] - hard - own + seed[..., None]
+    return dict(zip((f"m{place}" for place in range(len(points))), values, strict=True))
+
+
+def named(make: Callable[[Draws], Scores], times: int, seed: int = 0) -> dict[str | None, float]:
+    """How often each mixer, or None, is called the winner, as a share of so many comparisons."""
+    rng = np.random.default_rng(seed)
+    found: dict[str | None, float] = {}
+    for _ in range(times):
+        winner = decide(make(rng), noun="images")["winner"]
+        found[winner] = found.get(winner, 0.0) + 1 / times
+    return found
+
+
+def setting(kind: Callable[..., Scores], ahead: float, **options: Any) -> Callable[[Draws], Scores]:
+    """Two best mixers, the first one ``ahead``, and six that are far behind."""
+    top = 90.0
+    points = np.array([top + ahead, top, *[top - 30.0] * (MIXERS - 2)])
+    return functools.partial(kind, points=points, **options)
+
+
+def false_winners(times: int) -> list[dict[str, Any]]:
+    """Comparisons without a winner: how often one is named all the same."""
+    rows = []
+    uneven = np.array([3.0, 1.0, *[1.0] * (MIXERS - 2)])
+    for kind in (shares, amounts):
+        for items in (100, 1000):
+            for seeds, spreads in ((1, (0.0,)), (2, (0.0, 0.3, 1.0)), (3, (0.0, 0.3, 1.0)), (5, (0.0, 0.3, 1.0))):
+                for spread in spreads:
+                    for words, scale in (("all alike", np.ones(MIXERS)), ("one three times", uneven)):
+                        if words != "all alike" and not spread:
+                            continue
+                        options: dict[str, Any] = {"seeds": seeds, "items": items, "seed_points": spread * scale}
+                        found = named(setting(kind, 0.0, **options), times)
+                        even = named(functools.partial(kind, points=np.full(MIXERS, 90.0), **options), times // 4)
+                        rows.append(
+                            {"scores": kind.__name__, "items": items, "seeds": seeds, "seed_points": spread}
+                            | {"spreads": words, "two best": 1 - found.get(None, 0.0)}
+                            | {"all equal": 1 - even.get(None, 0.0)}
+                        )
+    return rows
+
+
+def power(times: int) -> list[dict[str, Any]]:
+    """Comparisons with a winner: how often it is named, by how many points it is ahead."""
+    rows = []
+    for items in (500, 2000, 10_000):
+        for seeds, spread in ((1, 0.0), (2, 0.3), (3, 0.3), (5, 0.3), (10, 0.3)):
+            options: dict[str, Any] = {"seeds": seeds, "items": items, "seed_points": spread}
+            row: dict[str, Any] = {"items": items, "seeds": seeds, "seed_points": spread}
+            for ahead in (1.0, 2.0, 4.0):
+                row[f"{ahead:g}"] = named(setting(shares, ahead, **options), times).get("m0", 0.0)
+            rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Simulate, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--times", type=int, default=2000, help="comparisons for each row (default: %(default)s)")
+    args = parser.parse_args()
+    false, found = false_winners(args.times), power(max(args.times // 10, 1))
+    for rows in (false, found):
+        lines = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+        print(table(list(rows[0]), lines))
+    write_json(RESULTS / "decisions.json", {"times": args.times, "false_winners": false, "power": found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Which mixers a test can tell apart, and what it would take to tell the rest.
+
+All mixers answer the same test items, so that every two are compared item by item, and Holm's correction keeps the
+chance of a single false difference among all pairs below `LEVEL`:
+
+* one seed, answers that are right or wrong: McNemar's exact test;
+* one seed, any other number: the signs of the items' differences are flipped, all ways if they are few;
+* several seeds: a model with a random seed and a random item. A difference is told where it is larger than
+  sqrt(t_s^2 V_s + t_i^2 V_i): V_s is the variance of the mean over seeds, each mixer with its own, V_i that of the mean
+  over items; t_s and t_i are Student's quantiles, of the seeds with Welch's degrees of freedom. So few seeds, which
+  cannot say how much they vary, weigh heavily, but only as much as they vary. What is left to chance counts in both.
+  Source: adding intervals by squares, G. Y. Zou and A. Donner, "Construction of confidence limits about effect
+  measures" (2008).
+
+With one seed the answer holds for the networks that were trained, with several for the mixers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.01  # the chance of a false difference among all pairs
+POWER = 0.8  # of what is said about more items or seeds
+MOST = 1000  # times as many items or seeds: more is no advice
+GROUPS = 200  # of neighbouring items, whose signs are flipped together
+_ROWS = 2**14  # of signs at a time
+Array = NDArray[np.float64]
+
+
+def decide(scores: Mapping[str, Array], *, noun: str, lower_is_better: bool = False) -> dict[str, Any]:
+    """What the test says of the mixers, as JSON.
+
+    Args:
+        scores: Of each mixer (S, N), a row for each seed and a column for each test item, the same ones for all; the
+            mean is its score. Two mixers and two items at least.
+        noun: What an item is, in the plural.
+        lower_is_better: Of the scores.
+
+    Returns:
+        ``level``, ``method`` (``"mcnemar"``, ``"signs"`` or ``"seeds"``), ``correction``, ``seeds``, ``items``,
+        ``noun``; ``pairs``: of every two ``mixers``, their ``difference``, ``p`` and ``p_corrected``; ``groups``: the
+        largest sets of mixers of which no two are told apart, those with the best ones first; ``winner``: who is told
+        from all others and better, or None; ``unsettled``: of the best and each one that it is not told from,
+        ``mixers``, and about how many ``items`` in all, or else ``seeds``, would tell them if the difference is what
+        it seems; None where there is no such number.
+
+    Raises:
+        ValueError: Fewer than two mixers or items, or scores of different shapes.
+    """
+    import networkx  # torch brings it
+
+    shapes = {values.shape for values in scores.values()}
+    if len(scores) < 2 or len(shapes) != 1 or min(shapes)[1] < 2:
+        raise ValueError(f"two mixers and items at least, and scores of one shape, not {len(scores)} of {shapes}")
+    ((seeds, items),) = shapes
+    pairs = list(itertools.combinations(scores, 2))
+    runs = np.stack(list(scores.values()))  # (mixers, S, N)
+    one, other = np.triu_indices(len(runs), 1)  # in the same order
+    differences = runs.mean(1)[one] - runs.mean(1)[other]  # (pairs, N)
+    of_items = differences.var(1, ddof=1)
+    of_seeds, noise = np.zeros((len(pairs), 2)), np.zeros(len(pairs))
+    if seeds > 1:
+        of_seeds = runs.mean(2).var(1, ddof=1)[np.stack((one, other), 1)]
+        left = runs - runs.mean(1, keepdims=True) - runs.mean(2, keepdims=True) + runs.mean((1, 2), keepdims=True)
+        noise = (left**2).sum((1, 2)) / ((seeds - 1) * (items - 1))
+        noise = noise[one] + noise[other]
+        method, p = "seeds", _crossed(differences.mean(1), of_seeds / seeds, of_items / items, seeds, items)
+    elif np.isin(runs, (0.0, 100.0)).all():
+        method, p = "mcnemar", _mcnemar(differences)
+    else:
+        method, p = "signs", flipped_signs(differences)
+    corrected = holm(p)
+    sign = 1 if lower_is_better else -1
+    ranked = sorted(scores, key=lambda name: sign * scores[name].mean())
+    equal = networkx.Graph()
+    equal.add_nodes_from(ranked)
+    equal.add_edges_from(pair for pair, value in zip(pairs, corrected, strict=True) if value >= LEVEL)
+    groups = sorted(sorted(map(ranked.index, group)) for group in networkx.find_cliques(equal))
+    rivals = [row for row, pair in enumerate(pairs) if ranked[0] in pair and equal.has_edge(*pair)]
+    return {
+        "level": LEVEL,
+        "method": method,
+        "correction": "holm",
+        "seeds": seeds,
+        "items": items,
+        "noun": noun,
+        "pairs": [
+            {"mixers": list(pair), "difference": float(values.mean()), "p": float(raw), "p_corrected": float(value)}
+            for pair, values, raw, value in zip(pairs, differences, p, corrected, strict=True)
+        ],
+        "groups": [[ranked[place] for place in group] for group in groups],
+        "winner": None if rivals else ranked[0],
+        "unsettled": [
+            {"mixers": list(pairs[row])}
+            | _wanted(
+                differences[row].mean(),
+                of_seeds[row].sum(),
+                of_items[row],
+                noise[row],
+                seeds,
+                items,
+                LEVEL / len(pairs),
+            )
+            for row in rivals
+        ],
+    }
+
+
+def interval(values: Array) -> list[float] | None:
+    """(S, N) -> the ends of the 95 % interval of the mean for the choice of the items, by Student's t."""
+    from scipy.stats import t
+
+    by_item = values.mean(0)
+    if len(by_item) < 2:
+        return None
+    half = float(t.isf(0.025, len(by_item) - 1) * by_item.std(ddof=1)) / math.sqrt(len(by_item))
+    return [float(by_item.mean()) - half, float(by_item.mean()) + half]
+
+
+def holm(p: Array) -> Array:
+    """S. Holm's correction for many tests (1979). SciPy has none; statsmodels' collects garbage at each call."""
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1.0)
+    return corrected
+
+
+def _mcnemar(differences: Array) -> Array:
+    """(pairs, N) of -100, 0 and 100 -> (pairs,): whether as many items speak for the one as for the other."""
+    from scipy.stats import binomtest
+
+    counts = [(int((row > 0).sum()), int((row < 0).sum())) for row in differences]
+    return np.array([binomtest(more, more + less).pvalue if more + less else 1.0 for more, less in counts])
+
+
+def flipped_signs(differences: Array) -> Array:
+    """(pairs, N) -> (pairs,): how often a mean is as far from 0, either way, if signs are flipped at random.
+
+    All signs where they are few, and else as many as the correction for all pairs needs. `scipy.stats.permutation_test`
+    does the same for one pair, and for the pairs of two dozen mixers takes minutes where a product of matrices takes
+    a second.
+    """
+    parts = np.array_split(differences, min(differences.shape[1], GROUPS), axis=1)
+    sums = np.stack([part.sum(1) for part in parts], axis=1)  # (pairs, groups)
+    seen, count = np.abs(sums.sum(1)) * (1 - 1e-9), sums.shape[1]
+    wanted = max(50_000, math.ceil(8 * len(sums) / LEVEL))
+    if 2**count <= wanted:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=count)))
+        return (np.abs(signs @ sums.T) >= seen).mean(0)
+    draws, hits, done = np.random.default_rng(0), np.ones(len(sums)), 1  # what was seen is one of the possible ones
+    while done < wanted:
+        signs = draws.choice((-1.0, 1.0), size=(_ROWS, count))
+        hits += (np.abs(signs @ sums.T) >= seen).sum(0)
+        done += _ROWS
+    return hits / done
+
+
+def _crossed(difference: Array, of_seeds: Array, of_items: Array, seeds: int, items: int) -> Array:
+    """See the module: (pairs,), (pairs, 2), (pairs,) -> (pairs,); both variances are those of the difference's mean."""
+    total = of_seeds.sum(1)
+    squares = (of_seeds**2).sum(1)
+    freedom = np.where(squares > 0, (seeds - 1) * total**2 / np.where(squares > 0, squares, 1.0), seeds - 1.0)
+    low, high = np.full(len(difference), -300.0), np.zeros(len(difference))  # of the logarithm of p
+    for _ in range(32):
+        middle = (low + high) / 2
+        told = np.abs(difference) > _reach(np.exp(middle), total, of_items, freedom, items)
+        low, high = np.where(told, low, middle), np.where(told, middle, high)
+    return np.where(difference == 0, 1.0, np.exp(high))
+
+
+def _reach(level: Any, of_seeds: Any, of_items: Any, freedom: Any, items: int) -> Any:
+    """How large a difference must be at a level."""
+    from scipy.stats import t
+
+    return np.sqrt(t.isf(level / 2, freedom) ** 2 * of_seeds + t.isf(level / 2, items - 1) ** 2 * of_items)
+
+
+def _wanted(
+    difference: float, of_seeds: float, of_items: float, noise: float, seeds: int, items: int, level: float
+) -> dict[str, int | None]:
+    """About how many items, or else seeds, would tell a pair at a level, with the chance `POWER`.
+
+    Args:
+        difference: As it seems.
+        of_seeds: The variance of a difference between one run of each.
+        of_items: That of the difference in one item.
+        noise: That of a difference between one run of each in one item, which more of both make smaller.
+        seeds: How many there are.
+        items: How many there are.
+        level: Of the pair alone.
+    """
+    from scipy.stats import norm
+
+    pure_seeds, pure_items = max(of_seeds - noise / items, 0.0), max(of_items - noise / seeds, 0.0)
+
+    def enough(seeds: int, items: int) -> bool:
+        shared = noise / (seeds * items)
+        parts = pure_seeds / seeds + shared, pure_items / items + shared
+        reach = _reach(level, *parts, max(2 * (seeds - 1), 1), items)
+        return bool(abs(difference) > reach + norm.isf(1 - POWER) * math.sqrt(sum(parts)))
+
+    return {
+        "items": _fewest(lambda count: enough(seeds, count), items),
+        "seeds": _fewest(lambda count: enough(count, items), seeds) if seeds > 1 else None,
+    }
+
+
+def _fewest(enough: Callable[[int], bool], now: int) -> int | None:
+    """The smallest number above ``now`` that is enough, to a hundredth; None if `MOST` times as many are not."""
+    if enough(now) or not enough(MOST * now):
+        return None
+    low, high = now, MOST * now
+    while high - low > max(1, low // 100):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,201 @@
+"""How wide the skeleton is with each mixer, so that all have the same budget: of parameters, arithmetic or time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokenmix.bench.cost import cost
+from tokenmix.bench.match import TIME_TOLERANCE, Match, nearest_widths, timed_widths
+from tokenmix.comparison.request import Request, Spec, identity
+from tokenmix.data.dataset import DataSet
+from tokenmix.files import write_json
+from tokenmix.planning.latency import Stopwatch
+from tokenmix.recipes import Recipe, with_values
+from tokenmix.runtime_names import runtime_name
+from tokenmix.tasks import find_task
+from tokenmix_runtime.untrusted import read_json
+
+FILE = "widths.json"  # times differ each time: a comparison that continues keeps the widths that it had
+
+
+@dataclasses.dataclass
+class Widths:
+    """What was chosen.
+
+    Attributes:
+        dims: Channels per stage, of each mixer that takes part.
+        milliseconds: With them, where that was measured.
+        left_out: Mixers that no widths make fast enough, and the milliseconds of the fastest that was tried.
+        target_ms: What was to be reached, if it was a time.
+    """
+
+    dims: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    milliseconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, float] = dataclasses.field(default_factory=dict)
+    target_ms: float | None = None
+
+
+def choose_widths(
+    folder: Path,
+    request: Request,
+    own: tuple[int, ...],
+    specs: Mapping[str, Spec],
+    size: tuple[int, int] | None,
+    data: DataSet,
+    fresh: bool,
+    log: Callable[[str], None],
+) -> Widths:
+    """Widths per mixer: the skeleton's own, or those that match the first mixer's budget, or make a limit of time.
+
+    Raises:
+        ValueError: MACs are wanted of models that see no pictures of one size, a time in a runtime where the models do
+            not run, or no mixer is fast enough.
+    """
+    if request.timed_in is not None:
+        return _timed(folder, request, own, specs, data, fresh, log)
+    task = find_task(request.recipe.task.name)
+    result = dict.fromkeys(specs, own)
+    if request.match is None:
+        return Widths(result)
+    if request.match == "macs" and size is None:
+        raise ValueError(f"--match macs is for pictures of one size; {task.noun} have none: match params")
+
+    def counted(name: str, widths: tuple[int, ...]) -> int:
+        with torch.device("meta" if request.match == "params" else "cpu"):
+            model = build(widened(request.recipe, widths), data.facts, specs[name])
+        if request.match == "macs":
+            assert size is not None
+            return cost(task.raw_form(model), size).macs
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+    first = next(iter(specs))
+    target = counted(first, own)
+    log(f"budget: {target:,} {request.match} of {first} with widths {own}")
+    for name in list(specs)[1:]:
+        found: Match = nearest_widths(functools.cache(functools.partial(counted, name)), own, target)
+        log(f"  {name}: widths {found.dims}, {found.value:,} {request.match} ({found.deviation:+.1%})")
+        result[name] = found.dims
+    return Widths(result)
+
+
+def _timed(
+    folder: Path,
+    request: Request,
+    own: tuple[int, ...],
+    specs: Mapping[str, Spec],
+    data: DataSet,
+    fresh: bool,
+    log: Callable[[str], None],
+) -> Widths:
+    """Widths by what the networks take here, in the request's runtime.
+
+    The limit of time is what all shall take where they are matched, and else the most that one may take. Without one,
+    they shall take what the first mixer takes, which is timed beside each of them: a machine that slows
+    down slows both.
+    """
+    assert request.timed_in is not None
+    widths = Widths() if fresh else _kept(folder, request)
+    missing = [name for name in specs if name not in widths.dims and name not in widths.left_out]
+    if not missing:
+        return _of(widths, specs)
+    where = runtime_name(request.timed_in)
+    with tempfile.TemporaryDirectory(prefix="tokenmix-") as place:
+        watch = Stopwatch(data, Path(place), request.timed_in)
+        networks = _Networks(watch, request.recipe)
+        if request.limit_ms is None:
+            first = next(iter(widths.dims), missing[0])
+            dims = widths.dims.setdefault(first, own)
+            beside = networks.reference(dims, specs.get(first, first), widths.target_ms)
+            target = widths.target_ms = widths.milliseconds[first] = beside
+            log(f"budget: {target:.3g} ms, those of {first} with widths {dims} in {where} here")
+        else:
+            target = widths.target_ms = request.limit_ms
+            log(f"budget: {target:g} ms in {where} here")
+        for name in (name for name in missing if name not in widths.dims):
+            exact = request.match == "latency"
+            match = timed_widths(functools.partial(networks.time, specs[name]), own, target, at_most=not exact)
+            told = f"widths {match.dims}, {match.value:.3g} ms ({match.deviation:+.1%})"
+            if request.limit_ms is not None and match.deviation > (TIME_TOLERANCE if exact else 0):
+                widths.left_out[name] = match.value
+                log(f"  {name} is left out: no widths make it, {told}")
+            else:
+                widths.dims[name], widths.milliseconds[name] = match.dims, match.value
+                log(f"  {name}: {told}")
+    write_json(folder / FILE, {"request": identity(request), **dataclasses.asdict(widths)})
+    return _of(widths, specs)
+
+
+class _Networks:
+    """Times networks with one mixer or another, beside the first one's where there is no limit.
+
+    Args:
+        watch: What times them.
+        recipe: What they are built by.
+    """
+
+    def __init__(self, watch: Stopwatch, recipe: Recipe) -> None:
+        self.watch, self.recipe = watch, recipe
+        self.beside: float | None = None  # milliseconds of the first one, when it was alone
+        self.count = 0
+
+    def reference(self, dims: tuple[int, ...], spec: Spec, before: float | None) -> float:
+        """Take a network to time others beside, and say what it takes, or took ``before``."""
+        self.watch.add("reference", widened(self.recipe, dims), mixers=spec)
+        self.beside = before or self.watch.times(["reference"])["reference"]
+        return self.beside
+
+    def time(self, spec: Spec, dims: tuple[int, ...]) -> float:
+        """Milliseconds with a mixer; beside another network as a multiple of that one's time when it was alone."""
+        self.count += 1
+        name = str(self.count)
+        self.watch.add(name, widened(self.recipe, dims), mixers=spec)
+        if self.beside is None:
+            return self.watch.times([name])[name]
+        found = self.watch.times(["reference", name])
+        return self.beside * found[name] / found["reference"]
+
+
+def _kept(folder: Path, request: Request) -> Widths:
+    """What was chosen for this comparison when it began; nothing if it has not."""
+    path = folder / FILE
+    if not path.is_file():
+        return Widths()
+    found = read_json(path)
+    if found.pop("request", None) != identity(request):
+        return Widths()
+    found["dims"] = {name: tuple(dims) for name, dims in found["dims"].items()}
+    return Widths(**found)
+
+
+def _of(widths: Widths, specs: Mapping[str, Spec]) -> Widths:
+    """Those of these mixers alone, in their order.
+
+    Raises:
+        ValueError: None of them is fast enough.
+    """
+    left_out = {name: widths.left_out[name] for name in specs if name in widths.left_out}
+    dims = {name: widths.dims[name] for name in specs if name in widths.dims}
+    if not dims:
+        fastest = ", ".join(f"{name} {value:.3g} ms" for name, value in left_out.items())
+        raise ValueError(f"--budget {widths.target_ms:g}ms: no mixer makes it at any width ({fastest}); give more")
+    milliseconds = {name: value for name, value in widths.milliseconds.items() if name in dims}
+    return Widths(dims, milliseconds, left_out, widths.target_ms)
+
+
+def widened(recipe: Recipe, dims: tuple[int, ...], **model_args: Any) -> Recipe:
+    """The recipe of a skeleton with other widths."""
+    widths = find_task(recipe.task.name).width_arguments(dims)
+    return with_values(recipe, model_args={**recipe.model.args, **widths, **model_args})
+
+
+def build(recipe: Recipe, facts: Mapping[str, Any], spec: Spec) -> nn.Module:
+    """A recipe is text; a mixer that is an object goes beside it."""
+    return find_task(recipe.task.name).build(recipe, facts, mixers=spec)
