@@ -161,6 +161,16 @@ def test_export_table_shows_sizes_errors_and_reasons():
     ]
 
 
+def test_the_gallery_is_small_and_complete_in_itself():
+    pages = sorted((ROOT / "docs" / "gallery").glob("*.html"))
+    assert {"bench", "inspect", "train"} <= {page.stem for page in pages}
+    assert sum(page.stat().st_size for page in pages) < 6_000_000
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe|link)[^>]*\b(?:src|href)=\"?https?:", text), page.name
+        assert not re.findall(r"/(?:tmp|home|root|work)/", text), page.name
+
+
 def test_readme_is_short_and_shows_pictures():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 150
