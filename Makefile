@@ -21,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKE
 .PHONY: demo test test-all lint format bench gpu docs site dist clean
 
 demo: $(DEMO_STAMP)
-	$(BIN)/tokenmix compare digits --out $(DEMO_OUT)
+	$(BIN)/tokenmix compare matching_digits --out $(DEMO_OUT)
 
 test: $(TEST_STAMP) lint
 	$(PYTEST) -m "not slow and not network"
@@ -70,7 +70,7 @@ $(TORCH_STAMP):
 	touch $@
 
 $(DEMO_STAMP): $(TORCH_STAMP)
-	$(PIP) -e ".[compare]"
+	$(PIP) -e ".[compare,demo]"
 	touch $@
 
 $(TEST_STAMP): $(TORCH_STAMP)

@@ -364,7 +364,7 @@ def demo(folder: Path) -> None:
         f"{headline(results)}\n\n{markdown_table(results)}\n"
         f"Made by `make demo` in one run on {machine['cpu']}, {machine['cores']} cores, torch "
         f"{results['versions']['torch']}; training took {seconds:.0f} s for all mixers together. The command it runs:\n"
-        f"\n```sh\ntokenmix compare digits --out runs/demo\n```"
+        f"\n```sh\ntokenmix compare {results['data']['name']} --out runs/demo\n```"
     )
     page = ROOT / "README.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "demo", words, "from a real run of make demo"))

@@ -14,6 +14,7 @@ from tests.comparison_results import made_up
 from tokenmix.pages.comparison import comparison_page
 from tokenmix.pages.conclusions import caveats, conclusions, headline, pareto
 from tokenmix.pages.result_schema import Row, read, told_apart, wilson
+from tokenmix.pages.strips import Strip, strips
 
 
 def test_pareto_front() -> None:
@@ -191,3 +192,11 @@ def test_results_without_statistics_are_still_told() -> None:
 def test_what_was_left_out_is_told() -> None:
     notes = " ".join(caveats(made_up() | {"left_out": {"selective_scan": 7.25}}))
     assert "no widths make the budget of time: selective_scan (7.25 ms)" in notes
+
+
+def test_many_letters_leave_room_for_the_dots() -> None:
+    rows = [Strip(f"m{row}", row, [50.0 + row], 50.0 + row, None, range(row, row + 9), ["told"]) for row in range(4)]
+    narrow, wide = (strips(rows, values="top-1, %", title="strips", width=width) for width in (360, 880))
+    assert ">c</text>" not in narrow
+    assert ">c</text>" in wide
+    assert narrow.count('class="dot"') == wide.count('class="dot"') == 4

@@ -64,7 +64,7 @@ def test_every_published_model_has_its_recipe() -> None:
     assert make_recipe("ffnet_seg") == override(basic(), ["model=ffnet_seg"])
 
 
-OURS = ("basic", "digits", "finetune", "scenes_detect", "scenes_segment")
+OURS = ("basic", "digits", "matching_digits", "finetune", "scenes_detect", "scenes_segment")
 
 
 def test_every_model_exists_and_takes_its_arguments() -> None:

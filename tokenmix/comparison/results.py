@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tokenmix.bench import machine
 from tokenmix.comparison.request import Request
 from tokenmix.comparison.statistics import decide
@@ -78,7 +80,9 @@ def add_samples(task: Task, trained: Mapping[str, Trained], data: DataSet) -> di
 
 def decided(task: Task, trained: Mapping[str, Trained]) -> dict[str, Any] | None:
     """What the test says of the mixers, see `tokenmix.comparison.statistics.decide`; None where it says nothing."""
-    scores = {name: one.scores for name, one in trained.items() if one.scores is not None}
+    scores = {
+        name: one.scores for name, one in trained.items() if one.scores is not None and np.isfinite(one.scores).all()
+    }
     if len(scores) < max(2, len(trained)):
         return None
     noun = next(iter(trained.values())).item_noun

@@ -54,6 +54,8 @@ def strips(
     columns = 1 + max((place for row in rows for place in row.groups), default=-1)
     limit = 24 if width > 500 else 13
     left = round(20 + _CHAR * max(len(short(row.name, limit)) for row in rows))
+    if _LETTER_PX * columns > (width - left) / 3:
+        columns = 0  # letters would leave no room for the dots: the list of the groups says the same
     right = width - 14 - (_LETTER_PX * columns + 8 if columns else 0)
     bottom = 8 + _ROW_PX * len(rows)
     ends = [end for row in rows for end in row.interval or ()]

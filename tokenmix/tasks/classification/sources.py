@@ -11,6 +11,7 @@ from tokenmix.data.memory import data_root
 from tokenmix.tasks.classification.digits import load_digits
 from tokenmix.tasks.classification.folder import load_folder
 from tokenmix.tasks.classification.images import ClassData
+from tokenmix.tasks.classification.matching_digits import SIZE_PX, load_matching_digits
 from tokenmix.tasks.classification.named import TORCHVISION, load_hub, load_torchvision
 from tokenmix.tasks.classification.shard_sets import is_shard_spec, load_shards
 from tokenmix_runtime.names import unknown
@@ -18,6 +19,7 @@ from tokenmix_runtime.terminal import say
 
 KNOWN = {
     "digits": "scikit-learn's 1,797 handwritten digits, 10 classes; embedded, needs no download",
+    "matching_digits": "3,008 photographs with two digits far apart, of the same colour or not; embedded",
     "cifar10": "60,000 small photos, 10 classes; --download",
     "cifar100": "60,000 small photos, 100 classes; --download",
     "flowers102": "8,189 photos of flowers, 102 classes; --download",
@@ -45,6 +47,8 @@ def load_pictures(
     path = Path(name).expanduser()
     if name == "digits":
         data = load_digits(image_size=image_size or 32)
+    elif name == "matching_digits":
+        data = load_matching_digits(image_size=image_size or SIZE_PX)
     elif name in TORCHVISION:
         data = load_torchvision(name, seed=seed, download=download, image_size=image_size, log=log)
     elif name == "imagenet":
