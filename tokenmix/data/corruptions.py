@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from tokenmix_runtime.images import decode
+
 Pixels = NDArray[np.uint8]
 Change = Callable[[Pixels, int, np.random.Generator], Pixels]
 
