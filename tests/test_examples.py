@@ -40,6 +40,15 @@ def test_torchvision_detector(capsys):
     assert "the square is at" in capsys.readouterr().out
 
 
+def test_look_inside(tmp_path, capsys):
+    from examples.look_inside import main
+
+    found = main(["--mixers", "identity", "aff", "--out", str(tmp_path / "inside")])
+    assert (tmp_path / "inside" / "report.html").is_file()
+    assert len(found["models"]) == 2
+    assert capsys.readouterr().out.count("95 % of what counts") == 8
+
+
 @pytest.mark.slow
 def test_torchvision_detector_learns():
     from examples.torchvision_detector import main
