@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     settings = [f"epochs={args.epochs}"]
     results = tokenmix.compare("digits", mixers, out=args.out, settings=settings, measure_seconds=args.seconds)
     for name, found in results["mixers"].items():
-        print(f"{name}: {found['test']['top1']:.1f} %")
+        print(f"{name}: {found['test_top1']:.1f} %")
     return results
 
 
