@@ -29,10 +29,11 @@ test: $(TEST_STAMP) lint
 test-all: $(ALL_STAMP) lint
 	$(PYTEST) -m "not network"
 
+# torch's own annotations differ by version: types are checked with the newest alone.
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(if $(TORCH),,$(BIN)/mypy) # torch's own annotations differ by version: types are checked with the newest
+	$(if $(TORCH),,$(BIN)/mypy)
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
