@@ -194,7 +194,7 @@ def counterparts(dim: int) -> dict[str, tuple[nn.Module, nn.Module]]:
             lay(ours.weight.zero_(), theirs.weight)
             ours.bias.copy_(theirs.bias)
         for inner in (sparse.key_norm, sparse.value_norm):
-            inner.eps = 0.0
+            inner.eps = 1e-30  # torch 2.11 refuses 0
     flat, sparse = pairs["depthwise"]
     lay(sparse.conv.weight.data.zero_(), next(p for p in flat.parameters() if p.ndim == 4))
     for parameter in flat.parameters():
