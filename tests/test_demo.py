@@ -67,10 +67,9 @@ def test_the_numbers_are_those_of_the_test_pictures(few, tmp_path, capsys) -> No
     for number, row in enumerate(told["classes"]):
         union = ((found == number) | (truth == number)).sum().item()
         shared = ((found == number) & (truth == number)).sum().item()
-        # A pixel may tip between batches of different sizes.
-        assert row["IoU"] == (pytest.approx(100 * shared / union, rel=1e-3) if union else None)
+        assert row["IoU"] == (pytest.approx(100 * shared / union) if union else None)
     known = [row["IoU"] for row in told["classes"] if row["IoU"] is not None]
-    assert told["metrics"]["mIoU"] == pytest.approx(sum(known) / len(known), rel=1e-3)
+    assert told["metrics"]["mIoU"] == pytest.approx(sum(known) / len(known))
 
 
 @pytest.mark.parametrize(

@@ -76,4 +76,5 @@ def test_folders_patterns_and_lists(tmp_path: Path) -> None:
     assert expanded([str(tmp_path / "missing.jpg")]) == [str(tmp_path / "missing.jpg")]
     (tmp_path / "empty").mkdir()
     for nothing in (str(tmp_path / "empty"), str(root / "*.png")):
-        assert expanded([nothing, *names]) == [nothing, *names]  # its reader names it, and goes on
+        with pytest.raises(ValueError, match="no file"):
+            expanded([nothing])

@@ -121,18 +121,26 @@ def expanded(paths: Sequence[str]) -> list[str]:
     """Files as they are; the pictures (or else all files) in a folder and below it; what a pattern or a list names.
 
     A list ends in ``.list``, or in ``.txt`` if its first line is the path of a file. Its paths are taken from here, or
-    from the list's own folder. A folder or pattern that names no file stays as it is: who reads it says so, and goes on
-    with the others.
+    from the list's own folder.
+
+    Raises:
+        ValueError: A folder or pattern names none.
     """
     found: list[str] = []
     for path in paths:
         if os.path.isdir(path):
             inventory = take_inventory(path)
-            found += [os.path.join(path, name) for name in inventory.pictures or inventory.others] or [path]
+            inside = inventory.pictures or inventory.others
+            if not inside:
+                raise ValueError(f"{path}: there are no files in this folder")
+            found += [os.path.join(path, name) for name in inside]
         elif (named := _listed(path)) is not None:
             found += named
         elif not os.path.exists(path) and any(sign in path for sign in "*?["):
-            found += sorted(glob.glob(path, recursive=True)) or [path]
+            matching = sorted(glob.glob(path, recursive=True))
+            if not matching:
+                raise ValueError(f"{path}: no file has a name like this")
+            found += matching
         else:
             found.append(path)
     return found

@@ -558,7 +558,7 @@ _xml(
     "voc-deep",
     "an XML nested 100,000 deep",
     "<annotation>" + "<a>" * 100_000 + "</a>" * 100_000 + "</annotation>",
-    "p0.jpg: annotation file missing or not XML",
+    "no usable object",
 )
 
 

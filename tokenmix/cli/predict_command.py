@@ -7,7 +7,7 @@ and both are drawn: NAME-boxes.png, NAME-masks.png or NAME-segments.png; of a ve
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from tokenmix.checkpoints import open_model
@@ -43,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_task_options(parser, _options)
 
 
+def _files(images: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each file that is named, with nothing; a folder or pattern that names none, with what is wrong with it."""
+    for image in images:
+        try:
+            yield from ((path, "") for path in expanded([image]))
+        except ValueError as error:
+            yield image, str(error)
+
+
 def run(args: argparse.Namespace) -> None:
     """Predict every picture; one that cannot be answered is named, the others are still answered.
 
@@ -60,8 +69,10 @@ def run(args: argparse.Namespace) -> None:
         partial(answer_of, loaded, **options) if exported else task.answerer(loaded, device, **options)
     )
     answers, broken = [], []
-    for path in expanded(args.images):
+    for path, lacking in _files(args.images):
         try:
+            if lacking:
+                raise ImageError(lacking)
             found = answer(path)
         except (ValueError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and is_full(error):
