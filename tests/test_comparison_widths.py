@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -103,6 +104,24 @@ def test_the_first_mixers_time_is_matched_and_kept(clock, tmp_path) -> None:
     assert more.dims["attention"] == (8, 8, 16, 24)
     assert more.target_ms == found.target_ms
     assert chosen(tmp_path, ["pool", "aff"], match="latency", fresh=True).target_ms == pytest.approx(3 * 4.16)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"dims": {"pool": [10**9] * 4}},
+        {"dims": [1]},
+        {"dims": {"pool": "wide"}},
+        {"milliseconds": {"pool": -1}},
+        {"x": 1},
+    ],
+)
+def test_a_file_of_widths_that_is_almost_right_is_refused(clock, tmp_path, damage) -> None:
+    chosen(tmp_path, ["pool", "aff"], match="latency")
+    path = tmp_path / widths.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    with pytest.raises(ValueError, match="is damaged .* --fresh"):
+        chosen(tmp_path, ["pool", "aff"], match="latency")
 
 
 def test_a_limit_narrows_and_leaves_out(clock, tmp_path) -> None:

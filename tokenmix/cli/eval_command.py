@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from typing import Any
 
 from tokenmix.argument_types import whole
 from tokenmix.checkpoints import open_model
@@ -99,37 +100,29 @@ def run(args: argparse.Namespace) -> None:
         if args.predictions:
             writer = task.predictions_writer(args.predictions, data.samples, data.facts, labelled=data.labelled)
         what = args.split or "judging"
+        seen = group.first and not args.json
+        how: dict[str, Any] = {
+            "device": group.device,
+            "batch_size": args.batch_size,
+            "image_size": args.image_size,
+            "workers": args.workers,
+            "rank": group.rank,
+            "world": group.world,
+            **options,
+        }
         judged = judge(
             loaded,
             data.samples,
             data.facts,
-            device=group.device,
-            batch_size=args.batch_size,
-            image_size=args.image_size,
-            workers=args.workers,
-            rank=group.rank,
-            world=group.world,
             witnesses=[writer] if writer else [],
-            shown=lambda loader: Shown(loader, log, what) if group.first and not args.json else loader,
+            shown=lambda loader: Shown(loader, log, what) if seen else loader,
             objective=partial(ExportedObjective, loaded, data.samples) if exported else None,
-            **options,
+            **how,
         )
         corrupted = None
         if args.corruptions:
-            corrupted = corruption_errors(
-                loaded,
-                data.samples,
-                data.facts,
-                seed=args.seed,
-                device=group.device,
-                batch_size=args.batch_size,
-                image_size=args.image_size,
-                workers=args.workers,
-                rank=group.rank,
-                world=group.world,
-                shown=lambda loader: Shown(loader, log, "corrupted") if group.first and not args.json else loader,
-                **options,
-            )
+            how["shown"] = lambda loader: Shown(loader, log, "corrupted") if seen else loader
+            corrupted = corruption_errors(loaded, data.samples, data.facts, seed=args.seed, **how)
     if not group.first:
         return
     if corrupted and args.page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from tokenmix.planning.latency import Stopwatch
 from tokenmix.recipes import Recipe, with_values
 from tokenmix.runtime_names import runtime_name
 from tokenmix.tasks import find_task
+from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.untrusted import read_json
 
 FILE = "widths.json"  # times differ each time: a comparison that continues keeps the widths that it had
@@ -164,15 +166,28 @@ class _Networks:
 
 
 def _kept(folder: Path, request: Request) -> Widths:
-    """What was chosen for this comparison when it began; nothing if it has not."""
+    """What was chosen for this comparison when it began; nothing if it has not.
+
+    Raises:
+        ValueError: The file was damaged, or has widths of no network.
+    """
     path = folder / FILE
     if not path.is_file():
         return Widths()
     found = read_json(path)
-    if found.pop("request", None) != identity(request):
+    if not isinstance(found, dict) or found.pop("request", None) != identity(request):
         return Widths()
-    found["dims"] = {name: tuple(dims) for name, dims in found["dims"].items()}
-    return Widths(**found)
+    try:
+        widths = Widths(**found)
+        widths.dims = {str(name): tuple(int(width) for width in dims) for name, dims in widths.dims.items()}
+        for width in (width for dims in widths.dims.values() for width in dims):
+            check_number("channels", width, "a width")
+        times = [*widths.milliseconds.values(), *widths.left_out.values()]
+        if not all(math.isfinite(value) and value > 0 for value in times):
+            raise ValueError("a time is no positive number")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}): --fresh chooses the widths anew") from None
+    return widths
 
 
 def _of(widths: Widths, specs: Mapping[str, Spec]) -> Widths:
