@@ -120,7 +120,7 @@ def test_a_file_of_widths_that_is_almost_right_is_refused(clock, tmp_path, damag
     chosen(tmp_path, ["pool", "aff"], match="latency")
     path = tmp_path / widths.FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
-    with pytest.raises(ValueError, match="is damaged .* --fresh"):
+    with pytest.raises(ValueError, match=r"is damaged .* --fresh"):
         chosen(tmp_path, ["pool", "aff"], match="latency")
 
 
