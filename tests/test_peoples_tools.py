@@ -389,3 +389,13 @@ def test_a_wrong_value_of_cvat_is_told_with_its_entry(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"0\.jpg box\[0\], field 'ytl': '' is no number"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [{"objects": ["x"], "size": {}}, {"shapes": [None]}, {"a": {"filename": "a.png", "regions": [7]}}]
+)
+def test_an_entry_that_is_none_is_told_in_the_files_own_words(tmp_path: Path, content: Any) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a\.json: .*\[0\].*should be a valid dictionary, not"):
+        load_data(tmp_path, task="detection", log=lambda line: None)

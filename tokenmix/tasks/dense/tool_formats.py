@@ -185,6 +185,10 @@ def _corners(box: _Rectangle, width: float = 1, height: float = 1) -> list[tuple
 # --------------------------------------------------------------------------------------------------------- Supervisely
 
 
+class _Geometry(Entry):
+    geometryType: str | None = None
+
+
 class _Exterior(Entry):
     exterior: _Points
 
@@ -198,7 +202,8 @@ def _supervisely(content: Any, file: str) -> Iterator[AnnotatedPicture]:
     """``ann/x.jpg.json`` for ``img/x.jpg``: ``objects`` with ``classTitle``, ``geometryType`` and ``points``."""
     if not isinstance(content, dict) or not isinstance(content.get("objects"), list) or "size" not in content:
         return
-    kinds = [str(entry.get("geometryType")) for entry in content["objects"]]
+    objects = enumerate(content["objects"])
+    kinds = [str(entry_of(_Geometry, entry, f"objects[{number}]").geometryType) for number, entry in objects]
     found = [
         (entry_of(_SuperviselyObject, entry, f"objects[{number}]"), kind)
         for number, (entry, kind) in enumerate(zip(content["objects"], kinds, strict=True))

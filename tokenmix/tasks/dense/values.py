@@ -127,7 +127,8 @@ def entry_of(kind: type[_Entry], value: Any, place: str = "") -> _Entry:
     entry, field = _path(place, where[:at]), _path("", where[at:])
     if first["type"] == "missing":
         raise ValueError(f"{entry or 'it'} lacks {field!r}")
-    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"].replace("Input", "it", 1)
+    own = first["msg"].replace("Input", "it", 1).partition(" or instance of ")[0]  # what follows names a class of ours
+    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else own
     value = "" if first["type"] == "value_error" else f", not {_shown(first['input'])}"
     told = ", ".join(part for part in (entry, f"field {field!r}" if field else "") if part)
     raise ValueError(f"{told or 'it'}: {reason}{value}")
