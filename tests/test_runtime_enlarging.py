@@ -133,9 +133,9 @@ def test_seams_cannot_be_seen(open_file: tuple[Upscaler, Path]) -> None:
 
 def test_what_a_file_cannot_take_is_said(fixed_file: tuple[Upscaler, Path], tmp_path: Path) -> None:
     _, path = fixed_file
-    with pytest.raises(ImageError, match=r"takes 24 x 24 pixels, and the picture has 30 x 20 pixels: .*--dynamic-size"):
+    with pytest.raises(ImageError, match=r"takes 24 x 24 pixels, and the picture has 30 x 20 pixels: .*--dynamic"):
         Predictor(path)(photograph(30, 20))
-    with pytest.raises(ImageError, match="--dynamic-size"):
+    with pytest.raises(ImageError, match="--dynamic batch size"):
         window_side((50, 50), (24, 24), 12)
     with pytest.raises(ImageError, match=r"sees the whole picture .*tokenmix upscale"):
         window_side((4000, 4000), (None, None), None)
@@ -159,7 +159,7 @@ def test_networks_that_see_everything_get_everything(tmp_path: Path) -> None:
     model, path = saved(tmp_path, dynamic=False, mixers="aff")
     predict = Predictor(path)
     assert_same(predict(photograph(24, 24)), wanted(model, photograph(24, 24)))
-    with pytest.raises(ImageError, match="--dynamic-size"):
+    with pytest.raises(ImageError, match="--dynamic batch size"):
         predict(photograph(30, 30))
 
 

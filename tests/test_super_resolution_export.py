@@ -33,7 +33,7 @@ def saved(path: Path, **args) -> Path:
 def test_onnx_files_take_any_size_and_compute_the_same(mixers: str | None, tmp_path: Path) -> None:
     args = {"dim": 8, "depth": 2, "scale": 3, **({"mixers": mixers} if mixers else {})}
     path = saved(tmp_path / "model.safetensors", **args)
-    manifest = export(path, out=tmp_path / "model", dynamic_size=mixers is None)
+    manifest = export(path, out=tmp_path / "model")
     radius = 8 if mixers is None else None
     found = {"kind": "enlarged", "inside": False, "multiple": 1, "scale": 3, "radius": radius}
     assert manifest["postprocess"] == found

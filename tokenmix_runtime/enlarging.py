@@ -18,7 +18,7 @@ from tokenmix_runtime.images import ImageError
 Array = NDArray[Any]
 SIDE = 512  # pixels of a window, and twice the radius, where the graph takes any size
 MOST = 2**22  # pixels of a picture that goes through at once because nobody knows how far the network looks
-REMEDY = "export the model with tokenmix export --dynamic-size"
+REMEDY = "export the model with tokenmix export --dynamic batch size"
 
 
 class Window(NamedTuple):

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dynamic",
         nargs="+",
         metavar="WHAT",
-        help="batch, size (pictures of any size) or none (default: batch, where the formats can)",
+        help="batch, size (any size) or none (default, if the formats can: batch, and size of what enlarges pictures)",
     )
     add("--precision", default="fp32", metavar="P", help=f"{', '.join(PRECISIONS)} (default: %(default)s)")
     add("--inside", nargs="+", default=[], metavar="PART", help=f"what the file does itself: {', '.join(file_parts())}")
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         image_size=args.image_size,
         dynamic_batch="batch" in dynamic if dynamic else None,
-        dynamic_size="size" in dynamic,
+        dynamic_size="size" in dynamic if dynamic else None,
         precision=args.precision,
         inside=words(args.inside),
         images=args.images,

@@ -40,7 +40,7 @@ def export(
     *,
     image_size: int | Sequence[int] | None = None,
     dynamic_batch: bool | None = None,
-    dynamic_size: bool = False,
+    dynamic_size: bool | None = None,
     precision: str = "fp32",
     inside: Sequence[str] = (),
     images: Pictures | None = None,
@@ -60,7 +60,8 @@ def export(
         image_size: Height and width in pixels, or one number for both; default: the model's. Fixed in the file
             unless ``dynamic_size``. Detectors pad it inside the file.
         dynamic_batch: Files take any batch size; default: where formats and post-processing can.
-        dynamic_size: Files take pictures of any size; ``"resize"`` inside implies it.
+        dynamic_size: Files take pictures of any size; ``"resize"`` inside implies it. Default: where the task's files
+            usually do (`tokenmix.tasks.file_form.FileForm.open_size`) and the formats can.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"``; inputs and outputs stay float32.
         inside: What the file does itself, of the task's `tokenmix.tasks.base.Task.file_parts`. Of pictures these are
             ``"resize"`` (pictures of any size) and ``"normalize"``, both for values of 0..255; ``"softmax"``,
@@ -92,7 +93,7 @@ def export(
     loaded = source if isinstance(source, LoadedModel) else open_model(source)
     task = find_task(loaded.task)
     form = task.file_form(loaded, image_size, _parts(task, inside))
-    open_axes = _open_axes(kinds, form, dynamic_batch, dynamic_size or form.any_size)
+    open_axes = _open_axes(kinds, form, dynamic_batch, form.any_size or dynamic_size)
 
     shown = calibration if images is None else images  # pictures of the user's own say more than ours
     examples, what, truth = form.inputs(shown)
@@ -202,7 +203,7 @@ def file_parts() -> list[str]:
 
 
 def _open_axes(
-    kinds: Sequence[Format], form: FileForm, dynamic_batch: bool | None, dynamic_size: bool
+    kinds: Sequence[Format], form: FileForm, dynamic_batch: bool | None, dynamic_size: bool | None
 ) -> dict[int, str]:
     """The axes of the input that the files leave open.
 
@@ -218,6 +219,8 @@ def _open_axes(
         raise ValueError(f"{form.title} takes {form.samples} of one size: leave out the dynamic size")
     if dynamic_batch is None:
         dynamic_batch = not single and all(kind.dynamic_batch and not kind.fixed_by_default for kind in kinds)
+    if dynamic_size is None:
+        dynamic_size = form.open_size and all(kind.dynamic_size and not kind.fixed_by_default for kind in kinds)
     for kind in kinds:
         for wanted, can, what in (
             (dynamic_batch, kind.dynamic_batch, "batch"),

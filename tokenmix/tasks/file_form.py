@@ -87,6 +87,11 @@ class FileForm(ABC):
         """Whether the file must take samples of any size."""
         return False
 
+    @property
+    def open_size(self) -> bool:
+        """Whether the file takes samples of any size where nobody said so, in formats that can hold it."""
+        return False
+
     def module(self, *, fixed_shapes: bool = False) -> nn.Module:
         """What the file computes, sharing the model's weights.
 

@@ -22,6 +22,16 @@ class EnlargingForm(FileForm):
     size_axes: ClassVar[Mapping[int, str]] = {2: "height", 3: "width"}
 
     @property
+    def open_size(self) -> bool:
+        return self._radius is not None  # what sees the whole picture has constants of one size
+
+    @property
+    def _radius(self) -> int | None:
+        """How far the network looks, in pixels; None: it sees the whole picture."""
+        radii = receptive_radii(self.loaded.model)
+        return None if radii is None else sum(radii)
+
+    @property
     def title(self) -> str:
         return f"{self.loaded.name} x{self.loaded.model.scale}"
 
@@ -60,7 +70,6 @@ class EnlargingForm(FileForm):
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
 
     def description(self) -> dict[str, Any]:
-        radii = receptive_radii(self.loaded.model)
         return {
             "labels": None,
             "preprocess": {
@@ -77,6 +86,6 @@ class EnlargingForm(FileForm):
                 "inside": False,
                 "multiple": 1,
                 "scale": self.loaded.model.scale,
-                "radius": None if radii is None else sum(radii),  # pixels; None: it sees the whole picture
+                "radius": self._radius,
             },
         }

@@ -1,7 +1,7 @@
 // A picture through a graph that enlarges it, in windows whose borders cannot be seen: see tokenmix_runtime/enlarging.py.
 
 const SIDE = 192; // pixels of a window, and twice the radius, where the graph takes any size
-const REMEDY = "Export the model with tokenmix export --dynamic-size.";
+const REMEDY = "Export the model with tokenmix export --dynamic batch size.";
 export const MOST = 1e6; // pixels of a picture, so that no device is busy for minutes
 
 // {begin, end} of each window of a line of pixels, and {first, last} of what is kept of it.
