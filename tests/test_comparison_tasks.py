@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.series_files import TOY, write_waves
 from tokenmix.comparison import compare
-from tokenmix.comparison.request import base_recipe, named_specs
+from tokenmix.comparison.planning import planned_recipe
+from tokenmix.comparison.request import Request, base_recipe, named_specs
+from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 
 pytest.importorskip("skimage")
@@ -33,7 +37,7 @@ BRIEF = {
     "segmentation": ["epochs=0.1"],
     "super_resolution": ["epochs=0.1", "task.patches=20"],
     "points": ["epochs=0.1", "warmup_epochs=0"],
-    "forecasting": [*TOY],
+    "forecasting": [setting for setting in TOY if "dims" not in setting],  # a comparison decides the widths
 }
 EXACT = ("val_{}", "test_{}", "test_{}_per_seed", "test_{}_interval", "params", "macs", "dims", "weights_sha256")
 
@@ -63,6 +67,23 @@ def test_a_network_without_mixers_is_no_skeleton(data, skeleton, tmp_path) -> No
     with pytest.raises(ValueError, match=f"{skeleton} takes no mixers, so it is no skeleton"):
         compare(data, ["pool"], out=tmp_path / "out", skeleton=skeleton)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_timed_for_the_plan_is_what_was_asked_for(monkeypatch, tmp_path) -> None:
+    """A series too short for the usual window is compared at the window that was asked for."""
+    timed: list[Any] = []
+
+    def measured(recipe, data, device, *, workers):
+        timed.append(recipe.model.args)
+        return SimpleNamespace(seconds=1.0)
+
+    monkeypatch.setattr("tokenmix.comparison.planning.measure_pace", measured)
+    data, _ = asked("forecasting", tmp_path)
+    base = base_recipe(None, BRIEF["forecasting"], data, None)
+    request = Request(data, ("pool",), None, base, 1, None)
+    samples = load_data(data, task="forecasting", log=lambda line: None)
+    planned_recipe(tmp_path, request, samples, BRIEF["forecasting"], None, device="cpu", workers=0, fresh=False)
+    assert [(args["look_back"], args["horizon"], args["mixers"]) for args in timed] == [(24, 6, "pool")]
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def planned_recipe(
             dataclasses.replace(draft.recipe, model=plain, source=source), [*settings, f"data={request.data}"]
         )
         task.check_compared(recipe)
-        tried = with_values(recipe, model_args={**kept, **mixers})
+        tried = with_values(recipe, model_args={**recipe.model.args, **mixers})
         share = (limit_s or USUAL_S) / (runs * measure_pace(tried, data, find_device(device), workers=workers).seconds)
         if share >= draft.least:
             break
