@@ -17,7 +17,7 @@ from tokenmix.cli.options import DATA, add_common, add_settings
 from tokenmix.cli.output import print_json
 from tokenmix.cli.runner import add_runner, chosen_runner, say_queued
 from tokenmix.comparison import DEFAULT_MIXERS, compare
-from tokenmix.comparison.main import MATCHED
+from tokenmix.comparison.request import MATCHED
 from tokenmix.jobs import Queued
 from tokenmix.pages.comparison_table import text_table
 from tokenmix.pages.conclusions import headline

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from tokenmix.bench.match import BUDGETS
 from tokenmix.comparison.measuring import add_corruptions, measure
 from tokenmix.comparison.planning import Estimate, planned_recipe, setting_line
 from tokenmix.comparison.request import (
@@ -21,6 +20,7 @@ from tokenmix.comparison.request import (
     Request,
     Spec,
     base_recipe,
+    check_numbers,
     check_owner,
     claim,
     named_specs,
@@ -40,12 +40,9 @@ from tokenmix.robustness import check_corruptible
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 from tokenmix.train import FitResult
-from tokenmix_runtime.limits import check_number
-from tokenmix_runtime.names import unknown
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.compare/1"
-MATCHED = (*BUDGETS, "latency")
 
 
 def compare(
@@ -123,23 +120,7 @@ def compare(
     """
     data = os.fspath(data)
     runner = make_runner(on)
-    if match is not None and match not in MATCHED:
-        raise ValueError(unknown("budget to match", match, MATCHED))
-    if timed_in not in TIMED_IN:
-        raise ValueError(unknown("runtime to be timed in", timed_in, TIMED_IN))
-    if budget_ms is not None and budget_ms <= 0:
-        raise ValueError(f"a budget of milliseconds must be above 0, got {budget_ms:g}")
-    if budget_ms is not None and match not in (None, "latency"):
-        raise ValueError(f"match={match!r} chooses the widths, and so does a budget of milliseconds: give one of both")
-    if seeds < 1:
-        raise ValueError(f"seeds must be 1 or more, got {seeds}")
-    if not batch_sizes or min(batch_sizes) < 1 or measure_seconds <= 0:
-        raise ValueError("batch sizes and the seconds to measure must be positive")
-    check_number("seeds", seeds)
-    check_number("workers", workers)
-    check_number("measure_seconds", measure_seconds)
-    for count in batch_sizes:
-        check_number("batch_size", count, "a batch size")
+    check_numbers(match, timed_in, budget_ms, seeds, batch_sizes, measure_seconds, workers)
     if isinstance(runner, Local):
         find_device(device)
     base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first

@@ -13,16 +13,21 @@ from typing import Any
 
 import torch
 
+from tokenmix.bench.match import BUDGETS
 from tokenmix.files import write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
+from tokenmix.planning.latency import TIMED_IN
 from tokenmix.recipes import RECIPES, Recipe, differences, make_recipe, override, with_values
 from tokenmix.recipes.keys import find_key
 from tokenmix.sources import recognise
 from tokenmix.tasks import find_task
 from tokenmix.train.loop import in_parts
+from tokenmix_runtime.limits import check_number
+from tokenmix_runtime.names import unknown
 from tokenmix_runtime.untrusted import read_json
 
 DEFAULT_MIXERS = ("aff", "ffnified", "additive", "dsm", "attention", "pool", "depthwise", "identity")
+MATCHED = (*BUDGETS, "latency")
 DECIDED = {
     "run.data": "the data are the first argument",
     "model.name": "name the skeleton with --skeleton (skeleton=)",
@@ -44,6 +49,39 @@ class Request:
     match: str | None
     timed_in: str | None = None  # the runtime, where times decide the widths
     limit_ms: float | None = None
+
+
+def check_numbers(
+    match: str | None,
+    timed_in: str,
+    budget_ms: float | None,
+    seeds: int,
+    batch_sizes: Sequence[int],
+    measure_seconds: float,
+    workers: int,
+) -> None:
+    """What `tokenmix.compare` is told in numbers and names, before anything is opened.
+
+    Raises:
+        ValueError: One is unknown, beyond its bounds, or contradicts another.
+    """
+    if match is not None and match not in MATCHED:
+        raise ValueError(unknown("budget to match", match, MATCHED))
+    if timed_in not in TIMED_IN:
+        raise ValueError(unknown("runtime to be timed in", timed_in, TIMED_IN))
+    if budget_ms is not None and budget_ms <= 0:
+        raise ValueError(f"a budget of milliseconds must be above 0, got {budget_ms:g}")
+    if budget_ms is not None and match not in (None, "latency"):
+        raise ValueError(f"match={match!r} chooses the widths, and so does a budget of milliseconds: give one of both")
+    if seeds < 1:
+        raise ValueError(f"seeds must be 1 or more, got {seeds}")
+    if not batch_sizes or min(batch_sizes) < 1 or measure_seconds <= 0:
+        raise ValueError("batch sizes and the seconds to measure must be positive")
+    check_number("seeds", seeds)
+    check_number("workers", workers)
+    check_number("measure_seconds", measure_seconds)
+    for count in batch_sizes:
+        check_number("batch_size", count, "a batch size")
 
 
 def spec_name(spec: Spec) -> str:
