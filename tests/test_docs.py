@@ -73,6 +73,7 @@ def generator():
         ("dense.md", "head"),
         ("dense.md", "size"),
         ("deploy.md", "export"),
+        ("inspect.md", "corruption"),
     ],
 )
 def test_tables_are_not_stale(page, name):
