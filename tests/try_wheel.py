@@ -29,7 +29,8 @@ for part, count in (("train", 12), ("val", 4), ("test", 4)):
         folder = Path("photos", part, name)
         folder.mkdir(parents=True)
         for number in range(count):
-            Image.new("RGB", (24, 24), (shade + rng.randint(0, 40), shade, shade)).save(folder / f"{number}.png")
+            levels = bytes(shade + rng.randint(0, 55) for _ in range(3 * 32 * 32))  # no two pictures are alike
+            Image.frombytes("RGB", (32, 32), levels).save(folder / f"{number}.png")
 """
 WITHOUT_TORCH = """
 import sys

@@ -38,7 +38,8 @@ class SoftmaxAttention(nn.Module):
         self.proj = nn.Conv1d(dim, dim, 1, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.scaled_dot_product_attention(*self.heads(x))
+        q, k, v = self.heads(x)
+        y = F.scaled_dot_product_attention(q, k, v)
         return self.proj(y.transpose(-1, -2).flatten(1, 2))
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
