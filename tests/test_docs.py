@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests import browser, looks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -73,6 +76,7 @@ def generator():
         ("dense.md", "head"),
         ("dense.md", "size"),
         ("deploy.md", "export"),
+        ("inspect.md", "corruption"),
     ],
 )
 def test_tables_are_not_stale(page, name):
@@ -131,6 +135,13 @@ def test_the_site_builds_without_a_warning_and_asks_nobody(tmp_path):
                 loaded += re.findall(r"\bhref=\"?([^\s\">]+)", tag)
         assert loaded
         assert not [address for address in loaded if address.startswith(("http:", "https:", "//"))], page.name
+    if browser.missing() is None:
+        with browser.chromium() as driver:
+            for name, width, dark in itertools.product(("index", "tutorial", "inspect"), (360, 1440), (False, True)):
+                browser.screen(driver, width, 900, dark)
+                driver.get((tmp_path / f"{name}.html").as_uri())
+                assert looks.width(driver) <= width, name
+                assert [text for text in looks.texts(driver) if text.contrast < text.needed] == [], name
 
 
 @pytest.mark.parametrize("name", ["forms", "peers", "growth"])

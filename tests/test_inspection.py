@@ -18,7 +18,7 @@ from tokenmix.inspection.activation import grad_cam, score_cam
 from tokenmix.inspection.layers import blocks, chosen_mixers, mixers, passing, stages
 from tokenmix.inspection.receptive import reach_of, receptive_fields, width_of
 from tokenmix.inspection.similarity import alignment, rows_of
-from tokenmix.inspection.slots import _DRAWN, about, kernel_figures, slot_figures, slots_of
+from tokenmix.inspection.slots import _DRAWN, MAPS, about, kernel_figures, slot_figures, slots_of
 from tokenmix.inspection.spectra import radial_spectrum, whole_spectrum
 from tokenmix.layers import RepDepthwise
 from tokenmix.mixers import MIXERS, make_mixer
@@ -264,11 +264,11 @@ def test_a_model_without_stages_is_told() -> None:
 def test_every_slot_can_be_drawn(name: str) -> None:
     mixer = build(name, dtype=torch.float32)
     x = image(8, 6, batch=1, dtype=torch.float32)
-    slots, difference = slots_of(mixer, x, mixer(x))
+    slots, difference = slots_of(mixer, mixer(x), x)
     assert difference is not None
     assert difference < 1e-4
     assert {slot.kind for slot in slots.values()} <= set(_DRAWN)
-    figures = {figure.name: figure for figure in slot_figures(mixer, slots, (8, 6))}
+    figures = {figure.name: figure for figure in slot_figures(MAPS, mixer, slots, (x,))}
     assert set(slots) <= set(figures)
     assert ("kernel" in figures) == (name in ("aff", "global_filter", "dynamic_filter"))
     assert all(min(figure.picture.size) > 0 for figure in figures.values())

@@ -19,6 +19,7 @@ from tokenmix.cli import main
 from tokenmix.inspection import inspect
 from tokenmix.inspection.main import _names
 from tokenmix.tasks import find_task
+from tokenmix.tasks.forecasting.baselines import DecomposedLinear
 from tokenmix.tasks.forecasting.looking import time_kernel
 from tokenmix.tasks.forecasting.model import ffnet_forecast
 from tokenmix.tasks.points.looking import influence_of
@@ -216,10 +217,16 @@ def test_a_series(tmp_path: Path) -> None:
     check(tmp_path / "out", found)
     (numbers,) = found["models"]["tiny"]["figures"].values()
     assert 1 <= numbers["past_steps"] <= numbers["look_back"] == 24
+    (differs,) = found["models"]["tiny"]["slots_differ_by"].items()
+    assert differs[0] == "stages.0.blocks.0.token_mixer.core"
+    assert differs[1] < 1e-5
     with pytest.raises(ValueError, match="neither classes nor an image size"):
         quiet(loaded, str(file), out=tmp_path / "out", target="x")
-    with pytest.raises(ValueError, match="only layers of networks of maps can be opened"):
-        quiet(loaded, str(file), out=tmp_path / "out", layer="stages.0")
+    with pytest.raises(ValueError, match="unknown layer with a mixer"):
+        quiet(loaded, str(file), out=tmp_path / "out", layer="stages.7")
+    linear = LoadedModel(DecomposedLinear(24, 8), "linear", "forecasting")
+    found = quiet(linear, str(file), out=tmp_path / "linear")
+    assert [group["anchor"] for group in found["groups"]] == ["task"], "it has no mixers"
 
 
 def test_the_kernel_in_time_of_a_linear_forecaster_is_its_matrix() -> None:
@@ -241,6 +248,9 @@ def test_a_cloud(tmp_path: Path) -> None:
     check(tmp_path / "out", found)
     (numbers,) = found["models"]["tiny"]["figures"].values()
     assert 0 <= numbers["radius_m"] < 2
+    differs = found["models"]["tiny"]["slots_differ_by"]
+    assert list(differs) == ["encoder.0.blocks.0.mixer", "encoder.1.blocks.0.mixer", "decoder.0.blocks.0.mixer"]
+    assert max(differs.values()) < 1e-5
     view: Any = find_task("points").view(loaded, str(file))
     influence = influence_of(view)
     away = np.linalg.norm(view.coord - view.coord[view.chosen], axis=1)

@@ -29,8 +29,8 @@ for part, count in (("train", 12), ("val", 4), ("test", 4)):
         folder = Path("photos", part, name)
         folder.mkdir(parents=True)
         for number in range(count):
-            pixels = bytes(shade + value % 40 for value in rng.randbytes(24 * 24 * 3))  # no two alike
-            Image.frombytes("RGB", (24, 24), pixels).save(folder / f"{number}.png")
+            levels = bytes(shade + rng.randint(0, 55) for _ in range(3 * 32 * 32))  # no two pictures are alike
+            Image.frombytes("RGB", (32, 32), levels).save(folder / f"{number}.png")
 """
 WITHOUT_TORCH = """
 import sys

@@ -14,7 +14,7 @@ from tokenmix_runtime.names import unknown
 
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:
-    """The stages of the backbone by name, from fine to coarse; a trunk without stages is one, its ``blocks``.
+    """The stages of the backbone by name, from fine to coarse; without stages, whatever is called ``blocks``.
 
     Raises:
         ValueError: The model has neither.
@@ -23,9 +23,13 @@ def stages(model: nn.Module) -> dict[str, nn.Module]:
         start = f"{name}." if name else ""
         if isinstance(getattr(module, "stages", None), nn.Sequential):
             return {f"{start}stages.{number}": stage for number, stage in enumerate(module.stages)}
+    found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        if name.split(".")[-1] == "blocks" and isinstance(module, nn.Sequential):
-            return {name: module}
+        inside = any(name.startswith(f"{other}.") for other in found)
+        if name.split(".")[-1] == "blocks" and isinstance(module, nn.Sequential | nn.ModuleList) and not inside:
+            found[name] = module
+    if found:
+        return found
     raise ValueError(
         f"{type(model).__name__} has no stages that can be looked at: inspect models of the house (tokenmix models)"
     )
@@ -68,8 +72,8 @@ def chosen_mixers(model: nn.Module, layer: str | None) -> dict[str, nn.Module]:
             places = known or stages(model)
             raise ValueError(unknown("layer with a mixer", layer, places))
         return {inside[0]: known[inside[0]]}
-    last = {}
-    for stage in stages(model):
+    last: dict[str, nn.Module] = {}
+    for stage in stages(model) if known else ():
         inside = [name for name in known if name.startswith(f"{stage}.")]
         if inside:
             last[inside[-1]] = known[inside[-1]]
@@ -78,12 +82,12 @@ def chosen_mixers(model: nn.Module, layer: str | None) -> dict[str, nn.Module]:
 
 @contextlib.contextmanager
 def listening(modules: Mapping[str, nn.Module], *, inputs: bool = False) -> Iterator[dict[str, Any]]:
-    """Within it, a dict that gets what each module returns, or the first thing that it is given, by name."""
+    """Within it, a dict that gets what each module returns, or the tuple of what it is given, by name."""
     heard: dict[str, Any] = {}
 
     def hook(name: str) -> Callable[..., None]:
         def hear(module: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
-            heard[name] = given[0] if inputs else returned
+            heard[name] = given if inputs else returned
 
         return hear
 

@@ -22,13 +22,13 @@ from tokenmix.inspection.activation import grad_cam, score_cam
 from tokenmix.inspection.layers import blocks, chosen_mixers, listening, mixers, passing, stages
 from tokenmix.inspection.receptive import SHARE, reach_of, receptive_fields, width_of
 from tokenmix.inspection.similarity import alignments, rows_of
-from tokenmix.inspection.slots import MOST_TOKENS, band_figure, kernel_figures, slot_figures, slots_of
+from tokenmix.inspection.slots import MAPS, MOST_TOKENS, band_figure, slot_figures, slots_of
 from tokenmix.inspection.spectra import kept_high, spectra
 from tokenmix.pages.inspection import inspection_page
 from tokenmix.pictures.files import picture_file
 from tokenmix.pictures.heat import amounts, enlarged, over
 from tokenmix.tasks import find_task
-from tokenmix.tasks.view import Figure, View
+from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.inspect/1"
@@ -50,6 +50,11 @@ class Subject:
     def has_maps(self) -> bool:
         """Whether it sees pictures, which it makes maps of."""
         return all(view.inputs.ndim == 4 for view in self.views)
+
+    @property
+    def drawing(self) -> MixerDrawing | None:
+        """How its mixers are drawn; None where they cannot be opened."""
+        return MAPS if self.has_maps else find_task(self.loaded.task).mixer_drawing()
 
 
 def inspect(
@@ -157,21 +162,28 @@ Group = dict[str, Any]  # anchor, heading, text, rows of (title, figures)
 def _groups(subjects: Sequence[Subject], layer: str | None, log: Callable[[str], None]) -> Iterator[Group]:
     """The parts of the page; an unknown layer is told before the work."""
     mapped = [subject for subject in subjects if subject.has_maps]
-    opened = {subject.name: chosen_mixers(subject.loaded.model, layer) for subject in mapped}
-    if layer is not None and not mapped:
-        raise ValueError(f"--layer {layer}: only layers of networks of maps can be opened; leave it out")
+    opened = [
+        (subject, drawing, chosen_mixers(subject.loaded.model, layer))
+        for subject in subjects
+        if (drawing := subject.drawing) is not None
+    ]
+    if layer is not None and not opened:
+        raise ValueError(f"--layer {layer}: mixers of networks of this kind cannot be opened; leave it out")
     own = [_rows(subject, lambda subject, view: find_task(subject.loaded.task).own_figures(subject.loaded, view))
            for subject in subjects]  # fmt: skip
     yield _group("task", "What the answer was made from", "", own)
-    if not mapped:
-        return
-    log("class activation maps")
-    yield _group("activation", "Where the answer comes from", ACTIVATION, [_rows(one, _activation) for one in mapped])
-    log("effective receptive fields")
-    yield _group("receptive", "Effective receptive fields", RECEPTIVE, [_receptive(one) for one in mapped])
-    log("slots of the mixers")
-    yield _group("slots", "Inside the mixers", SLOTS, [list(_slots(one, opened[one.name])) for one in mapped])
-    log("spectra by depth")
+    if mapped:
+        log("class activation maps")
+        rows = [_rows(one, _activation) for one in mapped]
+        yield _group("activation", "Where the answer comes from", ACTIVATION, rows)
+        log("effective receptive fields")
+        yield _group("receptive", "Effective receptive fields", RECEPTIVE, [_receptive(one) for one in mapped])
+    if opened:
+        log("slots of the mixers")
+        text = f"{SLOTS} {opened[0][1].text}"
+        yield _group("slots", "Inside the mixers", text, [list(_slots(*each)) for each in opened])
+    if mapped:
+        log("spectra by depth")
     for one in mapped:
         passed = [passing(blocks(one.loaded.model), view.run, view.inputs) for view in one.views]
         one.numbers["spectra"] = spectra(passed)
@@ -189,8 +201,7 @@ RECEPTIVE = (
 )
 SLOTS = (
     "Every mixer is value(act(key(query(x), x))): what fills these places for each picture, computed by the functions "
-    "that the network runs. Of a map the root mean square over the channels, then the channels that vary most: blue "
-    "below zero, orange above."
+    "that the network runs."
 )
 
 
@@ -246,7 +257,9 @@ def _receptive(subject: Subject) -> list[tuple[str, list[Figure]]]:
     return [(subject.name, figures)]
 
 
-def _slots(subject: Subject, chosen: Mapping[str, nn.Module]) -> Iterator[tuple[str, list[Figure]]]:
+def _slots(
+    subject: Subject, drawing: MixerDrawing, chosen: Mapping[str, nn.Module]
+) -> Iterator[tuple[str, list[Figure]]]:
     """A row for each mixer's kernels, and for what fills its slots for each picture."""
     subject.numbers["mixers"] = list(mixers(subject.loaded.model))
     differences: dict[str, float] = {}
@@ -256,10 +269,10 @@ def _slots(subject: Subject, chosen: Mapping[str, nn.Module]) -> Iterator[tuple[
             view.run(view.inputs)
         heard.append((view, given, returned))
     for name, mixer in chosen.items():
-        yield f"{subject.name}: {name}, its kernels", [_named(figure, name) for figure in kernel_figures(mixer)]
+        yield f"{subject.name}: {name}, its kernels", [_named(figure, name) for figure in drawing.kernels(mixer)]
         for view, given, returned in heard:
             if name in given:  # else it is a part that this network does not run
-                figures, difference = _opened_mixer(mixer, given[name][:1], returned[name][:1])
+                figures, difference = _opened_mixer(drawing, mixer, given[name], returned[name])
                 if difference is not None:
                     differences[name] = max(difference, differences.get(name, 0.0))
                 title = f"{subject.name}: {name}, {view.name}"
@@ -268,14 +281,19 @@ def _slots(subject: Subject, chosen: Mapping[str, nn.Module]) -> Iterator[tuple[
 
 
 @torch.no_grad()
-def _opened_mixer(mixer: nn.Module, x: Tensor, y: Tensor) -> tuple[list[Figure], float | None]:
-    """The figures of one mixer's input and output, and how far its slots' value is from that."""
-    if x.shape[-2] * x.shape[-1] > MOST_TOKENS:
-        x = F.adaptive_avg_pool2d(x, math.isqrt(MOST_TOKENS))
-        y = mixer(x)
-    slots, difference = slots_of(mixer, x, y)
-    figures = list(slot_figures(mixer, slots, (x.shape[-2], x.shape[-1])))
-    bands = band_figure(mixer, x)
+def _opened_mixer(
+    drawing: MixerDrawing, mixer: nn.Module, given: Sequence[Any], y: Tensor
+) -> tuple[list[Figure], float | None]:
+    """The figures of what one mixer is given and returns, and how far its slots' value is from that."""
+    if drawing is MAPS:
+        x, y = given[0][:1], y[:1]
+        if x.shape[-2] * x.shape[-1] > MOST_TOKENS:
+            x = F.adaptive_avg_pool2d(x, math.isqrt(MOST_TOKENS))
+            y = mixer(x)
+        given = (x, *given[1:])
+    slots, difference = slots_of(mixer, y, *given)
+    figures = list(slot_figures(drawing, mixer, slots, given))
+    bands = band_figure(mixer, given[0]) if drawing is MAPS else None
     return [*figures, *([] if bands is None else [bands])], difference
 
 

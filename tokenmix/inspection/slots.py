@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,56 +12,48 @@ from torch import Tensor, nn
 
 from tokenmix.inspection.spectra import kernel_of, whole_spectrum
 from tokenmix.layers import RepDepthwise, fold_norm_after
-from tokenmix.mixers import MIXERS, MetaMixer, Slot, Slots
-from tokenmix.pictures.heat import amounts, angles, enlarged, signed, spread, strip
-from tokenmix.tasks.view import Figure
+from tokenmix.mixers import MIXERS, MetaMixer, MixerInfo, Slot, Slots
+from tokenmix.pictures.heat import amounts, angles, gates, signed, spread, strip, weights
+from tokenmix.tasks.view import Figure, MixerDrawing
 
 CHANNELS = 3  # shown of a map, those with the most energy
 HEADS = 3  # shown of an attention
 MOST_TOKENS = 4096  # of a map whose attention between all pixels is made
 _WORDS = {"query": "query", "key": "key", "act": "activation", "value": "value: what the mixer returns"}
+_KERNEL = "What this input is convolved with, circularly; in the middle, what a place keeps of itself."
 
 
-def slots_of(mixer: nn.Module, x: Tensor, y: Tensor) -> tuple[Slots, float | None]:
-    """What fills the slots for an input of the mixer, and how far their value is from its output ``y``, relatively.
+def slots_of(mixer: nn.Module, y: Tensor, *given: Any) -> tuple[Slots, float | None]:
+    """What fills the slots for what a mixer is given, and how far their value is from its output ``y``, relatively.
 
     Of a mixer that says nothing of its slots: input and output, and None.
     """
     if not hasattr(mixer, "slots"):
-        return {"input": Slot(x), "value": Slot(y)}, None
-    slots: Slots = mixer.slots(x)  # type: ignore[operator]
+        return {"input": Slot(given[0]), "value": Slot(y)}, None
+    slots: Slots = mixer.slots(*given)  # type: ignore[operator]
     scale = float(y.abs().max()) or 1.0
     return slots, float((slots["value"].value - y).abs().max()) / scale
 
 
-def about(mixer: nn.Module) -> dict[str, str]:
-    """What fills each slot, in the words of the table of mixers; empty for a mixer that is not in it."""
-    kinds: dict[Any, str] = {info.build: name for name, info in MIXERS.items()}
+def about(mixer: nn.Module, known: Mapping[str, MixerInfo] = MIXERS) -> dict[str, str]:
+    """What fills each slot, in the words of a table of mixers; empty for a mixer that is not in it."""
+    kinds: dict[Any, str] = {info.build: name for name, info in known.items()}
     name = "ffnified" if type(mixer) is MetaMixer else kinds.get(type(mixer), "")
-    info = MIXERS.get(name)
+    info = known.get(name)
     return {} if info is None else {"paper": info.paper, **{part: getattr(info, part) for part in _WORDS}}
 
 
-def slot_figures(mixer: nn.Module, slots: Slots, size: tuple[int, int]) -> Iterator[Figure]:
-    """A figure of each slot for one input, whose map is of that height and width, and of what follows from them."""
-    words = about(mixer)
+def slot_figures(drawing: MixerDrawing, mixer: nn.Module, slots: Slots, given: Sequence[Any]) -> Iterator[Figure]:
+    """A figure of each slot for the first one of what a mixer is given, and of what follows from them."""
+    words = about(mixer, drawing.known)
     for name, slot in slots.items():
         note = words.get(name, "")
-        yield Figure(name, _WORDS.get(name, name.replace("_", " ")), _DRAWN[slot.kind](slot.value, size), note)
+        yield Figure(name, _WORDS.get(name, name.replace("_", " ")), drawing.slot(slot, given), note)
     for slot in slots.values():
-        if slot.kind == "filter" and len(slot.value) == 1:
-            kernel = torch.fft.fftshift(kernel_of(slot.value, size), dim=(-2, -1))[0]
-            parts = [
-                amounts(_plain(kernel.square().mean(0).sqrt())),
-                *(signed(_plain(one)) for one in _strongest(kernel)),
-            ]
-            yield Figure(
-                "kernel",
-                "dynamic kernel",
-                strip(parts),
-                "What this input is convolved with, circularly, the pixel itself in the middle: the root mean square "
-                "over the channels, then the strongest ones.",
-            )
+        if slot.kind == "filter" and len(slot.value) in (1, len(given[0])):
+            size = given[0].shape[2:]
+            kernel = torch.fft.fftshift(kernel_of(slot.value, size), dim=tuple(range(-len(size), 0)))
+            yield Figure("kernel", "dynamic kernel", drawing.slot(Slot(kernel, "kernel"), given), _KERNEL)
 
 
 def band_figure(mixer: Any, x: Tensor) -> Figure | None:
@@ -183,18 +175,17 @@ def _attention(value: Tensor, size: tuple[int, int]) -> Image.Image:
     middle = (size[0] // 2) * size[1] + size[1] // 2
     asked = [heads[number, middle].view(size) for number in range(min(HEADS, len(heads)))]
     given = heads.mean((0, 1)).view(size)
-    return strip([*(_weights(one) for one in asked), _weights(given)])
+    return strip([weights(_plain(one)) for one in (*asked, given)])
 
 
-def _weights(values: Tensor) -> Image.Image:
-    return amounts(_plain(values)) if float(values.min()) >= 0 else signed(_plain(values))
+def _kernel(value: Tensor, size: tuple[int, int]) -> Image.Image:
+    """The root mean square over the channels, then those that vary most; the pixel itself in the middle."""
+    rms = amounts(_plain(value[0].square().mean(0).sqrt()))
+    return strip([rms, *(signed(_plain(one)) for one in _strongest(value[0]))])
 
 
 def _gates(value: Tensor, size: tuple[int, int]) -> Image.Image:
-    """A row for each group, a column for each channel, those of the first group in order of its gates."""
-    gates = value[0]
-    ordered = gates[:, gates[0].argsort()]
-    return enlarged(_weights(ordered), 640).resize((640, max(48, 16 * len(gates))), Image.Resampling.NEAREST)
+    return gates(_plain(value[0]))
 
 
 _DRAWN: dict[str, Callable[[Tensor, tuple[int, int]], Image.Image]] = {
@@ -203,5 +194,17 @@ _DRAWN: dict[str, Callable[[Tensor, tuple[int, int]], Image.Image]] = {
     "filter": _filter,
     "cosine": _cosine,
     "attention": _attention,
+    "kernel": _kernel,
     "gates": _gates,
 }
+
+
+def _drawn(slot: Slot, given: Sequence[Any]) -> Image.Image:
+    return _DRAWN[slot.kind](slot.value, (given[0].shape[-2], given[0].shape[-1]))
+
+
+_TEXT = (
+    "Of a map the root mean square over the channels, then the channels that vary most: blue below zero, orange above."
+)
+MAPS = MixerDrawing(MIXERS, _drawn, kernel_figures, _TEXT)
+"""Of mixers of maps (B, C, H, W)."""

@@ -14,6 +14,8 @@ POINTS = 17  # frequencies of a radial spectrum, from 0 to Nyquist's
 def dynamic_kernel(mixer: nn.Module, x: Tensor) -> Tensor:
     """``(B, C, H, W) -> (B, C', H, W)``: what a filter of the spectrum convolves with, circularly, for this very input.
 
+    A filter of a series, ``(B, C, N)``, has one of that shape.
+
     By the convolution theorem ``irfft2(M * rfft2(x))`` is ``x`` convolved with ``irfft2(M)``, whatever M was made from:
     AFFNet makes it from ``x`` (arXiv:2307.14008, section 3.2), which makes it a convolution as large as the map with
     kernels of its own for each picture. Entry (0, 0) is the pixel itself.
@@ -36,12 +38,15 @@ def dynamic_kernel(mixer: nn.Module, x: Tensor) -> Tensor:
         raise ValueError(
             f"{type(mixer).__name__} multiplies no Fourier spectrum: it equals no kernel as large as the map"
         )
-    return kernel_of(masks[0], (x.shape[-2], x.shape[-1]))
+    return kernel_of(masks[0], x.shape[2:])
 
 
-def kernel_of(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """``(B, C, H, W//2+1)`` complex -> ``(B, C, H, W)``: the kernel that a mask of the half spectrum stands for."""
-    return torch.fft.irfft2(mask, s=size, norm="backward")
+def kernel_of(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """``(B, C, H, W//2+1)`` complex -> ``(B, C, H, W)``: the kernel that a mask of the half spectrum stands for.
+
+    ``size`` are H and W, or the one length of a series.
+    """
+    return torch.fft.irfftn(mask, s=tuple(size), dim=tuple(range(-len(size), 0)), norm="backward")
 
 
 def whole_spectrum(half: Tensor, width: int) -> Tensor:

@@ -35,6 +35,23 @@ def signed(values: ArrayLike, high: float | None = None) -> Image.Image:
     return _coloured(0.5 + plain / (2 * top), _SIGNED)
 
 
+def weights(values: ArrayLike) -> Image.Image:
+    """(H, W) -> the colours of `amounts` where nothing is below zero, else those of `signed`."""
+    plain = np.asarray(values, np.float64)
+    return amounts(plain) if plain.min(initial=0) >= 0 else signed(plain)
+
+
+def gates(values: ArrayLike) -> Image.Image:
+    """(G, C) -> a row for each group, a column for each channel, those of the first group in order of its gates."""
+    plain = np.asarray(values, np.float64)
+    return bars(weights(plain[:, plain[0].argsort(kind="stable")]), 640, 48)
+
+
+def bars(picture: Image.Image, width: int, height: int = 0, row: int = 16) -> Image.Image:
+    """The picture so wide in pixels, and so high that each of its rows has ``row``, or as high as ``height``."""
+    return picture.resize((width, max(height, row * picture.height)), Image.Resampling.NEAREST)
+
+
 def angles(values: ArrayLike) -> Image.Image:
     """(H, W) radians -> hues of the same lightness: red at 0, cyan at pi."""
     turn = np.asarray(values, np.float64)[..., None] - 2 * np.pi * np.arange(3) / 3
@@ -81,6 +98,12 @@ def colours(values: ArrayLike) -> NDArray[np.uint8]:
     """Any shape of 0..1 -> the same with three more: the colours of `amounts`."""
     plain = np.asarray(values, np.float64)
     return np.asarray(_coloured(plain.reshape(1, -1), _AMOUNT)).reshape(*plain.shape, 3)
+
+
+def signed_colours(values: ArrayLike) -> NDArray[np.uint8]:
+    """Any shape -> the same with three more: the colours of `signed`."""
+    plain = np.asarray(values, np.float64)
+    return np.asarray(signed(plain.reshape(1, -1))).reshape(*plain.shape, 3)
 
 
 def _coloured(share: NDArray[np.float64], ramp: Sequence[str]) -> Image.Image:

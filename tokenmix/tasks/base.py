@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tokenmix.metrics import ItemScores, Metric
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.options import TaskAugment, TaskOptions
-from tokenmix.tasks.view import Figure, View
+from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
@@ -570,6 +570,10 @@ class Task(ABC):
     def own_figures(self, loaded: Any, view: View) -> Sequence[Figure]:
         """What only models of this task have to show of a file, beside what is shown of all networks of maps."""
         return ()
+
+    def mixer_drawing(self) -> MixerDrawing | None:
+        """How the mixers of networks whose inputs are no pictures (B, C, H, W) are drawn; None: they are not opened."""
+        return None
 
     # ---------------------------------------------------------------------------------------------------------- pages
 

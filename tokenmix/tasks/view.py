@@ -1,13 +1,15 @@
-"""What a task tells of a user's file for `tokenmix inspect`: what the network sees of it, and figures of its own."""
+"""What a task tells of a user's file for `tokenmix inspect`: what the network sees of it, and how that is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+
+from tokenmix.mixers import MixerInfo, Slot
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,20 @@ class Figure:
     picture: Image.Image
     note: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MixerDrawing:
+    """How the pieces of mixers are drawn.
+
+    Attributes:
+        known: The mixers by name, with what fills their slots in words.
+        slot: A piece, and all that the mixer was given -> a picture.
+        kernels: A mixer -> figures of its own kernels.
+        text: How the pictures are read, in a sentence or two.
+    """
+
+    known: Mapping[str, MixerInfo]
+    slot: Callable[[Slot, Sequence[Any]], Image.Image]
+    kernels: Callable[[nn.Module], Iterable[Figure]]
+    text: str

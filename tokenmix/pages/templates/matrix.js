@@ -42,7 +42,7 @@ function drawMatrix({ size, cells, classes, unit }, label) {
   cells.filter(([, column]) => column >= 0).forEach(([row, column, count]) => { // -1 stands for no answer
     const share = count / totals[row];
     const correct = row === column;
-    const strength = correct ? 0.06 + 0.2 * share : Math.min(1, 0.25 + 1.5 * share);
+    const strength = correct ? 0.06 + 0.2 * share : Math.min(0.6, 0.15 + 0.9 * share); // numbers on it can be read
     const x = margin + column * side;
     const y = above + row * side;
     const percent = (100 * share).toFixed(share < 0.1 ? 1 : 0);

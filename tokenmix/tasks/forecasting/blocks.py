@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenmix.mixers import Slot, Slots
 from tokenmix.tasks.forecasting.batch_norms import affine_by_batch, affine_of
 from tokenmix.tasks.forecasting.convolution import (
     band_matrices,
@@ -86,6 +87,13 @@ class KeyValue(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = depthwise_gelu(x, self.key.weight, self.key.bias, self.convolution)
         return depthwise(y, self.value.weight, self.value.bias, self.convolution)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`; the query is what the mixer is given."""
+        key = depthwise(x, self.key.weight, self.key.bias, self.convolution)
+        act = F.gelu(key)
+        value = depthwise(act, self.value.weight, self.value.bias, self.convolution)
+        return {"query": Slot(x), "key": Slot(key), "act": Slot(act), "value": Slot(value)}
 
 
 class SharedMixer(nn.Module):

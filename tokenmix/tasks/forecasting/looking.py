@@ -1,19 +1,29 @@
-"""What a forecast was made from: how much each step ahead moves with each past one, a kernel in time."""
+"""What a forecast was made from: how each step ahead moves with each past one, a kernel in time; and its mixers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
-from tokenmix.pictures.heat import enlarged, signed
-from tokenmix.tasks.view import Figure, View
+from tokenmix.mixers import Slot
+from tokenmix.pictures.heat import amounts, angles, bars, enlarged, gates, signed, spread, strip, weights
+from tokenmix.tasks.forecasting.blocks import KeyValue
+from tokenmix.tasks.forecasting.mixers import SERIES_MIXERS
+from tokenmix.tasks.forecasting.mixers.convolutions import BranchedConv
+from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.series import read_series
 
 MOST_ROWS = 96  # steps ahead that are looked at, evenly spread
 SHARE = 0.95  # of the energy that a width holds
+MOST_CHANNELS = 16  # that are drawn, those that vary most
+HEADS = 3  # of an attention
+_WIDTH = 320  # pixels of a picture of tokens
 
 
 def see(loaded: Any, path: str) -> View:
@@ -61,3 +71,69 @@ def figures(loaded: Any, view: View) -> list[Figure]:
     shown = enlarged(signed(kernel.numpy()), 640)
     numbers = {"past_steps": width, "look_back": kernel.shape[1]}
     return [Figure("time-kernel", "Kernel in time", shown, note, numbers)]
+
+
+# --------------------------------------------------------------------------------------------------- inside the mixers
+
+
+def _rows(value: Tensor) -> Tensor:
+    """``(B, C, N)``, or ``(M, D, B, N)`` inside the network -> ``(c, N)``: of the first variable, what varies most."""
+    rows = value[0] if value.ndim == 3 else value[0, :, 0]
+    energy = (rows - rows.mean(1, keepdim=True)).abs().square().sum(1)
+    return rows[energy.topk(min(MOST_CHANNELS, len(rows))).indices.sort().values]
+
+
+def _drawn_rows(draw: Callable[[Any], Image.Image], rows: Tensor) -> Image.Image:
+    return bars(draw(rows.detach().double().cpu().numpy()), _WIDTH, row=8)
+
+
+def _logs(rows: Tensor) -> Image.Image:
+    return _drawn_rows(spread, rows.abs().clamp(min=1e-8).log())
+
+
+def _filter(rows: Tensor) -> Image.Image:
+    pictures = [_drawn_rows(amounts, rows.abs()), _drawn_rows(angles, rows.angle())]
+    return strip(pictures, _WIDTH)
+
+
+def _attention(value: Tensor) -> Image.Image:
+    heads = value[0, :HEADS].detach().double().cpu().numpy()
+    return strip([weights(one) for one in heads], 160)
+
+
+def draw_slot(slot: Slot, given: Sequence[Any]) -> Image.Image:
+    """A piece of a one-dimensional mixer, of the first variable: a row for each of some channels, time to the right.
+
+    Of spectra the frequency grows to the right; of an attention a row is a token that asks.
+    """
+    if slot.kind in ("attention", "gates"):
+        return _attention(slot.value) if slot.kind == "attention" else gates(slot.value[0].detach().cpu().numpy())
+    rows = _rows(slot.value)
+    if slot.kind == "filter":
+        return _filter(rows)
+    return _logs(rows) if slot.kind in ("fourier", "cosine") else _drawn_rows(weights, rows)
+
+
+def kernel_figures(mixer: nn.Module) -> Iterator[Figure]:
+    """The depthwise kernels in time of a mixer, a row for each of some channels: branches, and what they merge to."""
+    for name, module in mixer.named_modules():
+        forms: dict[str, nn.Conv1d] = {}
+        if isinstance(module, BranchedConv):
+            forms = {f"branch {place}": branch.fuse() for place, branch in enumerate(module.branches, 1)}  # type: ignore[operator]
+            forms["merged"] = module.fuse()
+        elif isinstance(module, nn.Conv1d) and module.groups == module.in_channels and max(module.kernel_size) > 1:
+            forms = {"as trained": module} if ".branches." not in f".{name}" else {}
+        for form, conv in forms.items():
+            weight = conv.weight[:, 0].detach()
+            best = weight.square().sum(1).topk(min(MOST_CHANNELS, len(weight))).indices.sort().values
+            note = f"{conv.kernel_size[0]} tokens, {form}; the strongest of {len(weight):,} channels."
+            place = f"kernels-{name or 'mixer'}-{form}".replace(".", "-").replace(" ", "-")
+            yield Figure(place, f"kernels of {name or 'the mixer'}", _drawn_rows(signed, weight[best]), note)
+
+
+_PUBLISHED = replace(SERIES_MIXERS["ffnified"], build=KeyValue, query="the map of the variables")
+_TEXT = (
+    "Of the first variable a row for each of the channels that vary most, time or frequency to the right: blue below "
+    "zero, orange above; of an attention a row for each token that asks."
+)
+DRAWING = MixerDrawing({**SERIES_MIXERS, "ffnet": _PUBLISHED}, draw_slot, kernel_figures, _TEXT)

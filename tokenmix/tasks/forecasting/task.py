@@ -15,7 +15,7 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
 from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.forecasting.options import Options
-from tokenmix.tasks.view import Figure, View
+from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
@@ -377,6 +377,11 @@ class ForecastingTask(Task):
         from tokenmix.tasks.forecasting.looking import figures
 
         return figures(loaded, view)
+
+    def mixer_drawing(self) -> MixerDrawing:
+        from tokenmix.tasks.forecasting.looking import DRAWING
+
+        return DRAWING
 
     # ------------------------------------------------------------------------------------------------- files of a user
 

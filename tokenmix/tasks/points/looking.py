@@ -1,8 +1,8 @@
-"""What a point's class was made from: how much each voxel around it counts."""
+"""What a point's class was made from: how much each voxel around it counts; and what its mixers do with the voxels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
-from tokenmix.pictures.heat import colours
+from tokenmix.mixers import Slot
+from tokenmix.pictures.heat import amounts, colours, gates, signed_colours, strip
 from tokenmix.tasks.points.batches import whole_sample
 from tokenmix.tasks.points.fixed import OneCloud
+from tokenmix.tasks.points.mixers import VOXEL_MIXERS, VoxelConv
 from tokenmix.tasks.points.normals import estimate_normals
 from tokenmix.tasks.points.picture import draw_cloud
 from tokenmix.tasks.points.readers import read_cloud
-from tokenmix.tasks.view import Figure, View
+from tokenmix.tasks.view import Figure, MixerDrawing, View
 
 MOST_VOXELS = 20_000  # that are looked at, the nearest to the cloud's middle
 SHARE = 0.95  # of the energy that a radius holds
@@ -91,3 +94,44 @@ def figures(view: Any) -> list[Figure]:
         f"{SHARE:.0%} of the energy lies within {radius:.2f} m."
     )
     return [Figure("neighbourhood", "Voxels that count", shown, note, {"radius_m": radius, "voxels": count})]
+
+
+# --------------------------------------------------------------------------------------------------- inside the mixers
+
+
+def draw_slot(slot: Slot, given: Sequence[Any]) -> Image.Image:
+    """A piece of a mixer of voxels: the size at each voxel over the channels, and the channel that varies most.
+
+    The voxels are those of the mixer's level. Gates are a row for each group, a column for each channel.
+    """
+    value = slot.value.detach().double().cpu()
+    if slot.kind == "gates":
+        return gates(value[0].numpy())
+    size = value.square().mean(1).sqrt()
+    parts = [colours((size / size.max().clamp(min=1e-300)).numpy())]
+    if value.shape[1] > 1:
+        channel = value[:, value.var(0, correction=0).argmax()].numpy()
+        parts.append(signed_colours(channel))
+    coord = given[1].coords.cpu().numpy().astype(np.float32)
+    return strip([draw_cloud(coord, part, width=320, height=240) for part in parts], 320)
+
+
+@torch.no_grad()
+def kernel_figures(mixer: nn.Module) -> Iterator[Figure]:
+    """The kernels of a mixer's convolutions: a slice for each height, the root mean square over the channels."""
+    for name, module in mixer.named_modules():
+        if isinstance(module, VoxelConv) and module.size > 1:
+            weight = module.weight.double().cpu()
+            mean = weight.square().flatten(4).mean(-1) if weight.ndim == 5 else weight.square()
+            size = mean.mean(0).sqrt()  # (x, y, z)
+            top = float(size.max())
+            note = f"{module.size} x {module.size} x {module.size} voxels, from the lowest to the highest."
+            slices = strip([amounts(one.numpy(), top) for one in size.unbind(2)], 96)
+            yield Figure(f"kernels-{name}", f"kernels of {name}", slices, note)
+
+
+_TEXT = (
+    "At the voxels of the mixer's level the size over the channels, bright is large, and the channel that varies most: "
+    "blue below zero, orange above."
+)
+DRAWING = MixerDrawing(VOXEL_MIXERS, draw_slot, kernel_figures, _TEXT)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import ACTIVATIONS
-from tokenmix.mixers import MixerInfo
+from tokenmix.mixers import MixerInfo, Slot, Slots
 from tokenmix.ops.sparse import Voxels, average, convolve, pool, unpool
 from tokenmix_runtime.names import unknown
 
@@ -111,6 +111,14 @@ class FFNifiedAttention(nn.Module):
         key = self.act(self.key_norm(self.key(self.query(x), voxels)))
         return self.value_norm(self.value(key, voxels))
 
+    def slots(self, x: Tensor, voxels: Voxels) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        query = self.query(x)
+        key = self.key_norm(self.key(query, voxels))
+        act = self.act(key)
+        value = self.value_norm(self.value(act, voxels))
+        return {"query": Slot(query), "key": Slot(key), "act": Slot(act), "value": Slot(value)}
+
 
 class AdditiveAttention(nn.Module):
     """``(N, C) -> (N, C)``: ``proj(dwc(gate(q) + gate(k)) * v)``; means are those over the voxels of each cloud.
@@ -144,6 +152,26 @@ class AdditiveAttention(nn.Module):
         both = (gated * unpool(gate, clouds).unflatten(1, (2, self.dim))).sum(1)
         return self.proj(self.dwc(both, voxels) * value, voxels)
 
+    def slots(self, x: Tensor, voxels: Voxels) -> Slots:
+        """See `tokenmix.mixers.slots`; and the gates of voxels and channels, the query's first."""
+        query_key, value = self.qkv(x).split((2 * self.dim, self.dim), dim=1)
+        hidden = F.relu(self.norm(self.spatial(query_key, voxels))).unflatten(1, (2, self.dim))
+        score = torch.sigmoid((hidden * self.voxel_score).sum(2, keepdim=True))
+        gated = query_key.unflatten(1, (2, self.dim)) * score
+        clouds = voxels.by_cloud()
+        mean = pool(gated.flatten(1), clouds, "mean").unflatten(1, (2, self.dim))
+        gate = torch.sigmoid(torch.einsum("bgi,goi->bgo", mean, self.channel_score))
+        key = (gated * gate[clouds.group]).sum(1)
+        act = self.dwc(key, voxels)
+        return {
+            "query": Slot(query_key[:, : self.dim]),
+            "key": Slot(key),
+            "act": Slot(act),
+            "value": Slot(self.proj(act * value, voxels)),
+            "voxel_gate": Slot(score[:, :, 0]),
+            "channel_gate": Slot(gate, "gates"),
+        }
+
 
 class SeparableAttention(nn.Module):
     """``(N, C) -> (N, C)``: ``proj(relu(v) * sum_n softmax_n(s) k_n)``, one score s per voxel, sums over each cloud.
@@ -163,6 +191,20 @@ class SeparableAttention(nn.Module):
         weight = torch.exp(score - unpool(pool(score.detach(), clouds, "max"), clouds))  # (N, 1)
         context = pool(torch.cat((weight * key, weight), 1), clouds, "sum")
         return self.proj(F.relu(value) * unpool(context[:, :-1] / context[:, -1:], clouds))
+
+    def slots(self, x: Tensor, voxels: Voxels) -> Slots:
+        """See `tokenmix.mixers.slots`: scores, their softmax over the voxels, the context that they make."""
+        score, key, value = self.qkv(x).split((1, self.dim, self.dim), dim=1)
+        clouds = voxels.by_cloud()
+        weight = torch.exp(score - unpool(pool(score, clouds, "max"), clouds))
+        weight = weight / unpool(pool(weight, clouds, "sum"), clouds)
+        context = pool(weight * key, clouds, "sum")  # (clouds, C)
+        return {
+            "query": Slot(score),
+            "key": Slot(weight),
+            "act": Slot(context[:, None], "gates"),
+            "value": Slot(self.proj(F.relu(value) * unpool(context, clouds))),
+        }
 
 
 class PatchAttention(nn.Module):
@@ -192,15 +234,37 @@ class PatchAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, voxels: Voxels) -> Tensor:
-        slot, patches = voxels.once(("patches", self.patch), lambda: self._slots(voxels))
-        padded = x.new_zeros(patches * self.patch, x.shape[1]).index_copy(0, slot, x)
-        taken = torch.zeros(len(padded), dtype=torch.bool, device=x.device).index_fill(0, slot, True)
-        qkv = self.qkv(padded).view(patches, self.patch, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (patches, heads, patch, d)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=taken.view(patches, 1, 1, self.patch))
-        return self.proj(y.transpose(1, 2).reshape(len(padded), -1).index_select(0, slot))
+        place, q, k, v, taken = self._in_patches(x, voxels)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=taken)
+        return self.proj(self._of_voxels(y, place))
 
-    def _slots(self, voxels: Voxels) -> tuple[Tensor, int]:
+    def slots(self, x: Tensor, voxels: Voxels) -> Slots:
+        """See `tokenmix.mixers.slots`: of the softmax, by heads, how much its whole patch takes from each voxel."""
+        place, q, k, v, taken = self._in_patches(x, voxels)
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        weights = scores.masked_fill(~taken, -torch.inf).softmax(-1)  # (patches, heads, patch, patch)
+        asked = (weights * taken.transpose(-1, -2)).sum(-2)
+        return {
+            "query": Slot(self._of_voxels(q, place)),
+            "key": Slot(self._of_voxels(k, place)),
+            "act": Slot(self._of_voxels(asked[..., None], place)),
+            "value": Slot(self.proj(self._of_voxels(weights @ v, place))),
+        }
+
+    def _in_patches(self, x: Tensor, voxels: Voxels) -> tuple[Tensor, ...]:
+        """Each voxel's place; query, key and value (patches, heads, patch, d); which places are taken."""
+        place, patches = voxels.once(("patches", self.patch), lambda: self._places(voxels))
+        padded = x.new_zeros(patches * self.patch, x.shape[1]).index_copy(0, place, x)
+        taken = torch.zeros(len(padded), dtype=torch.bool, device=x.device).index_fill(0, place, True)
+        qkv = self.qkv(padded).view(patches, self.patch, 3, self.heads, -1)
+        return (place, *qkv.permute(2, 0, 3, 1, 4).unbind(0), taken.view(patches, 1, 1, self.patch))
+
+    @staticmethod
+    def _of_voxels(y: Tensor, place: Tensor) -> Tensor:
+        """``(patches, heads, patch, d) -> (N, heads d)``, without the places that are not taken."""
+        return y.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, place)
+
+    def _places(self, voxels: Voxels) -> tuple[Tensor, int]:
         """The place of each voxel in a row of full patches, and how many patches there are."""
         counts = torch.bincount(voxels.cloud, minlength=voxels.clouds)
         patches = (counts + self.patch - 1) // self.patch
@@ -221,6 +285,11 @@ class Pooling(nn.Module):
     def forward(self, x: Tensor, voxels: Voxels) -> Tensor:
         return average(x, voxels.neighbours(self.size)) - x
 
+    def slots(self, x: Tensor, voxels: Voxels) -> Slots:
+        """See `tokenmix.mixers.slots`: the means, and less the voxels."""
+        mean = average(x, voxels.neighbours(self.size))
+        return {"key": Slot(mean), "value": Slot(mean - x)}
+
 
 class Depthwise(nn.Module):
     """``(N, C) -> (N, C)``: one convolution for each channel, as ConvNeXt mixes (arXiv:2201.03545)."""
@@ -232,6 +301,11 @@ class Depthwise(nn.Module):
     def forward(self, x: Tensor, voxels: Voxels) -> Tensor:
         return self.conv(x, voxels)
 
+    def slots(self, x: Tensor, voxels: Voxels) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        key = self.conv(x, voxels)
+        return {"key": Slot(key), "value": Slot(key)}
+
 
 class Identity(nn.Module):
     """``(N, C) -> (N, C)``: nothing is mixed."""
@@ -241,6 +315,10 @@ class Identity(nn.Module):
 
     def forward(self, x: Tensor, voxels: Voxels) -> Tensor:
         return x
+
+    def slots(self, x: Tensor, voxels: Voxels) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        return {"value": Slot(x)}
 
 
 def z_order(voxels: Voxels) -> Tensor:

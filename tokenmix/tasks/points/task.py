@@ -17,7 +17,7 @@ from tokenmix.metrics import ImageOverlaps, ItemScores
 from tokenmix.safety import is_trusted
 from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.points.options import VIEWS, Augment, PointsOptions
-from tokenmix.tasks.view import Figure, View
+from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.names import unknown
 
 if TYPE_CHECKING:
@@ -294,6 +294,11 @@ class PointsTask(Task):
         from tokenmix.tasks.points.looking import figures
 
         return figures(view)
+
+    def mixer_drawing(self) -> MixerDrawing:
+        from tokenmix.tasks.points.looking import DRAWING
+
+        return DRAWING
 
     def own_widths(self, recipe: Any) -> tuple[int, ...]:
         from tokenmix.tasks.points.model import DIMS, VARIANTS

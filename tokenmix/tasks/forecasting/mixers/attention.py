@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tokenmix.mixers import Slot, Slots
 from tokenmix.tasks.forecasting.mixers.convolutions import DepthwiseConv
 
 
@@ -37,10 +38,26 @@ class SoftmaxAttention(nn.Module):
         self.proj = nn.Conv1d(dim, dim, 1, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(x).transpose(1, 2).contiguous().unflatten(-1, (3, -1, self.head_dim))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d)
+        q, k, v = self.heads(x)
         y = F.scaled_dot_product_attention(q, k, v)
         return self.proj(y.transpose(-1, -2).flatten(1, 2))
+
+    def heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``(B, C, N)`` to query, key and value ``(B, heads, N, d)``."""
+        qkv = self.qkv(x).transpose(1, 2).contiguous().unflatten(-1, (3, -1, self.head_dim))
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        q, k, v = self.heads(x)
+        scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5
+        weights = torch.softmax(scores, -1)
+        return {
+            "query": Slot(q.transpose(-1, -2).flatten(1, 2)),
+            "key": Slot(scores, "attention"),
+            "act": Slot(weights, "attention"),
+            "value": Slot(self.proj((weights @ v).transpose(-1, -2).flatten(1, 2))),
+        }
 
 
 class AdditiveAttention(nn.Module):
@@ -73,6 +90,23 @@ class AdditiveAttention(nn.Module):
         gated = query_key * score.repeat_interleave(self.dim, 1)
         gated = gated * torch.sigmoid(self.channel_score(gated.mean(2, keepdim=True)))
         return self.proj(self.dwc(gated[:, : self.dim] + gated[:, self.dim :]) * value)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`; and the gates of tokens and channels, the query's first."""
+        query_key, value = self.qkv(x).split([2 * self.dim, self.dim], 1)
+        score = torch.sigmoid(self.token_score(F.relu(self.norm(self.spatial(query_key)))))  # (B, 2, N)
+        gated = query_key * score.repeat_interleave(self.dim, 1)
+        gate = torch.sigmoid(self.channel_score(gated.mean(2, keepdim=True)))  # (B, 2 C, 1)
+        key = (gated * gate).unflatten(1, (2, self.dim)).sum(1)
+        act = self.dwc(key)
+        return {
+            "query": Slot(query_key[:, : self.dim]),
+            "key": Slot(key),
+            "act": Slot(act),
+            "value": Slot(self.proj(act * value)),
+            "token_gate": Slot(score),
+            "channel_gate": Slot(gate.view(-1, 2, self.dim), "gates"),
+        }
 
     @torch.no_grad()
     def fuse(self) -> AdditiveAttention:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tokenmix.mixers import Slot, Slots
 from tokenmix.tasks.forecasting.convolution import depthwise
 from tokenmix_runtime.names import unknown
 
@@ -102,6 +103,13 @@ class FFNifiedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.value(F.gelu(self.key(self.query(x))))
 
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        query = self.query(x)
+        key = self.key(query)
+        act = F.gelu(key)
+        return {"query": Slot(query), "key": Slot(key), "act": Slot(act), "value": Slot(self.value(act))}
+
 
 class Pooling(nn.Module):
     """``(B, C, N) -> (B, C, N)``: the mean of the neighbouring tokens minus the token (PoolFormer, arXiv:2111.11418).
@@ -125,6 +133,11 @@ class Pooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(x) - x
 
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: the means, and less the tokens."""
+        mean = self.pool(x)
+        return {"key": Slot(mean), "value": Slot(mean - x)}
+
 
 class Depthwise(nn.Module):
     """``(B, C, N) -> (B, C, N)``: depthwise convolution with a bias (ConvNeXt's, here of the forecaster's 51 tokens).
@@ -140,6 +153,11 @@ class Depthwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        key = self.conv(x)
+        return {"key": Slot(key), "value": Slot(key)}
+
 
 class Identity(nn.Module):
     """``(B, C, N) -> (B, C, N)``: the input; what a skeleton reaches without any mixing. No parameters."""
@@ -149,3 +167,7 @@ class Identity(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`."""
+        return {"value": Slot(x)}

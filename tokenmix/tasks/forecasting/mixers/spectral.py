@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.layers import ACTIVATIONS
+from tokenmix.mixers import Slot, Slots
 from tokenmix.mixers.frequency import ScalarPReLU, complex_map, soft_shrink
 from tokenmix.mixers.spectrum import GATES, BandGenerator, band_matrix
 from tokenmix.ops.cosine import dct_matrix
@@ -35,6 +36,11 @@ def complex_product(a: Tensor, b: Tensor) -> Tensor:
     """``(..., 2, V)`` twice to ``(..., 2, V)``: the product of complex numbers given as two planes."""
     (a_real, a_imag), (b_real, b_imag) = a.unbind(-2), b.unbind(-2)
     return torch.stack([a_real * b_real - a_imag * b_imag, a_real * b_imag + a_imag * b_real], -2)
+
+
+def _complex(planes: Tensor) -> Tensor:
+    """``(B, C, 2, V) -> (B, C, V)`` complex."""
+    return torch.complex(planes[:, :, 0].contiguous(), planes[:, :, 1].contiguous())
 
 
 def _fourier(kind: str, tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -92,10 +98,25 @@ class FrequencyFilter(nn.Module):
     def filter(self, x: Tensor) -> Tensor:
         """``forward`` in at least float32."""
         planes = rfft(x)  # (B, C, 2, V)
+        return irfft(complex_product(soft_shrink(self.mapped(planes), self.threshold), planes), x.size(-1))
+
+    def mapped(self, planes: Tensor) -> Tensor:
+        """``(B, C, 2, V) -> (B, C, 2, V)``: both maps of a spectrum; the mask before it is shrunk."""
         hidden = complex_map(planes.flatten(1, 2).unsqueeze(2), self.w1, self.b1).squeeze(2).view(planes.shape)
         hidden = torch.stack([self.act(hidden[:, :, 0]), self.act2(hidden[:, :, 1])], 2).flatten(1, 2).unsqueeze(2)
-        mask = soft_shrink(complex_map(hidden, self.w2, self.b2), self.threshold).squeeze(2).view(planes.shape)
-        return irfft(complex_product(mask, planes), x.size(-1))
+        return complex_map(hidden, self.w2, self.b2).squeeze(2).view(planes.shape)
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: spectrum, the mask before and after the soft-shrink, output."""
+        planes = rfft(widen(x))
+        mapped = self.mapped(planes)
+        mask = soft_shrink(mapped, self.threshold)
+        return {
+            "query": Slot(_complex(planes), "fourier"),
+            "key": Slot(_complex(mapped), "fourier"),
+            "act": Slot(_complex(mask), "filter"),
+            "value": Slot(irfft(complex_product(mask, planes), x.size(-1)).to(x.dtype)),
+        }
 
 
 class GlobalFilter(nn.Module):
@@ -122,9 +143,22 @@ class GlobalFilter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             planes = rfft(widen(x))
-            kernel = F.interpolate(self.weight.to(planes.dtype), planes.size(-1), mode="linear", align_corners=True)
-            # (2, C, V): the batch and the parts change places
-            return irfft(complex_product(kernel.transpose(0, 1), planes), x.size(-1)).to(x.dtype)
+            return irfft(complex_product(self.kernel(planes), planes), x.size(-1)).to(x.dtype)
+
+    def kernel(self, planes: Tensor) -> Tensor:
+        """``(C, 2, V)``: the learnt values for a spectrum of that length."""
+        kernel = F.interpolate(self.weight.to(planes.dtype), planes.size(-1), mode="linear", align_corners=True)
+        return kernel.transpose(0, 1)  # (2, C, V): the batch and the parts change places
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`: the spectrum, and what it is multiplied with."""
+        planes = rfft(widen(x))
+        kernel = self.kernel(planes)
+        return {
+            "query": Slot(_complex(planes), "fourier"),
+            "key": Slot(_complex(kernel[None]), "filter"),
+            "value": Slot(irfft(complex_product(kernel, planes), x.size(-1)).to(x.dtype)),
+        }
 
 
 class SpectrumMixer(nn.Module):
@@ -184,12 +218,41 @@ class SpectrumMixer(nn.Module):
         transform = constant(dct_matrix, v, v.size(-1))  # (N, N), frequency first
         spectrum = v @ transform.t()
         bands = constant(_bands, v, v.size(-1), self.nodes, False)  # (N, K)
+        gates = self.gates_of(self.logits(v, spectrum))
+        return (spectrum * (gates.transpose(-1, -2) @ bands.t())) @ transform
+
+    def logits(self, v: Tensor, spectrum: Tensor) -> Tensor:
+        """``(B, C, N)`` twice to ``(B, K, C)``, or ``(K, C)`` where they are constants: those of the bands' gates."""
         logits = self.embedding.to(v.dtype)
         if self.generator is not None:
             means = constant(_bands, v, v.size(-1), self.nodes, True)
             logits = logits + self.generate((spectrum.abs() @ means).transpose(1, 2), v.mean(2))  # (B, K, C)
-        gates = torch.softmax(logits, -2) * self.nodes if self.gate == "softmax" else torch.sigmoid(logits) * 2
-        return (spectrum * (gates.transpose(-1, -2) @ bands.t())) @ transform
+        return logits
+
+    def gates_of(self, logits: Tensor) -> Tensor:
+        """``(..., K, C) -> (..., K, C)``: the gates whose logits these are."""
+        return torch.softmax(logits, -2) * self.nodes if self.gate == "softmax" else torch.sigmoid(logits) * 2
+
+    def slots(self, x: Tensor) -> Slots:
+        """See `tokenmix.mixers.slots`; and the mask of the spectrum, and how much each band carries of each token."""
+        v = self.value(x)
+        wide = widen(v)
+        transform = constant(dct_matrix, wide, v.size(-1))
+        spectrum = wide @ transform.t()
+        bands = constant(_bands, wide, v.size(-1), self.nodes, False)  # (N, K)
+        logits = self.logits(wide, spectrum).expand(len(x), -1, -1)
+        gates = self.gates_of(logits)
+        mask = gates.transpose(-1, -2) @ bands.t()
+        y = ((spectrum * mask) @ transform).to(v.dtype)
+        carried = (spectrum[:, None] * bands.t()[:, None] * gates[..., None]) @ transform  # (B, K, C, N)
+        return {
+            "query": Slot(spectrum, "cosine"),
+            "key": Slot(logits, "gates"),
+            "act": Slot(gates, "gates"),
+            "value": Slot(self.out(y if self.local is None else y + self.local(v))),
+            "mask": Slot(mask, "cosine"),
+            "carried_by_band": Slot(carried.square().mean(2).sqrt()),
+        }
 
     def generate(self, bands: Tensor, mean: Tensor) -> Tensor:
         """``(B, K, C), (B, C) -> (B, K, C)``: the gates' logits from the bands' magnitudes and the mean; step 4."""
