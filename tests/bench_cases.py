@@ -10,7 +10,7 @@ import torch
 
 from tests.scramble import scramble
 from tokenmix.bench import main as bench
-from tokenmix.checkpoints import weights_bytes
+from tokenmix.weight_files import weights_bytes
 
 TINY: dict[str, Any] = {"depths": (1, 1), "dims": (8, 16), "stem_stride": 2, "mixers": "pool", "num_classes": 3}
 

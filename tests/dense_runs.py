@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.dense_toys import write_coco, write_plain
 from tests.scramble import scramble
-from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.heads import make_dense
+from tokenmix.weight_files import WEIGHTS, weights_bytes
 
 SMALL: dict[str, Any] = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "mixers": "pool"}
 HEADS = {"detection": "ssdlite", "instances": "mask_rcnn", "segmentation": "semantic_fpn"}

@@ -16,9 +16,10 @@ from tests import goldens
 from tests.checkpoint_files import extras, official, open_args, prefixed, same, shifted
 from tests.scramble import scramble
 from tests.train_toys import toy_data, toy_recipe
-from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model, read_info, weights_bytes
+from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model
 from tokenmix.cli import main
 from tokenmix.train import fit, load_run
+from tokenmix.weight_files import read_info, weights_bytes
 
 XS = "casvit_xs"
 SMALL = ("affnet_et", "casvit_xs", "casvit_xs_fork", "ffnet_1", "ffnet_1_mmdet_backbone")

@@ -106,7 +106,7 @@ def test_a_run_keeps_its_models_mode_to_the_end(tmp_path, photos, monkeypatch, c
 
 def test_older_runs_were_centred(tmp_path) -> None:
     """Their files say how much of an image is kept, and nothing about a mode."""
-    from tokenmix.checkpoints import weights_bytes
+    from tokenmix.weight_files import weights_bytes
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

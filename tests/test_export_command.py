@@ -11,9 +11,9 @@ from PIL import Image
 
 from tests.dense_cases import few_regions
 from tests.scramble import scramble
-from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
 from tokenmix.heads import make_dense
+from tokenmix.weight_files import weights_bytes
 
 TINY = {"depths": (1, 1), "dims": (8, 16), "mixers": "pool"}
 SMALL = {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32), "mixers": "pool"}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tests.export_cases import MEAN, STD, conv_net, opened, opened_dense, small_net
 from tokenmix.chains import keep_all
-from tokenmix.checkpoints import open_model, weights_bytes
+from tokenmix.checkpoints import open_model
 from tokenmix.cli import main
 from tokenmix.data.prepare import preprocess
 from tokenmix.export import aoti, export
@@ -29,6 +29,7 @@ from tokenmix.export.onnx_file import graph_operators
 from tokenmix.export.prepare import Prepared, prepare
 from tokenmix.export.program import trace
 from tokenmix.export.quantize import choose, decibels, quantize_onnx, relative_noise
+from tokenmix.weight_files import weights_bytes
 from tokenmix_runtime.images import open_image
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from tests.backbone_cases import TOYS, images, toy
 from tests.checkpoint_files import same
 from tests.dense_cases import DETECTORS, NARROW, SEGMENTERS, SIZES, dense, few_regions, objects, pictures
-from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, weights_bytes
+from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.layers import LayerNorm2d
+from tokenmix.weight_files import weights_bytes
 
 
 def millions(model: nn.Module, prefix: str = "") -> float:

@@ -34,6 +34,7 @@ ROOMS = (
     "mixers",
     "blocks",
     "backbones",
+    "weight_files",
     "data",
     "heads",
     "metrics",

@@ -22,9 +22,9 @@ import tokenmix.runtime
 import tokenmix_runtime
 from tests.runtime_files import MEAN, STD
 from tests.scramble import scramble
-from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
 from tokenmix.data.prepare import preprocess_file
+from tokenmix.weight_files import weights_bytes
 
 PACKAGE = Path(tokenmix_runtime.__file__).parent
 ALONE = """

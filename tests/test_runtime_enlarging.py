@@ -18,10 +18,10 @@ pytest.importorskip("onnxruntime")
 from tests.runtime_files import constant_file, manifest
 from tests.scramble import scramble
 from tests.test_runtime_alone import alone
-from tokenmix.checkpoints import weights_bytes
 from tokenmix.export import export
 from tokenmix.exported import open_exported
 from tokenmix.tasks.super_resolution.model import Upscaler, create_upscaler
+from tokenmix.weight_files import weights_bytes
 from tokenmix_runtime import Enlarged, ImageError, ModelError, Predictor
 from tokenmix_runtime import enlarging as module
 from tokenmix_runtime.__main__ import main

@@ -19,7 +19,7 @@ from PIL import Image
 import tokenmix.safety
 from tokenmix.bench.memory import peak_memory_mb
 from tokenmix.bench.models import open_models
-from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model, weights_bytes
+from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, open_model
 from tokenmix.cli import main
 from tokenmix.jobs.job import Job, needs_trust, perform
 from tokenmix.jobs.slurm import Slurm
@@ -28,6 +28,7 @@ from tokenmix.planning.plan import plan_source
 from tokenmix.recipes import Recipe, make_recipe, with_values
 from tokenmix.safety import trusting
 from tokenmix.train.checkpoint import load_run
+from tokenmix.weight_files import weights_bytes
 from tokenmix_runtime.manifest import ModelError, read_manifest
 from tokenmix_runtime.untrusted import parse_json, read_json, regular_file
 

@@ -12,11 +12,12 @@ import torch
 from tests.scramble import scramble
 from tests.test_export_runtimes import needs, quietly
 from tokenmix.bench.cost import cost
-from tokenmix.checkpoints import open_model, weights_bytes
+from tokenmix.checkpoints import open_model
 from tokenmix.export import export
 from tokenmix.recipes import make_recipe
 from tokenmix.tasks import find_task
 from tokenmix.tasks.super_resolution.model import create_upscaler
+from tokenmix.weight_files import weights_bytes
 
 ort = pytest.importorskip("onnxruntime")
 

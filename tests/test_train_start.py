@@ -13,13 +13,14 @@ from tests.backbone_cases import TOYS
 from tests.dense_toys import write_plain
 from tests.scramble import scramble
 from tests.train_toys import toy_recipe
-from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint, weights_bytes
+from tokenmix.checkpoints import CheckpointError, convert, load_checkpoint
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import TimmLevels, levels_of
 from tokenmix.recipes import Recipe
 from tokenmix.sources import load_data
 from tokenmix.tasks.initial_weights import initial_weights
 from tokenmix.train import fit
+from tokenmix.weight_files import weights_bytes
 
 CLASSES = ["red", "green", "blue"]
 # head, and what of it stays small, for each family; the dilated stages of DeepLabv3 among them

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 import tokenmix
-from tokenmix.checkpoints import weights_bytes
 from tokenmix.cli import main
 from tokenmix.files import sha256
+from tokenmix.weight_files import weights_bytes
 
 MODEL = "mixernet_pico"
 CLASSES = ("dark", "light")

@@ -16,12 +16,12 @@ from tests.backbone_cases import toy
 from tests.export_cases import opened, opened_dense
 from tests.scramble import scramble
 from tests.web_page.page import Open, Serve, call, check_top, choose, photo, rows, text, wait, wanted
-from tokenmix.checkpoints import weights_bytes
 from tokenmix.export import export
 from tokenmix.tasks.detection.export import compare_detections
 from tokenmix.tasks.super_resolution.model import create_upscaler
 from tokenmix.web import page_files
 from tokenmix.web.samples import sample_pictures
+from tokenmix.weight_files import weights_bytes
 from tokenmix_runtime import Predictor
 
 

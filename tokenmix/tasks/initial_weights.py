@@ -9,11 +9,12 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from tokenmix.checkpoints import CheckpointError, downloading, load_checkpoint, read_info, weights_file
+from tokenmix.checkpoints import CheckpointError, load_checkpoint
 from tokenmix.heads import own_options
 from tokenmix.heads.levels import Levels, TimmLevels, levels_of
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks.picture_task import build_model
+from tokenmix.weight_files import downloading, read_info, weights_file
 
 StateDict = Mapping[str, Tensor]
 

@@ -17,11 +17,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from tokenmix.checkpoints import fill, load_checkpoint, read_info, weights_file
+from tokenmix.checkpoints import fill, load_checkpoint
 from tokenmix.files import DiskFull, atomic_path, is_full, sync
 from tokenmix.train import shards
 from tokenmix.train.distributed import Group, laid_out, local
 from tokenmix.version import __version__
+from tokenmix.weight_files import read_info, weights_file
 from tokenmix_runtime.limits import check_number
 
 FORMAT = "tokenmix.checkpoint/2"

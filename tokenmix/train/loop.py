@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.checkpoints import WEIGHTS, weights_bytes
 from tokenmix.data.dataset import DataSet
 from tokenmix.data.identity import DataIdentity, changes
 from tokenmix.data.loader import BatchLoader, named_deaths
@@ -42,6 +41,7 @@ from tokenmix.train.schedule import Calendar
 from tokenmix.train.signals import Signals, Terminated, held_signals
 from tokenmix.train.trackers import MARKS, check_trackers
 from tokenmix.train.training_step import TrainingStep
+from tokenmix.weight_files import WEIGHTS, weights_bytes
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.shortage import OutOfMemory, shortage
 from tokenmix_runtime.terminal import say
