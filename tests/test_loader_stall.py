@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -215,3 +216,22 @@ def test_without_a_thread_the_writer_writes_at_once(monkeypatch) -> None:
             writer.wait()
     assert lines == ["checkpoints are written while the training waits: can't start new thread (see ulimit -u)"]
     assert np.array_equal(done, [0, 1])
+
+
+def test_too_few_files_for_the_pipes_are_told_before_a_process_starts(monkeypatch) -> None:
+    before = len(os.listdir("/dev/fd"))
+    left, pipe = [3], os.pipe
+
+    def scarce() -> tuple[int, int]:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pipe()
+
+    monkeypatch.setattr(os, "pipe", scarce)
+    with pytest.raises(OSError, match=r"could not start: Too many open files; .*ulimit -n"):
+        loading._check_room(2)
+    assert len(os.listdir("/dev/fd")) == before
+    left[0] = 100
+    loading._check_room(2)
+    assert len(os.listdir("/dev/fd")) == before

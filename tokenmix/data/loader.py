@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import pickle
 import signal
 import time
@@ -84,8 +85,8 @@ class BatchLoader:
         check_number("workers", workers)
         if not 0 <= rank < world:
             raise ValueError(f"rank must be within 0 and {world - 1} for a world of {world}, not {rank}")
-        if train and min(batch_size, len(samples)) < world:
-            raise ValueError(f"{world} processes need batches of {world} or more, not {min(batch_size, len(samples))}")
+        if train:
+            check_shares(min(batch_size, len(samples)), world)
         self.samples = samples
         self.batch_size = batch_size
         self.train = train
@@ -223,9 +224,37 @@ def named_deaths() -> Iterator[None]:
         ) from error
 
 
+def check_shares(batch_size: int, world: int) -> None:
+    """Raise where a batch has no sample for some of the processes.
+
+    Raises:
+        ValueError: That is so.
+    """
+    if batch_size < world:
+        raise ValueError(f"{world} processes need batches of {world} or more, not {batch_size}")
+
+
+def _check_room(workers: int) -> None:
+    """Raise where the pipes to so many processes do not fit: a `DataLoader` half started leaves a traceback.
+
+    Raises:
+        OSError: The system lets this process open too few files; the message has the remedy.
+    """
+    opened: list[int] = []
+    try:
+        for _ in range(2 * workers + 4):
+            opened += os.pipe()
+    except OSError as error:
+        raise shortage(error, "start") from error
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
 def _fed(loader: DataLoader) -> Iterator[Any]:
     """What the workers make, or a clear error when one of them dies, or none of them sends anything for long."""
     batches, waited = None, 0.0
+    _check_room(loader.num_workers)
     with named_deaths():
         while True:
             try:

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 from tokenmix.data.dataset import DataSet
 from tokenmix.data.identity import DataIdentity, changes
-from tokenmix.data.loader import BatchLoader, named_deaths
+from tokenmix.data.loader import BatchLoader, check_shares, named_deaths
 from tokenmix.evaluate import evaluate, find_device
 from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences, with_values
 from tokenmix.tasks import Batch, find_task
 from tokenmix.train import shards
 from tokenmix.train.checkpoint import Checkpoints, versions
-from tokenmix.train.distributed import TIMEOUT_S, Group, processes
+from tokenmix.train.distributed import TIMEOUT_S, Group, place, processes
 from tokenmix.train.log import Progress, pace
 from tokenmix.train.recorder import Recorder
 from tokenmix.train.reporter import Moment, Reporter
@@ -158,6 +158,8 @@ def fit(
     check_number("workers", workers)
     check_number("checkpoint_seconds", checkpoint_seconds)
     recipe = find_task(recipe.task.name).complete(recipe, data)
+    if len(data.train):  # before the processes meet: one that has left would be the others' error
+        check_shares(min(recipe.run.batch_size, len(data.train)), place().world)
     with processes(find_device(device), parallel=parallel, timeout=timeout) as group:
         cuda = group.device.type == "cuda"
         generators = [torch.cuda.current_device() if group.device.index is None else group.device.index] if cuda else []
