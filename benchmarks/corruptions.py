@@ -55,15 +55,7 @@ def folder_of(name: str, args: argparse.Namespace) -> Path:
     Raises:
         ImportError, FileNotFoundError: They cannot be had here.
     """
-    folder = args.runs / "sets" / name
-    if not folder.exists():
-        partly = folder.with_name(f"{name}.partly")
-        for number, (part, label, picture) in enumerate(SETS[name]["read"](args, 0)):
-            path = partly / part / label / f"{number:06}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
-        partly.rename(folder)
-    return folder
+    return small_data.written_once(args.runs / "sets" / name, SETS[name]["read"](args, 0))
 
 
 def measure(name: str, mixer: str, seed: int, epochs: int, folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +203,15 @@ SETS: dict[str, Callable[[argparse.Namespace, int], Iterator[tuple[str, str, Ima
 
 def written(name: str, args: argparse.Namespace, seed: int) -> Path:
     """The folder of a set; written once."""
-    folder = args.work / "sets" / f"{name}-{seed}"
+    return written_once(args.work / "sets" / f"{name}-{seed}", SETS[name](args, seed))
+
+
+def written_once(folder: Path, samples: Iterable[tuple[str, str, Image.Image]]) -> Path:
+    """The folder with these samples, unless it is there: part, class and picture of each."""
     if not folder.exists():
         new = folder.with_name(folder.name + ".new")
         shutil.rmtree(new, ignore_errors=True)
-        for number, (part, label, picture) in enumerate(SETS[name](args, seed)):
+        for number, (part, label, picture) in enumerate(samples):
             (new / part / label).mkdir(parents=True, exist_ok=True)
             picture.save(new / part / label / f"{number:05}.png")
         new.rename(folder)

@@ -1,10 +1,10 @@
 """Mixers in the trunk of FFNet-SR on Set5: ``python benchmarks/super_resolution.py SET5 [--mixers ffnified pool ...]``.
 
-SET5 is the folder of the five pictures. Every mixer stands in the same trunk, at a width that gives about as many
-parameters as the first one has, and learns from the demo's photographs for as many steps, from the same seed. Of each:
-PSNR and SSIM as MATLAB's users measure them (``tokenmix eval``), and the time for a picture of 256 x 256 pixels on one
-thread, all of them interleaved in one process, as seconds per megapixel of the result. Bicubic interpolation is the
-first row.
+SET5 is the folder of the five pictures. Every mixer stands in the same trunk, at the width whose number of parameters
+is nearest to the first one's, and learns from the demo's photographs for as many steps, from the same seed. Of each:
+PSNR and SSIM as MATLAB's users measure them (``tokenmix eval``), and the time for a picture of 256 x 256 pixels on
+one thread, all of them interleaved in one process, as seconds per megapixel of the result. Bicubic interpolation is
+the first row.
 
 Each run is one folder under ``--runs``: what is finished is not done again, and what was killed goes on. ``--epochs``
 shortens all trainings alike; 12 are the demo's own.
@@ -13,6 +13,7 @@ shortens all trainings alike; 12 are the demo's own.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from torch import nn
 from tokenmix.backbones.reparameterize import reparameterize
 from tokenmix.bench.interleaved import interleave
 from tokenmix.bench.machine import describe
-from tokenmix.bench.match import nearest_widths
 from tokenmix.checkpoints import LoadedModel, open_model
 from tokenmix.evaluate import judge
 from tokenmix.files import write_json
@@ -46,9 +46,12 @@ def parameters(mixer: str, dim: int) -> int:
 
 
 def equal_width(mixer: str, target: int, own: int) -> int:
-    """The width at which the trunk has about as many parameters as wanted."""
-    found = nearest_widths(functools.cache(lambda widths: parameters(mixer, widths[0])), (own,), target)
-    return found.dims[0]
+    """The width, of those that the mixer can have, at which the trunk's parameters are nearest to the wanted number."""
+    sizes: dict[int, int] = {}
+    for dim in range(own // 4, 2 * own):
+        with contextlib.suppress(ValueError):  # attention's heads divide the width
+            sizes[dim] = parameters(mixer, dim)
+    return min(sizes, key=lambda dim: abs(sizes[dim] - target))
 
 
 def trained(mixer: str, dim: int, folder: Path, settings: list[str]) -> LoadedModel:
@@ -105,7 +108,7 @@ def main() -> None:
     widths: dict[str, int] = {}
     for number, mixer in enumerate(args.mixers):
         widths[mixer] = own if number == 0 else equal_width(mixer, target, own)
-        name = f"{number}-{mixer.partition('(')[0]}-{args.epochs}-{args.seed}"
+        name = f"{number}-{mixer.partition('(')[0]}-{widths[mixer]}-{args.epochs}-{args.seed}"
         settings = [f"epochs={args.epochs}", f"seed={args.seed}"]
         models[mixer] = trained(mixer, widths[mixer], args.runs / name, settings)
     times = seconds_per_megapixel(

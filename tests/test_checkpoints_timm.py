@@ -19,7 +19,9 @@ import tokenmix
 from tests.checkpoint_files import AFFNET_ARGS, extras, official, prefixed, shifted
 from tests.scramble import scramble
 from tokenmix.backbones import affnet, casvit, dsm, ffnet, mixernet
-from tokenmix.checkpoints import load_checkpoint, open_model, our_models
+from tokenmix.bench.models import open_models
+from tokenmix.checkpoints import CheckpointError, load_checkpoint, open_model, our_models
+from tokenmix.weight_files import weights_bytes
 
 RELEASES = "https://github.com/ysj9909/FFNet/releases/download/v1.0/"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -213,3 +215,30 @@ def test_a_model_with_its_loading_hook_can_be_copied_and_scripted() -> None:
         assert same(other.state_dict(), expected("affnet_et", AFFNET_ARGS))
     torch.jit.script(model)
     assert not same(model.state_dict(), expected("affnet_et", AFFNET_ARGS))
+
+
+@timm.models.register_model
+def plain_toy(pretrained: bool = False, num_classes: int = 10, **_) -> torch.nn.Module:
+    """A model that somebody registered with timm, without a configuration."""
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, num_classes))
+
+
+def test_a_model_registered_without_a_configuration_is_opened_by_what_its_file_says(tmp_path) -> None:
+    model = timm.create_model("plain_toy", num_classes=3).eval()
+    info = {
+        "model": "plain_toy",
+        "model_args": {"num_classes": 3},
+        "task": "classification",
+        "classes": ["a", "b", "c"],
+    }
+    info |= {"image_size": [16, 24], "mean": [0.1] * 3, "std": [0.2] * 3, "crop_pct": 1.0}
+    file = tmp_path / "best.safetensors"
+    file.write_bytes(weights_bytes(model.state_dict(), info))
+    loaded = open_model(file)
+    x = torch.rand(2, 3, 16, 24)
+    assert torch.equal(loaded.model(x), model(x))
+    assert (loaded.image_size, loaded.mean, loaded.facts["classes"]) == ((16, 24), (0.1,) * 3, ["a", "b", "c"])
+    with pytest.raises(CheckpointError, match="of another shape"):
+        load_checkpoint(file, num_classes=4)
+    with pytest.raises(ValueError, match="registered without timm's configuration"):
+        open_models(["plain_toy"])

@@ -67,6 +67,11 @@ def test_other_runtimes_compute_the_same(form: str, tmp_path: Path) -> None:
         assert errors["relative_error"] < 1e-4
 
 
+def test_who_names_a_size_gets_a_file_of_it(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.safetensors", dim=8, depth=1)
+    assert export(path, out=tmp_path / "model", image_size=20)["input"]["shape"][2:] == [20, 20]
+
+
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bicubic_x2 cannot be exported"):
         export("bicubic_x2", out=tmp_path / "model")

@@ -200,7 +200,7 @@ def _untrained(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, 
 def described_model(model: nn.Module, info: Mapping[str, Any]) -> LoadedModel:
     """A model that was made in code, with what a file of its weights says of it, see `read_info`."""
     what = Official(info["model"], info.get("model_args") or {}, head=info.get("head"))
-    return _described(_Loaded(model, what, info, getattr(model, "pretrained_cfg", {})), info["model"], False)
+    return _described(_Loaded(model, what, info, _cfg_of(model)), info["model"], False)
 
 
 def _described(loaded: _Loaded, name: str, published: bool) -> LoadedModel:
@@ -421,16 +421,21 @@ def _family(what: Official) -> Any:
     return FAMILIES.get(what.variant.split("_")[0]) if what.head is None else DENSE.get(what.head)
 
 
+def _cfg_of(model: Any) -> Mapping[str, Any]:
+    """Timm's configuration of a model; empty for one that somebody registered without."""
+    return getattr(model, "pretrained_cfg", None) or {}
+
+
 def _build(what: Official, info: Mapping[str, Any], **kwargs: Any) -> _Loaded:
     model: Any
     if what.head is not None:
         model = make_dense(what.head, what.variant, **{**what.model_args, **kwargs})
-        cfg = model.backbone.pretrained_cfg
-        layers = tuple(f".{layer}" for layer in _names(cfg["first_conv"]))
+        cfg = _cfg_of(model.backbone)
+        layers = tuple(f".{layer}" for layer in _names(cfg.get("first_conv")))
         first = [layer for layer, _ in model.named_modules() if layer.endswith(layers)]
         return _Loaded(model, what, info, {**cfg, "first_conv": first, "classifier": model.classifiers})
     model = timm.create_model(what.variant, **{**what.model_args, **kwargs})
-    cfg = model.pretrained_cfg
+    cfg = _cfg_of(model)
     if what.levels is not None:
         dd = {key: what.model_args.get(key, kwargs.get(key)) for key in ("device", "dtype")}
         model = Levels(model, what.levels, what.level_norm or "none", **dd)
@@ -509,7 +514,7 @@ def _shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _with_classes(state_dict: Mapping[str, Tensor], loaded: _Loaded, family: Any) -> dict[str, Tensor]:
     """The model's own untrained classifiers, unless those of the file have as many classes."""
     own = loaded.model.state_dict()
-    heads = [f"{name}.{leaf}" for name in _names(loaded.cfg["classifier"]) for leaf in ("weight", "bias")]
+    heads = [f"{name}.{leaf}" for name in _names(loaded.cfg.get("classifier")) for leaf in ("weight", "bias")]
     fresh = {key: own[key] for key in heads if key in own}
     if fresh and all(key in state_dict and state_dict[key].shape == tensor.shape for key, tensor in fresh.items()):
         return dict(state_dict)
@@ -521,7 +526,7 @@ def _with_classes(state_dict: Mapping[str, Tensor], loaded: _Loaded, family: Any
 def _with_chans(state_dict: Mapping[str, Tensor], loaded: _Loaded, name: str) -> dict[str, Tensor]:
     """The first convolution for other input channels, as timm adapts it: one is the sum, others repeat and rescale."""
     result = dict(state_dict)
-    for first in _names(loaded.cfg["first_conv"]):
+    for first in _names(loaded.cfg.get("first_conv")):
         key, wanted = f"{first}.weight", loaded.what.model_args["in_chans"]
         if key not in result or wanted == (chans := result[key].shape[1]):
             continue

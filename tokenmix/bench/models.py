@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenmix.bench.folded import inference_form
 from tokenmix.bench.published import published
-from tokenmix.checkpoints import LoadedModel, open_model, our_models
+from tokenmix.checkpoints import LoadedModel, described_model, open_model, our_models
 from tokenmix.export.onnx_file import onnx_session
 from tokenmix.tasks import DEFAULT_TASK, Task, find_task
 from tokenmix_runtime.names import unknown
@@ -118,18 +118,10 @@ def _by_name(name: str) -> LoadedModel:
         model = timm.create_model(name).eval()
     except RuntimeError as error:  # an unknown tag
         raise ValueError(f"{name}: {error}") from error
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    return LoadedModel(
-        model,
-        name,
-        DEFAULT_TASK,
-        image_size=(int(cfg["input_size"][1]), int(cfg["input_size"][2])),
-        mean=tuple(cfg["mean"]),
-        std=tuple(cfg["std"]),
-        crop_pct=float(cfg["crop_pct"]),
-        interpolation=str(cfg["interpolation"]),
-        crop_mode=str(cfg.get("crop_mode") or "center"),
-    )
+    loaded = described_model(model, {"model": name, "task": DEFAULT_TASK})
+    if not all(loaded.image_size):
+        raise ValueError(f"{name} is registered without timm's configuration, which has its size: name a run of it")
+    return loaded
 
 
 def _file(name: str, image_size: tuple[int, int] | None) -> MeasuredModel:

@@ -60,7 +60,7 @@ def check_numbers(
     measure_seconds: float,
     workers: int,
 ) -> None:
-    """What `tokenmix.compare` is told in numbers and names, before anything is opened.
+    """Raise where what `tokenmix.compare` is told in numbers and names cannot be, before anything is opened.
 
     Raises:
         ValueError: One is unknown, beyond its bounds, or contradicts another.

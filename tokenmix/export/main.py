@@ -58,10 +58,10 @@ def export(
         formats: Names of `tokenmix.export.formats.FORMATS`.
         out: The stem, or the name of a file of the one format.
         image_size: Height and width in pixels, or one number for both; default: the model's. Fixed in the file
-            unless ``dynamic_size``. Detectors pad it inside the file.
+            unless ``dynamic_size`` is true. Detectors pad it inside the file.
         dynamic_batch: Files take any batch size; default: where formats and post-processing can.
         dynamic_size: Files take pictures of any size; ``"resize"`` inside implies it. Default: where the task's files
-            usually do (`tokenmix.tasks.file_form.FileForm.open_size`) and the formats can.
+            usually do (`tokenmix.tasks.file_form.FileForm.open_size`), the formats can, and no ``image_size`` is given.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"``; inputs and outputs stay float32.
         inside: What the file does itself, of the task's `tokenmix.tasks.base.Task.file_parts`. Of pictures these are
             ``"resize"`` (pictures of any size) and ``"normalize"``, both for values of 0..255; ``"softmax"``,
@@ -93,6 +93,8 @@ def export(
     loaded = source if isinstance(source, LoadedModel) else open_model(source)
     task = find_task(loaded.task)
     form = task.file_form(loaded, image_size, _parts(task, inside))
+    if dynamic_size is None and image_size is not None:
+        dynamic_size = False  # who names a size wants that one
     open_axes = _open_axes(kinds, form, dynamic_batch, form.any_size or dynamic_size)
 
     shown = calibration if images is None else images  # pictures of the user's own say more than ours

@@ -70,7 +70,13 @@ def _open(
         file = regular_file(weights)
         state = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else unwrap(read(file))
         fill(model, state, file)
-        statistics = tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+        cfg = getattr(model, "pretrained_cfg", None)
+        if not cfg:
+            raise ValueError(
+                f"the teacher {name} is registered without timm's configuration, which has the mean and standard "
+                "deviation of its images: give a run folder of it as the recipe key 'task.teacher'"
+            )
+        statistics = tuple(cfg["mean"]), tuple(cfg["std"])
     if (known := getattr(model, "num_classes", num_classes)) != num_classes:
         raise ValueError(
             f"the teacher {name} knows {known} classes, the data has {num_classes}: train one on these data and give "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ class EnlargingForm(FileForm):
     def open_size(self) -> bool:
         return self._radius is not None  # what sees the whole picture has constants of one size
 
-    @property
+    @functools.cached_property
     def _radius(self) -> int | None:
         """How far the network looks, in pixels; None: it sees the whole picture."""
         radii = receptive_radii(self.loaded.model)
