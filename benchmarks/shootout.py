@@ -1,0 +1,199 @@
+"""The mixers of the house on every kind of task: ``python benchmarks/shootout.py --cifar ZIP --series FOLDER``.
+
+Each field is one ``tokenmix compare`` in a folder under ``--runs``: what was stopped goes on, what is done is not done
+again.
+
+* ``cifar-1ms``, ``-2ms``, ``-4ms``: CIFAR-10, every mixer at the widths that answer within so many milliseconds in
+  ONNX Runtime (``--cifar``: a zip file with train/CLASS/*.jpg and test/CLASS/*.jpg).
+* ``segments``, ``boxes``: the embedded scenes.
+* ``etth1``: the next 96 hours of ETTh1 (``--series``: the folder of ETTh1.csv).
+* ``rooms``: the embedded clouds.
+* ``photographs``: twice as large, at equal parameters.
+
+``--epochs`` shortens or lengthens all trainings alike, as a share of their usual length. Results go to
+``results/shootout.json``, of each field as soon as it is there, and are printed as tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import small_data
+from tokenmix.comparison import compare
+from tokenmix.files import write_json
+from tokenmix.mixers import MIXERS
+
+RESULTS = Path(__file__).parent / "results" / "shootout.json"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One comparison.
+
+    Attributes:
+        about: What is compared, for the table's head.
+        epochs: Of each training.
+        data: As ``tokenmix compare`` takes it, or ``"CIFAR"`` or ``"SERIES"``, which the command line says.
+        options: Of `tokenmix.compare`.
+    """
+
+    about: str
+    epochs: float
+    data: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _cifar(milliseconds: float) -> Field:
+    return Field(
+        f"CIFAR-10, {milliseconds:g} ms for a picture in ONNX Runtime",
+        15,
+        "CIFAR",
+        {
+            "mixers": list(MIXERS),
+            "recipe": "basic",
+            "settings": ["image_size=32"],
+            "match": "latency",
+            "budget_ms": milliseconds,
+        },
+    )
+
+
+FIELDS = {
+    "cifar-1ms": _cifar(1),
+    "cifar-2ms": _cifar(2),
+    "cifar-4ms": _cifar(4),
+    "segments": Field("Scenes, a class for each pixel", 24, "scenes", {"recipe": "scenes_segment", "match": "params"}),
+    "boxes": Field("Scenes, boxes", 16, "scenes", {"recipe": "scenes_detect", "match": "params"}),
+    "etth1": Field("ETTh1, the next 96 hours", 10, "SERIES", {"recipe": "ffnet_forecast_etth1_96"}),
+    "rooms": Field("Rooms, a class for each point", 16, "rooms", {"recipe": "rooms", "match": "params"}),
+    "photographs": Field("Photographs, twice as large", 12, "photographs", {"match": "params"}),
+}
+
+
+def data_of(chosen: Field, args: argparse.Namespace) -> str:
+    """What `compare` is given.
+
+    Raises:
+        FileNotFoundError: The command line does not say where the data are.
+    """
+    if chosen.data == "CIFAR":
+        return str(small_data.written_once(args.runs / "cifar", small_data.cifar(1500)(args, 0)))
+    if chosen.data == "SERIES":
+        if args.series is None:
+            raise FileNotFoundError("give --series, the folder of ETTh1.csv")
+        return str(args.series / "ETTh1.csv")
+    return chosen.data
+
+
+def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """One comparison, or the rest of it; what the table needs of its results."""
+    chosen = FIELDS[name]
+    options = dict(chosen.options)
+    epochs = max(chosen.epochs * args.epochs, 0.1)
+    options["settings"] = [*options.get("settings", ()), f"epochs={epochs:g}"]
+    if args.mixers:
+        options["mixers"] = args.mixers
+    found = compare(
+        data_of(chosen, args),
+        out=args.runs / name,
+        seeds=args.seeds,
+        batch_sizes=(1,),
+        measure_seconds=args.seconds,
+        **options,
+    )
+    headline = found["headline"]
+    return {
+        "command": found["command"],
+        "machine": found["machine"],
+        "headline": headline,
+        "unit": found["unit"],
+        "lower_is_better": found["lower_is_better"],
+        "epochs": epochs,
+        "seeds": found["seeds"],
+        "minutes": sum(one["seconds"] for one in found["mixers"].values()) / 60,
+        "groups": found["statistics"]["groups"],
+        "winner": found["statistics"]["winner"],
+        "left_out": found["left_out"],
+        "mixers": {
+            mixer: {
+                "score": one[f"test_{headline}"],
+                "interval": one.get(f"test_{headline}_interval"),
+                "per_seed": one[f"test_{headline}_per_seed"],
+                "params": one["params"],
+                "macs": one["macs"],
+                "ms": {runtime: times["1"] for runtime, times in one["latency_ms"].items()},
+                "seconds": one["seconds"],
+            }
+            for mixer, one in found["mixers"].items()
+        },
+    }
+
+
+def table(name: str, found: Mapping[str, Any]) -> str:
+    """One field in Markdown, the best mixer first; mixers with a letter in common are not told apart."""
+    sign = 1 if found["lower_is_better"] else -1
+    ranked = sorted(found["mixers"], key=lambda mixer: sign * found["mixers"][mixer]["score"])
+    runtimes = list(found["mixers"][ranked[0]]["ms"])
+    machine = found["machine"]
+    unit = f", {found['unit']}" if found["unit"] else ""
+    seeds = len(found["seeds"])
+    lines = [
+        f"**{FIELDS[name].about}**: {found['epochs']:g} epochs, {seeds} seed{'s' * (seeds > 1)}, "
+        f"{found['minutes']:.0f} minutes of training; {machine['cpu']}, torch {machine['versions']['torch']}.",
+        "",
+        f"| mixer | {found['headline']}{unit} | told apart | parameters | "
+        + " | ".join(f"{runtime}, ms" for runtime in runtimes)
+        + " |",
+        "|---|" + "---:|" * (3 + len(runtimes)),
+    ]
+    for mixer in ranked:
+        one = found["mixers"][mixer]
+        score = f"{one['score']:.4f}" if found["lower_is_better"] else f"{one['score']:.1f}"
+        if one["interval"]:
+            score += f" ± {(one['interval'][1] - one['interval'][0]) / 2:.2g}"
+        letters = "".join(chr(ord("a") + place) for place, group in enumerate(found["groups"]) if mixer in group)
+        times = " | ".join(f"{one['ms'][runtime]:.2f}" for runtime in runtimes)
+        lines.append(f"| `{mixer}` | {score} | {letters} | {one['params']:,} | {times} |")
+    lines += [f"\n`{mixer}` is left out: {why}" for mixer, why in found["left_out"].items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, write the results and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--fields", nargs="+", default=list(FIELDS), choices=FIELDS)
+    add("--mixers", nargs="+", help="default: every mixer on CIFAR-10, and elsewhere those that the task compares")
+    add("--cifar", type=Path, metavar="ZIP")
+    add("--series", type=Path, metavar="FOLDER")
+    add("--epochs", type=float, default=1.0, help="a share of the usual number (default: %(default)s)")
+    add("--seeds", type=int, default=3, help="(default: %(default)s)")
+    add("--seconds", type=float, default=60.0, help="for the times of a field's mixers (default: %(default)s)")
+    add("--runs", type=Path, default=Path("runs/shootout"))
+    add("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+    for name in args.fields:
+        try:
+            results[name] = run(name, args)
+        except FileNotFoundError as error:
+            print(f"{name} is left out: {error}", flush=True)
+            continue
+        write_json(args.out, {known: results[known] for known in FIELDS if known in results})
+    for name in args.fields:
+        if name in results:
+            print("\n" + table(name, results[name]))
+
+
+if __name__ == "__main__":
+    main()
