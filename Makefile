@@ -18,7 +18,7 @@ DEMO_OUT ?= runs/demo
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-all lint format bench gpu docs site dist clean
+.PHONY: demo test test-all examples lint format bench gpu docs site dist clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/tokenmix compare matching_digits --out $(DEMO_OUT)
@@ -28,6 +28,10 @@ test: $(TEST_STAMP) lint
 
 test-all: $(ALL_STAMP) lint
 	$(PYTEST) -m "not network"
+
+# Also those whose training `make test` leaves out.
+examples: $(TEST_STAMP)
+	$(PYTEST) tests/test_examples.py
 
 # torch's own annotations differ by version: types are checked with the newest alone.
 lint: $(TEST_STAMP)
