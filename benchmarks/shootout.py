@@ -139,7 +139,7 @@ def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(name: str, found: Mapping[str, Any]) -> str:
-    """One field in Markdown, the best mixer first; mixers with a letter in common are not told apart."""
+    """One field in Markdown, the best mixer first; mixers with a letter in common cannot be told apart."""
     sign = 1 if found["lower_is_better"] else -1
     ranked = sorted(found["mixers"], key=lambda mixer: sign * found["mixers"][mixer]["score"])
     runtimes = list(found["mixers"][ranked[0]]["ms"])
@@ -150,7 +150,7 @@ def table(name: str, found: Mapping[str, Any]) -> str:
         f"**{FIELDS[name].about}**: {found['epochs']:g} epochs, {seeds} seed{'s' * (seeds > 1)}, "
         f"{found['minutes']:.0f} minutes of training; {machine['cpu']}, torch {machine['versions']['torch']}.",
         "",
-        f"| mixer | {found['headline']}{unit} | told apart | parameters | "
+        f"| mixer | {found['headline']}{unit} | group | parameters | "
         + " | ".join(f"{runtime}, ms" for runtime in runtimes)
         + " |",
         "|---|" + "---:|" * (3 + len(runtimes)),

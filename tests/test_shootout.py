@@ -1,0 +1,69 @@
+"""The shoot-out: what it says of a comparison, and, slowly, that it runs, goes on and leaves out what it lacks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import shootout
+
+MACHINE = {"cpu": "a processor", "versions": {"torch": "2.14.1"}}
+
+
+def found(**changes) -> dict:
+    def one(score: float) -> dict:
+        return {"score": score, "interval": [score - 1, score + 1], "params": 1234, "ms": {"pytorch": 2.0}}
+
+    return {
+        "machine": MACHINE,
+        "headline": "mIoU",
+        "unit": "%",
+        "lower_is_better": False,
+        "epochs": 3.0,
+        "seeds": [0, 1],
+        "minutes": 7.4,
+        "groups": [["aff", "dsm"], ["dsm", "pool"]],
+        "left_out": {"attention": "too slow"},
+        "mixers": {"pool": one(10.0), "aff": one(30.0), "dsm": one(20.0)},
+        **changes,
+    }
+
+
+def test_the_best_come_first_with_their_groups() -> None:
+    lines = shootout.table("segments", found()).splitlines()
+    assert lines[0].startswith(
+        "**Scenes, a class for each pixel**: 3 epochs, 2 seeds, 7 minutes of training; a processor"
+    )
+    assert [line.split(" | ")[:3] for line in lines if line.startswith("| `")] == [
+        ["| `aff`", "30.0 ± 1", "a"],
+        ["| `dsm`", "20.0 ± 1", "ab"],
+        ["| `pool`", "10.0 ± 1", "b"],
+    ]
+    assert lines[-1] == "`attention` is left out: too slow"
+
+
+def test_where_less_is_better_the_least_comes_first() -> None:
+    lines = shootout.table("etth1", found(lower_is_better=True, headline="MSE", unit="")).splitlines()
+    assert lines[2].startswith("| mixer | MSE | group |")
+    assert [line.split("`")[1] for line in lines if line.startswith("| `")] == ["pool", "dsm", "aff"]
+
+
+@pytest.mark.slow
+def test_it_runs_and_what_is_done_is_kept(tmp_path, monkeypatch, capsys) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    words = ["shootout.py", "--fields", "cifar-1ms", "segments", "--mixers", "identity", "pool", "--epochs", "0.001"]
+    words += ["--seeds", "1", "--seconds", "1", "--out", "results.json"]
+    told = []
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", words)
+        shootout.main()
+        told.append(json.loads((tmp_path / "results.json").read_text()))
+        assert "cifar-1ms is left out: give --cifar" in capsys.readouterr().out
+    first, again = (each["segments"]["mixers"] for each in told)
+    assert list(told[0]) == ["segments"]
+    assert {name: one["seconds"] for name, one in first.items()} == {
+        name: one["seconds"] for name, one in again.items()
+    }
