@@ -10,8 +10,8 @@ again.
 * ``rooms``: the embedded clouds.
 * ``photographs``: twice as large, at equal parameters.
 
-``--epochs`` shortens or lengthens all trainings alike, as a share of their usual length. Results go to
-``results/shootout.json``, of each field as soon as it is there, and are printed as tables.
+``--epochs`` shortens or lengthens all trainings and their warm-up alike, as a share of their usual length. Results go
+to ``results/shootout.json``, of each field as soon as it is there, and are printed as tables.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from benchmarks import small_data
 from tokenmix.comparison import compare
 from tokenmix.files import write_json
 from tokenmix.mixers import MIXERS
+from tokenmix.recipes import make_recipe
 
 RESULTS = Path(__file__).parent / "results" / "shootout.json"
 
@@ -41,29 +42,26 @@ class Field:
 
     Attributes:
         about: What is compared, for the table's head.
-        epochs: Of each training.
         data: As ``tokenmix compare`` takes it, or ``"CIFAR"`` or ``"SERIES"``, which the command line says.
-        options: Of `tokenmix.compare`.
+        recipe: Its name.
+        settings: Of the recipe.
+        options: Others of `tokenmix.compare`.
     """
 
     about: str
-    epochs: float
     data: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str
+    settings: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=lambda: {"match": "params"})
 
 
 def _cifar(milliseconds: float) -> Field:
     return Field(
         f"CIFAR-10, {milliseconds:g} ms for a picture in ONNX Runtime",
-        15,
         "CIFAR",
-        {
-            "mixers": list(MIXERS),
-            "recipe": "basic",
-            "settings": ["image_size=32"],
-            "match": "latency",
-            "budget_ms": milliseconds,
-        },
+        "basic",
+        ("image_size=32", "epochs=15"),
+        {"mixers": list(MIXERS), "match": "latency", "budget_ms": milliseconds},
     )
 
 
@@ -71,11 +69,11 @@ FIELDS = {
     "cifar-1ms": _cifar(1),
     "cifar-2ms": _cifar(2),
     "cifar-4ms": _cifar(4),
-    "segments": Field("Scenes, a class for each pixel", 24, "scenes", {"recipe": "scenes_segment", "match": "params"}),
-    "boxes": Field("Scenes, boxes", 16, "scenes", {"recipe": "scenes_detect", "match": "params"}),
-    "etth1": Field("ETTh1, the next 96 hours", 10, "SERIES", {"recipe": "ffnet_forecast_etth1_96"}),
-    "rooms": Field("Rooms, a class for each point", 16, "rooms", {"recipe": "rooms", "match": "params"}),
-    "photographs": Field("Photographs, twice as large", 12, "photographs", {"match": "params"}),
+    "segments": Field("Scenes, a class for each pixel", "scenes", "scenes_segment"),
+    "boxes": Field("Scenes, boxes", "scenes", "scenes_detect"),
+    "etth1": Field("ETTh1, the next 96 hours", "SERIES", "ffnet_forecast_etth1_96", ("epochs=10",), {}),
+    "rooms": Field("Rooms, a class for each point", "rooms", "rooms"),
+    "photographs": Field("Photographs, twice as large", "photographs", "photographs_upscale"),
 }
 
 
@@ -94,21 +92,21 @@ def data_of(chosen: Field, args: argparse.Namespace) -> str:
     return chosen.data
 
 
-def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
+def run(name: str, data: str, args: argparse.Namespace) -> dict[str, Any]:
     """One comparison, or the rest of it; what the table needs of its results."""
     chosen = FIELDS[name]
-    options = dict(chosen.options)
-    epochs = max(chosen.epochs * args.epochs, 0.1)
-    options["settings"] = [*options.get("settings", ()), f"epochs={epochs:g}"]
-    if args.mixers:
-        options["mixers"] = args.mixers
+    usual = make_recipe(chosen.recipe, chosen.settings).schedule
+    epochs = usual.epochs * args.epochs
+    shares = f"epochs={epochs:g}", f"warmup_epochs={usual.warmup_epochs * args.epochs:g}"
     found = compare(
-        data_of(chosen, args),
+        data,
         out=args.runs / name,
+        recipe=chosen.recipe,
+        settings=[*chosen.settings, *shares],
         seeds=args.seeds,
         batch_sizes=(1,),
         measure_seconds=args.seconds,
-        **options,
+        **{**chosen.options, **({"mixers": args.mixers} if args.mixers else {})},
     )
     headline = found["headline"]
     return {
@@ -185,10 +183,11 @@ def main() -> None:
     results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     for name in args.fields:
         try:
-            results[name] = run(name, args)
+            data = data_of(FIELDS[name], args)
         except FileNotFoundError as error:
             print(f"{name} is left out: {error}", flush=True)
             continue
+        results[name] = run(name, data, args)
         write_json(args.out, {known: results[known] for known in FIELDS if known in results})
     for name in args.fields:
         if name in results:

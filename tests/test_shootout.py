@@ -54,7 +54,7 @@ def test_it_runs_and_what_is_done_is_kept(tmp_path, monkeypatch, capsys) -> None
     pytest.importorskip("onnxruntime")
     pytest.importorskip("skimage")
     monkeypatch.chdir(tmp_path)
-    words = ["shootout.py", "--fields", "cifar-1ms", "segments", "--mixers", "identity", "pool", "--epochs", "0.001"]
+    words = ["shootout.py", "--fields", "cifar-1ms", "segments", "--mixers", "identity", "pool", "--epochs", "0.007"]
     words += ["--seeds", "1", "--seconds", "1", "--out", "results.json"]
     told = []
     for _ in range(2):
