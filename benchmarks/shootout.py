@@ -10,8 +10,8 @@ again.
 * ``rooms``: the embedded clouds.
 * ``photographs``: twice as large, at equal parameters.
 
-``--epochs`` shortens or lengthens all trainings and their warm-up alike, as a share of their usual length. Results go
-to ``results/shootout.json``, of each field as soon as it is there, and are printed as tables.
+``--epochs`` shortens or lengthens all trainings with their schedules alike, as a share of their usual length. Results
+go to ``results/shootout.json``, of each field as soon as it is there, and are printed as tables.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ FIELDS = {
     "cifar-4ms": _cifar(4),
     "segments": Field("Scenes, a class for each pixel", "scenes", "scenes_segment"),
     "boxes": Field("Scenes, boxes", "scenes", "scenes_detect"),
-    "etth1": Field("ETTh1, the next 96 hours", "SERIES", "ffnet_forecast_etth1_96", ("epochs=10",), {}),
+    "etth1": Field("ETTh1, the next 96 hours", "SERIES", "ffnet_forecast_etth1_96", options={}),
     "rooms": Field("Rooms, a class for each point", "rooms", "rooms"),
     "photographs": Field("Photographs, twice as large", "photographs", "photographs_upscale"),
 }
@@ -97,7 +97,8 @@ def run(name: str, data: str, args: argparse.Namespace) -> dict[str, Any]:
     chosen = FIELDS[name]
     usual = make_recipe(chosen.recipe, chosen.settings).schedule
     epochs = usual.epochs * args.epochs
-    shares = f"epochs={epochs:g}", f"warmup_epochs={usual.warmup_epochs * args.epochs:g}"
+    shares = [f"epochs={epochs:g}", f"warmup_epochs={usual.warmup_epochs * args.epochs:g}"]
+    shares.append(f"milestones={[round(mark * args.epochs, 4) for mark in usual.milestones]}")
     found = compare(
         data,
         out=args.runs / name,
