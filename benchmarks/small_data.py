@@ -156,21 +156,26 @@ def stamps(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Imag
 
 
 def glyphs(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Image.Image]]:
-    """Capital letters of the fonts below ``/usr/share/fonts``, at 40 pixels; other fonts to test than to learn from."""
-    fonts = sorted(Path("/usr/share/fonts").rglob("*.ttf"))
-    if len(fonts) < 8:
+    """Capital letters of the fonts below ``/usr/share/fonts``, at 40 pixels; other families to test than to learn from."""
+    families: dict[str, list[ImageFont.FreeTypeFont]] = {}
+    for path in sorted(Path("/usr/share/fonts").rglob("*.[ot]tf")):
+        font = ImageFont.truetype(str(path), 32)
+        if bytes(font.getmask("A")) != bytes(font.getmask("\U0010ffff")):  # else it has no letters, only a box for all
+            families.setdefault(str(font.getname()[0]), []).append(font)
+    if len(families) < 12:
         raise FileNotFoundError(
-            "fewer than 8 fonts below /usr/share/fonts: apt-get install fonts-dejavu fonts-liberation"
+            f"{len(families)} families of fonts below /usr/share/fonts, 12 are needed: apt-get install fonts-open-sans ..."
         )
-    random.Random(seed).shuffle(fonts)
-    ends = (round(0.6 * len(fonts)), round(0.75 * len(fonts)))
-    for place, path in enumerate(fonts):
+    names = sorted(families)
+    random.Random(seed).shuffle(names)
+    ends = (round(0.6 * len(names)), round(0.75 * len(names)))
+    for place, name in enumerate(names):
         part = "train" if place < ends[0] else "val" if place < ends[1] else "test"
-        for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
-            font = ImageFont.truetype(str(path), 32)
-            picture = Image.new("L", (40, 40), 255)
-            ImageDraw.Draw(picture).text((20, 20), letter, fill=0, font=font, anchor="mm")
-            yield part, letter, picture
+        for font in families[name]:
+            for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+                picture = Image.new("L", (40, 40), 255)
+                ImageDraw.Draw(picture).text((20, 20), letter, fill=0, font=font, anchor="mm")
+                yield part, letter, picture
 
 
 def split(samples: list[tuple[str, Image.Image]], seed: int) -> Iterator[tuple[str, str, Image.Image]]:

@@ -74,8 +74,10 @@ def test_pictures_are_not_blown_up() -> None:
     assert sides_up_to((96, 64, 48, 32), (200, 140)) == [96, 64, 48, 32]
     assert sides_up_to((96, 64, 48, 32), (70, 50)) == [48, 32]
     assert sides_up_to((96, 64, 48, 32), (8, 8)) == [32]
-    (only,) = drafts(toy_data(), torch.device("cpu"), published=False)
-    assert "blown up to 32 px" in only.words["pictures"]
+    found = drafts(toy_data(), torch.device("cpu"), published=False)
+    assert [draft.recipe.model.name for draft in found] == ["resnet10t", "mixernet_pico"]
+    for draft in found:
+        assert "blown up to 32 px" in draft.words["pictures"]
 
 
 def test_rare_classes_count_for_more() -> None:
@@ -102,6 +104,36 @@ def test_time_decides(quick) -> None:
     assert (fixed.recipe.schedule.epochs, fixed.recipe.optimizer.lr) == (7.0, 0.5)
     assert "as you set it" in fixed.lines[-1]
     assert fixed.recipe.source == "ours: planned for toy, epochs=7, lr=0.5, budget 60 s; see `tokenmix docs finetune`"
+
+
+def test_ways_to_compute_are_kept_where_they_are_faster(monkeypatch) -> None:
+    def measured(recipe, data, device, **options) -> Pace:
+        run = recipe.run
+        step_s = 0.02 * (0.5 if run.channels_last else 1.0) * (0.95 if run.precision == "bfloat16" else 1.0)
+        return Pace(step_s, 0.0, 100, 10, 1_000_000)
+
+    monkeypatch.setattr("tokenmix.planning.plan.measure_pace", measured)
+    run = make_plan(toy_data(), "toy", TASK).recipe.run
+    assert (run.channels_last, run.precision) == (True, "float32")  # a twentieth is not worth other digits
+    run = make_plan(toy_data(), "toy", TASK, ["channels_last=false"]).recipe.run
+    assert (run.channels_last, run.precision) == (False, "float32")
+    plan = make_plan(toy_data(), "toy", TASK, ["precision=bfloat16"])
+    assert (plan.recipe.run.channels_last, plan.recipe.run.precision) == (True, "bfloat16")
+    assert "averaged weights, in bfloat16" in plan.lines[2]
+
+
+def test_arguments_go_with_their_model(quick) -> None:
+    def chosen(*settings: str) -> tuple[str, dict]:
+        model = make_plan(toy_data(), "toy", TASK, settings).recipe.model
+        return model.name, model.args
+
+    assert chosen() == ("resnet10t", {})
+    assert chosen("model_args.mixers=aff") == ("mixernet_pico", {"mixers": "aff", "stem_stride": 2})
+    assert chosen("model=casvit_xs") == ("casvit_xs", {})
+    assert chosen("model=mixernet_tiny", "model_args.mixers=pool") == ("mixernet_tiny", {"mixers": "pool"})
+    many = toy_data(train=20_001)
+    assert make_plan(many, "toy", TASK).recipe.model.name == "mixernet_tiny"
+    assert make_plan(many, "toy", TASK, ["model=casvit_xs"]).recipe.model.args == {}
 
 
 def test_a_plan_is_a_recipe_that_is_taken_up(tmp_path, quick, capsys, monkeypatch) -> None:

@@ -21,6 +21,7 @@ from tokenmix.tasks.draft import Draft, FirstStage
 from tokenmix_runtime.terminal import say
 
 START_SHARE = 0.35  # of the time for what is trained before
+WORTH = 1.1  # how many times as fast another way to compute must be
 LENGTHS = ("schedule.epochs", "schedule.steps")  # who sets one of these has decided how long it takes
 
 
@@ -72,7 +73,7 @@ def make_plan(
     """
     budget, device = budget or Budget(), torch.device(device)
     fixed = sets_length(settings, task)
-    drafts = [*_obeying(task.drafts(data, device, published=published), settings, spec)]
+    drafts = [*_obeying(task.drafts(data, device, published=published), settings, spec, task)]
     latency = None
     if budget.latency_ms is not None:
         drafts, latency = _fast_enough(drafts, data, budget.latency_ms, log)
@@ -81,7 +82,7 @@ def make_plan(
     for number, draft in enumerate(drafts):
         if published and draft.recipe.model.weights and not _start(task, draft, data, log):
             continue
-        pace = measure_pace(draft.recipe, data, device, workers=workers)
+        draft, pace = _fastest(draft, data, device, workers, settings)
         room = limit * (1 - START_SHARE) if draft.start else limit
         share = min(1.0, room / pace.seconds)
         tight = share < draft.least
@@ -92,7 +93,7 @@ def make_plan(
         raise ValueError(f"{data.name}: no training of the ones that were planned can start here")
     recipe, start, spent = chosen.recipe, chosen.start, 0.0
     if start is not None:
-        start, spent = _first(start, limit * START_SHARE, device, workers)
+        start, spent = _first(start, chosen, limit * START_SHARE, device, workers)
     if not fixed and pace.seconds > limit - spent:
         recipe = _shortened(recipe, (limit - spent) / pace.seconds)
     share = recipe.schedule.epochs / chosen.recipe.schedule.epochs if recipe.schedule.steps is None else 1.0
@@ -108,14 +109,28 @@ def make_plan(
 
 def sets_length(settings: Sequence[str], task: Task) -> bool:
     """Whether one of the settings says how long the training is."""
-    return any(find_key(setting.partition("=")[0].strip(), task).field in LENGTHS for setting in settings)
+    return bool(_fields(settings, task) & set(LENGTHS))
 
 
-def _obeying(drafts: Sequence[Draft], settings: Sequence[str], spec: str) -> Iterator[Draft]:
-    """The drafts with the settings applied; of those that become the same the first."""
+def _fields(settings: Sequence[str], task: Task) -> set[str]:
+    """Which fields of a recipe they set."""
+    return {find_key(setting.partition("=")[0].strip(), task).field for setting in settings}
+
+
+def _obeying(drafts: Sequence[Draft], settings: Sequence[str], spec: str, task: Task) -> Iterator[Draft]:
+    """The drafts with the settings applied; of those that become the same the first.
+
+    Another model does not take the arguments of the draft's; arguments without a model are for a draft that has some.
+    """
+    fields = _fields(settings, task)
+    named, args = "model.name" in fields, "model.args" in fields
+    if args and not named:
+        drafts = [draft for draft in drafts if draft.recipe.model.args] or drafts
     seen: list[Recipe] = []
     for draft in drafts:
         recipe = override(draft.recipe, [*settings, f"data={spec}"])
+        if not args and recipe.model.name != draft.recipe.model.name:
+            recipe = replace(recipe, model=replace(recipe.model, args={}))
         if recipe not in seen:
             seen.append(recipe)
             kept = draft.start if recipe.model == draft.recipe.model else None  # another model takes no such weights
@@ -132,12 +147,29 @@ def _start(task: Task, draft: Draft, data: DataSet, log: Callable[[str], None]) 
     return True
 
 
-def _first(start: FirstStage, limit: float, device: torch.device, workers: int) -> tuple[FirstStage, float]:
+def _fastest(
+    draft: Draft, data: DataSet, device: torch.device, workers: int, settings: Sequence[str]
+) -> tuple[Draft, Pace]:
+    """The draft, computed in the fastest of its ways on this machine that no setting forbids; and its pace."""
+    pace = measure_pace(draft.recipe, data, device, workers=workers)
+    for way in draft.faster:
+        recipe = override(override(draft.recipe, [way]), settings)
+        if recipe == draft.recipe:
+            continue
+        other = measure_pace(recipe, data, device, workers=workers)
+        if WORTH * other.step_s < pace.step_s:
+            draft, pace = replace(draft, recipe=recipe), other
+    return draft, pace
+
+
+def _first(
+    start: FirstStage, draft: Draft, limit: float, device: torch.device, workers: int
+) -> tuple[FirstStage, float]:
     """What is trained before, with as many epochs as there is time for, and the seconds that it takes."""
-    pace = measure_pace(start.recipe, start.data(), device, workers=workers)
+    found, pace = _fastest(replace(draft, recipe=start.recipe), start.data(), device, workers, ())
     share = min(1.0, limit / pace.seconds)
-    recipe = _shortened(start.recipe, share) if share < 1 else start.recipe
-    return replace(start, recipe=recipe), pace.seconds * recipe.schedule.epochs / start.recipe.schedule.epochs
+    recipe = _shortened(found.recipe, share) if share < 1 else found.recipe
+    return replace(start, recipe=recipe), pace.seconds * recipe.schedule.epochs / found.recipe.schedule.epochs
 
 
 def _shortened(recipe: Recipe, share: float) -> Recipe:
@@ -199,6 +231,7 @@ def _lines(
     fast = f", {latency:.2f} ms in ONNX Runtime here" if latency is not None else ""
     steps = max(1, round(pace.steps * share))
     average = ", averaged weights" if optimizer.ema_decay else ""
+    precision = "" if run.precision == "float32" else f", in {run.precision}"
     changed = {key: value for key, value in _regularisation(recipe).items() if value}
     limit = "as you set it" if fixed else f"of at most {duration(budget.limit_s)}"
     more = "" if fixed or budget.seconds is not None else " (--budget 2h would allow more)"
@@ -208,7 +241,7 @@ def _lines(
         + (f"; {pictures}" if pictures else ""),
         f"  model     {name}, {pace.parameters / 1e6:.1f} M parameters, {weights}, {_pixels(recipe)}{fast}",
         f"  training  {_epochs(recipe)}, {steps:,} steps of {run.batch_size} {task.noun}, {optimizer.name} with "
-        f"lr={optimizer.lr:g}, {recipe.schedule.name}{average}",
+        f"lr={optimizer.lr:g}, {recipe.schedule.name}{average}{precision}",
         f"  against learning by heart  {', '.join(f'{key}={value}' for key, value in changed.items()) or 'nothing'}",
         f"  time      about {duration(seconds)} here, {limit}{more}: {pace.step_s:.2f} s a step, measured{_busy()}",
     ]

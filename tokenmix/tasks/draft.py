@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,15 @@ class Draft:
         least: The share of these epochs with which it is still better than the next draft.
         words: What is told of it, beside what every recipe tells: a line by its title.
         start: What is trained before, whose weights this one starts at; None: nothing.
+        faster: Settings that change how a step is computed and not what is learnt, ``"channels_last=true"``; a plan
+            keeps those with which steps are faster on this machine.
     """
 
     recipe: Any
     least: float = 0.5
     words: Mapping[str, str] = field(default_factory=dict)
     start: FirstStage | None = None
+    faster: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
