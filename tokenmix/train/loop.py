@@ -50,6 +50,7 @@ from tokenmix_runtime.untrusted import read_json
 __all__ = ["DiskFull", "Diverged", "FitResult", "Terminated", "fit"]
 
 GRACE_S = 10.0  # after a signal, of several processes: for what this one waits for to come, and all to save
+LEARNT_POINTS = 20  # so often, at least, a run looks at what it has learnt from; always where its weights are kept
 LOCK_S = 30.0  # how long the first of several processes waits for the one before it to let go of the folder
 
 
@@ -196,6 +197,11 @@ def fit(
 
 def _bytes(state: dict[str, Tensor]) -> int:
     return sum(value.nbytes for value in state.values())
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with None for what is not finite: JSON has no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
 def _silent(line: str) -> None:
@@ -561,21 +567,24 @@ class _Run:
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
-        row: dict[str, Any] = {"epoch": state.epoch, "step": state.steps, "loss": loss}
-        row |= {f"val_{name}": value for name, value in metrics.items()}
-        row |= self.recorder.learnt(judged)
-        row |= {"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)}
-        row |= self.recorder.speed()
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
-        state.history.append(row)
+        row = _finite(
+            {"epoch": state.epoch, "step": state.steps, "loss": loss}
+            | {f"val_{name}": value for name, value in metrics.items()}
+        )
         better = state.best is None or self.rank(row) > self.rank(state.best)
+        last = state.steps >= self.calendar.total
+        if better or last or state.epoch % max(1, len(self.calendar.lengths) // LEARNT_POINTS) == 0:
+            row |= _finite(self.recorder.learnt(judged))
+        row |= _finite({"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)})
+        row |= _finite(self.recorder.speed())
+        state.history.append(row)
         if better:
             state.best = row
             self.best_weights = self.group.gather(judged.model.state_dict())
         self.recorder.judged(state.epoch, better, metric)
         state.step, state.loss_sum, state.good = 0, 0.0, 0
-        early = self.tired and state.steps < self.calendar.total
-        state.finished = early or state.steps >= self.calendar.total
+        early = self.tired and not last
+        state.finished = early or last
         self.save(partial(self.publish, self.moment, weights=better), _bytes(self.best_weights))
         headline = self.task.headline
         shown = f"loss {loss:.3f}  val {headline} {self.task.shown(headline, row[f'val_{headline}'])}  {pace(row)}"
