@@ -156,7 +156,7 @@ def stamps(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Imag
 
 
 def glyphs(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Image.Image]]:
-    """Capital letters of the fonts below ``/usr/share/fonts``, at 40 pixels; other families to test than to learn from."""
+    """Capital letters of the fonts below ``/usr/share/fonts``, at 40 pixels; the test has other families of fonts."""
     families: dict[str, list[ImageFont.FreeTypeFont]] = {}
     for path in sorted(Path("/usr/share/fonts").rglob("*.[ot]tf")):
         font = ImageFont.truetype(str(path), 32)
@@ -164,7 +164,7 @@ def glyphs(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Imag
             families.setdefault(str(font.getname()[0]), []).append(font)
     if len(families) < 12:
         raise FileNotFoundError(
-            f"{len(families)} families of fonts below /usr/share/fonts, 12 are needed: apt-get install fonts-open-sans ..."
+            f"{len(families)} families of fonts below /usr/share/fonts, 12 are needed: apt-get install fonts-lato ..."
         )
     names = sorted(families)
     random.Random(seed).shuffle(names)

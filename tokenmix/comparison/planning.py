@@ -60,7 +60,8 @@ def planned_recipe(
             return before
     recipe, share, runs = request.recipe, 1.0, len(request.mixers) * request.seeds
     mixers = {} if ":" in request.mixers[0] else {"mixers": request.mixers[0]}  # code is built by the jobs alone
-    for draft in task.drafts(data, find_device(device)):
+    drafts = task.drafts(data, find_device(device))
+    for draft in [draft for draft in drafts if "mixers" in draft.recipe.model.args] or drafts:
         model = draft.recipe.model
         name, kept = model.name, {key: value for key, value in model.args.items() if key != "mixers"}
         if request.skeleton:

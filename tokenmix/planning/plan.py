@@ -94,8 +94,10 @@ def make_plan(
     recipe, start, spent = chosen.recipe, chosen.start, 0.0
     if start is not None:
         start, spent = _first(start, chosen, limit * START_SHARE, device, workers)
+    if fixed and chosen.shorter is not None and recipe.schedule.steps is None:
+        recipe = chosen.shorter(max(1, round(recipe.schedule.epochs)))
     if not fixed and pace.seconds > limit - spent:
-        recipe = _shortened(recipe, (limit - spent) / pace.seconds)
+        recipe = _shortened(chosen, (limit - spent) / pace.seconds)
     share = recipe.schedule.epochs / chosen.recipe.schedule.epochs if recipe.schedule.steps is None else 1.0
     seconds = spent + pace.seconds * share
     recipe = replace(recipe, source=plan_source(spec, settings, budget))
@@ -126,15 +128,28 @@ def _obeying(drafts: Sequence[Draft], settings: Sequence[str], spec: str, task: 
     named, args = "model.name" in fields, "model.args" in fields
     if args and not named:
         drafts = [draft for draft in drafts if draft.recipe.model.args] or drafts
+
+    def obey(recipe: Recipe) -> Recipe:
+        obeying = override(recipe, [*settings, f"data={spec}"])
+        if args or obeying.model.name == recipe.model.name:
+            return obeying
+        return replace(obeying, model=replace(obeying.model, args={}))
+
     seen: list[Recipe] = []
     for draft in drafts:
-        recipe = override(draft.recipe, [*settings, f"data={spec}"])
-        if not args and recipe.model.name != draft.recipe.model.name:
-            recipe = replace(recipe, model=replace(recipe.model, args={}))
-        if recipe not in seen:
-            seen.append(recipe)
-            kept = draft.start if recipe.model == draft.recipe.model else None  # another model takes no such weights
-            yield replace(draft, recipe=recipe, start=kept)
+        made = _changed(draft, obey)
+        if made.recipe not in seen:
+            seen.append(made.recipe)
+            kept = draft.start if made.recipe.model == draft.recipe.model else None  # another takes no such weights
+            yield replace(made, start=kept)
+
+
+def _changed(draft: Draft, change: Callable[[Recipe], Recipe]) -> Draft:
+    """The draft with its recipe changed, whatever its length."""
+    shorter = draft.shorter
+    if shorter is None:
+        return replace(draft, recipe=change(draft.recipe))
+    return replace(draft, recipe=change(draft.recipe), shorter=lambda epochs: change(shorter(epochs)))
 
 
 def _start(task: Task, draft: Draft, data: DataSet, log: Callable[[str], None]) -> bool:
@@ -151,32 +166,34 @@ def _fastest(
     draft: Draft, data: DataSet, device: torch.device, workers: int, settings: Sequence[str]
 ) -> tuple[Draft, Pace]:
     """The draft, computed in the fastest of its ways on this machine that no setting forbids; and its pace."""
-    pace = measure_pace(draft.recipe, data, device, workers=workers)
+    best, pace = draft, measure_pace(draft.recipe, data, device, workers=workers)
     for way in draft.faster:
-        recipe = override(override(draft.recipe, [way]), settings)
-        if recipe == draft.recipe:
+        other = _changed(draft, lambda recipe, way=way: override(override(recipe, way), settings))  # type: ignore[misc]
+        if other.recipe in (draft.recipe, best.recipe):
             continue
-        other = measure_pace(recipe, data, device, workers=workers)
-        if WORTH * other.step_s < pace.step_s:
-            draft, pace = replace(draft, recipe=recipe), other
-    return draft, pace
+        measured = measure_pace(other.recipe, data, device, workers=workers)
+        if WORTH * measured.step_s < pace.step_s:
+            best, pace = other, measured
+    return best, pace
 
 
 def _first(
     start: FirstStage, draft: Draft, limit: float, device: torch.device, workers: int
 ) -> tuple[FirstStage, float]:
     """What is trained before, with as many epochs as there is time for, and the seconds that it takes."""
-    found, pace = _fastest(replace(draft, recipe=start.recipe), start.data(), device, workers, ())
+    found, pace = _fastest(Draft(start.recipe, faster=draft.faster), start.data(), device, workers, ())
     share = min(1.0, limit / pace.seconds)
-    recipe = _shortened(found.recipe, share) if share < 1 else found.recipe
+    recipe = _shortened(found, share) if share < 1 else found.recipe
     return replace(start, recipe=recipe), pace.seconds * recipe.schedule.epochs / found.recipe.schedule.epochs
 
 
-def _shortened(recipe: Recipe, share: float) -> Recipe:
-    """The recipe with that share of its epochs, at least one."""
+def _shortened(draft: Draft, share: float) -> Recipe:
+    """The draft's recipe with that share of its epochs, at least one."""
+    recipe: Recipe = draft.recipe
     if recipe.schedule.steps is not None:
         return recipe
-    return with_epochs(recipe, max(1, math.floor(share * recipe.schedule.epochs)))
+    epochs = max(1, math.floor(share * recipe.schedule.epochs))
+    return with_epochs(recipe, epochs) if draft.shorter is None else draft.shorter(epochs)
 
 
 def _fast_enough(

@@ -19,15 +19,17 @@ class Draft:
         least: The share of these epochs with which it is still better than the next draft.
         words: What is told of it, beside what every recipe tells: a line by its title.
         start: What is trained before, whose weights this one starts at; None: nothing.
-        faster: Settings that change how a step is computed and not what is learnt, ``"channels_last=true"``; a plan
-            keeps those with which steps are faster on this machine.
+        shorter: Epochs -> the recipe for fewer of them; None: the same one, ended earlier.
+        faster: Other ways to compute the same steps, each as settings, ``["channels_last=true"]``; a plan takes the
+            one that is the fastest on this machine.
     """
 
     recipe: Any
     least: float = 0.5
     words: Mapping[str, str] = field(default_factory=dict)
     start: FirstStage | None = None
-    faster: Sequence[str] = ()
+    shorter: Callable[[int], Any] | None = None
+    faster: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The numbers were chosen by ``benchmarks/small_data.py``; `docs/finetune.md` has 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ LARGE = 4_000  # pictures from which on the larger model has something to learn 
 CONVOLUTIONS = "resnet10t"  # timm's: from fresh weights it learns more of few pictures than the mixers do, measured
 CONVOLVED = 20_000  # pictures up to which that was measured
 LEAST_CONVOLVED = 0.2  # of its epochs: better than smaller pictures with all of them
-FASTER = ("channels_last=true", "precision=bfloat16", "channels_last=true")  # it may pay only with the other one
+FASTER = (("channels_last=true",), ("channels_last=true", "precision=bfloat16"))
 SKEWED = 3.0  # the largest class over the smallest from which on rare classes count for more
 
 
@@ -49,17 +50,17 @@ def drafts(data: ClassData, device: torch.device, *, published: bool) -> list[Dr
     if count < CONVOLVED:
         choices = [*((size, CONVOLUTIONS) for size in sizes), *choices]
     for size, model in choices:
-        recipe = _recipe(data, model, size, look)
+        make = functools.partial(_recipe, data, model, size, look)
+        recipe = make(max(10, round(min(max(LEAST_SEEN, EACH_SEEN * count), MOST_SEEN) / count)))
         least = LEAST_CONVOLVED if model == CONVOLUTIONS else 0.5
         words = {"pictures": side_words(sides, size), **_words(data, recipe)}
-        found.append(Draft(recipe, least, words, faster=() if gpu else FASTER))
+        found.append(Draft(recipe, least, words, shorter=make, faster=() if gpu else FASTER))
     return found
 
 
-def _recipe(data: ClassData, model: str, size: int, look: Look) -> Recipe:
+def _recipe(data: ClassData, model: str, size: int, look: Look, epochs: int) -> Recipe:
     count = len(data.train)
     batch = next((batch for most, batch in BATCHES if count <= most), MANY)
-    epochs = max(10, round(min(max(LEAST_SEEN, EACH_SEEN * count), MOST_SEEN) / count))
     steps = epochs * max(1, count // batch)
     lasting = epochs >= 30  # so often that a network would learn the pictures by heart
     return Recipe(

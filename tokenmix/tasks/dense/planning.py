@@ -6,6 +6,7 @@ learns first to name the objects, cut out of the same pictures: that is quick, s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from tokenmix.tasks.picture_sizes import look_at, side_words, sides_up_to
 SIDES_CPU, SIDES_GPU = (192, 128, 96, 64, 32), (512, 384, 256, 192, 128, 96, 64, 32)  # of the shorter side, in pixels
 STEP_PX = 16  # sides are multiples of it
 LEAST_EPOCHS, MOST_EPOCHS = 12, 200
-FASTER = ("channels_last=true",)
+FASTER = (("channels_last=true",),)
 CROPS_SEEN, LEAST_CROPS = 25_000, 100
 FEW = 2_000  # pictures below which they are changed strongly: scaled by far, cropped, their colours too
 
@@ -51,13 +52,12 @@ def drafts(
         batch: Pictures per step.
     """
     count, sides, gpu = len(data.train), look_at(data.train).sides, device.type != "cpu"
-    epochs = min(max(LEAST_EPOCHS, round(seen / count)), MOST_EPOCHS)
     size_of = batch if count >= 4 * batch else max(2, count // 4)
-    steps = epochs * max(1, count // size_of)
     changes: dict[str, Any] = {"name": "standard", "photometric": True, "scale": (0.5, 1.6)}
-    found = []
-    for side in sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides):
-        recipe = Recipe(
+
+    def make(side: int, epochs: int) -> Recipe:
+        steps = epochs * max(1, count // size_of)
+        return Recipe(
             source="ours: planned from the data, see `tokenmix docs finetune`",
             expect="see `tokenmix docs finetune` for what such plans reached",
             cost="see the plan",
@@ -70,8 +70,20 @@ def drafts(
             task=options(image_size=_size(sides, side)),
             augment=augment(**changes) if count < FEW else augment(name="standard"),
         )
+
+    found = []
+    for side in sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides):
+        recipe = make(side, min(max(LEAST_EPOCHS, round(seen / count)), MOST_EPOCHS))
         words = {"pictures": side_words(sides, side), "classes": f"{len(data.classes)} classes"}
-        found.append(Draft(recipe, words=words, start=_start(data, recipe), faster=() if gpu else FASTER))
+        found.append(
+            Draft(
+                recipe,
+                words=words,
+                start=_start(data, recipe),
+                shorter=functools.partial(make, side),
+                faster=() if gpu else FASTER,
+            )
+        )
     return found
 
 
