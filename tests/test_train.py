@@ -271,6 +271,19 @@ class Still(nn.Module):
         return x.mean((2, 3)) + 0 * self.unused
 
 
+def test_slack_keeps_the_last_weights_that_chance_may_have_made_worse(tmp_path) -> None:
+    best = run(tmp_path / "best", toy_recipe(epochs=4, ema_decay=None), model=Still)[0].best
+    last = run(tmp_path / "last", toy_recipe(epochs=4, ema_decay=None, slack=5.0), model=Still)[0].best
+    assert (best["epoch"], last["epoch"]) == (1, 4)
+    assert best["val_top1"] == last["val_top1"]
+    shaken = {"epochs": 6, "lr": 0.3, "ema_decay": None}
+    rows = run(tmp_path / "none", toy_recipe(**shaken))[0].history
+    scores = [row["val_top1"] for row in rows]
+    kept = run(tmp_path / "wide", toy_recipe(**shaken, slack=15.0))[0].best
+    within = [place for place, score in enumerate(scores) if score >= max(scores[: place + 1]) - 15.0]
+    assert (kept["epoch"], kept["val_top1"]) == (within[-1] + 1, scores[within[-1]])
+
+
 def test_patience_ends_a_run_that_gets_no_better_and_stays_ended(tmp_path) -> None:
     recipe = toy_recipe(epochs=20, patience=3, ema_decay=None)
     result, lines = run(tmp_path, recipe, model=Still)

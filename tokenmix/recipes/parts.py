@@ -204,6 +204,8 @@ class Run(Checked):
         max_bad_steps: Consecutive steps with a loss that is not finite, skipped, after which training stops.
         patience: Validations in a row without a better one after which the training ends early; the weights of the
             best one are kept, as always. 0: it runs to its end, which a learning rate that falls to its end wants.
+        slack: By how much, in the headline's unit, a validation may be worse than the best one before it and yet count
+            as no worse, so that its later weights are kept: what chance explains where few samples are validated.
         seed: Of the weights, the data order, the augmentation and the dropout.
     """
 
@@ -218,4 +220,5 @@ class Run(Checked):
     compile: bool = False
     max_bad_steps: int = field(default=10, metadata=positive("steps"))
     patience: int = field(default=0, metadata=not_negative("epochs"))
+    slack: float = field(default=0.0, metadata=not_negative("factor"))
     seed: int = field(default=0, metadata=not_negative("seed"))

@@ -117,7 +117,8 @@ def fit(
     ``history.csv`` (a row per epoch), ``steps.jsonl`` (the loss in about a thousand points), ``report.html``,
     ``advice.json`` (what to try, see `tokenmix.train.advice`),
     ``best.safetensors`` (the weights with the highest validation headline, of the average if the recipe keeps one; at a
-    tie the lower loss) and ``best.json``. The global random state is left as it was.
+    tie the lower loss; the last ones within the recipe's slack) and ``best.json``. The global random state is left as
+    it was.
 
     SIGINT and SIGTERM, in the main thread, wait for the step to end and a checkpoint to be written; then they raise
     ``KeyboardInterrupt`` and ``Terminated``. They do not wait for images: what was reached is written at once. Of
@@ -571,7 +572,7 @@ class _Run:
             {"epoch": state.epoch, "step": state.steps, "loss": loss}
             | {f"val_{name}": value for name, value in metrics.items()}
         )
-        better = state.best is None or self.rank(row) > self.rank(state.best)
+        better = self.keeps(row)
         last = state.steps >= self.calendar.total
         if better or last or state.epoch % max(1, len(self.calendar.lengths) // LEARNT_POINTS) == 0:
             row |= _finite(self.recorder.learnt(judged))
@@ -603,6 +604,13 @@ class _Run:
         """Whether as many validations in a row as the recipe's patience were no better than the best one."""
         state, patience = self.state, self.recipe.run.patience
         return patience > 0 and state.best is not None and state.epoch - state.best["epoch"] >= patience
+
+    def keeps(self, row: dict[str, Any]) -> bool:
+        """Whether the weights of this validation are to be kept instead of those before."""
+        best, slack = self.state.best, self.recipe.run.slack
+        if best is None or self.rank(row) > self.rank(best):
+            return True
+        return slack > 0 and self.rank(row)[0] >= max(self.rank(before)[0] for before in self.state.history) - slack
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
         """The larger, the better: the headline, then the validation loss."""
