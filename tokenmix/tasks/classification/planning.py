@@ -28,7 +28,7 @@ MANY = 128
 FINE = 48  # up to that size the stem halves the picture once, or nothing of it would be left
 LARGE = 4_000  # pictures from which on the larger model has something to learn from
 CONVOLUTIONS = "resnet10t"  # timm's: from fresh weights it learns more of few pictures than the mixers do, measured
-CONVOLVED = 20_000  # pictures up to which that was measured
+CONVOLVED = 20_000  # pictures up to which that was measured, on CPUs
 LEAST_CONVOLVED = 0.2  # of its epochs: better than smaller pictures with all of them
 FASTER = (("channels_last=true",), ("channels_last=true", "precision=bfloat16"))
 SKEWED = 3.0  # the largest class over the smallest from which on rare classes count for more
@@ -47,7 +47,7 @@ def drafts(data: ClassData, device: torch.device, *, published: bool) -> list[Dr
     sizes = sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides)
     models = ("mixernet_tiny", "mixernet_pico") if count >= LARGE or gpu else ("mixernet_pico",)
     choices = [(size, model) for size in sizes for model in models]
-    if count < CONVOLVED:
+    if count < CONVOLVED and not gpu:
         choices = [*((size, CONVOLUTIONS) for size in sizes), *choices]
     for size, model in choices:
         make = functools.partial(_recipe, data, model, size, look)
@@ -74,7 +74,7 @@ def _recipe(data: ClassData, model: str, size: int, look: Look, epochs: int) -> 
         ),
         optimizer=Optimizer(lr=2e-3, weight_decay=0.05, clip_grad=5.0, ema_decay=round(1 - 10 / max(200, steps), 5)),
         schedule=Schedule(epochs=epochs, warmup_epochs=max(1, round(epochs / 20)), min_lr=2e-5),
-        run=Run(batch_size=batch, patience=max(20, 2 * epochs // 3), slack=round(50 / len(data.val) ** 0.5, 2)),
+        run=Run(batch_size=batch, patience=max(20, 2 * epochs // 3), slack=round(50 / max(1, len(data.val)) ** 0.5, 2)),
         task=Options(image_size=(size, size), label_smoothing=0.1, balance=_balance(data)),
         augment=_augment(data, look, lasting),
     )
