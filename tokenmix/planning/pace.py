@@ -20,7 +20,8 @@ from tokenmix.train.training_step import TrainingStep
 
 WARM_STEPS, STEPS = 1, 4
 LEAST_S = 0.5  # of measured steps, so that the clock's own noise does not count
-EPOCH_S = 0.25  # for a checkpoint, the page and the tables after each epoch, as measured with models of some megabytes
+EPOCH_S, EPOCH_S_PER_MILLION = 0.15, 0.05  # for the page, and for a million parameters' checkpoint, after each epoch
+LOOKS = 2  # at as many samples as are validated: the validation, and what was learnt
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,13 @@ def measure_pace(
                 trained.judged.predict(to_device(batch, device))
                 seen += len(batch["index"])
         judging = (time.perf_counter() - begin) / max(1, seen) * len(data.val)
+        parameters = sum(parameter.numel() for parameter in trained.objective.model.parameters())
         return Pace(
             max(work, load / workers) if workers else load + work,
-            judging + EPOCH_S,
+            LOOKS * judging + EPOCH_S + EPOCH_S_PER_MILLION * parameters / 1e6,
             calendar.total,
             len(calendar.lengths),
-            sum(parameter.numel() for parameter in trained.objective.model.parameters()),
+            parameters,
         )
 
 
