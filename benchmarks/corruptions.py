@@ -62,7 +62,7 @@ def measure(name: str, mixer: str, seed: int, epochs: int, folder: Path) -> dict
     """One training and its evaluation, as plain values for JSON; errors in percent."""
     chosen = SETS[name]
     settings = [f"model={MODEL}", f"model_args.mixers={mixer}", f"image_size={chosen['image_size']}"]
-    settings += [f"epochs={epochs}", f"seed={seed}", f"data={folder}"]
+    settings += [f"epochs={epochs}", f"seed={seed}", f"data={folder}", "channels_last=true"]
     began = time.process_time()
     data = load_data(str(folder), log=lambda line: None)
     with tempfile.TemporaryDirectory() as out:
