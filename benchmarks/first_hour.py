@@ -28,20 +28,20 @@ LINES = 24  # of what a command prints
 TRIALS = {
     "Stamps, ten classes": (
         "data check stamps",
-        "train --data stamps --budget 5min --out runs/stamps",
+        "train --data stamps --budget 4min --out runs/stamps",
         "eval runs/stamps --data stamps --mirror",
         "export runs/stamps --to onnx --precision int8 --calibration stamps/val --out stamps.onnx",
-        "compare stamps image_size=64 --mixers ffnified depthwise identity --budget 3min --out runs/compare",
+        "compare stamps image_size=64 --mixers ffnified depthwise identity --budget 2min --out runs/compare",
     ),
     "Solar cells, whole or broken": (
-        "train --data cells --budget 5min --out runs/cells",
+        "train --data cells --budget 3min --out runs/cells",
         "predict {cell} --model runs/cells",
         "export runs/cells --to onnx --out cells.onnx",
         "predict {cell} --model cells.onnx",
     ),
     "Boxes in pictures": (
         "data check boxes",
-        "train --data boxes --budget 8min --out runs/boxes",
+        "train --data boxes --budget 6min --out runs/boxes",
         "predict {scene} --model runs/boxes --out found",
     ),
 }
