@@ -96,13 +96,11 @@ def main() -> None:
     args.folder.mkdir(parents=True)
     pictures = prepare(args.folder, args)
     machine = describe()
-    threads = os.environ.get("OMP_NUM_THREADS")
     parts = [
         "# The first hour, as it went",
-        "Three folders of pictures, a `tokenmix` from its wheel in an environment of its own, an empty folder, and "
-        f"nothing else. {machine['cpu']}, {machine['cores']} cores"
-        + (f", {threads} thread{'s' * (threads != '1')} used" if threads else "")
-        + f", torch {machine['versions']['torch']}. Written by `python benchmarks/first_hour.py`; the middle of long "
+        "Three folders of pictures, a `tokenmix` from its wheel in an environment of its own, an empty folder, and\n"
+        f"nothing else. {machine['cpu']}, {machine['cores']} core{'s' * (machine['cores'] != 1)}, "
+        f"torch {machine['versions']['torch']}.\nWritten by `python benchmarks/first_hour.py`; the middle of long "
         "outputs is left out.",
     ]
     failed = False
