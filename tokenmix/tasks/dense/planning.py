@@ -25,7 +25,6 @@ from tokenmix.tasks.picture_sizes import look_at, side_words, sides_up_to
 SIDES_CPU, SIDES_GPU = (192, 128, 96, 64, 32), (512, 384, 256, 192, 128, 96, 64, 32)  # of the shorter side, in pixels
 STEP_PX = 16  # sides are multiples of it
 LEAST_EPOCHS, MOST_EPOCHS = 12, 200
-LEAST_SHARE = 0.25  # of its epochs: better than smaller pictures with all of them
 FASTER = (("channels_last=true",),)
 CROPS_SEEN, LEAST_CROPS = 25_000, 100
 FEW = 2_000  # pictures below which they are changed strongly: scaled by far, cropped, their colours too
@@ -79,8 +78,7 @@ def drafts(
         found.append(
             Draft(
                 recipe,
-                LEAST_SHARE,
-                words,
+                words=words,
                 start=_start(data, recipe),
                 shorter=functools.partial(make, side),
                 faster=() if gpu else FASTER,
