@@ -226,11 +226,12 @@ def written_once(folder: Path, samples: Iterable[tuple[str, str, Image.Image]]) 
 # --------------------------------------------------------------------------------------------------------- the methods
 
 
-def planned(folder: Path, args: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """What ``tokenmix train --data FOLDER --budget N`` reaches."""
+def planned(folder: Path, args: argparse.Namespace, out: Path, *settings: str) -> dict[str, Any]:
+    """What ``tokenmix train --data FOLDER --budget N`` reaches, with settings if there are some."""
     begin = time.process_time()
+    budget = Budget(args.budget)
     trained = train_model(
-        data=folder, out=out, budget=Budget(args.budget), device="cpu", log=lambda line: None, progress=False
+        None, settings, data=folder, out=out, budget=budget, device="cpu", log=lambda line: None, progress=False
     )
     assert trained.test is not None
     assert trained.result is not None
@@ -342,7 +343,18 @@ def scored(told: np.ndarray, data: ClassData) -> dict[str, float]:
     }
 
 
+def plain(folder: Path, args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """The plan, where classes are out of balance, with all pictures counting alike."""
+    return planned(folder, args, out, "task.balance=none")
+
+
+def sampled(folder: Path, args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """The plan with all classes shown equally often."""
+    return planned(folder, args, out, "task.balance=sampling")
+
+
 METHODS = {"planned": planned, "forest": forest, "timm": timm_script}
+VARIANTS = {"plain": plain, "sampled": sampled}  # of the plan, by which a rule is chosen
 
 
 # ----------------------------------------------------------------------------------------------------------- the table
@@ -381,7 +393,15 @@ def main() -> None:
         "--work", type=Path, default=Path("runs/small-data"), help="folders of pictures and runs (default: %(default)s)"
     )
     add("--sets", nargs="+", default=list(SETS), choices=SETS, metavar="SET", help=f"of {', '.join(SETS)}")
-    add("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
+    choices = {**METHODS, **VARIANTS}
+    add(
+        "--methods",
+        nargs="+",
+        default=list(METHODS),
+        choices=choices,
+        metavar="METHOD",
+        help=f"of {', '.join(choices)}",
+    )
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="(default: %(default)s)")
     add("--budget", type=float, default=600.0, help="seconds for a planned training (default: %(default)s)")
     add("--batch", type=int, default=32, help="of timm's training (default: %(default)s)")
@@ -403,7 +423,7 @@ def main() -> None:
                 if key in rows:
                     continue
                 args.cpu_s = rows.get(f"{name} planned {seed}", {}).get("cpu_s", args.budget)
-                found = METHODS[method](folder, args, args.work / "runs" / key.replace(" ", "-"))
+                found = choices[method](folder, args, args.work / "runs" / key.replace(" ", "-"))
                 counts = {part: sum(1 for _ in (folder / part).rglob("*.png")) for part in PARTS}
                 rows[key] = {"set": name, "method": method, "seed": seed, **found}
                 rows[key] |= {"learnt": counts["train"], "tested": counts["test"], "budget_s": args.budget}
