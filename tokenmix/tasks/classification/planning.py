@@ -27,9 +27,9 @@ BATCHES = ((100, 16), (600, 32), (4_000, 64))  # up to so many pictures: of them
 MANY = 128
 FINE = 48  # up to that size the stem halves the picture once, or nothing of it would be left
 LARGE = 4_000  # pictures from which on the larger model has something to learn from
-CONVOLUTIONS = "resnet10t"  # timm's: from fresh weights it learns more of few pictures than the mixers do, measured
-CONVOLVED = 20_000  # pictures up to which that was measured, on CPUs
-LEAST_CONVOLVED = 0.2  # of its epochs: better than smaller pictures with all of them
+STARTER = "resnet10t"  # timm's: from fresh weights it learns more of few pictures than mixernet_pico, measured
+STARTED = 20_000  # pictures up to which that was measured, on CPUs
+LEAST_STARTER = 0.2  # of its epochs: better than smaller pictures with all of them
 FASTER = (("channels_last=true",), ("channels_last=true", "precision=bfloat16"))
 SKEWED = 3.0  # the largest class over the smallest from which on rare classes count for more
 
@@ -47,12 +47,12 @@ def drafts(data: ClassData, device: torch.device, *, published: bool) -> list[Dr
     sizes = sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides)
     models = ("mixernet_tiny", "mixernet_pico") if count >= LARGE or gpu else ("mixernet_pico",)
     choices = [(size, model) for size in sizes for model in models]
-    if count < CONVOLVED and not gpu:
-        choices = [*((size, CONVOLUTIONS) for size in sizes), *choices]
+    if count < STARTED and not gpu:
+        choices = [*((size, STARTER) for size in sizes), *choices]
     for size, model in choices:
         make = functools.partial(_recipe, data, model, size, look)
         recipe = make(max(10, round(min(max(LEAST_SEEN, EACH_SEEN * count), MOST_SEEN) / count)))
-        least = LEAST_CONVOLVED if model == CONVOLUTIONS else 0.5
+        least = LEAST_STARTER if model == STARTER else 0.5
         words = {"pictures": side_words(sides, size), **_words(data, recipe)}
         found.append(Draft(recipe, least, words, shorter=make, faster=() if gpu else FASTER))
     return found
@@ -81,7 +81,7 @@ def _recipe(data: ClassData, model: str, size: int, look: Look, epochs: int) -> 
 
 
 def _arguments(model: str, size: int) -> dict[str, Any]:
-    if model == CONVOLUTIONS:
+    if model == STARTER:
         return {}
     return {"mixers": "ffnified", **({"stem_stride": 2} if size <= FINE else {})}
 
