@@ -3,7 +3,7 @@
 Three folders of real pictures are written into an empty folder, with nothing of this repository beside them: stamps in
 ten classes, photographs of solar cells, and composed scenes with boxes. Then a ``tokenmix`` that was installed from a
 wheel is used there as a newcomer would, and ``docs/first-hour.md`` gets the commands, what they printed and how long
-each took. Its end is kept of what is long.
+each took. Of what is long the beginning and the end are kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -89,10 +88,11 @@ def main() -> None:
     add = parser.add_argument
     add("--tokenmix", type=Path, required=True, metavar="PROGRAM", help="installed from a wheel")
     add("--stamps", type=Path, required=True, help="the folder of stamps of Debian's tuxpaint-stamps-default")
-    add("--folder", type=Path, default=Path("first-hour"), help="made anew (default: %(default)s)")
+    add("--folder", type=Path, default=Path("first-hour"), help="a new one (default: %(default)s)")
     add("--out", type=Path, default=PAGE, help="(default: %(default)s)")
     args = parser.parse_args()
-    shutil.rmtree(args.folder, ignore_errors=True)
+    if args.folder.exists():
+        parser.error(f"{args.folder} is there: give the name of a new folder")
     args.folder.mkdir(parents=True)
     pictures = prepare(args.folder, args)
     machine = describe()

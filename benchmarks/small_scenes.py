@@ -95,7 +95,7 @@ def main() -> None:
             "learnt": LEARNT,
             "cpu_minutes": round((time.process_time() - begin) / 60, 2),
             "minutes": round((time.monotonic() - wall) / 60, 2),
-            "plan": [line for line in lines if line.startswith(("plan:", "  "))][:6],
+            "plan": [line for line in lines if line.startswith(("plan:", "  "))][:5],
         }
         write_json(args.out, {"machine": describe(), "rows": rows})
         print(task, rows[task]["test"], flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -168,13 +169,18 @@ def _fastest(
     """The draft, computed in the fastest of its ways on this machine that no setting forbids; and its pace."""
     best, pace = draft, measure_pace(draft.recipe, data, device, workers=workers)
     for way in draft.faster:
-        other = _changed(draft, lambda recipe, way=way: override(override(recipe, way), settings))  # type: ignore[misc]
+        other = _changed(draft, functools.partial(_computed, way=way, settings=settings))
         if other.recipe in (draft.recipe, best.recipe):
             continue
         measured = measure_pace(other.recipe, data, device, workers=workers)
         if WORTH * measured.step_s < pace.step_s:
             best, pace = other, measured
     return best, pace
+
+
+def _computed(recipe: Recipe, way: Sequence[str], settings: Sequence[str]) -> Recipe:
+    """The recipe, computed in that way as far as the settings leave it open."""
+    return override(override(recipe, way), settings)
 
 
 def _first(

@@ -28,7 +28,7 @@ MANY = 128
 FINE = 48  # up to that size the stem halves the picture once, or nothing of it would be left
 LARGE = 4_000  # pictures from which on the larger model has something to learn from
 STARTER = "resnet10t"  # timm's: from fresh weights it learns more of few pictures than mixernet_pico, measured
-STARTED = 20_000  # pictures up to which that was measured, on CPUs
+STARTER_MOST = 20_000  # pictures up to which that was measured, on CPUs
 LEAST_STARTER = 0.2  # of its epochs: better than smaller pictures with all of them
 FASTER = (("channels_last=true",), ("channels_last=true", "precision=bfloat16"))
 SKEWED = 3.0  # the largest class over the smallest from which on rare classes count for more
@@ -47,7 +47,7 @@ def drafts(data: ClassData, device: torch.device, *, published: bool) -> list[Dr
     sizes = sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides)
     models = ("mixernet_tiny", "mixernet_pico") if count >= LARGE or gpu else ("mixernet_pico",)
     choices = [(size, model) for size in sizes for model in models]
-    if count < STARTED and not gpu:
+    if count < STARTER_MOST and not gpu:
         choices = [*((size, STARTER) for size in sizes), *choices]
     for size, model in choices:
         make = functools.partial(_recipe, data, model, size, look)
