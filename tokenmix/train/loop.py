@@ -610,7 +610,8 @@ class _Run:
         best, slack = self.state.best, self.recipe.run.slack
         if best is None or self.rank(row) > self.rank(best):
             return True
-        return slack > 0 and self.rank(row)[0] >= max(self.rank(before)[0] for before in self.state.history) - slack
+        score = self.rank(row)[0]
+        return slack > 0 and math.isfinite(score) and score >= max(self.rank(r)[0] for r in self.state.history) - slack
 
     def rank(self, row: dict[str, Any]) -> tuple[float, float]:
         """The larger, the better: the headline, then the validation loss."""
