@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "small_data.json"
 PARTS = {"train": 0.6, "val": 0.15, "test": 0.25}
 HOG_PX = 48
 TIMM_MODEL = "resnet10t"  # 4.7 M parameters at 10 classes, timm's smallest plain network for such sizes
-Sample = tuple[str, Callable[[], Image.Image]]
+Reader = Callable[[argparse.Namespace, int], Iterator[tuple[str, str, Image.Image]]]
 
 
 # ------------------------------------------------------------------------------------------------------------ the sets
@@ -84,7 +85,7 @@ def textures(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Im
                 yield part, name, crop
 
 
-def cifar(count: int) -> Callable[[argparse.Namespace, int], Iterator[tuple[str, str, Image.Image]]]:
+def cifar(count: int) -> Reader:
     """CIFAR-10 with so many pictures per class to learn from, 200 per class to test."""
 
     def read(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Image.Image]]:
@@ -193,7 +194,7 @@ def split(samples: list[tuple[str, Image.Image]], seed: int) -> Iterator[tuple[s
             begin = end
 
 
-SETS: dict[str, Callable[[argparse.Namespace, int], Iterator[tuple[str, str, Image.Image]]]] = {
+SETS: dict[str, Reader] = {
     "scenes": scenes,
     "stamps": stamps,
     "digits": digits,
@@ -206,9 +207,39 @@ SETS: dict[str, Callable[[argparse.Namespace, int], Iterator[tuple[str, str, Ima
 }
 
 
+def skewed(read: Reader, ratio: float) -> Reader:
+    """A set whose classes are out of balance where it is learnt from: their sizes fall evenly to a ``ratio``-th."""
+
+    def read_less(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Image.Image]]:
+        samples = list(read(args, seed))
+        labels = sorted({label for _, label, _ in samples})
+        random.Random(f"{seed} sizes").shuffle(labels)
+        count = Counter(label for part, label, _ in samples if part == "train")
+        left = {
+            label: max(2, round(count[label] * ratio ** (-place / (len(labels) - 1))))
+            for place, label in enumerate(labels)
+        }
+        for part, label, picture in samples:
+            if part == "train":
+                left[label] -= 1
+                if left[label] < 0:
+                    continue
+            yield part, label, picture
+
+    return read_less
+
+
+RATIOS = (2, 5, 20)
+SKEWED = {
+    f"{name}-skewed-{ratio}": skewed(SETS[name], ratio)
+    for name in ("digits", "textures", "cifar-300")
+    for ratio in RATIOS
+}
+
+
 def written(name: str, args: argparse.Namespace, seed: int) -> Path:
     """The folder of a set; written once."""
-    return written_once(args.work / "sets" / f"{name}-{seed}", SETS[name](args, seed))
+    return written_once(args.work / "sets" / f"{name}-{seed}", {**SETS, **SKEWED}[name](args, seed))
 
 
 def written_once(folder: Path, samples: Iterable[tuple[str, str, Image.Image]]) -> Path:
@@ -348,13 +379,18 @@ def plain(folder: Path, args: argparse.Namespace, out: Path) -> dict[str, Any]:
     return planned(folder, args, out, "task.balance=none")
 
 
+def weighted(folder: Path, args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """The plan with rare classes counting for more."""
+    return planned(folder, args, out, "task.balance=weights")
+
+
 def sampled(folder: Path, args: argparse.Namespace, out: Path) -> dict[str, Any]:
     """The plan with all classes shown equally often."""
     return planned(folder, args, out, "task.balance=sampling")
 
 
 METHODS = {"planned": planned, "forest": forest, "timm": timm_script}
-VARIANTS = {"plain": plain, "sampled": sampled}  # of the plan, by which a rule is chosen
+VARIANTS = {"plain": plain, "weighted": weighted, "sampled": sampled}  # of the plan, by which a rule is chosen
 
 
 # ----------------------------------------------------------------------------------------------------------- the table
@@ -392,7 +428,8 @@ def main() -> None:
     add(
         "--work", type=Path, default=Path("runs/small-data"), help="folders of pictures and runs (default: %(default)s)"
     )
-    add("--sets", nargs="+", default=list(SETS), choices=SETS, metavar="SET", help=f"of {', '.join(SETS)}")
+    sets = [*SETS, *SKEWED]
+    add("--sets", nargs="+", default=list(SETS), choices=sets, metavar="SET", help=f"of {', '.join(sets)}")
     choices = {**METHODS, **VARIANTS}
     add(
         "--methods",

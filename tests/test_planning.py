@@ -99,7 +99,8 @@ def test_time_decides(quick) -> None:
     short = make_plan(data, "toy", TASK, budget=Budget(60.0))
     assert short.recipe.schedule.epochs < whole
     assert short.seconds <= 120
-    assert "too little time" in short.lines[-1]
+    side = plan.recipe.task.image_size[0]
+    assert f"too little time for {plan.recipe.model.name} at {side} px for {whole:g} epochs" in short.lines[-1]
     fixed = make_plan(data, "toy", TASK, ["epochs=7", "lr=0.5"], budget=Budget(60.0))
     assert (fixed.recipe.schedule.epochs, fixed.recipe.optimizer.lr) == (7.0, 0.5)
     assert "as you set it" in fixed.lines[-1]
