@@ -83,10 +83,14 @@ def test_pictures_are_not_blown_up() -> None:
 def test_rare_classes_count_for_more() -> None:
     data = toy_data()
     assert drafts(data, torch.device("cpu"), published=False)[0].recipe.task.balance == "none"
-    data.train.labels = [0] * 40 + [1] * 5 + [2] * 3
+    data.train.labels = [0] * 40 + [1] * 8 + [2] * 10
     first = drafts(data, torch.device("cpu"), published=False)[0]
     assert first.recipe.task.balance == "weights"
     assert "rare classes count for more" in first.words["classes"]
+    data.train.labels = [0] * 40 + [1] * 5 + [2] * 3
+    first = drafts(data, torch.device("cpu"), published=False)[0]
+    assert first.recipe.task.balance == "sampling"
+    assert "rare classes are shown as often as the others" in first.words["classes"]
 
 
 def test_time_decides(quick) -> None:
