@@ -78,7 +78,7 @@ def make_plan(
     latency = None
     if budget.latency_ms is not None:
         drafts, latency = _fast_enough(drafts, data, budget.latency_ms, log)
-    chosen, tight, pace, best = None, False, None, ""
+    chosen, tight, pace, preferred = None, False, None, ""
     limit = budget.limit_s
     for number, draft in enumerate(drafts):
         if published and draft.recipe.model.weights and not _start(task, draft, data, log):
@@ -88,9 +88,9 @@ def make_plan(
         share = min(1.0, room / pace.seconds)
         tight = share < draft.least
         chosen = draft
-        if tight and not best:  # the drafts stand in the order in which they would be chosen
+        if tight and not preferred:  # the drafts stand in the order in which they would be chosen
             needed = pace.seconds / (1 - START_SHARE) if draft.start else pace.seconds
-            best = (
+            preferred = (
                 f"{draft.recipe.model.name} at {_pixels(draft.recipe)} for {_epochs(draft.recipe)}, which needs about "
                 f"{duration(needed)} here"
             )
@@ -109,8 +109,8 @@ def make_plan(
     seconds = spent + pace.seconds * share
     recipe = replace(recipe, source=plan_source(spec, settings, budget))
     lines = _lines(recipe, replace(chosen, start=start), data, task, pace, share, seconds, budget, latency, fixed)
-    if best and not fixed:
-        lines.append(f"  too little time for {best}: this plan learns less")
+    if preferred and not fixed:
+        lines.append(f"  too little time for {preferred}: this plan learns less")
     return Plan(recipe, lines, seconds, start)
 
 
