@@ -3,8 +3,8 @@
 Each field is one ``tokenmix compare`` in a folder under ``--runs``: what was stopped goes on, what is done is not done
 again.
 
-* ``cifar-1ms``, ``-2ms``, ``-4ms``: CIFAR-10, every mixer at the widths that answer within so many milliseconds in
-  ONNX Runtime (``--cifar``: a zip file with train/CLASS/*.jpg and test/CLASS/*.jpg).
+* ``cifar-0.25ms``, ``-0.5ms``, ``-1ms``: CIFAR-10, every mixer at the widths that answer within so many milliseconds
+  in ONNX Runtime (``--cifar``: a zip file with train/CLASS/*.jpg and test/CLASS/*.jpg).
 * ``segments``, ``boxes``: the embedded scenes.
 * ``etth1``: the next 96 hours of ETTh1 (``--series``: the folder of ETTh1.csv).
 * ``rooms``: the embedded clouds.
@@ -66,9 +66,9 @@ def _cifar(milliseconds: float) -> Field:
 
 
 FIELDS = {
+    "cifar-0.25ms": _cifar(0.25),
+    "cifar-0.5ms": _cifar(0.5),
     "cifar-1ms": _cifar(1),
-    "cifar-2ms": _cifar(2),
-    "cifar-4ms": _cifar(4),
     "segments": Field("Scenes, a class for each pixel", "scenes", "scenes_segment"),
     "boxes": Field("Scenes, boxes", "scenes", "scenes_detect"),
     "etth1": Field("ETTh1, the next 96 hours", "SERIES", "ffnet_forecast_etth1_96", options={}),
@@ -84,7 +84,7 @@ def data_of(chosen: Field, args: argparse.Namespace) -> str:
         FileNotFoundError: The command line does not say where the data are.
     """
     if chosen.data == "CIFAR":
-        return str(small_data.written_once(args.runs / "cifar", small_data.cifar(1500)(args, 0)))
+        return str(small_data.written_once(args.runs / "cifar", small_data.cifar(1500, 500)(args, 0)))
     if chosen.data == "SERIES":
         if args.series is None:
             raise FileNotFoundError("give --series, the folder of ETTh1.csv")

@@ -85,8 +85,8 @@ def textures(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Im
                 yield part, name, crop
 
 
-def cifar(count: int) -> Reader:
-    """CIFAR-10 with so many pictures per class to learn from, 200 per class to test."""
+def cifar(count: int, tested: int = 200) -> Reader:
+    """CIFAR-10 with so many pictures per class to learn from, and so many to test."""
 
     def read(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, str, Image.Image]]:
         if args.cifar is None:
@@ -102,7 +102,7 @@ def cifar(count: int) -> Reader:
                 held = max(10, count // 6)
                 cut = [("train", names[:count]), ("val", names[count : count + held])]
                 if part == "test":
-                    cut = [("test", names[:200])]
+                    cut = [("test", names[:tested])]
                 elif count + held > len(names):
                     cut = [("train", names[: count - held]), ("val", names[count - held : count])]
                 for where, chosen in cut:
