@@ -14,10 +14,12 @@ from tokenmix_runtime.names import unknown
 
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:
-    """The stages of the backbone by name, from fine to coarse; without stages, whatever is called ``blocks``.
+    """The stages of the backbone by name, from fine to coarse.
+
+    Without stages, whatever is called ``blocks``; else where timm says that a network's features are taken.
 
     Raises:
-        ValueError: The model has neither.
+        ValueError: The model has none of these.
     """
     for name, module in model.named_modules():
         start = f"{name}." if name else ""
@@ -28,22 +30,40 @@ def stages(model: nn.Module) -> dict[str, nn.Module]:
         inside = any(name.startswith(f"{other}.") for other in found)
         if name.split(".")[-1] == "blocks" and isinstance(module, nn.Sequential | nn.ModuleList) and not inside:
             found[name] = module
+    found = found or _feature_modules(model)
     if found:
         return found
     raise ValueError(
-        f"{type(model).__name__} has no stages that can be looked at: inspect models of the house (tokenmix models)"
+        f"{type(model).__name__} has no stages that can be looked at: inspect a model of the house (tokenmix models), "
+        "or one of timm's that gives features (features_only=True)"
     )
 
 
+def _feature_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that timm's ``feature_info`` names, by name."""
+    for name, module in model.named_modules():
+        start = f"{name}." if name else ""
+        infos = getattr(module, "feature_info", None)
+        if isinstance(infos, list) and infos:
+            return {f"{start}{info['module']}": module.get_submodule(info["module"]) for info in infos}
+    return {}
+
+
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The blocks in which a mixer mixes, by name, in their order."""
+    """The blocks in which a mixer mixes, by name, in their order; without any, the parts of the stages."""
     found = {}
     for name, module in model.named_modules():
         above = name.split(".")[-2:-1]
         if above == ["blocks"] or (above == ["chain"] and hasattr(module, "mixer")):
             found[name] = module
     chained = [name for name in found if any(other.startswith(f"{name}.") for other in found)]
-    return {name: module for name, module in found.items() if name not in chained}
+    found = {name: module for name, module in found.items() if name not in chained}
+    if found:
+        return found
+    for name, stage in stages(model).items():
+        parts = dict(stage.named_children()) if isinstance(stage, nn.Sequential) else {}
+        found |= {f"{name}.{part}": module for part, module in parts.items()} or {name: stage}
+    return found
 
 
 def mixers(model: nn.Module) -> dict[str, nn.Module]:
