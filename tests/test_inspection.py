@@ -262,11 +262,12 @@ def test_a_model_without_stages_is_told() -> None:
 @pytest.mark.parametrize("name", ["resnet10t", "densenet121"])
 def test_timms_networks_are_looked_at_where_timm_takes_their_features(name: str) -> None:
     model = timm.create_model(name, num_classes=3).eval()
+    infos: Any = model.feature_info
     found = stages(model)
-    assert list(found) == [info["module"] for info in model.feature_info]
+    assert list(found) == [info["module"] for info in infos]
     assert all(any(block == stage or block.startswith(f"{stage}.") for stage in found) for block in blocks(model))
     maps = passing(found, model, torch.randn(1, 3, 64, 64))
-    assert [y.size(1) for y in maps.values()] == [info["num_chs"] for info in model.feature_info]
+    assert [y.size(1) for y in maps.values()] == [info["num_chs"] for info in infos]
     assert chosen_mixers(model, None) == {}
 
 
