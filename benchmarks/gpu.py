@@ -20,7 +20,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -37,10 +37,11 @@ import tokenmix  # noqa: E402
 from benchmarks.reference_forms import reference_form  # noqa: E402
 from tokenmix.bench.machine import describe  # noqa: E402
 from tokenmix.files import write_json  # noqa: E402
+from tokenmix.ops.dispatch import definitions  # noqa: E402
 from tokenmix.ops.kernels.additive import gate_convolve  # noqa: E402
 from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise  # noqa: E402
 from tokenmix.ops.kernels.frequency import filter_spectrum  # noqa: E402
-from tokenmix.ops.kernels.rule import torch_only  # noqa: E402
+from tokenmix.ops.kernels.rule import kernels  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 SECONDS = 570.0
@@ -188,7 +189,7 @@ def kernel_rows(
 
 
 def _form(form: str) -> AbstractContextManager[None]:
-    return torch_only() if form in ("pytorch", "reference") else nullcontext()
+    return definitions() if form == "reference" else kernels(form == "kernel")
 
 
 def _part(case: dict[str, Any], part: str, form: str) -> Call:

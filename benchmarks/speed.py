@@ -28,6 +28,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for the reference forms
@@ -40,12 +41,12 @@ from tokenmix.bench.machine import describe  # noqa: E402
 from tokenmix.bench.memory import resident_peak, start_peak  # noqa: E402
 from tokenmix.bench.roofline import Roofline, measure_roofline  # noqa: E402
 from tokenmix.bench.speed import interleave  # noqa: E402
-from tokenmix.chains import keep_all  # noqa: E402
 from tokenmix.checkpoints import convert  # noqa: E402
 from tokenmix.export import export  # noqa: E402
 from tokenmix.export.onnx_file import onnx_session  # noqa: E402
 from tokenmix.files import write_json  # noqa: E402
 from tokenmix.mixers import make_mixer  # noqa: E402
+from tokenmix.ops.dispatch import definitions  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "speed-cpu.json"
 MODELS = ("affnet_et", "affnet_s", "casvit_xs", "casvit_s", "ffnet_1")
@@ -142,25 +143,16 @@ def inference(name: str, seconds: float, roofline: Roofline) -> list[dict[str, A
     return rows
 
 
-def kept_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
-    """Bytes that a forward pass of the model keeps for the backward pass, the parameters left out."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+def kept_bytes(forward: Callable[[], object]) -> int:
+    """Bytes that a forward pass leaves behind for the backward pass: PyTorch's own count of its memory."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         output = forward()  # alive until all are counted
     del output
-    return sum(kept.values())
+    return sum(event.self_cpu_memory_usage for event in profiler.key_averages())
 
 
-def trained(name: str, form: str, batch: int) -> tuple[nn.Module, Callable[[], Any], Callable[[], None]]:
-    """A model in one of the forms, its forward pass, and a step: forward, backward, AdamW.
+def trained(name: str, form: str, batch: int) -> tuple[Callable[[], Any], Callable[[], None]]:
+    """The forward pass of a model in one of the forms, and a step: forward, backward, AdamW.
 
     Ours lies in channels_last memory, as the recipe key of that name has it. The papers' keeps what PyTorch keeps.
     """
@@ -176,7 +168,7 @@ def trained(name: str, form: str, batch: int) -> tuple[nn.Module, Callable[[], A
     optimizer = torch.optim.AdamW(model.parameters())
 
     def forward() -> Any:
-        with keep_all() if form == "reference" else contextlib.nullcontext():
+        with definitions() if form == "reference" else contextlib.nullcontext():
             return model(x)
 
     def step() -> None:
@@ -185,7 +177,7 @@ def trained(name: str, form: str, batch: int) -> tuple[nn.Module, Callable[[], A
         optimizer.step()
         optimizer.zero_grad()
 
-    return model, forward, step
+    return forward, step
 
 
 def peak_mb(name: str, form: str, batch: int) -> float:
@@ -199,9 +191,9 @@ def peak_mb(name: str, form: str, batch: int) -> float:
 def print_peak(name: str, form: str, batch: int) -> None:
     """What the process of `peak_mb` does."""
     torch.set_num_threads(1)
-    trained("affnet_et", form, 1)[2]()  # loads the libraries, which are not the model's
+    trained("affnet_et", form, 1)[1]()  # loads the libraries, which are not the model's
     idle = start_peak()
-    step = trained(name, form, batch)[2]
+    step = trained(name, form, batch)[1]
     step()
     start_peak()
     step()
@@ -212,8 +204,8 @@ def training(name: str, seconds: float, batch: int = 8) -> dict[str, Any]:
     """Time, kept bytes and peak memory of a step."""
     calls, kept = {}, {}
     for form in ("reference", "ours"):
-        model, forward, calls[form] = trained(name, form, batch)
-        kept[form] = kept_bytes(model, forward)
+        forward, calls[form] = trained(name, form, batch)
+        kept[form] = kept_bytes(forward)
     row = {"model": name, "batch": batch, **ratio(calls, seconds)}
     row["kept_mb"] = {key: round(value / 1e6, 1) for key, value in kept.items()}
     row["kept_share"] = round(kept["ours"] / kept["reference"], 3)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.mixer_cases import build, closeness, image
 from tests.scramble import scramble
 from tokenmix.layers import fused
+from tokenmix.ops.dispatch import definition, definitions, situation
 from tokenmix.ops.kernels import additive, ffnified, frequency, rule
 
 THRESHOLD = 0.1
@@ -27,11 +28,11 @@ def _filter(chain: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 CHAINS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "frequency": (_filter(frequency.filter_spectrum), _filter(frequency.reference)),
-    "ffnified": (ffnified.depthwise_gelu_depthwise, ffnified.reference),
-    "additive": (additive.gate_convolve, additive.reference),
+    "frequency": (_filter(frequency.filter_spectrum), _filter(definition(frequency.filter_spectrum))),
+    "ffnified": (ffnified.depthwise_gelu_depthwise, definition(ffnified.depthwise_gelu_depthwise)),
+    "additive": (additive.gate_convolve, definition(additive.gate_convolve)),
 }
-"""By name: the function that chooses, and its PyTorch form."""
+"""By name: the operator and its definition."""
 
 
 def inputs(name: str, batch: int, channels: int, height: int, width: int, option: int = 3) -> list[Tensor]:
@@ -122,27 +123,24 @@ def inference_error(size: tuple[int, int], dim: int = 12) -> tuple[int, float]:
 
 
 def choices() -> dict[str, bool]:
-    """What `rule.takes` says of tensors that it should and should not take, in the interpreter."""
+    """What `rule.can_run` says of tensors that it should and should not take, in the interpreter."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    def takes(x: Tensor, *weights: Tensor) -> bool:
+        return rule.can_run(situation(x), x, *weights)
+
     x, w = torch.ones(2, 3, 4, 5), torch.ones(3)
-    found = {"plain": rule.takes(x, w)}
+    found = {"plain": takes(x, w)}
     for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.int32):
-        found[str(dtype)] = rule.takes(x.to(dtype), w)
-    found["empty"] = rule.takes(x[:0], w)
-    found["meta"] = rule.takes(x.to("meta"), w.to("meta"))
-    found["two devices"] = rule.takes(x, w.to("meta"))
-    with rule.torch_only():
-        found["torch only"] = rule.takes(x, w)
-    found["torch only is over"] = rule.takes(x, w)
+        found[str(dtype)] = takes(x.to(dtype), w)
+    found["empty"] = takes(x[:0], w)
+    found["meta"] = takes(x.to("meta"), w.to("meta"))
+    found["two devices"] = takes(x, w.to("meta"))
+    with rule.kernels(False):
+        found["switched off"] = takes(x, w)
+    with definitions():
+        found["definitions"] = takes(x, w)
+    found["switched on again"] = takes(x, w)
     with FlopCounterMode(display=False):
-        found["counted"] = rule.takes(x, w)
-    seen: list[bool] = []
-    torch.func.vmap(lambda one: (seen.append(rule.takes(one, w)), one)[1])(x)
-    found["vmap"] = seen[0]
-    with warnings.catch_warnings(action="ignore"):  # torch deprecates it
-        torch.jit.trace(lambda one: (seen.append(rule.takes(one, w)), one + 1)[1], x, check_trace=False)
-    found["traced"] = seen[1]
-    compiled = torch.compile(lambda one: one + 1 if rule.takes(one, w) else one, backend="eager", fullgraph=True)
-    found["compiled"] = not torch.equal(compiled(x), x)
+        found["counted"] = takes(x, w)
     return found

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.export_cases import MEAN, STD, conv_net, opened, opened_dense, small_net
-from tokenmix.chains import keep_all
 from tokenmix.checkpoints import open_model
 from tokenmix.cli import main
 from tokenmix.data.prepare import preprocess
@@ -29,6 +28,7 @@ from tokenmix.export.onnx_file import graph_operators
 from tokenmix.export.prepare import Prepared, prepare
 from tokenmix.export.program import trace
 from tokenmix.export.quantize import choose, decibels, quantize_onnx, relative_noise
+from tokenmix.ops.dispatch import definitions
 from tokenmix.weight_files import weights_bytes
 from tokenmix_runtime.images import open_image
 
@@ -54,7 +54,7 @@ def test_program_stores_what_does_not_depend_on_the_image(mixer: str, dynamic: b
     names = {node.target.__name__.split(".")[0] for node in program.graph.nodes if node.op == "call_function"}
     assert not names & {"arange", "full", "cos", "sin", "remainder", "fft_rfft2", "fft_irfft2"}
     x = torch.randn(5 if dynamic else 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with keep_all():  # the operations that were traced, not those that inference or training choose on a CPU
+    with definitions():  # the operations that were traced, not those that inference or training choose on a CPU
         torch.testing.assert_close(program.module()(x), case.model(x), atol=1e-6, rtol=1e-6)
 
 

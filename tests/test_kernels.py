@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests import kernel_cases
 from tests.kernel_cases import CHAINS
 from tests.mixer_cases import build, image
+from tokenmix.ops.dispatch import situation
 from tokenmix.ops.kernels import rule
 
 
@@ -40,7 +41,7 @@ Interpreter = Callable[..., object]
 def interpreter() -> Iterator[Interpreter]:
     """Calls functions in a process of its own: triton must be imported anew with its interpreter switched on."""
     with contextlib.ExitStack() as stack:
-        with mock.patch.dict(os.environ, {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}):
+        with mock.patch.dict(os.environ, {"TRITON_INTERPRET": "1", "TOKENMIX_KERNELS": "1", "OMP_NUM_THREADS": "1"}):
             pool = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
             pool.submit(os.getpid).result()
         yield lambda function, *args, **options: pool.submit(function, *args, **options).result()
@@ -131,24 +132,26 @@ def test_fused_filter_in_inference(interpreter: Interpreter) -> None:
 def test_what_the_rule_takes(interpreter: Interpreter) -> None:
     found = interpreter(kernel_cases.choices)
     assert isinstance(found, dict)
-    taken = {"plain", "torch.float16", "torch.bfloat16", "torch only is over"}
+    taken = {"plain", "torch.float16", "torch.bfloat16", "switched on again"}
     assert {name for name, takes in found.items() if takes} == taken
 
 
 @pytest.mark.parametrize("spec", ["aff", "ffnified(key_size=3,value_size=3)", "additive"])
-def test_the_cpu_is_left_alone(spec: str) -> None:
-    output = build(spec, dtype=torch.float32)(image(7, 6, dtype=torch.float32))
+@pytest.mark.parametrize("on", [False, True])
+def test_the_cpu_is_left_alone(spec: str, on: bool) -> None:
+    with rule.kernels(on):
+        output = build(spec, dtype=torch.float32)(image(7, 6, dtype=torch.float32))
     assert output.requires_grad
     assert not kernel_cases.ran(output)
 
 
 def test_same_precision() -> None:
     x, half = torch.ones(2), torch.ones(2, dtype=torch.bfloat16)
-    assert rule.same_precision(x, x)
-    assert not rule.same_precision(half, x)
+    assert rule.same_precision(situation(x), x, x)
+    assert not rule.same_precision(situation(half), half, x)
     with torch.autocast("cpu", torch.bfloat16):
-        assert rule.same_precision(half, x)
-        assert not rule.same_precision(x, x)
+        assert rule.same_precision(situation(half), half, x)
+        assert not rule.same_precision(situation(x), x, x)
 
 
 def _double(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from tests.kernel_cases import CHAINS, chain_error, differentiate, inputs, ran
 from tests.mixer_cases import build, closeness, image
 from tokenmix.layers import fused
-from tokenmix.ops.kernels.rule import torch_only
+from tokenmix.ops.kernels.rule import kernels
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,8 +23,10 @@ SPECS = ("aff", "ffnified(key_size=3,value_size=3)", "additive")
 
 
 @pytest.fixture(autouse=True)
-def _full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def _full_float32_by_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    with kernels():
+        yield
 
 
 @every_chain
@@ -68,7 +72,7 @@ def test_autocast_equals_pytorch(spec: str, size: int, dtype: torch.dtype, fuse:
     mixer, x = pair(spec, size, torch.float32, fuse=fuse)
     with torch.autocast("cuda", dtype), torch.set_grad_enabled(not fuse):
         output = mixer(x)
-        with torch_only():
+        with kernels(False):
             expected = mixer(x)
     assert fuse or ran(output)
     assert not ran(expected)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import tokenmix  # noqa: F401  registers our models with timm
 from tests import plain_loop
-from tokenmix.chains import keep_all
 from tokenmix.data.prepare import normalise
 from tokenmix.data.random_numbers import permutation
+from tokenmix.ops.dispatch import definitions
 from tokenmix.recipes import Recipe, with_values
 from tokenmix.tasks.classification.digits import load_digits
 from tokenmix.tasks.classification.images import ArrayImages, ClassData
@@ -101,12 +101,12 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
     torch.manual_seed(0)
     model = make(recipe, dtype)
     # In float32 rounding would decide an image: there both compute with PyTorch's own operations.
-    own = keep_all() if dtype == torch.float32 else contextlib.nullcontext()
+    own = definitions() if dtype == torch.float32 else contextlib.nullcontext()
     with own:
         result = fit(recipe, data, out, model=lambda: copy.deepcopy(model), progress=False)
     orders = [torch.from_numpy(permutation(200, recipe.run.seed, epoch)) for epoch in range(3)]
     train, val = (plain_images(part, data) for part in (data.train, data.val))
-    with keep_all():
+    with definitions():
         expected, epochs = plain_loop.train(model, recipe, train, val, orders, layer_of)
     assert len(losses) == 18
     assert losses[-1] < losses[0] - 0.3  # it has learnt: the weights are far from where they began

@@ -57,7 +57,7 @@ def test_unknown_name() -> None:
 def test_import_loads_the_models_and_nothing_else() -> None:
     before, after = loaded_by("import torch, timm"), loaded_by("import tokenmix")
     ours = {name.split(".")[1] for name in after if name.startswith("tokenmix.")}
-    assert ours == {"version", "safety", "ops", "chains", "layers", "mixers", "blocks", "backbones"}
+    assert ours == {"version", "safety", "ops", "layers", "mixers", "blocks", "backbones"}
     assert [name for name in HEAVY if name in after - before] == []
 
 

@@ -10,8 +10,9 @@ import tokenmix
 from benchmarks.reference_forms import FORMS, reference_form
 from tests.backbone_cases import distance, images, toy
 from tests.scramble import scramble
-from tokenmix.layers import ConvAct, ConvNorm, fused, is_channels_last
+from tokenmix.layers import ConvAct, ConvNorm, fused
 from tokenmix.mixers import make_mixer
+from tokenmix.ops.dispatch import is_channels_last
 
 
 @pytest.mark.parametrize(("mixer", "dim"), [("aff", 24), ("aff(act='prelu')", 16), ("additive", 12), ("ffnified", 8)])

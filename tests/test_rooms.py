@@ -29,7 +29,6 @@ ROOMS = (
     "argument_types",
     "files",
     "ops",
-    "chains",
     "layers",
     "mixers",
     "blocks",

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.chains import run
-from tokenmix.layers import ConvNorm, DropPath, fold_norm_before, fused, last_conv, make_divisible, with_act
+from tokenmix.layers import GELU, ConvNorm, DropPath, fold_norm_before, fused, last_conv, make_divisible, with_act
+from tokenmix.ops.dispatch import Form, operator
+from tokenmix.ops.recompute import in_turn
 
 
 class Residual(nn.Module):
@@ -48,7 +49,7 @@ class Residual(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.op(self.norm(x)) if torch.jit.is_scripting() else run((self.norm, self.op), x)
+        y = self.op(self.norm(x))
         if self.scale is not None:
             y = y * self.scale[:, None, None]
         return x + self.drop_path(y)
@@ -91,7 +92,7 @@ class Mlp(nn.Module):
         dim: int,
         hidden: int,
         *,
-        act: Callable[[], nn.Module] = nn.GELU,
+        act: Callable[[], nn.Module] = GELU,
         conv: nn.Module | None = None,
         device=None,
         dtype=None,
@@ -102,13 +103,11 @@ class Mlp(nn.Module):
         self.act = act()
         self.fc2 = nn.Conv2d(hidden, dim, 1, device=device, dtype=dtype)
 
-    def links(self) -> tuple[nn.Module, ...]:
-        """What it runs, for `tokenmix.chains.run`."""
-        return self.conv, self.fc1, self.act, self.fc2
+    def _kept_less(self, x: Tensor) -> Tensor:
+        return in_turn(x, self.conv, self.fc1, self.act, self.fc2)
 
+    @operator(Form("keeps less", _kept_less))
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            return run(self.links(), x)
         return self.fc2(self.act(self.fc1(self.conv(x))))
 
     def fuse(self) -> Mlp:
@@ -164,8 +163,5 @@ class InvertedResidual(nn.Module):
         self.skip = stride == 1 and in_chans == out_chans
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            y = self.reduce(self.depthwise(self.expand(x)))
-        else:
-            y = run((self.expand, self.depthwise, self.reduce), x)
+        y = self.reduce(self.depthwise(self.expand(x)))
         return x + y if self.skip else y

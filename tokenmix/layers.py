@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.chains import is_silent as is_silent
-from tokenmix.chains import run
-from tokenmix.ops.inference import conv_act
-from tokenmix.ops.layout import is_channels_last as is_channels_last
+from tokenmix.ops.activations import gelu
+from tokenmix.ops.convolution import conv_act
+from tokenmix.ops.dispatch import Form, operator
+from tokenmix.ops.recompute import in_turn
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -26,18 +26,16 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return result + divisor if result < 0.9 * value else result
 
 
-# A leaf for torch.fx: it looks at devices, memory and modes.
+# Leaves for torch.fx: what looks at memory, and one convolution and its activation, which stay together.
+torch.fx.wrap("gelu")
 torch.fx.wrap("conv_act")
 
 
-@torch.fx.wrap
-def in_layout_of(x: Tensor, like: Tensor) -> Tensor:
-    """``x``, in channels_last memory if ``like`` is: sums of two layouts are slow."""
-    if torch.jit.is_scripting():
-        return x
-    if torch.compiler.is_compiling() or not is_channels_last(like):
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
+class GELU(nn.GELU):
+    """Any shape to itself: PyTorch's own, as fast on maps in channels_last memory as on others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu(x, self.approximate)
 
 
 class ConvAct(nn.Conv2d):
@@ -61,27 +59,31 @@ class ConvAct(nn.Conv2d):
         return f"{super().extra_repr()}, act={self.act!r}"
 
 
-_KINDS: dict[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU: "relu", nn.GELU: "gelu", nn.Identity: ""}
-
-
-def merged_act(conv: nn.Module, act: nn.Module) -> str | None:
-    """What follows a convolution: ``"gelu"`` (exact), ``"silu"``, ``"relu"``, ``""`` (nothing), None (other)."""
-    kind = None if getattr(act, "approximate", "none") != "none" else _KINDS.get(type(act))
-    if not isinstance(conv, ConvAct) or conv.act == "":
-        return kind
-    return conv.act if kind == "" else None
+_KINDS: dict[type[nn.Module], str] = {nn.SiLU: "silu", nn.ReLU: "relu", nn.GELU: "gelu", GELU: "gelu"}
 
 
 def with_act(conv: nn.Module, act: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Two modules equal to both one after the other: the convolution with the activation in it where that is known."""
-    kind = merged_act(conv, act)
+    kind = _KINDS.get(type(act)) if getattr(act, "approximate", "none") == "none" else None
     return (ConvAct(conv, kind), nn.Identity()) if kind and is_plain_conv(conv) else (conv, act)
 
 
 def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether the module is a convolution that `ConvAct` can take over."""
-    plain = type(module) is nn.Conv2d or (isinstance(module, ConvAct) and module.act == "")
-    return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+class Chain(nn.Sequential):
+    """Modules one after the other, that keep less for the backward pass: see `tokenmix.ops.recompute.in_turn`."""
+
+    def _kept_less(self, x: Tensor) -> Tensor:
+        return in_turn(x, *self)
+
+    @operator(Form("keeps less", _kept_less))
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return x
 
 
 class DropPath(nn.Module):
@@ -118,7 +120,7 @@ class LayerNorm2d(nn.Module):
 class ConvNorm(nn.Module):
     """``(B, in_chans, H, W) -> (B, out_chans, H', W')``: convolution, batch norm, activation.
 
-    Padding keeps the size at stride 1. ``act`` is a factory without arguments (``nn.GELU``) or None.
+    Padding keeps the size at stride 1. ``act`` is a factory without arguments (`GELU`) or None.
     """
 
     def __init__(
@@ -145,13 +147,11 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(out_chans, **dd)
         self.act = nn.Identity() if act is None else act()
 
-    def links(self) -> tuple[nn.Module, ...]:
-        """What it runs, for `tokenmix.chains.run`."""
-        return self.conv, self.norm, self.act
+    def _kept_less(self, x: Tensor) -> Tensor:
+        return in_turn(x, self.conv, self.norm, self.act)
 
+    @operator(Form("keeps less", _kept_less))
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            return run(self.links(), x)
         return self.act(self.norm(self.conv(x)))
 
     def fuse(self) -> nn.Module:
@@ -295,9 +295,9 @@ def takes_norm_before(module: nn.Module) -> bool:
 def depthwise_weights(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Weight and bias of a square, odd depthwise convolution that keeps channels and size; None if it is another thing.
 
-    None also where hooks listen to the module: a kernel that computes it together with others would not call them.
+    An activation that it computes too is left to the caller.
     """
-    if type(module) not in (nn.Conv2d, ConvAct) or module.bias is None or not is_silent(module):
+    if type(module) not in (nn.Conv2d, ConvAct) or module.bias is None:
         return None
     conv: Any = module
     size = conv.kernel_size[0]
@@ -316,7 +316,7 @@ def last_conv(module: nn.Module) -> nn.Conv2d | None:
     A module that ends with a layer says so by an attribute ``output_layer``, the layer's name.
     """
     if isinstance(module, nn.Conv2d):
-        return None if isinstance(module, ConvAct) and module.act else module
+        return None if getattr(module, "act", "") else module
     if isinstance(module, nn.Sequential):
         return last_conv(module[-1]) if len(module) else None
     name = getattr(module, "output_layer", None)
@@ -352,7 +352,7 @@ def fold_norm_before(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "gelu": nn.GELU,
+    "gelu": GELU,
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "leaky_relu": partial(nn.LeakyReLU, 0.1),

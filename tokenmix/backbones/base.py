@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenmix.layers import is_silent
-from tokenmix.ops.inference import plain_inference
+from tokenmix.ops.dispatch import Form, Situation, operator
 from tokenmix_runtime.names import unknown
 
 POOLINGS = ("avg", "max", "avgmax", "")
@@ -24,13 +23,16 @@ AT_ONCE = 1 << 20
 class Stage(nn.Module):
     """``(B, C, H, W) -> (B, dim, H / stride, W / stride)``: a downsampling, then blocks.
 
-    A large batch passes in parts in inference on a CPU, unless a hook would see it.
-
     Args:
         downsample: What changes the size or width, or None.
         blocks: The blocks, applied in order.
         dim: Output channels.
         stride: How much smaller the output is than the input, including ``downsample``.
+
+    Attributes:
+        in_parts: Whether a large batch passes in parts in inference on a CPU, which `tokenmix.reparameterize` switches
+            on: the modules in the stage, and their hooks, then see some images at a time.
+        grad_checkpointing: Whether blocks keep only their inputs for the backward pass.
     """
 
     def __init__(self, downsample: nn.Module | None, blocks: Sequence[nn.Module], dim: int, stride: int = 1) -> None:
@@ -38,31 +40,27 @@ class Stage(nn.Module):
         self.downsample = nn.Identity() if downsample is None else downsample
         self.blocks = nn.Sequential(*blocks)
         self.dim, self.stride = dim, stride
-        self.grad_checkpointing = False
+        self.in_parts = self.grad_checkpointing = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            split = self._is_split(x)
-            if split:
-                images = max(1, AT_ONCE // x[0].numel())
-                return torch.cat([self.blocks(self.downsample(part)) for part in x.split(images)])
-        x = self.downsample(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return self._checkpointed(x)
-        return self.blocks(x)
+    def _fits_parts(now: Situation, self: "Stage", x: Tensor) -> bool:
+        return now.mode == "inference" and now.device == "cpu" and self.in_parts and len(x) > 1 and x.numel() > AT_ONCE
 
-    @torch.jit.unused
-    def _is_split(self, x: Tensor) -> bool:
-        """Whether the batch passes in parts."""
-        if self.training or not plain_inference(x) or x.size(0) == 1 or x.numel() <= AT_ONCE:
-            return False
-        return all(map(is_silent, self.modules()))
+    def _in_parts(self, x: Tensor) -> Tensor:
+        images = max(1, AT_ONCE // x[0].numel())
+        return torch.cat([self.blocks(self.downsample(part)) for part in x.split(images)])
 
-    @torch.jit.unused
+    def _fits_checkpoints(now: Situation, self: "Stage", x: Tensor) -> bool:
+        return self.grad_checkpointing
+
     def _checkpointed(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False)
         return x
+
+    @operator(Form("in parts", _in_parts, _fits_parts), Form("checkpointed", _checkpointed, _fits_checkpoints))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsample(x))
 
 
 class Pool(nn.Module):
@@ -104,6 +102,8 @@ class Head(nn.Module):
     Raises:
         ValueError: For an unknown pooling, or ``pool=""`` together with a classifier.
     """
+
+    __constants__ = ("distilled_training",)  # so that TorchScript, which knows one type of output, reads no pair
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Head(nn.Module):
         y = self.fc(x)
         if self.fc_dist is not None:
             z = self.fc_dist(x)
-            if self.distilled_training and self.training and not torch.jit.is_scripting():
+            if self.distilled_training and self.training:
                 return y, z  # type: ignore[return-value]
             return (y + z) / 2
         return y
@@ -223,7 +223,6 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.forward_features(x))
 
-    @torch.jit.ignore
     def forward_intermediates(
         self,
         x: Tensor,
@@ -262,7 +261,6 @@ class Backbone(nn.Module):
             return intermediates
         return (self.final(x) if i == last else x), intermediates
 
-    @torch.jit.ignore
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
@@ -302,12 +300,10 @@ class Backbone(nn.Module):
     def _final_is_norm(self) -> bool:
         return not any(isinstance(module, nn.Conv2d) for module in self.final.modules())
 
-    @torch.jit.ignore
     def get_classifier(self) -> nn.Module | tuple[nn.Module, nn.Module]:
         """The linear classifier, or the pair of a distilled model."""
         return self.head.fc if self.head.fc_dist is None else (self.head.fc, self.head.fc_dist)
 
-    @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier on the model's device and dtype; None keeps the pooling.
 
@@ -318,14 +314,12 @@ class Backbone(nn.Module):
         self.head.set_classes(num_classes, global_pool, device=reference.device, dtype=reference.dtype)
         self.num_classes = num_classes
 
-    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block in the backward pass instead of storing its inner activations."""
         self.grad_checkpointing = enable
         for stage in self.stages:
             stage.grad_checkpointing = enable  # type: ignore[assignment]
 
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that group parameters by depth, for layer-wise learning rates."""
         fine = [
@@ -335,7 +329,6 @@ class Backbone(nn.Module):
         ]
         return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None), (r"^final", (99999,))] if coarse else fine}
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Patterns of parameters without weight decay beyond vectors and biases: none."""
         return set()

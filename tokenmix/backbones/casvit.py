@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -18,14 +17,13 @@ from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.backbones.keymap import KeyMap, Official, Rule
 from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import Mlp, Residual
-from tokenmix.layers import ConvNorm
+from tokenmix.layers import GELU, Chain, ConvNorm
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
 
 
 class DistillableBackbone(Backbone):
     """A backbone whose head may have a second classifier, trained by a teacher (DeiT, arXiv:2012.12877)."""
 
-    @torch.jit.ignore
     def set_distilled_training(self, enable: bool = True) -> None:
         """In training, return the outputs of both classifiers as a pair instead of their mean; timm's convention.
 
@@ -108,11 +106,11 @@ def casvit(
 def _local_perception(dim: int, *, device=None, dtype=None) -> nn.Module:
     """``(B, C, H, W) -> (B, C, H, W)``: 1x1 with batch norm, 3x3 depthwise, GELU, 1x1."""
     dd = {"device": device, "dtype": dtype}
-    return nn.Sequential(
+    return Chain(
         OrderedDict(
             pointwise=ConvNorm(dim, dim, bias=True, **dd),
             depthwise=nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd),
-            act=nn.GELU(),
+            act=GELU(),
             proj=nn.Conv2d(dim, dim, 1, **dd),
         )
     )

@@ -19,7 +19,7 @@ from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.backbones.keymap import KeyMap, Official, Rule
 from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import Mlp, Residual
-from tokenmix.layers import ConvNorm, LayerNorm2d, NormConv, RepDepthwise, SqueezeExcite
+from tokenmix.layers import GELU, ConvNorm, LayerNorm2d, NormConv, RepDepthwise, SqueezeExcite
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
 from tokenmix_runtime.names import unknown
 
@@ -84,7 +84,7 @@ def ffnet(
         raise ValueError(unknown("norm", norm, NORMS))
     dd = {"device": device, "dtype": dtype}
     stem = nn.Sequential(
-        ConvNorm(in_chans, stem_dim, 3, 2, act=nn.GELU, **dd),
+        ConvNorm(in_chans, stem_dim, 3, 2, act=GELU, **dd),
         ConvNorm(stem_dim, dims[0], 3, 2, **dd),
     )
 
@@ -154,14 +154,14 @@ def strip_ffnet(
     _check_widths(depths, dims, squeeze)
     dd = {"device": device, "dtype": dtype}
     stem = nn.Sequential(
-        ConvNorm(in_chans, stem_dim, 3, 2, act=nn.GELU, **dd),
-        ConvNorm(stem_dim, stem_dim, 3, act=nn.GELU, **dd),
+        ConvNorm(in_chans, stem_dim, 3, 2, act=GELU, **dd),
+        ConvNorm(stem_dim, stem_dim, 3, act=GELU, **dd),
         ConvNorm(stem_dim, dims[0], 3, **dd),
         ConvNorm(dims[0], dims[0], 3, 2, **dd),
     )
 
     def downsample(dim: int, out_dim: int) -> nn.Module:
-        expand = ConvNorm(dim, 2 * out_dim, 3, 2, act=nn.GELU, **dd)
+        expand = ConvNorm(dim, 2 * out_dim, 3, 2, act=GELU, **dd)
         return nn.Sequential(OrderedDict(expand=expand, project=ConvNorm(2 * out_dim, out_dim, **dd)))
 
     def front(dim: int) -> nn.Module:

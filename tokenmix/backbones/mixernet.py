@@ -15,7 +15,7 @@ from torch import nn
 from tokenmix.backbones.arguments import build_checked
 from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.blocks import Mlp, Residual
-from tokenmix.layers import ConvNorm
+from tokenmix.layers import GELU, ConvNorm
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
 
 
@@ -63,7 +63,7 @@ def mixernet(
     specs = per_stage(mixers, len(depths))
     rates = drop_path_rates(drop_path_rate, depths)
     stem = nn.Sequential(
-        ConvNorm(in_chans, dims[0] // 2, 3, 2, act=nn.GELU, **dd),
+        ConvNorm(in_chans, dims[0] // 2, 3, 2, act=GELU, **dd),
         ConvNorm(dims[0] // 2, dims[0], 3, stem_stride // 2, **dd),
     )
     stages = []

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from tokenmix.backbones.base import Backbone
+from tokenmix.backbones.base import Backbone, Stage
 from tokenmix.blocks import Residual
 from tokenmix.layers import ConvAct, fused, is_plain_conv
 
@@ -44,8 +44,10 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
             module.fold_layer_scale()
         if isinstance(module, Backbone):
             _average_classifiers(module)
+        if isinstance(module, Stage):
+            module.in_parts = True
         for name, child in module.named_children():
-            if type(child) is nn.Conv2d and is_plain_conv(child):
+            if is_plain_conv(child):
                 setattr(module, name, ConvAct(child, ""))
     # A kernel in space has five axes, for which there is no such memory.
     if all(parameter.device.type == "cpu" and parameter.ndim < 5 for parameter in new.parameters()):

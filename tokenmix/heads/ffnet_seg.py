@@ -15,7 +15,7 @@ from tokenmix.backbones.keymap import KeyMap, Rule
 from tokenmix.blocks import Mlp, Residual
 from tokenmix.heads.levels import feature_levels
 from tokenmix.heads.segmenter import Segmenter
-from tokenmix.layers import ConvNorm, RepDepthwise
+from tokenmix.layers import GELU, ConvNorm, RepDepthwise
 from tokenmix.mixers import make_mixer
 
 STRIPS = (9, 5, (1, 9), (9, 1))
@@ -47,14 +47,14 @@ class FFNetSegHead(nn.Module):
     ) -> None:
         super().__init__()
         total = sum(chans)
-        self.squeeze = nn.Sequential(ConvNorm(total, total, act=nn.GELU), ConvNorm(total, dim))
+        self.squeeze = nn.Sequential(ConvNorm(total, total, act=GELU), ConvNorm(total, dim))
         self.blocks = nn.Sequential()
         for _ in range(depth):
             mlp = Mlp(dim, int(dim * ratio), conv=RepDepthwise(dim, STRIPS))
             mixer = Residual(dim, make_mixer(STRIP_LARGE, dim))
-            block = OrderedDict(mixer=mixer, mixer_act=nn.GELU(), mlp=Residual(dim, mlp), mlp_act=nn.GELU())
+            block = OrderedDict(mixer=mixer, mixer_act=GELU(), mlp=Residual(dim, mlp), mlp_act=GELU())
             self.blocks.append(nn.Sequential(block))
-        self.align = ConvNorm(dim, channels, act=nn.GELU)
+        self.align = ConvNorm(dim, channels, act=GELU)
         self.drop = nn.Dropout2d(drop_rate)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 

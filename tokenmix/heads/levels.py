@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from tokenmix.backbones.base import Backbone, feature_indices
@@ -68,7 +67,6 @@ class Levels(nn.Module):
                 maps.append(norm(x))
         return maps
 
-    @torch.jit.ignore
     def place(self, name: str) -> Place | None:
         """How deep a parameter is: (stage, block in it), the stem's -1, a downsampling's 0; None for a level's norm."""
         part, *rest = name.split(".")

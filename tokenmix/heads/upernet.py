@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tokenmix.heads.levels import feature_levels
 from tokenmix.heads.segmenter import FCNHead, Segmenter
 from tokenmix.layers import ConvNorm
+from tokenmix.ops.dispatch import Form, operator
 
 POOL_SIZES = (1, 2, 3, 6)
 
@@ -64,18 +65,23 @@ class MeanCells(nn.Module):
         self.n = n
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_exporting():
-            return F.adaptive_avg_pool2d(x, self.n)
-        return self._shares(x, -2) @ x @ self._shares(x, -1).t()
+        return mean_cells(x, self.n)
 
-    def _shares(self, x: Tensor, axis: int) -> Tensor:
-        """``(n, size of the axis)``: by how much each pixel counts in each cell."""
-        size = torch.full([], x.size(axis), dtype=torch.int64)  # as a number ONNX cannot take a dynamic one
-        cell, pixel = torch.arange(self.n)[:, None], torch.arange(x.size(axis))
-        first = torch.div(cell * size, self.n, rounding_mode="floor")
-        end = torch.div((cell + 1) * size + self.n - 1, self.n, rounding_mode="floor")
-        inside = ((pixel >= first) & (pixel < end)).to(x.dtype)
-        return inside / inside.sum(1, keepdim=True)
+
+@operator(Form("pooling", F.adaptive_avg_pool2d, lambda now, *args: now.mode != "exporting"))
+def mean_cells(x: Tensor, n: int) -> Tensor:
+    """``(B, C, H, W) -> (B, C, n, n)``: the mean of each of n x n cells, which may overlap by a pixel."""
+    return _shares(x, -2, n) @ x @ _shares(x, -1, n).t()
+
+
+def _shares(x: Tensor, axis: int, n: int) -> Tensor:
+    """``(n, size of the axis)``: by how much each pixel counts in each cell."""
+    size = torch.full([], x.size(axis), dtype=torch.int64, device=x.device)  # ONNX takes no dynamic number
+    cell, pixel = torch.arange(n, device=x.device)[:, None], torch.arange(x.size(axis), device=x.device)
+    first = torch.div(cell * size, n, rounding_mode="floor")
+    end = torch.div((cell + 1) * size + n - 1, n, rounding_mode="floor")
+    inside = ((pixel >= first) & (pixel < end)).to(x.dtype)
+    return inside / inside.sum(1, keepdim=True)
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:

@@ -270,7 +270,6 @@ class GlobalFilter(nn.Module):
         kernel = resize_kernel(self.weight, planes.size(-2), planes.size(-1))
         return filter_planes(planes, kernel.to(planes.dtype), x.size(-2), x.size(-1), self.form).to(x.dtype)
 
-    @torch.jit.ignore
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`: the spectrum, and the grid that it is multiplied with."""
         planes = rfft2_planes(x, self.form)
@@ -281,7 +280,6 @@ class GlobalFilter(nn.Module):
             "value": Slot(filter_planes(planes, kernel, x.size(-2), x.size(-1), self.form).to(x.dtype)),
         }
 
-    @torch.jit.ignore
     def transform_macs(self, height: int, width: int) -> float:
         """Multiply-accumulates of the two transforms of one image of that size in pixels, counted as FFTs."""
         return 2 * self.dim * rfft2_macs(height, width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from tokenmix.layers import ConvNorm, RepDepthwise
+from tokenmix.layers import GELU, ConvNorm, RepDepthwise
 from tokenmix.mixers.metamixer import MetaMixer, Static
 from tokenmix_runtime.names import unknown
 
@@ -46,7 +46,7 @@ def ffnified_attention(
     return MetaMixer(
         query=nn.Conv2d(dim, dim, 1, **dd) if query == "bias" else ConvNorm(dim, dim, 1, bias=query != "norm", **dd),
         key=Static(_depthwise(dim, key_size, conv, **dd)),
-        act=nn.GELU(),
+        act=GELU(),
         value=Static(_depthwise(dim, value_size, conv, **dd)),
     )
 

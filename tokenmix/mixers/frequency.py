@@ -10,22 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.chains import recomputes
-from tokenmix.layers import ACTIVATIONS, in_layout_of, is_silent
+from tokenmix.layers import ACTIVATIONS
 from tokenmix.mixers.slots import Slot, Slots
-from tokenmix.ops.fourier import filter_planes, irfft2, irfft2_planes, rfft2, rfft2_macs, rfft2_planes, under_autocast
-from tokenmix.ops.inference import kept, plain_inference
+from tokenmix.ops.convolution import fits_onednn
+from tokenmix.ops.dispatch import Form, Situation, is_channels_last, keeps_less, operator
+from tokenmix.ops.fourier import filter_planes, irfft2, irfft2_planes, rfft2, rfft2_macs, rfft2_planes
 from tokenmix.ops.kernels.frequency import MOST_CHANNELS, filter_spectrum
-from tokenmix.ops.kernels.rule import takes
-from tokenmix.ops.layout import is_channels_last
-from tokenmix.ops.masks import mask_planes
-from tokenmix.ops.rows import MOST_ROWS, filter_rows, row_bias, row_form
+from tokenmix.ops.kernels.rule import can_run
+from tokenmix.ops.masks import mask_product
+from tokenmix.ops.rows import MOST_ROWS, filter_rows
 from tokenmix_runtime.names import unknown
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")
 torch.fx.wrap("filter_planes")
-torch.fx.wrap("in_layout_of")
 
 
 def real_form(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,45 +42,24 @@ def real_form(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return block.flatten(0, 2).flatten(1)[:, :, None, None], torch.stack([bias[0], bias[1]], -1).flatten()
 
 
-@torch.fx.wrap
-def grouped_pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """``(B, C, H, W) -> (B, C, H, W)``: grouped 1x1 convolution in the precision of ``x``, outside of autocast."""
-    weight = weight.to(x.dtype)
-    bias = weight.new_zeros(weight.size(0)) if bias is None else bias.to(x.dtype)
-    if torch.jit.is_scripting():
-        return F.conv2d(x, weight, bias, groups=groups)
-    if under_autocast(x):
-        with torch.autocast(x.device.type, enabled=False):
-            return _grouped_pointwise(x, weight, bias, groups)
-    return _grouped_pointwise(x, weight, bias, groups)
-
-
-def _grouped_pointwise(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    if torch.compiler.is_exporting():
-        return F.conv2d(x, weight, bias, groups=groups)  # one node, which every runtime has
-    # A batched product is faster than the grouped convolution.
+def _as_products(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     batch, height, width = x.size(0), x.size(2), x.size(3)
     blocks = x.reshape(batch * groups, -1, height * width)
-    kernel = weight.view(groups, -1, weight.size(1)).expand(batch, -1, -1, -1).flatten(0, 1)
-    shift = bias.view(groups, -1, 1).expand(batch, -1, -1, -1).flatten(0, 1)
+    kernel = weight.to(x.dtype).view(groups, -1, weight.size(1)).expand(batch, -1, -1, -1).flatten(0, 1)
+    shift = bias.to(x.dtype).view(groups, -1, 1).expand(batch, -1, -1, -1).flatten(0, 1)
     return torch.baddbmm(shift, kernel, blocks).view(batch, -1, height, width)
 
 
 @torch.fx.wrap
+@operator(Form("batched product", _as_products, lambda now, *args: now.mode != "exporting"), precise=True)
+def grouped_pointwise(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """``(B, C, H, W) -> (B, C, H, W)``: grouped 1x1 convolution in the precision of ``x``, outside of autocast."""
+    return F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), groups=groups)
+
+
 def soft_shrink(x: Tensor, threshold: float) -> Tensor:
-    """Any shape to itself: ``sign(x) * max(|x| - threshold, 0)``."""
-    if torch.jit.is_scripting():
-        return F.softshrink(x, threshold)
-    if torch.compiler.is_exporting():
-        return x - x.clamp(-threshold, threshold)  # two operations in other runtimes instead of six
-    return F.softshrink(x, threshold)
-
-
-@torch.fx.wrap
-def complex_map(planes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``(B, 2C, H, W) -> (B, 2C, H, W)``: the map of `real_form` at each frequency; channels (group, channel, part)."""
-    kernel, shift = real_form(weight.to(planes.dtype), bias.to(planes.dtype))
-    return grouped_pointwise(planes, kernel, shift, weight.size(1))
+    """Any shape to itself: ``sign(x) * max(|x| - threshold, 0)``, which few runtimes have as one operation."""
+    return x - x.clamp(-threshold, threshold)
 
 
 class ScalarPReLU(nn.Module):
@@ -110,59 +87,52 @@ class _Filter(nn.Module):
         # One call for both parts where they cannot differ.
         self.shared_act = type(act) is type(act2) and not [*act.parameters(), *act2.parameters()]
 
-    def first(self, planes: Tensor) -> Tensor:
-        """The first complex linear map."""
+    def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights and biases of both maps as grouped 1x1 convolutions of real planes, see `real_form`."""
         raise NotImplementedError
-
-    def second(self, planes: Tensor) -> Tensor:
-        """The second complex linear map."""
-        raise NotImplementedError
-
-    def has_silu(self) -> bool:
-        """Whether both activations are SiLU, as in the released networks, and nobody listens to them."""
-        return type(self.act) is type(self.act2) is nn.SiLU and is_silent(self.act) and is_silent(self.act2)
-
-    def is_fusable(self) -> bool:
-        """Whether `filter_spectrum` is what this filter does with a spectrum, and nobody asked for another form."""
-        return self.has_silu() and self.form == "auto" and self.dim // self.groups <= MOST_CHANNELS
-
-    def on_rows(self, x: Tensor) -> Tensor | None:
-        """``forward`` by `filter_rows` where that applies; this form does not have it."""
-        return None
 
     def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weights and biases of both maps, as `filter_spectrum` takes them."""
         raise NotImplementedError
 
+    def has_silu(self) -> bool:
+        """Whether both activations are SiLU, as in the released networks."""
+        return type(self.act) is type(self.act2) is nn.SiLU
+
+    def is_usual(self) -> bool:
+        """Whether nobody asked for a form either."""
+        return self.has_silu() and self.form == "auto"
+
+    def _fits_kernel(now: Situation, self: _Filter, x: Tensor) -> bool:
+        return can_run(now, x) and self.is_usual() and self.dim // self.groups <= MOST_CHANNELS
+
+    def _by_kernel(self, x: Tensor) -> Tensor:
+        return irfft2(filter_spectrum(rfft2(x), *self.maps(), self.threshold), (x.size(-2), x.size(-1))).to(x.dtype)
+
+    def _fits_rows(now: Situation, self: _Filter, x: Tensor) -> bool:
+        return fits_onednn(now) and max(x.size(2), x.size(3)) <= MOST_ROWS and self.is_usual() and now.channels_last
+
+    def _on_rows(self, x: Tensor) -> Tensor:
+        return filter_rows(x, *self.real_maps(), self.groups, self.threshold)
+
+    def _fits_less(now: Situation, self: _Filter, x: Tensor) -> bool:
+        return keeps_less(now) and self.has_silu()
+
+    def _kept_less(self, x: Tensor) -> Tensor:
+        """Keeps the spectrum alone."""
+        planes = rfft2_planes(x, self.form)
+        filtered = mask_product(planes, *(each.to(planes.dtype) for each in self.real_maps()), self.threshold)
+        out = irfft2_planes(filtered, x.size(-2), x.size(-1), self.form).to(x.dtype)
+        return out.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else out  # sums of two are slow
+
+    @operator(
+        Form("kernel", _by_kernel, _fits_kernel),
+        Form("rows", _on_rows, _fits_rows),
+        Form("keeps less", _kept_less, _fits_less),
+    )
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            fusable = takes(x) and self.is_fusable()
-            if fusable:
-                spectrum = filter_spectrum(rfft2(x), *self.maps(), self.threshold)
-                return irfft2(spectrum, (x.size(-2), x.size(-1))).to(x.dtype)
-            rows = self.on_rows(x)
-            if rows is not None:
-                return rows
         planes = rfft2_planes(x, self.form)  # (B, C, 2, H, W//2+1)
-        if not torch.jit.is_scripting():
-            remade = recomputes(x) and self.has_silu()
-            if remade:
-                filtered = mask_planes(planes, self.products(planes.dtype), self.threshold)
-                out = irfft2_planes(filtered, x.size(-2), x.size(-1), self.form).to(x.dtype)
-                return in_layout_of(out, x)
-        out = filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
-        return in_layout_of(out, x)
-
-    def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weights and biases of both maps as grouped 1x1 convolutions of real planes, see `real_form`."""
-        raise NotImplementedError
-
-    def products(self, dtype: torch.dtype) -> list[Tensor]:
-        """Kernels and shifts of both maps as `tokenmix.ops.masks.mask_planes` takes them."""
-        kernel1, shift1, kernel2, shift2 = (tensor.to(dtype) for tensor in self.real_maps())
-        kernels = [kernel[:, :, 0, 0].unflatten(0, (self.groups, -1)) for kernel in (kernel1, kernel2)]
-        shifts = [shift.view(self.groups, -1, 1) for shift in (shift1, shift2)]
-        return [kernels[0], shifts[0], kernels[1], shifts[1]]
+        return filter_planes(planes, self.mask_planes(planes), x.size(-2), x.size(-1), self.form).to(x.dtype)
 
     def mask_planes(self, planes: Tensor) -> Tensor:
         """``(B, C, 2, H, W//2+1) -> (B, C, 2, H, W//2+1)``: the mask of a spectrum, both as real planes."""
@@ -170,15 +140,15 @@ class _Filter(nn.Module):
 
     def mapped_planes(self, planes: Tensor) -> Tensor:
         """``(B, C, 2, H, W//2+1) -> (B, 2C, H, W//2+1)``: both maps of a spectrum; the mask before it is shrunk."""
-        hidden = self.first(planes.flatten(1, 2))
+        kernel1, shift1, kernel2, shift2 = self.real_maps()
+        hidden = grouped_pointwise(planes.flatten(1, 2), kernel1, shift1, self.groups)
         if self.shared_act:
             hidden = self.act(hidden)
         else:
             parts = hidden.unflatten(1, (self.dim, 2))
             hidden = torch.stack([self.act(parts.select(2, 0)), self.act2(parts.select(2, 1))], 2).flatten(1, 2)
-        return self.second(hidden)
+        return grouped_pointwise(hidden, kernel2, shift2, self.groups)
 
-    @torch.jit.ignore
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`: spectrum, the mask before and after the soft-shrink, output."""
         planes = rfft2_planes(x, self.form)
@@ -190,13 +160,11 @@ class _Filter(nn.Module):
             "value": Slot(filter_planes(planes, mask, x.size(-2), x.size(-1), self.form).to(x.dtype)),
         }
 
-    @torch.jit.ignore
     def mask(self, x: Tensor) -> Tensor:
         """``(B, C, H, W) -> (B, C, H, W//2+1)`` complex: what the spectrum of this input is multiplied with."""
         planes = self.mask_planes(rfft2_planes(x, self.form))
         return torch.complex(planes[:, :, 0], planes[:, :, 1])
 
-    @torch.jit.ignore
     def transform_macs(self, height: int, width: int) -> float:
         """Multiply-accumulates of the two transforms of one image of that size in pixels, counted as FFTs."""
         return 2 * self.dim * rfft2_macs(height, width)
@@ -252,12 +220,6 @@ class FrequencyFilter(_Filter):
         self.w2 = nn.Parameter(0.02 * torch.randn(2, groups, width, width, **dd))
         self.b2 = nn.Parameter(0.02 * torch.randn(2, groups, width, **dd))
 
-    def first(self, planes: Tensor) -> Tensor:
-        return complex_map(planes, self.w1, self.b1)
-
-    def second(self, planes: Tensor) -> Tensor:
-        return complex_map(planes, self.w2, self.b2)
-
     def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.w1, self.b1, self.w2, self.b2
 
@@ -293,10 +255,6 @@ class FusedFrequencyFilter(_Filter):
         conv.bias.copy_(shift)
         return conv
 
-    def is_fusable(self) -> bool:
-        # The real maps that a training makes of these convolutions need not stay complex ones.
-        return super().is_fusable() and not torch.is_grad_enabled()
-
     def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         found = []
         for conv in (self.conv1, self.conv2):
@@ -305,26 +263,11 @@ class FusedFrequencyFilter(_Filter):
             found += [weight.permute(2, 4, 0, 3, 1), conv.bias.view(self.groups, -1, 2).permute(2, 0, 1)]
         return found[0], found[1], found[2], found[3]
 
-    def on_rows(self, x: Tensor) -> Tensor | None:
-        usual = self.has_silu() and self.form == "auto"
-        if not (usual and plain_inference(x) and is_channels_last(x) and max(x.shape[2:]) <= MOST_ROWS):
-            return None
-        maps = []
-        for conv in (self.conv1, self.conv2):
-            assert conv.bias is not None
-            maps.append((kept(row_form, conv.weight, self.groups), kept(row_bias, conv.bias, self.groups)))
-        return filter_rows(x, maps[0], maps[1], self.threshold)
-
     def real_maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        assert self.conv1.bias is not None
-        assert self.conv2.bias is not None
-        return self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias
-
-    def first(self, planes: Tensor) -> Tensor:
-        return grouped_pointwise(planes, self.conv1.weight, self.conv1.bias, self.groups)
-
-    def second(self, planes: Tensor) -> Tensor:
-        return grouped_pointwise(planes, self.conv2.weight, self.conv2.bias, self.groups)
+        bias1, bias2 = self.conv1.bias, self.conv2.bias
+        assert bias1 is not None
+        assert bias2 is not None
+        return self.conv1.weight, bias1, self.conv2.weight, bias2
 
 
 def _activation(act: str | Callable[[], nn.Module], *, device=None, dtype=None) -> nn.Module:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from tokenmix.chains import recomputes, run
-from tokenmix.layers import (
-    depthwise_weights,
-    fold_norm_before,
-    fused,
-    is_silent,
-    merged_act,
-    takes_norm_before,
-    with_act,
-)
+from tokenmix.layers import depthwise_weights, fold_norm_before, fused, takes_norm_before, with_act
 from tokenmix.mixers.slots import Slot, Slots
+from tokenmix.ops.dispatch import Form, Situation, operator
 from tokenmix.ops.kernels.ffnified import depthwise_gelu_depthwise
-from tokenmix.ops.kernels.rule import takes
+from tokenmix.ops.kernels.rule import can_run
+from tokenmix.ops.recompute import without_keeping
 
 
 class Static(nn.Module):
@@ -62,17 +53,22 @@ class MetaMixer(nn.Module):
         self.act = act
         self.value = value
 
+    def _fits_kernel(now: Situation, self: MetaMixer, x: Tensor) -> bool:
+        return not now.channels_last and can_run(now, x) and self.depthwise_chain() is not None
+
+    def _by_kernel(self, x: Tensor) -> Tensor:
+        chain = self.depthwise_chain()
+        assert chain is not None
+        return depthwise_gelu_depthwise(self.query(x), *chain)
+
+    def _kept_less(self, x: Tensor) -> Tensor:
+        interaction = without_keeping(self.query(x), lambda query: self.key(query, x))
+        weights = without_keeping(interaction, self.act)
+        return without_keeping(weights, lambda weights: self.value(weights, x))
+
+    @operator(Form("kernel", _by_kernel, _fits_kernel), Form("keeps less", _kept_less))
     def forward(self, x: Tensor) -> Tensor:
-        query = self.query(x)
-        if not torch.jit.is_scripting():
-            chain = self.depthwise_chain() if takes(query) else None
-            if chain is not None:
-                return depthwise_gelu_depthwise(query, *chain)
-            key: Any = self.key
-            value: Any = self.value
-            if recomputes(x) and all(type(part) is Static and is_silent(part) for part in (key, value)):
-                return run((key.op, self.act, value.op), query)
-        return self.value(self.act(self.key(query, x)), x)
+        return self.value(self.act(self.key(self.query(x), x)), x)
 
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`: each part by itself."""
@@ -89,13 +85,13 @@ class MetaMixer(nn.Module):
 
     def depthwise_chain(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Weights and biases of key and value where both are plain depthwise convolutions with a GELU between."""
-        parts: tuple[Any, Any] = (self.key, self.value)
-        if not all(type(part) is Static and is_silent(part) for part in parts) or not is_silent(self.act):
+        if not (type(self.key) is type(self.value) is Static):
             return None
-        first, last = (part.op for part in parts)
-        act, last_act = merged_act(first, self.act), merged_act(last, nn.Identity())
+        first, last, act = self.key.op, self.value.op, self.act
         key, value = depthwise_weights(first), depthwise_weights(last)
-        if key is None or value is None or (act, last_act) != ("gelu", ""):
+        inside = getattr(first, "act", "") == "gelu" and isinstance(act, nn.Identity)
+        behind = not getattr(first, "act", "") and isinstance(act, nn.GELU) and act.approximate == "none"
+        if key is None or value is None or getattr(last, "act", "") or not (inside or behind):
             return None
         return (*key, *value)
 

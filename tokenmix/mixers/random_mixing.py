@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor, nn
 
 from tokenmix.mixers.slots import Slot, Slots
-
-KEPT = 16  # matrices of recent sizes
+from tokenmix.ops.constants import constant
 
 
 class RandomMixing(nn.Module):
@@ -53,26 +50,16 @@ def random_matrix(x: Tensor, key: int) -> Tensor:
     Before the softmax its numbers are ``u / 2^24`` with ``u = f(f(f(7368787 m + 2654435 n + 40503 key)))``,
     ``f(u) = (u^2 + key + 1) mod 16777213``, for row m and column n. Eager calls keep the matrices of recent sizes.
     """
-    tokens = x.size(2) * x.size(3)
-    if torch.jit.is_scripting():
-        return _build(tokens, key, x.dtype, x.device)
-    if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter):
-        return _build(tokens, key, x.dtype, x.device)
-    return _kept(tokens, key, x.dtype, x.device)
+    return kept_matrix(x, x.size(2) * x.size(3), key)
 
 
-@functools.lru_cache(KEPT)
-def _kept(tokens: int, key: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # else training after inference could not save it for the backward pass
-        return _build(tokens, key, dtype, device)
-
-
-def _build(tokens: int, key: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+@constant
+def kept_matrix(like: Tensor, tokens: int, key: int) -> Tensor:
+    """``(tokens, tokens)``: the matrix in the dtype and on the device of ``like``."""
     prime = 16777213  # the largest below 2^24: what is below it is exact in float32
-    place = torch.arange(tokens, device=device)
+    place = torch.arange(tokens, device=like.device)
     number = torch.remainder(7368787 * place[:, None] + 2654435 * place + 40503 * key, prime)
     for _ in range(3):
         number = torch.remainder(number * number + key + 1, prime)
     exact = number.to(torch.float32) / 16777216
-    wide = dtype == torch.float64
-    return torch.softmax(exact.to(torch.float64) if wide else exact, -1).to(dtype)
+    return torch.softmax(exact.to(torch.float64) if like.dtype == torch.float64 else exact, -1).to(like.dtype)

@@ -8,15 +8,13 @@ from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
+from tokenmix.ops.constants import constant
 from tokenmix.ops.cosine import dct2, dct2_macs, idct2
-from tokenmix.ops.fourier import constant, is_known, under_autocast, widen
+from tokenmix.ops.dispatch import operator
+from tokenmix.ops.fourier import widen
 from tokenmix_runtime.names import unknown
 
 GATES = ("softmax", "sigmoid")
-
-
-# Up to this size per axis one product with the bands of both axes is faster than two narrow ones.
-SINGLE_PRODUCT_SIZE = 32
 
 
 def band_matrix(
@@ -39,45 +37,29 @@ def band_matrix(
     return bands / bands.sum(0).clamp(min=1e-6) if mean else bands
 
 
-def pool_bands(magnitude: Tensor, nodes: int, single: bool) -> Tensor:
+def pool_bands(magnitude: Tensor, nodes: int) -> Tensor:
     """``(B, C, H, W) -> (B, C, nodes * nodes)``: the weighted mean of each band."""
-    height, width = magnitude.size(-2), magnitude.size(-1)
-    if single:
-        return magnitude.flatten(2) @ _bands(magnitude, height, width, nodes, True)
-    rows, columns = _bands(magnitude, height, 0, nodes, True), _bands(magnitude, width, 0, nodes, True)
+    rows, columns = (
+        axis_bands(magnitude, magnitude.size(-2), nodes, True),
+        axis_bands(magnitude, magnitude.size(-1), nodes, True),
+    )
     return ((rows.t() @ magnitude) @ columns).flatten(2)
 
 
-def spread_bands(gates: Tensor, height: int, width: int, nodes: int, single: bool) -> Tensor:
+def spread_bands(gates: Tensor, height: int, width: int, nodes: int) -> Tensor:
     """``(B, C, nodes * nodes) -> (B, C, H, W)``: the gate of every frequency; reconstruction, step 5."""
-    if single:
-        return (gates @ _bands(gates, height, width, nodes, False).t()).unflatten(2, (height, width))
-    rows, columns = _bands(gates, height, 0, nodes, False), _bands(gates, width, 0, nodes, False)
+    rows, columns = axis_bands(gates, height, nodes, False), axis_bands(gates, width, nodes, False)
     return rows @ (gates.unflatten(2, (nodes, nodes)) @ columns.t())
 
 
-def _bands(like: Tensor, height: int, width: int, nodes: int, mean: bool) -> Tensor:
-    """The bands of one axis, ``(H, nodes)`` for width 0, or of both, ``(H W, nodes^2)``; see `constant`."""
-    if torch.jit.is_scripting():
-        return _build_bands(height, width, nodes, mean, like.dtype, like.device)
-    return constant(_build_bands, like, height, width, nodes, mean)
-
-
-def _build_bands(height: int, width: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    rows = band_matrix(height, nodes, mean, dtype, device)
-    if width == 0:
-        return rows
-    columns = band_matrix(width, nodes, mean, dtype, device)
-    return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(2).flatten(0, 1)
-
-
-def _single_product(height: int, width: int, form: str) -> bool:
-    if torch.jit.is_scripting() or form == "fft":
-        return False
-    return is_known(height, width) and max(height, width) <= SINGLE_PRODUCT_SIZE
+@constant
+def axis_bands(like: Tensor, size: int, nodes: int, mean: bool) -> Tensor:
+    """``(size, nodes)``: `band_matrix` in the dtype and on the device of ``like``."""
+    return band_matrix(size, nodes, mean, like.dtype, like.device)
 
 
 @torch.fx.wrap
+@operator(precise=True)
 def modulate(v: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int, gate: str, form: str) -> Tensor:
     """``(B, C, H, W) -> (B, C, H, W)`` in at least float32, outside of autocast; reconstruction, steps 2 to 6.
 
@@ -90,32 +72,20 @@ def modulate(v: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int, 
         gate: ``"softmax"`` or ``"sigmoid"``.
         form: Of the transforms.
     """
-    if torch.jit.is_scripting():
-        return _modulate(v, embedding, generator, nodes, gate, form)
-    if under_autocast(v):
-        with torch.autocast(v.device.type, enabled=False):
-            return _modulate(v, embedding, generator, nodes, gate, form)
-    return _modulate(v, embedding, generator, nodes, gate, form)
-
-
-def _modulate(v: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int, gate: str, form: str) -> Tensor:
     v = widen(v)
     height, width = v.size(-2), v.size(-1)
-    single = _single_product(height, width, form)
     spectrum = dct2(v, form)
-    gates = gates_of(band_logits(v, spectrum, embedding, generator, nodes, single), nodes, gate)
-    mask = spread_bands(gates.transpose(1, 2), height, width, nodes, single)
+    gates = gates_of(band_logits(v, spectrum, embedding, generator, nodes), nodes, gate)
+    mask = spread_bands(gates.transpose(1, 2), height, width, nodes)
     return idct2(spectrum * mask, form)
 
 
-def band_logits(
-    v: Tensor, spectrum: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int, single: bool
-) -> Tensor:
+def band_logits(v: Tensor, spectrum: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int) -> Tensor:
     """``(B, C, H, W)`` twice to ``(B, K, C)``: the logit of each band; reconstruction, step 4. See `modulate`."""
     logits = embedding.to(v.dtype).unsqueeze(0)  # (1, K, C)
     if len(generator) > 0:
         weights = [weight.to(v.dtype) for weight in generator]
-        z = pool_bands(spectrum.abs(), nodes, single).transpose(1, 2)  # (B, K, C)
+        z = pool_bands(spectrum.abs(), nodes).transpose(1, 2)  # (B, K, C)
         z = F.layer_norm(z, [z.size(-1)], weights[0], weights[1], 1e-6)
         mean = F.layer_norm(v.mean([2, 3]), [z.size(-1)], weights[2], weights[3], 1e-6)
         hidden = F.gelu(F.linear(z, weights[4], weights[5]) + F.linear(mean, weights[6]).unsqueeze(1))
@@ -195,13 +165,11 @@ class SpectrumMixer(nn.Module):
         """See `tokenmix.mixers.slots`: spectrum of the value, logits and gates of the bands, output; and their mask."""
         v = self.value(x)
         wide, (height, width) = widen(v), v.shape[-2:]
-        spectrum, single = dct2(wide, self.form), _single_product(height, width, self.form)
+        spectrum = dct2(wide, self.form)
         weights = self.generator.weights() if self.generator is not None else self.static_weights()
-        logits = band_logits(
-            wide, spectrum, self.embedding, [each.to(wide.dtype) for each in weights], self.nodes, single
-        )
+        logits = band_logits(wide, spectrum, self.embedding, weights, self.nodes)
         gates = gates_of(logits, self.nodes, self.gate)
-        mask = spread_bands(gates.transpose(1, 2), height, width, self.nodes, single)
+        mask = spread_bands(gates.transpose(1, 2), height, width, self.nodes)
         y = idct2(spectrum * mask, self.form).to(v.dtype)
         return {
             "query": Slot(spectrum, "cosine"),
@@ -215,7 +183,8 @@ class SpectrumMixer(nn.Module):
         """``(B, C, H, W) -> (B, K, C, H, W)``: what each band adds to the spectral part, in the order of the gates."""
         v, slots = widen(self.value(x)), self.slots(x)
         height, width = v.shape[-2:]
-        bands = _bands(v, height, width, self.nodes, False).t().unflatten(1, (height, width))  # (K, H, W)
+        rows, columns = (axis_bands(v, size, self.nodes, False).t() for size in (height, width))
+        bands = (rows[:, None, :, None] * columns[None, :, None, :]).flatten(0, 1)  # (K, H, W)
         spectrum, gates = slots["query"].value, slots["act"].value
         return idct2(spectrum[:, None] * bands[:, None] * gates[..., None, None], self.form)
 
@@ -228,7 +197,6 @@ class SpectrumMixer(nn.Module):
         self.value = fold_norm_before(self.value, norm)
         return True
 
-    @torch.jit.ignore
     def transform_macs(self, height: int, width: int) -> float:
         """Multiply-accumulates of the two transforms of one image of that size in pixels, in their matrix form."""
         return 2 * self.dim * dct2_macs(height, width)

@@ -3,7 +3,7 @@
 Half precision is computed in float32, float64 stays float64. Definition: ``S = D_H X D_W^T`` with
 ``D_N[u, n] = a_u sqrt(2/N) cos(pi u (2n+1) / 2N)``, ``a_0 = 1/sqrt(2)``, else 1.
 
-Forms: ``"matmul"``, ``"fft"``, ``"auto"`` (the faster one for the size).
+Forms: ``"matmul"``, ``"fft"``, ``"auto"`` (``"matmul"``, which is faster on a CPU up to 1024 x 1024 at least).
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import math
 import torch
 from torch import Tensor
 
-from tokenmix.ops.fourier import SINGLE_PRODUCT_SIZE, constant, is_known, under_autocast, widen
-
-# Up to this many rows plus columns the matrix form is faster on a CPU in eager mode (at 1024 x 1024 still by a third).
-MATMUL_SIZE = 2048
+from tokenmix.ops.constants import constant
+from tokenmix.ops.dispatch import operator
+from tokenmix.ops.fourier import uses_products, widen
 
 
 def dct_matrix(n: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
@@ -29,6 +28,7 @@ def dct_matrix(n: int, dtype: torch.dtype = torch.float32, device: torch.device 
     return torch.cos(phase.to(dtype) * (math.pi / 2) / size.to(dtype)) * scale[:, None]
 
 
+@operator(precise=True)
 def dct2(x: Tensor, form: str = "auto") -> Tensor:
     """``(..., H, W) -> (..., H, W)``: the orthonormal DCT-II over the last two axes.
 
@@ -36,17 +36,18 @@ def dct2(x: Tensor, form: str = "auto") -> Tensor:
         ValueError: If ``form`` is not ``"auto"``, ``"fft"`` or ``"matmul"``.
     """
     x = widen(x)
-    if _use_fft(x, form):
-        return _dct(_dct(x).transpose(-1, -2)).transpose(-1, -2)
-    return _products(x, False)
+    if form == "auto" or uses_products(form):
+        return axis_cosines(x, x.size(-2)) @ (x @ axis_cosines(x, x.size(-1)).t())
+    return _dct(_dct(x).transpose(-1, -2)).transpose(-1, -2)
 
 
+@operator(precise=True)
 def idct2(spectrum: Tensor, form: str = "auto") -> Tensor:
     """``(..., H, W) -> (..., H, W)``: the inverse of `dct2`. Raises as there."""
     x = widen(spectrum)
-    if _use_fft(x, form):
-        return _idct(_idct(x).transpose(-1, -2)).transpose(-1, -2)
-    return _products(x, True)
+    if form == "auto" or uses_products(form):
+        return axis_cosines(x, x.size(-2)).t() @ (x @ axis_cosines(x, x.size(-1)))
+    return _idct(_idct(x).transpose(-1, -2)).transpose(-1, -2)
 
 
 def dct2_macs(height: int, width: int) -> float:
@@ -54,53 +55,10 @@ def dct2_macs(height: int, width: int) -> float:
     return float(height * width * (height + width))
 
 
-def _use_fft(x: Tensor, form: str) -> bool:
-    if form != "auto":
-        if form != "fft" and form != "matmul":
-            raise ValueError(f"unknown form '{form}' of a transform; known: auto, fft, matmul")
-        return form == "fft"
-    if torch.jit.is_scripting():
-        return False
-    return is_known(x.size(-2), x.size(-1)) and x.size(-2) + x.size(-1) > MATMUL_SIZE
-
-
-def _products(x: Tensor, inverse: bool) -> Tensor:
-    """The matrix form, outside of autocast."""
-    if torch.jit.is_scripting():
-        return _two_products(x, inverse)
-    if under_autocast(x):
-        with torch.autocast(x.device.type, enabled=False):
-            return _eager_products(x, inverse)
-    return _eager_products(x, inverse)
-
-
-def _eager_products(x: Tensor, inverse: bool) -> Tensor:
-    height, width = x.size(-2), x.size(-1)
-    if is_known(height, width) and max(height, width) <= SINGLE_PRODUCT_SIZE:
-        both = _constant(x, height, width)
-        return (x.flatten(-2) @ (both if inverse else both.t())).unflatten(-1, (height, width))
-    return _two_products(x, inverse)
-
-
-def _two_products(x: Tensor, inverse: bool) -> Tensor:
-    rows, columns = _constant(x, x.size(-2), 0), _constant(x, x.size(-1), 0)
-    return rows.t() @ (x @ columns) if inverse else rows @ (x @ columns.t())
-
-
-def _constant(like: Tensor, height: int, width: int) -> Tensor:
-    """`_matrix` in the dtype and on the device of ``like``; see `constant`."""
-    if torch.jit.is_scripting():
-        return _matrix(height, width, like.dtype, like.device)
-    return constant(_matrix, like, height, width)
-
-
-def _matrix(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The transform of one axis, ``(H, H)`` for width 0, or of both at once, ``(H W, H W)``."""
-    rows = dct_matrix(height, dtype, device)
-    if width == 0:
-        return rows
-    columns = dct_matrix(width, dtype, device)
-    return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(2).flatten(0, 1)
+@constant
+def axis_cosines(like: Tensor, size: int) -> Tensor:
+    """``(size, size)``: `dct_matrix` in the dtype and on the device of ``like``."""
+    return dct_matrix(size, like.dtype, like.device)
 
 
 def _axis(n: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:

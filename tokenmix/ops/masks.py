@@ -5,31 +5,38 @@ PyTorch keeps six maps of its size: input and output of both complex maps, of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenmix.ops.dispatch import situation
 from tokenmix.ops.fourier import multiply_planes
 from tokenmix.ops.recompute import differentiated, full_precision
 
 
-def mask_planes(planes: Tensor, maps: Sequence[Tensor], threshold: float) -> Tensor:
+def mask_product(
+    planes: Tensor, kernel1: Tensor, shift1: Tensor, kernel2: Tensor, shift2: Tensor, threshold: float
+) -> Tensor:
     """``(B, C, 2, H, V)`` to the same: ``X * softshrink(map2(silu(map1(X))))``, the product of complex numbers.
 
     Args:
         planes: A spectrum as real planes.
-        maps: Kernel (G, 2b, 2b) and shift (G, 2b, 1) of the first map, of the second: for each group of b = C / G
-            channels a linear map of their real and imaginary parts.
+        kernel1: (2C, 2b, 1, 1): for each group of b channels a linear map of their real and imaginary parts.
+        shift1: (2C,).
+        kernel2: As ``kernel1``.
+        shift2: As ``shift1``.
         threshold: Of the soft-shrink.
     """
+    wide = kernel1.size(1)
+    kernels = [kernel.view(-1, wide, wide) for kernel in (kernel1, kernel2)]
+    shifts = [shift.view(-1, wide, 1) for shift in (shift1, shift2)]
     with torch.autocast(planes.device.type, enabled=False):
-        return _Mask.apply(planes.contiguous(), *maps, threshold)
+        return _Mask.apply(planes.contiguous(), kernels[0], shifts[0], kernels[1], shifts[1], threshold)
 
 
-def _reference(
+def _formula(
     planes: Tensor, kernel1: Tensor, shift1: Tensor, kernel2: Tensor, shift2: Tensor, threshold: float
 ) -> Tensor:
     hidden = F.silu(kernel1 @ _groups(planes, kernel1) + shift1)
@@ -54,8 +61,8 @@ class _Mask(torch.autograd.Function):
     @full_precision
     def backward(ctx, *grads: Any):
         planes, kernel1, shift1, kernel2, shift2 = inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return differentiated(_reference, (*inputs, ctx.threshold), ctx.needs_input_grad, grads)
+        if situation(grads[0]).mode == "training":  # the gradients shall have gradients
+            return differentiated(_formula, (*inputs, ctx.threshold), ctx.needs_input_grad, grads)
         (grad,) = grads
         x = _groups(planes, kernel1)
         before = _affine(kernel1, shift1, x)

@@ -6,43 +6,47 @@ are products from the left, the complex maps products from the right, so that no
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenmix.ops.constants import constant
+from tokenmix.ops.derived import derived
 from tokenmix.ops.fourier import axis_matrix
 
 # Up to this size per axis two products per transform beat the FFT and the changes of layout that it asks for.
 MOST_ROWS = 48
 
 
-def row_form(kernel: Tensor, groups: int) -> Tensor:
-    """A map of real planes, channels (group, channel, part), for rows of channels (group, part, channel).
+def filter_rows(
+    x: Tensor, kernel1: Tensor, shift1: Tensor, kernel2: Tensor, shift2: Tensor, groups: int, threshold: float
+) -> Tensor:
+    """``(B, C, H, W) -> (B, C, H, W)`` in channels_last memory: ``irfft2(M * X)``.
 
-    ``(2C, 2C / groups, 1, 1) -> (groups, 2C / groups, 2C / groups)``, input channels first.
+    ``X = rfft2(x)``, ``M = softshrink(map2(silu(map1(X))))``. One image after the other, so that everything between the
+    transforms stays in the cache.
+
+    Args:
+        x: In channels_last memory.
+        kernel1: (2C, 2C / groups, 1, 1), of real planes, channels (group, channel, part).
+        shift1: (2C,).
+        kernel2: As ``kernel1``.
+        shift2: As ``shift1``.
+        groups: Of both maps.
+        threshold: Of the soft-shrink.
     """
-    width = kernel.size(1) // 2
-    parts = kernel.view(groups, width, 2, width, 2)  # (G, out, part, in, part)
-    return parts.permute(0, 4, 3, 2, 1).reshape(groups, 2 * width, 2 * width)
-
-
-def row_bias(bias: Tensor, groups: int) -> Tensor:
-    """The bias that goes with `row_form`: ``(2C,) -> (groups, 1, 2C / groups)``."""
-    return bias.view(groups, -1, 2).transpose(1, 2).reshape(groups, 1, -1)
-
-
-def filter_rows(x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], threshold: float) -> Tensor:
-    """``(B, C, H, W) -> (B, C, H, W)`` in channels_last memory: ``irfft2(M * X)``, both maps as `row_form` gives them.
-
-    ``X = rfft2(x)``, ``M = softshrink(second(silu(first(X))))``. One image after the other, so that everything between
-    the transforms stays in the cache.
-    """
+    first, second = (
+        (derived(_on_rows, kernel, groups), derived(_bias, shift, groups))
+        for kernel, shift in ((kernel1, shift1), (kernel2, shift2))
+    )
     height, width = x.size(2), x.size(3)
-    groups, wide, _ = first[0].shape
-    block, columns = wide // 2, width // 2 + 1
-    over_width, over_height, back_over_height, back_over_width = _matrices(height, width)
+    block, columns = x.size(1) // groups, width // 2 + 1
+    over_width, over_height, back_over_width = (
+        _over_width(x, width),
+        _over_height(x, height),
+        _back_over_width(x, width),
+    )
+    back_over_height = over_height.t()
     out = torch.empty_like(x)
     for image, filtered in zip(x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1), strict=True):  # (H, W, C)
         half = torch.bmm(over_width.expand(height, -1, -1), image)  # (H, part and column, C)
@@ -60,14 +64,29 @@ def filter_rows(x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, T
     return out
 
 
-@functools.lru_cache(maxsize=32)
-def _matrices(height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both axes of the transform and of its inverse, in float32.
+def _on_rows(kernel: Tensor, groups: int) -> Tensor:
+    """``(2C, 2C / groups, 1, 1) -> (groups, 2C / groups, 2C / groups)``: channels (part, channel), input first."""
+    width = kernel.size(1) // 2
+    parts = kernel.view(groups, width, 2, width, 2)  # (G, out, part, in, part)
+    return parts.permute(0, 4, 3, 2, 1).reshape(groups, 2 * width, 2 * width)
 
-    ``(2V, W)``, ``(2H, 2H)`` from rows (height, part) to (part, height), its inverse, ``(W, 2V)``; V = W//2+1.
-    """
-    with torch.inference_mode(False):
-        like = torch.float32, torch.device("cpu")
-        rfft, irfft, fft = (axis_matrix(kind, height, width, *like) for kind in ("rfft", "irfft", "fft"))
-        over_height = fft.view(2 * height, 2, height).transpose(1, 2).reshape(2 * height, 2 * height)
-        return rfft.t().contiguous(), over_height, over_height.t().contiguous(), irfft.t().contiguous()
+
+def _bias(shift: Tensor, groups: int) -> Tensor:
+    """The same for a bias: ``(2C,) -> (groups, 1, 2C / groups)``."""
+    return shift.view(groups, -1, 2).transpose(1, 2).reshape(groups, 1, -1)
+
+
+@constant
+def _over_width(like: Tensor, width: int) -> Tensor:
+    return axis_matrix(like, "rfft", width).t().contiguous()  # (2V, W), V = W//2+1
+
+
+@constant
+def _back_over_width(like: Tensor, width: int) -> Tensor:
+    return axis_matrix(like, "irfft", width).t().contiguous()  # (W, 2V)
+
+
+@constant
+def _over_height(like: Tensor, height: int) -> Tensor:
+    """``(2H, 2H)``: from rows (height, part) to (part, height)."""
+    return axis_matrix(like, "fft", height).view(2 * height, 2, height).transpose(1, 2).reshape(2 * height, 2 * height)

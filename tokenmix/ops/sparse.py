@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenmix.ops.dispatch import Form, definition, operator, situation
+
 _T = TypeVar("_T")
 # Rows that one step takes on a CPU: gathered rows and their products then stay in the cache. Measured with 32 to 128
 # channels, a whole layer in steps of 4,096 to 32,768 rows takes 0.6 to 0.8 of the time of one step for all rows.
@@ -222,14 +224,10 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Neighbo
     size = (neighbours.size,) * 3
     if weight.shape[1:4] != size:
         raise ValueError(f"the weight has the shape {tuple(weight.shape)}, and the neighbours are those of {size}")
-    if torch.is_autocast_enabled(x.device.type):
+    if situation(x).autocast:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
-    flat = weight.flatten(1, 3)
-    if torch.is_grad_enabled() and (x.requires_grad or flat.requires_grad):
-        out = _Convolution.apply(x, flat, neighbours)
-    else:
-        out = _convolved(x, flat, neighbours)
+    out = _gather_and_add(x, weight.flatten(1, 3), neighbours)
     return out if bias is None else out + bias.to(out.dtype)
 
 
@@ -242,23 +240,14 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
     return rows * weight if weight.ndim == 1 else rows @ weight.T
 
 
-def _convolved(x: Tensor, weight: Tensor, neighbours: Neighbours) -> Tensor:
-    """(N, in), (out, K, in) or (C, K) -> (N, out)"""
-    dtype = _sum_type(x)
-    out = _product(x, weight[:, neighbours.centre]).to(dtype)
-    for place, to, source in neighbours.steps:
-        out.index_add_(0, to, _product(x.index_select(0, source), weight[:, place]).to(dtype))
-    return out.to(x.dtype)
-
-
-class _Convolution(torch.autograd.Function):
-    """`_convolved` whose backward pass keeps only the input: gathered rows are gathered anew."""
+class _GatheredAnew(torch.autograd.Function):
+    """`_gather_and_add` that keeps its arguments alone: the backward pass gathers the rows anew."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, neighbours: Neighbours) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.neighbours = neighbours
-        return _convolved(x, weight, neighbours)
+        return definition(_gather_and_add)(x, weight, neighbours)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -288,6 +277,16 @@ class _Convolution(torch.autograd.Function):
 def _outer(grad: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
     """The gradient of one place's weight, (out, in) or (C,)."""
     return (grad * rows).sum(0) if weight.ndim == 2 else grad.T @ rows
+
+
+@operator(Form("keeps less", _GatheredAnew.apply, lambda now, *args: now.mode == "training"))
+def _gather_and_add(x: Tensor, weight: Tensor, neighbours: Neighbours) -> Tensor:
+    """``(N, in) -> (N, out)``: `convolve` without a bias, by a weight ``(out, K, in)`` or ``(C, K)``."""
+    dtype = _sum_type(x)
+    out = _product(x, weight[:, neighbours.centre]).to(dtype)
+    for place, to, source in neighbours.steps:
+        out.index_add_(0, to, _product(x.index_select(0, source), weight[:, place]).to(dtype))
+    return out.to(x.dtype)
 
 
 def average(x: Tensor, neighbours: Neighbours) -> Tensor:

@@ -1,8 +1,8 @@
-"""Where the Triton kernels run: plain eager tensors on an NVIDIA GPU on which they have proved themselves.
+"""Where the Triton kernels run: on an NVIDIA GPU on which they have proved themselves, if they are switched on.
 
-Everything that looks at a program instead of running it (TorchScript, torch.fx, torch.export, torch.compile, tracing,
-counting, torch.func) sees PyTorch's own operations. With the environment variable ``TRITON_INTERPRET=1``, set before
-triton is imported, the kernels run in Triton's interpreter on the CPU; that is for tests.
+No GPU has timed them, so that they are off unless the environment variable ``TOKENMIX_KERNELS=1`` or `kernels` asks for
+them. With ``TRITON_INTERPRET=1``, set before triton is imported, they run in Triton's interpreter on the CPU; that is
+for tests.
 """
 
 from __future__ import annotations
@@ -17,48 +17,43 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from tokenmix.ops.fourier import cacheable, under_autocast
+from tokenmix.ops.dispatch import PLAIN, Situation
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Of the largest value: far above TensorFloat-32's rounding, which convolutions may have, far below a wrong result.
 TOLERANCE = 0.02
 
-_torch_only: ContextVar[bool] = ContextVar("torch_only", default=False)
+_on: ContextVar[bool] = ContextVar("kernels_on", default=os.environ.get("TOKENMIX_KERNELS") == "1")
 _verdicts: dict[tuple[str, torch.device], bool] = {}
 
 
 @contextlib.contextmanager
-def torch_only() -> Iterator[None]:
-    """Within it, forward passes take PyTorch's own operations everywhere; a backward pass follows its forward pass."""
-    token = _torch_only.set(True)
+def kernels(on: bool = True) -> Iterator[None]:
+    """Within it forward passes take the kernels where they can, or never; a backward pass follows its forward pass."""
+    token = _on.set(on)
     try:
         yield
     finally:
-        _torch_only.reset(token)
+        _on.reset(token)
 
 
-def takes(x: Tensor, *weights: Tensor, dtypes: Sequence[torch.dtype] = DTYPES) -> bool:
+def can_run(now: Situation, x: Tensor, *weights: Tensor, dtypes: Sequence[torch.dtype] = DTYPES) -> bool:
     """Whether kernels can take a map (or spectrum) ``x`` with these weights.
 
-    All must be plain tensors on one device, ``x`` of a type among ``dtypes`` and not empty. Never asked by TorchScript.
+    All must be plain tensors on one device, ``x`` of a type among ``dtypes`` and not empty.
     """
-    if not cacheable(x) or not all(map(cacheable, weights)):
+    if not (now.eager and _on.get() and x.dtype in dtypes and x.numel() > 0):
         return False
-    if not (x.is_cuda or (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")):
+    if not (now.device == "cuda" or (now.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")):
         return False
-    if x.dtype not in dtypes or x.numel() == 0 or any(weight.device != x.device for weight in weights):
-        return False
-    if _torch_only.get() or is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active():
-        return False
-    return _supported(x.device)
+    return all(type(weight) in PLAIN and weight.device == x.device for weight in weights) and _supported(x.device)
 
 
-def same_precision(x: Tensor, *weights: Tensor) -> bool:
+def same_precision(now: Situation, x: Tensor, *weights: Tensor) -> bool:
     """Whether PyTorch would compute ``x`` with these weights in the type of ``x``."""
-    if under_autocast(x):
-        return x.dtype == torch.get_autocast_dtype(x.device.type)
+    if now.autocast:
+        return x.dtype == torch.get_autocast_dtype(now.device)
     return all(weight.dtype == x.dtype for weight in weights)
 
 

@@ -17,9 +17,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenmix.ops.dispatch import Form, Situation, operator, situation
+
 PART = 1 << 18  # elements of a part: 1 MiB of float32, half of a usual second-level cache
 
 
+def _gelu_in_parts(
+    a: Tensor, b: Tensor, bias: Tensor, rate: float, shape: Sequence[int] | None = None, order: Sequence[int] = ()
+) -> Tensor:
+    return _Product.apply(*_autocast(a, b, bias), rate, True, shape, tuple(order), _seed(rate))
+
+
+def _dropout_in_parts(a: Tensor, b: Tensor, bias: Tensor, rate: float) -> Tensor:
+    return _Product.apply(*_autocast(a, b, bias), rate, False, None, (), _seed(rate))
+
+
+def _fits_cpu(now: Situation, *args: object) -> bool:
+    return now.eager and now.device == "cpu"
+
+
+@operator(Form("in parts", _gelu_in_parts, _fits_cpu))
 def product_gelu(
     a: Tensor, b: Tensor, bias: Tensor, rate: float, shape: Sequence[int] | None = None, order: Sequence[int] = ()
 ) -> Tensor:
@@ -33,33 +50,23 @@ def product_gelu(
         shape: To which the result is viewed.
         order: Axes of that view in the order that the result has, contiguous; empty for the same.
     """
-    a, b, bias = _autocast(a, b, bias)
-    if not _in_parts(a):
-        y = F.gelu(F.dropout(torch.baddbmm(bias, a, b), rate, training=rate > 0))
-        y = y if shape is None else y.view(*shape)
-        return y.permute(*order).contiguous() if order else y
-    return _Product.apply(a, b, bias, rate, True, shape, tuple(order), _seed(rate))
+    y = F.gelu(F.dropout(torch.baddbmm(bias, a, b), rate, training=rate > 0))
+    y = y if shape is None else y.view(*shape)
+    return y.permute(*order).contiguous() if order else y
 
 
+@operator(Form("in parts", _dropout_in_parts, lambda now, a, b, bias, rate: rate > 0 and _fits_cpu(now)))
 def product_dropout(a: Tensor, b: Tensor, bias: Tensor, rate: float) -> Tensor:
     """``(G, I, K), (G, K, J) -> (G, I, J)``: ``dropout(a @ b + bias)``; arguments as of `product_gelu`."""
-    a, b, bias = _autocast(a, b, bias)
-    if rate == 0 or not _in_parts(a):
-        return F.dropout(torch.baddbmm(bias, a, b), rate, training=rate > 0)
-    return _Product.apply(a, b, bias, rate, False, None, (), _seed(rate))
+    return F.dropout(torch.baddbmm(bias, a, b), rate, training=rate > 0)
 
 
 def _autocast(*parts: Tensor) -> tuple[Tensor, ...]:
     """The parts in autocast's type where it is on, which functions with a backward pass of their own do not see."""
-    device = parts[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not situation(parts[0]).autocast:
         return parts
-    dtype = torch.get_autocast_dtype(device)
+    dtype = torch.get_autocast_dtype(parts[0].device.type)
     return tuple(part.to(dtype) if part.dtype != torch.float64 else part for part in parts)
-
-
-def _in_parts(x: Tensor) -> bool:
-    return x.is_cpu and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
 def _seed(rate: float) -> int:

@@ -14,22 +14,22 @@ from torch import Tensor, nn
 
 from tokenmix.layers import ACTIVATIONS
 from tokenmix.mixers import Slot, Slots
-from tokenmix.mixers.frequency import ScalarPReLU, complex_map, soft_shrink
-from tokenmix.mixers.spectrum import GATES, BandGenerator, band_matrix
-from tokenmix.ops.cosine import dct_matrix
-from tokenmix.ops.fourier import axis_matrix, constant, widen
+from tokenmix.mixers.frequency import ScalarPReLU, grouped_pointwise, real_form, soft_shrink
+from tokenmix.mixers.spectrum import GATES, BandGenerator, axis_bands
+from tokenmix.ops.cosine import axis_cosines
+from tokenmix.ops.fourier import axis_matrix, widen
 from tokenmix.tasks.forecasting.mixers.convolutions import DepthwiseConv
 from tokenmix_runtime.names import unknown
 
 
 def rfft(x: Tensor) -> Tensor:
     """``(B, C, N) -> (B, C, 2, N//2+1)``: the orthonormal transform, real parts before imaginary parts."""
-    return (x @ constant(_fourier, x, "rfft", x.size(-1))).unflatten(-1, (2, -1))
+    return (x @ axis_matrix(x, "rfft", x.size(-1))).unflatten(-1, (2, -1))
 
 
 def irfft(planes: Tensor, tokens: int) -> Tensor:
     """``(B, C, 2, N//2+1) -> (B, C, N)``: the inverse of `rfft`, as ``torch.fft.irfft`` defines it."""
-    return planes.flatten(-2) @ constant(_fourier, planes, "irfft", tokens)
+    return planes.flatten(-2) @ axis_matrix(planes, "irfft", tokens)
 
 
 def complex_product(a: Tensor, b: Tensor) -> Tensor:
@@ -43,12 +43,9 @@ def _complex(planes: Tensor) -> Tensor:
     return torch.complex(planes[:, :, 0].contiguous(), planes[:, :, 1].contiguous())
 
 
-def _fourier(kind: str, tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return axis_matrix(kind, 0, tokens, dtype, device)
-
-
-def _bands(tokens: int, nodes: int, mean: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return band_matrix(tokens, nodes, mean, dtype, device)
+def complex_map(planes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``(B, 2C, V) -> (B, 2C, V)``: the map of `real_form` at each frequency; channels (group, channel, part)."""
+    return grouped_pointwise(planes.unsqueeze(2), *real_form(weight, bias), weight.size(1)).squeeze(2)
 
 
 class FrequencyFilter(nn.Module):
@@ -102,9 +99,9 @@ class FrequencyFilter(nn.Module):
 
     def mapped(self, planes: Tensor) -> Tensor:
         """``(B, C, 2, V) -> (B, C, 2, V)``: both maps of a spectrum; the mask before it is shrunk."""
-        hidden = complex_map(planes.flatten(1, 2).unsqueeze(2), self.w1, self.b1).squeeze(2).view(planes.shape)
-        hidden = torch.stack([self.act(hidden[:, :, 0]), self.act2(hidden[:, :, 1])], 2).flatten(1, 2).unsqueeze(2)
-        return complex_map(hidden, self.w2, self.b2).squeeze(2).view(planes.shape)
+        hidden = complex_map(planes.flatten(1, 2), self.w1, self.b1).view(planes.shape)
+        hidden = torch.stack([self.act(hidden[:, :, 0]), self.act2(hidden[:, :, 1])], 2).flatten(1, 2)
+        return complex_map(hidden, self.w2, self.b2).view(planes.shape)
 
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`: spectrum, the mask before and after the soft-shrink, output."""
@@ -215,9 +212,9 @@ class SpectrumMixer(nn.Module):
 
     def modulate(self, v: Tensor) -> Tensor:
         """The inverse transform of the gated spectrum, in at least float32; reconstruction, steps 2 to 6."""
-        transform = constant(dct_matrix, v, v.size(-1))  # (N, N), frequency first
+        transform = axis_cosines(v, v.size(-1))  # (N, N), frequency first
         spectrum = v @ transform.t()
-        bands = constant(_bands, v, v.size(-1), self.nodes, False)  # (N, K)
+        bands = axis_bands(v, v.size(-1), self.nodes, False)  # (N, K)
         gates = self.gates_of(self.logits(v, spectrum))
         return (spectrum * (gates.transpose(-1, -2) @ bands.t())) @ transform
 
@@ -225,7 +222,7 @@ class SpectrumMixer(nn.Module):
         """``(B, C, N)`` twice to ``(B, K, C)``, or ``(K, C)`` where they are constants: those of the bands' gates."""
         logits = self.embedding.to(v.dtype)
         if self.generator is not None:
-            means = constant(_bands, v, v.size(-1), self.nodes, True)
+            means = axis_bands(v, v.size(-1), self.nodes, True)
             logits = logits + self.generate((spectrum.abs() @ means).transpose(1, 2), v.mean(2))  # (B, K, C)
         return logits
 
@@ -237,9 +234,9 @@ class SpectrumMixer(nn.Module):
         """See `tokenmix.mixers.slots`; and the mask of the spectrum, and how much each band carries of each token."""
         v = self.value(x)
         wide = widen(v)
-        transform = constant(dct_matrix, wide, v.size(-1))
+        transform = axis_cosines(wide, v.size(-1))
         spectrum = wide @ transform.t()
-        bands = constant(_bands, wide, v.size(-1), self.nodes, False)  # (N, K)
+        bands = axis_bands(wide, v.size(-1), self.nodes, False)  # (N, K)
         logits = self.logits(wide, spectrum).expand(len(x), -1, -1)
         gates = self.gates_of(logits)
         mask = gates.transpose(-1, -2) @ bands.t()
