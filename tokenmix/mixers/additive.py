@@ -60,7 +60,7 @@ class AdditiveAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
 
     def _fits_kernel(now: Situation, self: AdditiveAttention, x: Tensor) -> bool:
-        return not now.channels_last and can_run(now, x) and depthwise_weights(self.dwc) is not None
+        return can_run(now, x) and not now.channels_last and depthwise_weights(self.dwc) is not None
 
     def _by_kernel(self, x: Tensor) -> Tensor:
         """Everything between the scores and ``proj`` in one kernel."""

@@ -54,7 +54,7 @@ class MetaMixer(nn.Module):
         self.value = value
 
     def _fits_kernel(now: Situation, self: MetaMixer, x: Tensor) -> bool:
-        return not now.channels_last and can_run(now, x) and self.depthwise_chain() is not None
+        return can_run(now, x) and not now.channels_last and self.depthwise_chain() is not None
 
     def _by_kernel(self, x: Tensor) -> Tensor:
         chain = self.depthwise_chain()

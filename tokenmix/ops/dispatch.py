@@ -109,7 +109,7 @@ def definitions() -> Iterator[None]:
 
 def keeps_less(now: Situation, *args: Any) -> bool:
     """Where a form fits that keeps less for the backward pass."""
-    return now.mode == "training" and not now.checkpointed
+    return now.mode == "training" and not now.checkpointed and now.device != "meta"
 
 
 @dataclass(frozen=True)
