@@ -32,7 +32,7 @@ def _dropout_in_parts(a: Tensor, b: Tensor, bias: Tensor, rate: float) -> Tensor
     return _Product.apply(*_autocast(a, b, bias), rate, False, None, (), _seed(rate))
 
 
-def _fits_cpu(now: Situation, *args: object) -> bool:
+def _fits_cpu(now: Situation, *args: object, **options: object) -> bool:
     return now.eager and now.device == "cpu"
 
 
