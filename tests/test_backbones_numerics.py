@@ -80,6 +80,18 @@ def test_checkpointing_gives_the_same_gradients(name: str) -> None:
 
 
 @each_toy
+def test_checkpointing_keeps_the_memory_format_of_one_image(name: str) -> None:
+    """The stride of its batch alone tells channels_last memory there, and a view would lose it."""
+    model, strides = toy(name), []
+    for stage in model.stages:
+        stage.register_forward_hook(lambda module, args, output: strides.append(output.stride()))
+    model(images(64, 64)[:1])
+    model.set_grad_checkpointing()
+    model(images(64, 64)[:1])
+    assert strides[: len(model.stages)] == strides[len(model.stages) :]
+
+
+@each_toy
 def test_checkpointing_recomputes_the_blocks(name: str) -> None:
     """Every block runs once in the forward pass and again in the backward pass."""
     model = toy(name)

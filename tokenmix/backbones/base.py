@@ -56,7 +56,7 @@ class Stage(nn.Module):
         x = self.downsample(x)
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False)
-        return x.view_as(x)  # what a checkpoint keeps can be read once: nobody behind shall make the map anew from it
+        return x[:]  # what a checkpoint keeps can be read once: nobody behind shall make the map anew from it
 
     @operator(Form("in parts", _in_parts, _fits_parts), Form("checkpointed", _checkpointed, _fits_checkpoints))
     def forward(self, x: Tensor) -> Tensor:
