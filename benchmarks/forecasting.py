@@ -13,8 +13,6 @@ the same frame, ``linear``, ``quick`` (a linear map in closed form), or ``naive`
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import json
 import shutil
 import statistics
@@ -44,19 +42,12 @@ from tokenmix.tasks.forecasting.published import CITED, LOOK_BACK, script_settin
 from tokenmix.tasks.forecasting.quick import quick_model  # noqa: E402
 from tokenmix.tasks.forecasting.splits import HORIZONS, PUBLISHED  # noqa: E402
 from tokenmix.train import fit  # noqa: E402
+from tokenmix.train.memory import kept_memory  # noqa: E402
 
 TASK = "forecasting"
 FILES = {"exchange": ("exchange_rate.csv", "exchange_rate.txt.gz", "exchange_rate.txt")}
 # The linear base line's own settings, ours: the published ones differ from data set to data set.
 LINEAR = ("model=linear_forecast", "drop_rate=none", "batch_size=256", "lr=2e-3", "patience=5")
-
-
-def keep_memory() -> None:
-    """Let the C library keep what is freed: a third of a step goes by fetching the same pages from the system again."""
-    with contextlib.suppress(OSError, AttributeError):  # another system has its own ways
-        library = ctypes.CDLL("libc.so.6")
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            library.mallopt(option, (1 << 31) - 1)
 
 
 def silent(line: str) -> None:
@@ -246,11 +237,11 @@ def main() -> None:
         return
     if args.folder is None:
         parser.error("name the folder with the CSV files")
-    keep_memory()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.step:
-        found = measure_step(args.folder)
+        with kept_memory():  # as in training
+            found = measure_step(args.folder)
         write_json(args.out / "step.json", found)
         print({name: round(value, 3) for name, value in found["cpu_seconds"].items()}, f"{found['ratio']:.2f} times")
         return

@@ -144,6 +144,9 @@ CASES: dict[str, Callable[[torch.dtype], list[Arguments]]] = {
     "mixers.spectrum.axis_bands": constants(5, 3, True),
     "ops.activations.gelu": lambda dtype: [(x, kind) for kind in ("none", "tanh") for x in maps(8, dtype)],
     "ops.convolution.conv_act": convolutions,
+    "ops.convolution.pointwise": lambda dtype: [
+        (x, draw(16, 8, 1, 1, dtype=dtype), bias) for x in maps(8, dtype) for bias in (draw(16, dtype=dtype), None)
+    ],
     "ops.cosine.axis_cosines": constants(5),
     "ops.fourier.axis_matrix": constants("irfft", 5),
     "ops.gates.gate_sum": gates((3, 2, 6, 5), (16, 8, 1, 1)),

@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import GELU, ConvNorm, DropPath, fold_norm_before, fused, last_conv, make_divisible, with_act
+from tokenmix.layers import (
+    GELU,
+    ConvNorm,
+    DropPath,
+    Pointwise,
+    fold_norm_before,
+    fused,
+    last_conv,
+    make_divisible,
+    with_act,
+)
 from tokenmix.ops.dispatch import Form, operator
 from tokenmix.ops.recompute import in_turn
 
@@ -99,9 +109,9 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Identity() if conv is None else conv
-        self.fc1: Any = nn.Conv2d(dim, hidden, 1, device=device, dtype=dtype)
+        self.fc1: Any = Pointwise(dim, hidden, device=device, dtype=dtype)
         self.act = act()
-        self.fc2 = nn.Conv2d(hidden, dim, 1, device=device, dtype=dtype)
+        self.fc2 = Pointwise(hidden, dim, device=device, dtype=dtype)
 
     def _kept_less(self, x: Tensor) -> Tensor:
         return in_turn(x, self.conv, self.fc1, self.act, self.fc2)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.ops.activations import gelu
-from tokenmix.ops.convolution import conv_act
+from tokenmix.ops.convolution import conv_act, pointwise
 from tokenmix.ops.dispatch import Form, operator
 from tokenmix.ops.recompute import in_turn
 
@@ -28,6 +28,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 # Leaves for torch.fx: what looks at memory, and one convolution and its activation, which stay together.
 torch.fx.wrap("gelu")
+torch.fx.wrap("pointwise")
 torch.fx.wrap("conv_act")
 
 
@@ -36,6 +37,16 @@ class GELU(nn.GELU):
 
     def forward(self, x: Tensor) -> Tensor:
         return gelu(x, self.approximate)
+
+
+class Pointwise(nn.Conv2d):
+    """``(B, in_chans, H, W) -> (B, out_chans, H, W)``: a 1x1 convolution, trained as a product of the pixels' rows."""
+
+    def __init__(self, in_chans: int, out_chans: int, *, bias: bool = True, device=None, dtype=None) -> None:
+        super().__init__(in_chans, out_chans, 1, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.weight, self.bias)
 
 
 class ConvAct(nn.Conv2d):
@@ -70,6 +81,8 @@ def with_act(conv: nn.Module, act: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether the module is a convolution that `ConvAct` can take over."""
+    if type(module) is Pointwise:
+        return True
     return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
@@ -141,9 +154,12 @@ class ConvNorm(nn.Module):
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         padding = ((kernel[0] - 1) // 2 * dilation, (kernel[1] - 1) // 2 * dilation)
         dd = {"device": device, "dtype": dtype}
-        self.conv = nn.Conv2d(
-            in_chans, out_chans, kernel, stride, padding, dilation=dilation, groups=groups, bias=bias, **dd
-        )
+        if kernel == (1, 1) and stride == groups == 1:
+            self.conv: nn.Conv2d = Pointwise(in_chans, out_chans, bias=bias, **dd)
+        else:
+            self.conv = nn.Conv2d(
+                in_chans, out_chans, kernel, stride, padding, dilation=dilation, groups=groups, bias=bias, **dd
+            )
         self.norm = nn.BatchNorm2d(out_chans, **dd)
         self.act = nn.Identity() if act is None else act()
 
@@ -166,7 +182,7 @@ class NormConv(nn.Module):
     def __init__(self, dim: int, *, device=None, dtype=None) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(dim, device=device, dtype=dtype)
-        self.conv = nn.Conv2d(dim, dim, 1, bias=False, device=device, dtype=dtype)
+        self.conv = Pointwise(dim, dim, bias=False, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(self.norm(x))

@@ -42,6 +42,7 @@ class Stage(nn.Module):
         self.dim, self.stride = dim, stride
         self.in_parts = self.grad_checkpointing = False
 
+    @staticmethod
     def _fits_parts(now: Situation, self: "Stage", x: Tensor) -> bool:
         return now.mode == "inference" and now.device == "cpu" and self.in_parts and len(x) > 1 and x.numel() > AT_ONCE
 
@@ -49,6 +50,7 @@ class Stage(nn.Module):
         images = max(1, AT_ONCE // x[0].numel())
         return torch.cat([self.blocks(self.downsample(part)) for part in x.split(images)])
 
+    @staticmethod
     def _fits_checkpoints(now: Situation, self: "Stage", x: Tensor) -> bool:
         return self.grad_checkpointing
 

@@ -17,7 +17,7 @@ from tokenmix.backbones.base import Backbone, Head, Stage, drop_path_rates
 from tokenmix.backbones.keymap import KeyMap, Official, Rule
 from tokenmix.backbones.official import build, unwrap
 from tokenmix.blocks import Mlp, Residual
-from tokenmix.layers import GELU, Chain, ConvNorm
+from tokenmix.layers import GELU, Chain, ConvNorm, Pointwise
 from tokenmix.mixers import MixerSpec, make_mixer, per_stage
 
 
@@ -111,7 +111,7 @@ def _local_perception(dim: int, *, device=None, dtype=None) -> nn.Module:
             pointwise=ConvNorm(dim, dim, bias=True, **dd),
             depthwise=nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd),
             act=GELU(),
-            proj=nn.Conv2d(dim, dim, 1, **dd),
+            proj=Pointwise(dim, dim, **dd),
         )
     )
 

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import depthwise_weights, fold_norm_after, fold_norm_before, with_act
+from tokenmix.layers import Pointwise, depthwise_weights, fold_norm_after, fold_norm_before, with_act
 from tokenmix.mixers.slots import Slot, Slots
-from tokenmix.ops.convolution import fits_onednn
+from tokenmix.ops.convolution import fits_onednn, pointwise
 from tokenmix.ops.dispatch import Form, Situation, operator
 from tokenmix.ops.gates import gate_sum, gate_sum_, score_matrix
 from tokenmix.ops.kernels.additive import gate_convolve
 from tokenmix.ops.kernels.rule import can_run
 from tokenmix.ops.recompute import in_turn, without_keeping
 
-torch.fx.wrap("gate_sum")  # a leaf for torch.fx
+torch.fx.wrap("gate_sum")  # leaves for torch.fx
+torch.fx.wrap("pointwise")
 
 
 class AdditiveAttention(nn.Module):
@@ -50,7 +51,7 @@ class AdditiveAttention(nn.Module):
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.dim = dim
-        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False, **dd)
+        self.qkv: nn.Conv2d = Pointwise(dim, 3 * dim, bias=False, **dd)
         self.spatial: Any = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1, groups=2 * dim, **dd)
         self.norm: nn.Module = nn.BatchNorm2d(2 * dim, **dd)
         self.act: nn.Module = nn.ReLU()
@@ -59,6 +60,7 @@ class AdditiveAttention(nn.Module):
         self.dwc = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
         self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd)
 
+    @staticmethod
     def _fits_kernel(now: Situation, self: AdditiveAttention, x: Tensor) -> bool:
         return can_run(now, x) and not now.channels_last and depthwise_weights(self.dwc) is not None
 
@@ -70,6 +72,7 @@ class AdditiveAttention(nn.Module):
         score = torch.sigmoid(self.pixel_score(self.act(self.norm(self.spatial(qkv[:, : 2 * self.dim])))))
         return self.proj(gate_convolve(qkv, score, self.channel_score.weight, *dwc))
 
+    @staticmethod
     def _fits_rows(now: Situation, self: AdditiveAttention, x: Tensor) -> bool:
         return fits_onednn(now) and now.channels_last
 
@@ -88,7 +91,7 @@ class AdditiveAttention(nn.Module):
         query_key, value = without_keeping(x, self.query_key_value)
         hidden = in_turn(self.spatial(query_key), self.norm, self.act)
         matrix = score_matrix(self.pixel_score.weight)[:, :, None, None]
-        score = torch.sigmoid(without_keeping(hidden, lambda hidden: F.conv2d(hidden, matrix)))
+        score = torch.sigmoid(without_keeping(hidden, lambda hidden: pointwise(hidden, matrix)))
         similarity = gate_sum(query_key, score, self.channel_score.weight)
         return without_keeping(self.dwc(similarity) * value, self.proj)
 
@@ -104,8 +107,8 @@ class AdditiveAttention(nn.Module):
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Query and key ``(B, 2C, H, W)``, and the value: neither is a strided part of a larger map."""
         both, weight, bias = 2 * self.dim, self.qkv.weight, self.qkv.bias
-        query_key = F.conv2d(x, weight[:both], None if bias is None else bias[:both])
-        return query_key, F.conv2d(x, weight[both:], None if bias is None else bias[both:])
+        query_key = pointwise(x, weight[:both], None if bias is None else bias[:both])
+        return query_key, pointwise(x, weight[both:], None if bias is None else bias[both:])
 
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`; and the gates: two of the pixels and two of the channels, the query's first."""

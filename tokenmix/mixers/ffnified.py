@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from tokenmix.layers import GELU, ConvNorm, RepDepthwise
+from tokenmix.layers import GELU, ConvNorm, Pointwise, RepDepthwise
 from tokenmix.mixers.metamixer import MetaMixer, Static
 from tokenmix_runtime.names import unknown
 
@@ -44,7 +44,7 @@ def ffnified_attention(
         raise ValueError(unknown("query of ffnified", query, QUERIES))
     dd = {"device": device, "dtype": dtype}
     return MetaMixer(
-        query=nn.Conv2d(dim, dim, 1, **dd) if query == "bias" else ConvNorm(dim, dim, 1, bias=query != "norm", **dd),
+        query=Pointwise(dim, dim, **dd) if query == "bias" else ConvNorm(dim, dim, 1, bias=query != "norm", **dd),
         key=Static(_depthwise(dim, key_size, conv, **dd)),
         act=GELU(),
         value=Static(_depthwise(dim, value_size, conv, **dd)),

@@ -103,25 +103,29 @@ class _Filter(nn.Module):
         """Whether nobody asked for a form either."""
         return self.has_silu() and self.form == "auto"
 
+    @staticmethod
     def _fits_kernel(now: Situation, self: _Filter, x: Tensor) -> bool:
         return can_run(now, x) and self.is_usual() and self.dim // self.groups <= MOST_CHANNELS
 
     def _by_kernel(self, x: Tensor) -> Tensor:
         return irfft2(filter_spectrum(rfft2(x), *self.maps(), self.threshold), (x.size(-2), x.size(-1))).to(x.dtype)
 
+    @staticmethod
     def _fits_rows(now: Situation, self: _Filter, x: Tensor) -> bool:
         return fits_onednn(now) and max(x.size(2), x.size(3)) <= MOST_ROWS and self.is_usual() and now.channels_last
 
     def _on_rows(self, x: Tensor) -> Tensor:
         return filter_rows(x, *self.real_maps(), self.groups, self.threshold)
 
+    @staticmethod
     def _fits_less(now: Situation, self: _Filter, x: Tensor) -> bool:
         return keeps_less(now) and self.has_silu()
 
     def _kept_less(self, x: Tensor) -> Tensor:
         """Keeps the spectrum alone."""
         planes = rfft2_planes(x, self.form)
-        filtered = mask_product(planes, *(each.to(planes.dtype) for each in self.real_maps()), self.threshold)
+        kernel1, shift1, kernel2, shift2 = (each.to(planes.dtype) for each in self.real_maps())
+        filtered = mask_product(planes, kernel1, shift1, kernel2, shift2, self.threshold)
         out = irfft2_planes(filtered, x.size(-2), x.size(-1), self.form).to(x.dtype)
         return out.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else out  # sums of two are slow
 

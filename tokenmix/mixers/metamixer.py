@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -53,6 +54,7 @@ class MetaMixer(nn.Module):
         self.act = act
         self.value = value
 
+    @staticmethod
     def _fits_kernel(now: Situation, self: MetaMixer, x: Tensor) -> bool:
         return can_run(now, x) and not now.channels_last and self.depthwise_chain() is not None
 
@@ -87,11 +89,14 @@ class MetaMixer(nn.Module):
         """Weights and biases of key and value where both are plain depthwise convolutions with a GELU between."""
         if not (type(self.key) is type(self.value) is Static):
             return None
-        first, last, act = self.key.op, self.value.op, self.act
+        first: Any = self.key.op
+        last: Any = self.value.op
+        act = self.act
         key, value = depthwise_weights(first), depthwise_weights(last)
         inside = getattr(first, "act", "") == "gelu" and isinstance(act, nn.Identity)
         behind = not getattr(first, "act", "") and isinstance(act, nn.GELU) and act.approximate == "none"
-        if key is None or value is None or getattr(last, "act", "") or not (inside or behind):
+        plain = getattr(last, "act", "") == ""
+        if key is None or value is None or not (plain and (inside or behind)):
             return None
         return (*key, *value)
 

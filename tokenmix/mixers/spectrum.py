@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
+from tokenmix.layers import Pointwise, fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
 from tokenmix.ops.constants import constant
 from tokenmix.ops.cosine import dct2, dct2_macs, idct2
@@ -147,11 +147,11 @@ class SpectrumMixer(nn.Module):
         self.nodes = nodes
         self.gate = gate
         self.form = "auto"
-        self.value = nn.Conv2d(dim, dim, 1, **dd)
+        self.value: nn.Conv2d = Pointwise(dim, dim, **dd)
         self.embedding = nn.Parameter(0.5 * torch.randn(nodes * nodes, dim, **dd))
         self.generator = BandGenerator(dim, max(dim // reduction, 8), **dd) if dynamic else None
         self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **dd) if local else None
-        self.out = nn.Conv2d(dim, dim, 1, **dd)
+        self.out = Pointwise(dim, dim, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
         v = self.value(x)

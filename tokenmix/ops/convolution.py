@@ -1,4 +1,4 @@
-"""A convolution and its activation at once."""
+"""Convolutions: with their activation at once, and of single pixels as one product of rows."""
 
 from __future__ import annotations
 
@@ -71,3 +71,18 @@ def conv_act(
     if act == "silu":
         return F.silu(y)
     return F.relu(y) if act == "relu" else y
+
+
+def _fits_rows(now: Situation, *args: object) -> bool:
+    return now.mode == "training" and now.device == "cpu" and now.channels_last
+
+
+def _on_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+@torch.fx.wrap
+@operator(Form("rows", _on_rows, _fits_rows))
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``(B, C, H, W), (D, C, 1, 1) -> (B, D, H, W)``: a linear map of the channels of each pixel."""
+    return F.conv2d(x, weight, bias)

@@ -146,7 +146,8 @@ def operator(*forms: Form, precise: bool = False) -> Callable[[Function], Functi
         forms: In the order of preference.
         precise: Compute outside of autocast, in the precision of the tensors.
     """
-    choices = [(form.fits, form.compute) for form in forms]
+    # Dynamo calls no `staticmethod`, which is what a form's ``fits`` is that stands in a class.
+    choices = [(inspect.unwrap(form.fits), form.compute) for form in forms]
 
     def decorate(formula: Function) -> Function:
         names = list(inspect.signature(formula).parameters)
@@ -176,11 +177,11 @@ def definition(function: Callable[..., Any]) -> Callable[..., Any]:
     return inspect.unwrap(function)
 
 
-def _with_source_of(formula: Function, choose_form: types.FunctionType) -> Function:
+def _with_source_of(formula: Function, choose_form: Any) -> Function:
     """``choose_form``, which is the definition to whoever reads its source: so TorchScript does.
 
     It takes the source of what ``__wrapped__`` leads to, and the names in it from the function's globals.
     """
-    names = formula.__globals__  # type: ignore[attr-defined]
+    names = formula.__globals__
     function = types.FunctionType(choose_form.__code__, names, formula.__name__, None, choose_form.__closure__)
     return functools.update_wrapper(function, formula)  # type: ignore[return-value]

@@ -54,7 +54,7 @@ def without_keeping(x: Tensor, step: Callable[[Tensor], Any]) -> Any:
 
     with saved_tensors_hooks(pack, _Kept.get):
         y = step(x)
-    node = getattr(y, "grad_fn", None)
+    node: Any = getattr(y, "grad_fn", None)
     if type(node).__name__ == "ReluBackward0" and node.next_functions[0][0] is x.grad_fn:
         whole = _Remade(y, lambda: F.relu(make()))
         for each in kept:

@@ -34,6 +34,7 @@ from tokenmix.train import shards
 from tokenmix.train.checkpoint import Checkpoints, versions
 from tokenmix.train.distributed import TIMEOUT_S, Group, place, processes
 from tokenmix.train.log import Progress, pace
+from tokenmix.train.memory import kept_memory
 from tokenmix.train.recorder import Recorder
 from tokenmix.train.reporter import Moment, Reporter
 from tokenmix.train.saving import Writer, snapshot
@@ -168,6 +169,8 @@ def fit(
         if not group.first:
             log, progress = _silent, False
         with ExitStack() as stack, named_deaths(), torch.random.fork_rng(devices=generators), held_signals() as signals:
+            if not cuda:
+                stack.enter_context(kept_memory())
             if group.world > 1:
                 signals.patience = GRACE_S
                 group = replace(group, obeyed=signals.obeyed)
