@@ -7,7 +7,8 @@ a killed run goes on in its folder, to the same weights as an unkilled one. ``--
 
 ``--step`` measures a training step of the published model in our form and in the official code's layers, both on one
 thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in
-the same frame, ``linear``, ``quick`` (a linear map in closed form), or ``naive``.
+the same frame, ``linear``, ``quick`` (a linear map in closed form), ``naive``, or ``A+B``: the mean of two forecasts,
+of models that were measured with the same seed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +100,23 @@ def closed_form(data: Any, horizon: int) -> LoadedModel:
     return LoadedModel(QuickModel(data, horizon).eval(), "quick", TASK, facts=data.facts, **preparation)
 
 
+class Mean(nn.Module):
+    """``(B, L, M) -> (B, H, M)``: the mean of several models' forecasts."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.look_back, self.horizon = models[0].look_back, models[0].horizon
+
+    def forward(self, past: Tensor) -> Tensor:
+        return torch.stack([model(past) for model in self.models]).mean(0)
+
+
 def tested(loaded: LoadedModel, data: Any, batch: int) -> dict[str, Any]:
     """Errors on the test part, over all windows and without the last incomplete batch."""
     whole, dropped = (judge(loaded, data.test, data.facts, drop_last=size) for size in (0, batch))
     return {
+        "val_mse": judge(loaded, data.val, data.facts).numbers["mse"],
         "mse": whole.numbers["mse"],
         "mae": whole.numbers["mae"],
         "mse_drop_last": dropped.numbers["mse"],
@@ -122,7 +137,13 @@ def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed:
     data = load_data(path, task=TASK, log=silent)
     batch = script_settings(name, horizon).batch_size
     result: dict[str, Any] = {"data": name, "horizon": horizon, "model": model, "seed": seed}
-    if model in ("naive", "quick"):
+    if "+" in model:
+        parts = [
+            closed_form(data, horizon) if part == "quick" else open_model(args.out / f"{name}-{horizon}-{part}-{seed}")
+            for part in model.split("+")
+        ]
+        result |= tested(replace(parts[0], model=Mean([part.model for part in parts]).eval(), name="mean"), data, batch)
+    elif model in ("naive", "quick"):
         began = time.process_time()
         result |= tested((naive if model == "naive" else closed_form)(data, horizon), data, batch)
         result |= {"cpu_minutes": round((time.process_time() - began) / 60, 2)}
@@ -133,7 +154,6 @@ def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed:
         loaded = open_model(args.out / stem)
         result |= {
             "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-            "val_mse": found.best["val_mse"],
             "best_epoch": found.best["epoch"],
             "epochs": len(found.history),
             "minutes": round(found.seconds / 60, 1),

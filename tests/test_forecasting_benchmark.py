@@ -21,9 +21,19 @@ def folder(tmp_path: Path) -> Path:
 
 def test_runs_that_are_there_are_not_done_again(folder: Path, monkeypatch, capsys) -> None:
     out = folder / "out"
-    command = ["forecasting.py", str(folder), "--data", "exchange", "--horizons", "96", "--models", "naive", "linear"]
+    command = [
+        "forecasting.py",
+        str(folder),
+        "--data",
+        "exchange",
+        "--horizons",
+        "96",
+        "--models",
+        "naive",
+        "quick",
+        "linear",
+    ]
     monkeypatch.setattr("sys.argv", [*command, "--seeds", "1", "--set", "epochs=0.02", "--out", str(out)])
-    monkeypatch.setattr(forecasting, "keep_memory", lambda: None)
     forecasting.main()
     assert "exchange-96-naive-1" in capsys.readouterr().out
     forecasting.main()
@@ -32,10 +42,15 @@ def test_runs_that_are_there_are_not_done_again(folder: Path, monkeypatch, capsy
     assert run["machine"]
     assert run["settings"] == ["epochs=0.02"]
     assert run["mse_drop_last"] != run["mse"]
+    monkeypatch.setattr("sys.argv", [*command[:-3], "linear+quick", "--seeds", "1", "--out", str(out)])
+    forecasting.main()
+    mean = json.loads((out / "exchange-96-linear+quick-1.json").read_text())
+    quick = json.loads((out / "exchange-96-quick-1.json").read_text())
+    assert mean["mse"] < (run["mse"] + quick["mse"]) / 2  # a square is convex
     forecasting.table(out)
     shown = capsys.readouterr().out
     assert "naive" in shown
     assert "FFNet" in shown
     monkeypatch.setattr("sys.argv", ["forecasting.py", "--out", str(out), "--write", str(folder / "all.json")])
     forecasting.main()
-    assert [row["seeds"] for row in json.loads((folder / "all.json").read_text())["rows"]] == [[1], [1]]
+    assert [row["seeds"] for row in json.loads((folder / "all.json").read_text())["rows"]] == [[1]] * 4

@@ -1,6 +1,6 @@
 """Freed memory that stays with the process: on a CPU a step otherwise fetches the same pages from the system again.
 
-Each page so fetched is filled with zeros first. A step at batch 8 takes 5 to 15 % less time without, at the same peak
+Each page so fetched is filled with zeros first. A step at batch 8 takes 8 to 15 % less time without, at the same peak
 (``benchmarks/LOG.md``).
 """
 
