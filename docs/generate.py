@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for its neighbour
 
 import tokenmix  # noqa: E402
-from benchmarks import corruptions  # noqa: E402
+from benchmarks import corruptions, shootout  # noqa: E402
 from docs.command_reference import commands  # noqa: E402
 from docs.performance_tables import forms, growth, peers, table  # noqa: E402
 from tokenmix.bench import zoo  # noqa: E402
@@ -106,6 +106,12 @@ def corruption_table() -> str:
     if not corruptions.RESULTS.is_file():
         return "Not measured yet: `python benchmarks/corruptions.py --data ZIP` trains, judges and writes the numbers."
     return corruptions.report(json.loads(corruptions.RESULTS.read_text(encoding="utf-8")))
+
+
+def shootout_table() -> str:
+    """What ``benchmarks/shootout.py`` found, as the text of ``docs/shootout.md``."""
+    path = shootout.RESULTS
+    return shootout.report(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
 
 
 def export_matrix(rows: Iterable[dict[str, Any]]) -> str:
@@ -416,6 +422,8 @@ def main() -> None:
     write_text(page, between(page.read_text(encoding="utf-8"), "exports", export_table()))
     page = ROOT / "docs" / "inspect.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "corruptions", corruption_table()))
+    page = ROOT / "docs" / "shootout.md"
+    write_text(page, between(page.read_text(encoding="utf-8"), "shootouts", shootout_table()))
     page = ROOT / "docs" / "recipes.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
     page = ROOT / "docs" / "scaling.md"

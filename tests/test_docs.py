@@ -77,6 +77,7 @@ def generator():
         ("dense.md", "size"),
         ("deploy.md", "export"),
         ("inspect.md", "corruption"),
+        ("shootout.md", "shootout"),
     ],
 )
 def test_tables_are_not_stale(page, name):
