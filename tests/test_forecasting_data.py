@@ -185,7 +185,7 @@ def test_a_column_that_could_be_thousands_or_decimals_is_decided_by_size_and_sai
     values, told = column(tmp_path, *THOUSANDS)
     assert values == [991, 1179, 1204, 1310, 998, 1001]
     assert "4 cells such as '1.179' are read as thousands" in told[0]
-    assert "whole numbers such as '991'; if they are decimals, say so (decimal=point)" in told[0]
+    assert "whole numbers such as '991'; if they are decimals, say so (--decimal point, or :decimal=point)" in told[0]
     values, told = column(tmp_path, *THOUSANDS, decimal="point")
     assert (values[1], told) == (1.179, [])
     assert column(tmp_path, "0", "0", *THOUSANDS, "0", "0", "0")[0][3] == 1179  # nights of a solar plant tell nothing
@@ -295,14 +295,14 @@ def test_a_title_above_the_header_is_skipped_and_said(tmp_path, title: str) -> N
 
 def test_a_repair_says_how_much_it_made_up_and_refuses_most(tmp_path) -> None:
     cells = ["1", "", "3", "", "5", "6", "7", "8"]
-    with pytest.raises(ValueError, match=r"ask for its repair: --repair, or repair=yes behind a colon"):
+    with pytest.raises(ValueError, match=r"ask for its repair \(--repair, or :repair=yes behind its name\)"):
         column(tmp_path, *cells)
     values, told = column(tmp_path, *cells, repair=True)
     assert values == list(range(1, 9))
     assert "filled 2 cells between their neighbours: 2 of load (25.0%). WARNING: more than a fifth" in told[-1]
     assert "WARNING" not in column(tmp_path, *cells[2:], repair=True)[1][-1]
     with pytest.raises(
-        ValueError, match=r"5 of 8 cells of 'load' are missing .* or leave the column out \(leave=load\)"
+        ValueError, match=r"5 of 8 cells of 'load' are missing .* or leave the column out \(--leave, or :leave=load\)"
     ):
         column(tmp_path, "1", *[""] * 5, "7", "8", repair=True)
 

@@ -93,7 +93,7 @@ def numbers(
     word = next(word for word, sign in DECIMALS.items() if sign != mark)
     return _read(cells, mark), (
         f"{grouped or len(either):,} cells such as {shown.strip()!r} are read as {said}, {why}; "
-        f"if they are {otherwise}, say so (decimal={word})"
+        f"if they are {otherwise}, say so (--decimal {word}, or :decimal={word})"
     )
 
 

@@ -145,7 +145,7 @@ def read_series(
     except FileNotFoundError:
         raise ValueError(f"{os.fspath(path)}: no such file; a series is a CSV or a Parquet file") from None
     name = file.name.split(".")[0]
-    delimiter, findings = "", []
+    delimiter, findings = "", list[Finding]()
     if file.suffix in (".parquet", ".pq"):
         header, columns = _read_parquet(file)
     else:
@@ -204,8 +204,8 @@ def check_series(series: Series, *, repair: bool = False) -> Series:
     serious = [finding.message for finding in findings if finding.is_serious]
     if serious and not repair:
         raise ValueError(
-            f"{series.name}: {'; '.join(serious)}. Correct the file, or ask for its repair: --repair, or repair=yes "
-            "behind a colon after the file's name"
+            f"{series.name}: {'; '.join(serious)}. Correct the file, or ask for its repair (--repair, or "
+            ":repair=yes behind its name), or leave columns out (--leave NAMES, or :leave=NAMES)"
         )
     if repair:
         values, found = _filled(series, values)
@@ -270,7 +270,7 @@ def _filled(series: Series, values: NDArray[np.float64]) -> tuple[NDArray[np.flo
         if bad > TOO_MUCH * count:
             raise ValueError(
                 f"{series.name}: {bad:,} of {count:,} cells of {name!r} are missing (with rows of gaps), too many to "
-                f"fill: cut the file to where it has numbers, or leave the column out (leave={name})"
+                f"fill: cut the file to where it has numbers, or leave the column out (--leave, or :leave={name})"
             )
         if bad:
             known = np.isfinite(values[:, column])
@@ -410,7 +410,8 @@ def _read_csv(file: Path) -> tuple[list[str], list[list[str]], str, list[Finding
         rows = [row[:width] for row in rows]
     for place, row in enumerate(rows, 1):
         if len(row) != width:
-            raise ValueError(f"{file.name}: row {place} has {len(row)} cells, the first one {width}")
+            title = "; if the first line is a title, delete it" if width == 1 else ""
+            raise ValueError(f"{file.name}: row {place} has {len(row)} cells, the first one {width}{title}")
     words = [cell for cell in rows[0] if _is_word(cell)]
     has_header = any(not looks_like_times([cell]) for cell in words)
     header = [cell.strip() for cell in rows.pop(0)] if has_header else [f"variable {i + 1}" for i in range(width)]

@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--leave", metavar="NAMES", help="columns to leave out, with commas between them")
     add("--time", metavar="NAME", help="the column with the dates, if it is not found")
     add("--time-format", metavar="FORMAT", help="their form, such as %%d.%%m.%%Y, if it is not found")
-    add("--decimal", choices=DECIMALS, help="of numbers such as 1.179, which could be thousands or decimals")
+    add(
+        "--decimal", choices=DECIMALS, metavar="MARK", help="point or comma, where 1.179 could be thousands or decimals"
+    )
     add("--repair", action="store_true", help="fill gaps and missing cells between their neighbours")
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     add("--json", action="store_true", help="print what is known of the forecast as JSON and nothing else")
