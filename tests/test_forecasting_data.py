@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenmix.tasks.forecasting.batches import window_loader
-from tokenmix.tasks.forecasting.series_data import SeriesData, in_parts, open_series, split_spec
+from tokenmix.tasks.forecasting.series_data import (
+    SeriesData,
+    in_parts,
+    open_series,
+    read_spec,
+    split_spec,
+    with_repair,
+)
 from tokenmix.tasks.forecasting.splits import PUBLISHED, Scaler, Windows, ends_of, find_published
 from tokenmix_runtime.series import MISSING, Series, check_series, read_series
 from tokenmix_runtime.times import Step, further_times, parse_times, step_of
@@ -148,6 +155,163 @@ def test_delimiters_headers_and_decimal_commas(tmp_path, text: str, variables, v
     assert series.values.tolist() == values
 
 
+THOUSANDS = ["991", "1.179", "1.204", "1.310", "998", "1.001"]
+
+
+def column(folder: Path, *cells: str, delimiter: str = ";", **options: str) -> tuple[list[float], list[str]]:
+    """The values of a file with one column beside its dates, and what is said."""
+    rows = [f"2016-07-{day + 1:02d}{delimiter}{cell}" for day, cell in enumerate(cells)]
+    series = read_series(write(folder, "\n".join([f"day{delimiter}load", *rows])), **options)
+    return series.values[:, 0].tolist(), [finding.message for finding in series.findings]
+
+
+def test_thousands_are_no_decimals_where_the_file_tells(tmp_path) -> None:
+    text = "Datum;Verbrauch;Temp\n02.07.2016 10:00;991;21,0\n02.07.2016 11:00;1.179;19,4\n02.07.2016 12:00;-2.050;20\n"
+    series = read_series(write(tmp_path, text))
+    assert series.values.tolist() == [[991, 21], [1179, 19.4], [-2050, 20]]
+    (finding,) = series.findings
+    assert finding.kind == "thousands"
+    assert "Verbrauch: 2 cells such as '1.179' are read as thousands, as in the other columns" in finding.message
+    # A column that proves its own mark is believed before the others, and without a word.
+    text = "day;a;b\n2016-07-01;1.5;1,5\n2016-07-02;1.179;1,179\n"
+    series = read_series(write(tmp_path, text))
+    assert series.values.tolist() == [[1.5, 1.5], [1.179, 1.179]]
+    assert series.findings == ()
+    series = read_series(write(tmp_path, 'day,a,b\n2016-07-01,"1,179",2.5\n2016-07-02,"1,204",3.5\n'))
+    assert series.values[:, 0].tolist() == [1179, 1204]
+
+
+def test_a_column_that_could_be_thousands_or_decimals_is_decided_by_size_and_said(tmp_path) -> None:
+    values, told = column(tmp_path, *THOUSANDS)
+    assert values == [991, 1179, 1204, 1310, 998, 1001]
+    assert "4 cells such as '1.179' are read as thousands" in told[0]
+    assert "whole numbers such as '991'; if they are decimals, say so (--decimal point, or :decimal=point)" in told[0]
+    values, told = column(tmp_path, *THOUSANDS, decimal="point")
+    assert (values[1], told) == (1.179, [])
+    assert column(tmp_path, "0", "0", *THOUSANDS, "0", "0", "0")[0][3] == 1179  # nights of a solar plant tell nothing
+    values, told = column(tmp_path, "120.345", "118", "123.001")
+    assert values == [120.345, 118, 123.001]
+    assert "are read as decimals" in told[0]
+    assert column(tmp_path, "120.345", "118", "123.001", decimal="comma")[0] == [120345, 118, 123001]
+    with pytest.raises(ValueError, match="unknown decimal mark 'dot'"):
+        column(tmp_path, "1", decimal="dot")
+
+
+@pytest.mark.parametrize(
+    "cells", [("0.123", "1.234"), ("1.179", "2.204"), ("1.179", "1.2", "3"), ("991.0", "1.179"), ("1179", "1e3")]
+)
+def test_ordinary_decimals_stay_decimals_without_a_word(tmp_path, cells: tuple[str, ...]) -> None:
+    assert column(tmp_path, *cells) == ([float(cell) for cell in cells], [])
+
+
+def test_commas_alone_are_decimals_unless_they_divide_the_columns(tmp_path) -> None:
+    assert column(tmp_path, "1,179", "2,204") == ([1.179, 2.204], [])
+    values, told = column(tmp_path, '"1,179"', '"2,204"', delimiter=",")
+    assert values == [1179, 2204]
+    assert "are read as thousands, as the comma divides the columns" in told[0]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("1.178,80", "991,5", "1.234.567"), ("1,178.8", "991.5", "1,234,567"), ("1 178,80", "991,5", "1 234 567"),
+        ("1\u202f178,80", "991,5", "1\u202f234\u202f567"), ("1'178.80", "991.5", "1'234'567"),
+        ("1\u00a0178.8", "991.5", "1234567"), ("+1\u2019178,80", "991,5", "1\u2019234\u2019567,0"),
+    ],
+)  # fmt: skip
+def test_thousands_separators(tmp_path, cells: tuple[str, ...]) -> None:
+    assert column(tmp_path, *cells) == ([1178.8, 991.5, 1234567], [])
+    assert column(tmp_path, *(f'"{cell}"' for cell in cells), delimiter=",") == ([1178.8, 991.5, 1234567], [])
+
+
+@pytest.mark.parametrize("cell", ["1.17.80", "1.178.80", "12,34,56", "1 17", "1,178,80", "1 178 80", "0.123.456"])
+def test_what_is_grouped_otherwise_is_no_number(tmp_path, cell: str) -> None:
+    with pytest.raises(ValueError, match="1 cells are not a number: row 2"):
+        column(tmp_path, "1", cell, "3")
+
+
+def test_columns_without_numbers_are_left_out_and_said(tmp_path) -> None:
+    rows = [f"2016-07-{i + 1:02d};{i};{'off' if i == 3 else ''};{'7' if i == 2 else 'x'};" for i in range(9)]
+    path = write(tmp_path, "\n".join(["Datum;Verbrauch;Bemerkung;Code;", *rows]))
+    left = "left out: column Bemerkung, 9 of 9 cells are not numbers"
+    series = read_series(path, variables=["Verbrauch"])
+    assert series.values[:, 0].tolist() == list(range(9))
+    assert [finding.message for finding in series.findings] == [
+        left,
+        "left out: column Code, 8 of 9 cells are not numbers",
+        "left out: column 5, 9 of 9 cells are not numbers",
+    ]
+    with pytest.raises(ValueError, match="Code: 8 cells are not a number"):
+        read_series(path)
+    series = read_series(path, leave=["Code"])
+    assert series.variables == ("Verbrauch",)
+    assert series.findings[0].message == left
+    with pytest.raises(ValueError, match="has no number in Bemerkung"):
+        read_series(path, variables=["Bemerkung"])
+    with pytest.raises(ValueError, match="did you mean 'Verbrauch'"):
+        read_series(path, variables=["verbrauch"])
+    with pytest.raises(ValueError, match="did you mean 'Code'"):
+        read_series(path, leave=["code"])
+    series = read_series(write(tmp_path, "a;b\n1;2;\n3;4;\n"))  # only the rows end in a delimiter
+    assert series.values.tolist() == [[1, 2], [3, 4]]
+    assert kinds(series) == ["left out"]
+
+
+@pytest.mark.parametrize("header", ["Datum;Uhrzeit;a", "time;date;a", "day;von;a", "a;date;time"])
+def test_dates_and_clocks_in_two_columns_are_one_time(tmp_path, header: str) -> None:
+    names = header.split(";")
+    rows = []
+    for i, hour in enumerate(HOURS):
+        cells = {"a": str(i)} | {name: f"{hour:%d.%m.%Y}" for name in ("Datum", "date", "day")}
+        rows.append(";".join(cells.get(name, f"{hour:%H:%M}") for name in names))
+    series = read_series(write(tmp_path, "\n".join([header, *rows])))
+    assert series.times.tolist() == HOURS
+    assert (series.variables, series.values[:, 0].tolist(), series.findings) == (("a",), list(range(60)), ())
+
+
+def test_rows_without_a_date_are_named_and_left_out_by_a_repair(tmp_path) -> None:
+    rows = "".join(f"{hour:%d.%m.%Y %H:%M};{i},5\n" for i, hour in enumerate(HOURS[:8]))
+    path = write(tmp_path, f"Datum;Verbrauch\n{rows}Summe;123456,00\n")
+    with pytest.raises(ValueError, match=r"1 rows have no date \(a repair leaves them out\): row 9 \('Summe'\)"):
+        read_series(path)
+    series = read_series(path, repair=True)
+    assert series.times.tolist() == HOURS[:8]
+    assert series.values[:, 0].tolist() == [i + 0.5 for i in range(8)]
+    assert kinds(series) == ["not a date"]
+    path.write_text(f"Datum;Verbrauch\n{rows}01.03.2021;1\n")
+    with pytest.raises(ValueError, match=r"row 9 \('01.03.2021'\) is written otherwise than '27.02.2021 22:00'"):
+        read_series(path, repair=True)
+
+
+@pytest.mark.parametrize("title", ["Load of the city 2016\n", "Load\n\nin kW\n", "Load of the city;;\nin kW;;\n"])
+def test_a_title_above_the_header_is_skipped_and_said(tmp_path, title: str) -> None:
+    series = read_series(write(tmp_path, f"{title}date;a;b\n2020-01-01;1;2\n2020-01-02;3;4\n"))
+    assert (series.variables, series.values.tolist()) == (("a", "b"), [[1, 2], [3, 4]])
+    assert kinds(series) == ["title"]
+    assert "'Load" in series.findings[0].message
+    with pytest.raises(ValueError, match="row 2 has 2 cells, the first one 1"):  # decimals, not a title
+        read_series(write(tmp_path, "load\n21,0\n19,4\n"))
+
+
+def test_a_repair_says_how_much_it_made_up_and_refuses_most(tmp_path) -> None:
+    cells = ["1", "", "3", "", "5", "6", "7", "8"]
+    with pytest.raises(ValueError, match=r"ask for its repair \(--repair, or :repair=yes behind its name\)"):
+        column(tmp_path, *cells)
+    values, told = column(tmp_path, *cells, repair=True)
+    assert values == list(range(1, 9))
+    assert "filled 2 cells between their neighbours: 2 of load (25.0%). WARNING: more than a fifth" in told[-1]
+    assert "WARNING" not in column(tmp_path, *cells[2:], repair=True)[1][-1]
+    with pytest.raises(
+        ValueError, match=r"5 of 8 cells of 'load' are missing .* or leave the column out \(--leave, or :leave=load\)"
+    ):
+        column(tmp_path, "1", *[""] * 5, "7", "8", repair=True)
+
+
+def test_a_file_that_is_not_there(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"load\.csv: no such file"):
+        read_spec(f"{tmp_path}/load.csv:repair=yes")
+
+
 def test_packed_and_foreign_encodings(tmp_path) -> None:
     text = "Größe\n1\n2\n"
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode()))
@@ -211,9 +375,7 @@ def test_cells_without_a_number_are_told_with_their_rows(tmp_path) -> None:
         read_series(write(tmp_path, text))
     series = read_series(tmp_path / "series.csv", repair=True)
     assert series.values.tolist() == [[1, 2], [2, 3], [3, 4], [4, 5]]
-    assert kinds(series) == ["missing", "not a number"]
-    with pytest.raises(ValueError, match="'a' has no number at all"):
-        read_series(write(tmp_path, "a,b\n,1\n,2\n"), repair=True)
+    assert kinds(series) == ["missing", "not a number", "filled"]
 
 
 @pytest.mark.parametrize(
@@ -238,8 +400,9 @@ def test_times_may_be_named_or_left_out(tmp_path) -> None:
     assert read_series(path, time="stamp", time_format="%d.%m.%Y").variables == ("a",)
     with pytest.raises(ValueError, match="did you mean 'stamp'"):
         read_series(path, time="stamps")
-    with pytest.raises(ValueError, match="stamp: 2 cells are not a number"):
-        read_series(path, time="")
+    alone = read_series(path, time="")
+    assert (alone.variables, alone.times) == (("a",), None)
+    assert [one.message for one in alone.findings] == ["left out: column stamp, 2 of 2 cells are not numbers"]
 
 
 def test_irregular_times_are_told() -> None:
@@ -264,7 +427,7 @@ def test_numbers_survive_any_layout(tmp_path_factory, cells, delimiter: str, hea
     path = tmp_path_factory.getbasetemp() / "any.csv"
     lines = [delimiter.join(repr(value) for value in row) for row in cells]
     path.write_text("\n".join([delimiter.join("abc"), *lines] if header else lines))
-    series = read_series(path, time="")
+    series = read_series(path, time="", decimal="point")
     assert series.values.tolist() == [[float(value) for value in row] for row in cells]
     assert series.variables == (("a", "b", "c") if header else ("variable 1", "variable 2", "variable 3"))
 
@@ -351,12 +514,17 @@ def test_settings_of_a_file_stand_behind_a_colon(tmp_path) -> None:
     assert data.facts["variables"] == ["b"]
     assert data.series.values[:, 0].tolist() == list(range(50))
     assert (len(data.train), len(data.val), len(data.test), data.season) == (35, 5, 10, 24)
-    assert told == ["series: b: 1 cells are missing: row 8"]
+    assert told == [
+        "series: b: 1 cells are missing: row 8",
+        "series: filled 1 cells between their neighbours: 1 of b (2.0%)",
+    ]
     assert split_spec("a/b.csv") == ("a/b.csv", {})
     with pytest.raises(ValueError, match="did you mean 'target'"):
         split_spec("a.csv:tagret=OT")
     with pytest.raises(ValueError, match="repair must be yes or no"):
         split_spec("a.csv:repair=maybe")
+    assert split_spec("a.csv:leave=a,b,time=t") == ("a.csv", {"leave": "a,b", "time": "t"})
+    assert with_repair("a.csv:leave=a,b") == "a.csv:leave=a,b,repair=yes"
 
 
 def test_rows_are_known_by_time_and_values() -> None:

@@ -163,6 +163,38 @@ def test_the_command_writes_dates_units_and_a_picture(
     assert "ends in .csv" in capsys.readouterr().err
 
 
+def test_the_command_takes_a_file_as_training_does_and_says_what_it_made_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Thousands, decimal commas, two columns of times, comments, a summary row, cells without numbers."""
+    hours = np.datetime64("2016-07-01T00", "h") + np.arange(200)
+    loads = 1000 + 100 * np.sin(np.arange(200) / 24 * 2 * np.pi)
+    cells = [f"{load:,.0f}".replace(",", ".") if i % 50 != 7 else "" for i, load in enumerate(loads)]
+    stamps = [hour.item().strftime("%d.%m.%Y;%H:%M") for hour in hours]
+    rows = [f"{stamp};{cell};21,5;{'off' if cell == '' else ''}" for stamp, cell in zip(stamps, cells, strict=True)]
+    path, out = tmp_path / "load.csv", str(tmp_path / "out.csv")
+    path.write_text("\n".join(["Lastgang", "Datum;Uhrzeit;Verbrauch;Temp;Bemerkung", *rows, "Summe;;200.000,00;;"]))
+    words = ["forecast", f"{path}:target=Verbrauch", "--horizon", "3", "--out", out]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "Verbrauch: 4 cells are missing: row 8" in told
+    assert "row 201 ('Summe')" in told
+    assert "--repair" in told
+    assert main(["forecast", f"{path}:target=Verbrauch,repair=yes", "--horizon", "3", "--out", out]) == 0
+    told = capsys.readouterr().out
+    assert "left out: column Bemerkung" in told
+    assert "filled 4 cells between their neighbours: 4 of Verbrauch (2.0%)" in told
+    first = list(csv.reader(Path(out).read_text().splitlines()))[1]
+    assert first[0] == "2016-07-09 08:00:00"
+    assert 1000 < float(first[1]) < 1200
+    assert main([*words, "--repair", "--json"]) == 0
+    assert any("filled 4 cells" in line for line in json.loads(capsys.readouterr().out)["findings"])
+    assert main([*words, "--repair", "--leave", "Temp,Bemerkung", "--decimal", "comma"]) == 0
+    assert "Bemerkung" not in capsys.readouterr().out
+    assert main(["forecast", f"{tmp_path}/lode.csv:repair=yes"]) == 2
+    assert "lode.csv: no such file" in capsys.readouterr().err
+
+
 ENDS = ("", " lower", " upper", " last season")
 
 

@@ -104,11 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("series", help="a CSV file")
     add("--horizon", type=int, metavar="H", help="rows ahead (default: all that the model can)")
     add("--level", type=float, default=LEVEL, metavar="P", help="of the intervals (default: %(default)s)")
+    add("--repair", action="store_true", help="fill gaps and missing cells between their neighbours")
     add("--out", metavar="FILE.csv", help="where the forecast goes (default: standard output)")
     add("--json", action="store_true", help="print what is known of the forecast as JSON")
     args = parser.parse_args(argv)
     try:
-        found = Forecaster(args.model)(args.series, horizon=args.horizon, level=args.level)
+        series = read_series(args.series, repair=args.repair)
+        found = Forecaster(args.model)(series, horizon=args.horizon, level=args.level)
         if args.out:
             Path(args.out).write_text(found.to_csv(), encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:
@@ -117,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps(found.as_dict(), indent=1))
     else:
-        say("\n".join(found.lines()), file=sys.stdout if args.out else sys.stderr)
+        findings = [f"{series.name}: {finding.message}" for finding in series.findings]
+        say("\n".join([*findings, *found.lines()]), file=sys.stdout if args.out else sys.stderr)
         if not args.out:
             print(found.to_csv(), end="")
     return 0

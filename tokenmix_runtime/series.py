@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenmix_runtime.names import unknown
-from tokenmix_runtime.times import Step, Times, further_times, looks_like_times, parse_times, step_of
+from tokenmix_runtime.numerals import DECIMALS, decimal_marks, number, numbers
+from tokenmix_runtime.times import Step, Times, further_times, looks_like_times, parse_times, step_of, usual_form
 from tokenmix_runtime.untrusted import regular_file
 
 TIME_NAMES = ("date", "time", "datetime", "timestamp", "ds")  # always dates, and these if they can be read as such:
@@ -28,8 +30,14 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "nil", "#
 DELIMITERS = ("\t", ";", "|", ",", " ")  # a comma may be a decimal one, a space divides dates from clocks
 _SHORTEST = {"month": 28 * 86_400_000_000, "month end": 28 * 86_400_000_000, "weekday": 86_400_000_000}
 SHOWN = 5  # places that a finding names
-KINDS = ("missing", "not a number", "unsorted", "repeated", "gap", "constant", "irregular", "dates", "rows")
-SERIOUS = ("missing", "not a number")  # without a repair nothing can be computed
+KINDS = (
+    *("missing", "not a number", "not a date", "unsorted", "repeated", "gap", "constant", "irregular", "dates"),
+    *("thousands", "title", "left out", "filled"),
+)
+SERIOUS = ("missing", "not a number", "not a date")  # without a repair nothing can be computed
+MOST_TITLES = 9  # lines above the header
+MUCH, TOO_MUCH = 0.2, 0.5  # of a variable's cells, that a repair would make up
+_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]m)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -101,53 +109,84 @@ class Series:
 
 
 def read_series(
-    path: str | os.PathLike[str], *, time: str | None = None, time_format: str | None = None, repair: bool = False
+    path: str | os.PathLike[str],
+    *,
+    time: str | None = None,
+    time_format: str | None = None,
+    repair: bool = False,
+    variables: Sequence[str] | None = None,
+    leave: Sequence[str] = (),
+    decimal: str | None = None,
 ) -> Series:
     """A series from a CSV file (``.gz`` too) or a Parquet file: one row for each time, one column for each variable.
 
-    Found by themselves: the delimiter, whether there is a header, decimal commas, the column and the form of the dates.
-    What is wrong is listed in ``findings``; rows out of order are sorted.
+    Found by themselves: the delimiter, whether there is a header, lines of a title above it, decimal commas, thousands'
+    separators, the column and the form of the dates, and a column of clocks that belongs to them. Columns without any
+    number are left out. What is wrong or had to be decided is listed in ``findings``; rows out of order are sorted.
 
     Args:
         path: The file.
         time: Name of the column with the dates, where it is not found; ``""`` for none.
-        time_format: Form of the dates, as of `datetime.strptime`.
-        repair: Fill missing cells and gaps between their neighbours, and keep the last of repeated times.
+        time_format: Form of the dates, as of `datetime.strptime`; where clocks have a column, that of both.
+        repair: Fill missing cells and gaps between their neighbours, keep the last of repeated times, and leave out
+            rows without a date.
+        variables: Which to keep, in this order; None: all.
+        leave: Names of columns to leave out.
+        decimal: ``"point"`` or ``"comma"``, where numbers such as 1.179 could be thousands or decimals.
 
     Raises:
-        ValueError: If it is no table of numbers, its dates cannot be read, or cells are missing and ``repair`` is not
-            asked for.
+        ValueError: If there is no such file, it is no table of numbers, its dates cannot be read, or cells are missing
+            and ``repair`` is not asked for, or most of a variable's are.
     """
-    file = regular_file(path)
+    if decimal is not None and decimal not in DECIMALS:
+        raise ValueError(unknown("decimal mark", decimal, DECIMALS))
+    try:
+        file = regular_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"{os.fspath(path)}: no such file; a series is a CSV or a Parquet file") from None
     name = file.name.split(".")[0]
+    delimiter, findings = "", list[Finding]()
     if file.suffix in (".parquet", ".pq"):
         header, columns = _read_parquet(file)
     else:
-        header, columns = _read_csv(file)
+        header, columns, delimiter, findings = _read_csv(file)
+    for left in leave:
+        if left not in header:
+            raise ValueError(unknown("column", left, header))
     place = _time_column(header, columns, time)
-    times, findings = None, []
+    others = [i for i in range(len(header)) if i != place and header[i] not in leave]
+    times = None
     if place is not None:
+        clock = next((i for i in others if _is_clock(columns[i])), None)
+        if clock is not None and not any(":" in cell for cell in columns[place]):
+            pairs = zip(columns[place], columns[clock], strict=True)
+            columns[place] = [f"{day} {hour}".strip() for day, hour in pairs]
+            others.remove(clock)
         try:
-            times, notes = parse_times(columns[place], time_format)
+            times, rows, found = _times(columns[place], time_format)
         except ValueError as error:
             raise ValueError(f"{file.name}, column {header[place]!r}: {error}") from error
-        findings += [Finding("dates", note, len(times)) for note in notes]
-    others = [i for i in range(len(header)) if i != place]
+        findings += found
+        columns = columns if len(rows) == len(columns[0]) else [[column[row] for row in rows] for column in columns]
     if not others:
         raise ValueError(f"{file.name} has no column of numbers besides the dates")
-    values = np.empty((len(columns[0]), len(others)))
-    for column, i in enumerate(others):
-        values[:, column], found = _numbers(header[i], columns[i])
-        findings += found
-    made = Series(name, tuple(header[i] for i in others), values, times, findings=tuple(findings))
-    return check_series(made, repair=repair)
+    for wanted in variables or ():
+        if wanted not in (names := [header[i] for i in others]):
+            raise ValueError(unknown(f"variable of {name}", wanted, names))
+    named = {header[i]: columns[i] for i in others}
+    kept, found = _numbers(named, {DECIMALS[decimal]} if decimal else set(), variables, comma_divides=delimiter == ",")
+    chosen = tuple(kept if variables is None else variables)
+    if not chosen or not kept.keys() >= set(chosen):
+        raise ValueError(f"{file.name} has no number in {', '.join(variables or named)}")
+    table, findings = np.stack([kept[variable] for variable in chosen], 1), findings + found
+    return check_series(Series(name, chosen, table, times, findings=tuple(findings)), repair=repair)
 
 
 def check_series(series: Series, *, repair: bool = False) -> Series:
     """The series sorted by time, with its step and all findings; repaired if asked for.
 
     Raises:
-        ValueError: If values are missing and ``repair`` is false, or a variable has none at all.
+        ValueError: If values are missing and ``repair`` is false, or most of a variable's are.
     """
     findings = list(series.findings)
     values, times, step = series.values, series.times, None
@@ -164,9 +203,13 @@ def check_series(series: Series, *, repair: bool = False) -> Series:
     findings += _value_findings(series.variables, values)
     serious = [finding.message for finding in findings if finding.is_serious]
     if serious and not repair:
-        raise ValueError(f"{series.name}: {'; '.join(serious)}. Correct the file, or ask for its repair")
+        raise ValueError(
+            f"{series.name}: {'; '.join(serious)}. Correct the file, or ask for its repair (--repair, or "
+            ":repair=yes behind its name), or leave columns out (--leave NAMES, or :leave=NAMES)"
+        )
     if repair:
-        values = _filled(series.variables, values)
+        values, found = _filled(series, values)
+        findings += found
     return replace(series, values=values, times=times, step=step, findings=tuple(findings))
 
 
@@ -216,17 +259,31 @@ def _regular(values: NDArray[np.float64], times: Times, step: Step | None) -> tu
     return result, full
 
 
-def _filled(variables: Sequence[str], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Missing values on the line between their neighbours, at the ends the nearest one."""
-    result = values.copy()
-    rows = np.arange(len(values))
-    for column, name in enumerate(variables):
-        known = np.isfinite(values[:, column])
-        if not known.any():
+def _filled(series: Series, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[Finding]]:
+    """Missing values on the line between their neighbours, at the ends the nearest one, and how many they were."""
+    result, count = values.copy(), len(values)
+    rows = np.arange(count)
+    missing = {name: int(np.isnan(column).sum()) for name, column in zip(series.variables, values.T, strict=True)}
+    for column, (name, bad) in enumerate(missing.items()):
+        if bad == count:
             raise ValueError(f"the variable {name!r} has no number at all: leave it out")
-        if not known.all():
+        if bad > TOO_MUCH * count:
+            raise ValueError(
+                f"{series.name}: {bad:,} of {count:,} cells of {name!r} are missing (with rows of gaps), too many to "
+                f"fill: cut the file to where it has numbers, or leave the column out (--leave, or :leave={name})"
+            )
+        if bad:
+            known = np.isfinite(values[:, column])
             result[:, column] = np.interp(rows, rows[known], values[known, column])
-    return result
+    most = sorted((name for name, bad in missing.items() if bad), key=lambda name: -missing[name])
+    if not most:
+        return result, []
+    total = sum(missing.values())
+    shares = [f"{missing[name]:,} of {name} ({missing[name] / count:.1%})" for name in most[:SHOWN]]
+    words = f"filled {total:,} cells between their neighbours: {', '.join(shares)}{', ...' if most[SHOWN:] else ''}"
+    if much := [name for name in most if missing[name] > MUCH * count]:
+        words += f". WARNING: more than a fifth of {', '.join(much[:SHOWN])} is made up, and so is what follows from it"
+    return result, [Finding("filled", words, total)]
 
 
 def _finding(kind: str, words: str, times: Times) -> Finding:
@@ -242,11 +299,26 @@ def _time_column(header: Sequence[str], columns: Sequence[Sequence[str]], time: 
         if time not in header:
             raise ValueError(unknown("column", time, header))
         return list(header).index(time)
-    lower = [name.strip().lower() for name in header]
-    for place, name in enumerate(lower):
-        if name in TIME_NAMES or (name in PERIOD_NAMES and _can_be_times(columns[place][:20])):
+    days = [place for place, column in enumerate(columns) if not _is_clock(column)]
+    samples = {place: columns[place][:20] for place in days}
+    for place, cells in samples.items():
+        title = header[place].strip().lower()
+        if title in TIME_NAMES or (title in PERIOD_NAMES and _can_be_times(_usual(cells))):
             return place
-    return next((place for place, column in enumerate(columns) if looks_like_times(column[:20])), None)
+    sure = (place for place, cells in samples.items() if looks_like_times(cells))
+    return next(sure, next((place for place, cells in samples.items() if looks_like_times(_usual(cells))), None))
+
+
+def _is_clock(cells: Sequence[str]) -> bool:
+    """Whether a column has times of the day alone."""
+    filled = [cell for cell in map(str.strip, cells[:20]) if cell]
+    return bool(filled) and all(_CLOCK.fullmatch(cell) for cell in filled)
+
+
+def _usual(cells: Sequence[str]) -> list[str]:
+    """Those of the usual form, if they are most."""
+    usual = [cell for cell, same in zip(cells, usual_form(cells), strict=True) if same]
+    return usual if 3 * len(usual) >= 2 * len(cells) else []
 
 
 def _can_be_times(cells: Sequence[str]) -> bool:
@@ -257,12 +329,52 @@ def _can_be_times(cells: Sequence[str]) -> bool:
     return True
 
 
-def _numbers(name: str, cells: Sequence[str]) -> tuple[NDArray[np.float64], list[Finding]]:
-    """A column as numbers, NaN where there is none, and what was found."""
+def _times(cells: Sequence[str], form: str | None) -> tuple[Times, Sequence[int], list[Finding]]:
+    """The times of a column, the rows that have one, and what was found."""
     try:
-        values = np.array(cells, dtype=np.float64)
+        times, notes = parse_times(cells, form)
+        rows: Sequence[int] = range(len(cells))
+        odd: list[int] = []
     except ValueError:
-        values = np.array([_number(cell) for cell in cells])
+        usual = usual_form(cells)
+        rows, odd = [i for i, same in enumerate(usual) if same], [i for i, same in enumerate(usual) if not same]
+        if not odd or 2 * len(odd) > len(rows):
+            raise
+        times, notes = parse_times([cells[i] for i in rows], form)
+    findings = [Finding("dates", note, len(times)) for note in notes]
+    if odd:
+        shown = ", ".join(f"row {i + 1} ({cells[i]!r})" for i in odd[:SHOWN]) + (", ..." if len(odd) > SHOWN else "")
+        if any(looks_like_times([cells[i]]) for i in odd):
+            raise ValueError(f"{shown} is written otherwise than {cells[rows[0]]!r}: write all dates in the same way")
+        findings.append(
+            Finding("not a date", f"{len(odd)} rows have no date (a repair leaves them out): {shown}", len(odd))
+        )
+    return times, rows, findings
+
+
+def _numbers(
+    columns: Mapping[str, Sequence[str]], marks: set[str], variables: Sequence[str] | None, *, comma_divides: bool
+) -> tuple[dict[str, NDArray[np.float64]], list[Finding]]:
+    """The columns that are wanted and have numbers, NaN where there is none, and what was found."""
+    proven = {name: marks or decimal_marks(cells) for name, cells in columns.items()}
+    elsewhere: set[str] = set().union(*proven.values())
+    kept: dict[str, NDArray[np.float64]] = {}
+    findings: list[Finding] = []
+    for name, cells in columns.items():
+        values, note = numbers(cells, proven[name], elsewhere, comma_divides=comma_divides)
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        if bad < len(cells) and (variables is None or name in variables):
+            kept[name] = values
+            findings += [Finding("thousands", f"{name}: {note}", len(cells))] if note else []
+            findings += _bad_cells(name, cells, values)
+        elif bad:
+            words = f"left out: column {name.removeprefix('column ')}, {bad:,} of {len(cells):,} cells are not numbers"
+            findings.append(Finding("left out", words, bad))
+    return kept, findings
+
+
+def _bad_cells(name: str, cells: Sequence[str], values: NDArray[np.float64]) -> list[Finding]:
+    """What is said of cells without a finite number, which become NaN."""
     bad = np.flatnonzero(~np.isfinite(values))
     findings = []
     for kind, wanted in (("missing", True), ("not a number", False)):
@@ -270,39 +382,37 @@ def _numbers(name: str, cells: Sequence[str]) -> tuple[NDArray[np.float64], list
         if rows:
             shown = ", ".join(f"row {row + 1}" + ("" if wanted else f" ({cells[row]!r})") for row in rows[:SHOWN])
             more = ", ..." if len(rows) > SHOWN else ""
-            findings.append(Finding(kind, f"{name}: {len(rows)} cells are {kind}: {shown}{more}", len(rows)))
+            findings.append(Finding(kind, f"{name}: {len(rows):,} cells are {kind}: {shown}{more}", len(rows)))
     values[bad] = np.nan
-    return values, findings
+    return findings
 
 
-def _number(cell: str) -> float:
-    text = cell.strip()
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return float(text.replace(",", ".")) if text.count(",") == 1 and "." not in text else float("nan")
-    except ValueError:
-        return float("nan")
-
-
-def _read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and columns as text."""
+def _read_csv(file: Path) -> tuple[list[str], list[list[str]], str, list[Finding]]:
+    """Header and columns as text, the delimiter, and what was found."""
     lines = [line for line in _text(file).splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         raise ValueError(f"{file.name} is empty")
-    delimiter = _delimiter(lines[:50])
+    delimiter = _delimiter(lines)
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         rows = list(reader)
     except csv.Error as error:
         raise ValueError(f"{file.name}, line {reader.line_num}: {error}") from error
+    findings = []
+    titles = next((i for i, row in enumerate(rows) if sum(map(bool, row)) > 1), 0)
+    if 0 < titles <= MOST_TITLES and _is_header(rows[titles]):
+        shown = " ".join(cell for row in rows[:titles] for cell in row if cell)
+        findings.append(Finding("title", f"skipped above the header, as a title: {shown[:100]!r}", titles))
+        rows = rows[titles:]
     width = len(rows[0])
-    for number, row in enumerate(rows, 1):
+    if any(len(row) > width for row in rows) and not any(any(row[width:]) for row in rows):
+        findings.append(Finding("left out", "left out: an empty column without a name, behind the last delimiter", 1))
+        rows = [row[:width] for row in rows]
+    for place, row in enumerate(rows, 1):
         if len(row) != width:
-            raise ValueError(f"{file.name}: row {number} has {len(row)} cells, the first one {width}")
-    words = [cell for cell in rows[0] if cell.strip().lower() not in MISSING and np.isnan(_number(cell))]
+            title = "; if the first line is a title, delete it" if width == 1 else ""
+            raise ValueError(f"{file.name}: row {place} has {len(row)} cells, the first one {width}{title}")
+    words = [cell for cell in rows[0] if _is_word(cell)]
     has_header = any(not looks_like_times([cell]) for cell in words)
     header = [cell.strip() for cell in rows.pop(0)] if has_header else [f"variable {i + 1}" for i in range(width)]
     header = [name or f"column {i + 1}" for i, name in enumerate(header)]
@@ -311,7 +421,17 @@ def _read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
         raise ValueError(f"{file.name} has two columns named {twice!r}")
     if not rows:
         raise ValueError(f"{file.name} has a header but no rows")
-    return header, [list(column) for column in zip(*rows, strict=True)]
+    return header, [list(column) for column in zip(*rows, strict=True)], delimiter, findings
+
+
+def _is_word(cell: str) -> bool:
+    return cell.strip().lower() not in MISSING and bool(np.isnan(number(cell)))
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    """Whether all cells that are not empty are words, and no dates."""
+    filled = [cell for cell in row if cell.strip()]
+    return all(_is_word(cell) and not looks_like_times([cell]) for cell in filled)
 
 
 def _text(file: Path) -> str:
@@ -335,11 +455,14 @@ def _text(file: Path) -> str:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """The first that divides all lines into the same number of cells; a comma if none does."""
-    for delimiter in DELIMITERS:
-        counts = {len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)}
-        if len(counts) == 1 and counts != {1}:
-            return delimiter
+    """The first that divides all lines into the same number of cells, lines of a title aside; a comma if none does."""
+    for first in range(min(MOST_TITLES + 1, max(len(lines) - 1, 1))):
+        part = lines[first : first + 50]
+        for delimiter in DELIMITERS:
+            rows = list(csv.reader(part, delimiter=delimiter, skipinitialspace=True))
+            counts = {len(row) for row in rows}
+            if len(counts) == 1 and counts != {1} and (not first or delimiter != " " or _is_header(rows[0])):
+                return delimiter
     return ","
 
 

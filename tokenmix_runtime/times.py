@@ -6,6 +6,7 @@ Times are NumPy's ``datetime64[us]``, without a zone: dates with an offset are m
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ _ISO = re.compile(
     r"(\d{4}-\d{2}(?:-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)?)?)\s*(Z|[+-]\d{2}(?::?\d{2})?)?"
 )
 _QUARTER = re.compile(r"(?:(\d{4})[-/ ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4}))", re.IGNORECASE)
+_DIGITS, _LETTERS = re.compile(r"\d+"), re.compile(r"[^\W\d_]+")
 _EPOCHS = {10: "s", 13: "ms", 16: "us", 19: "ns"}  # by their number of digits, from 2001 to 2286
 _COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 6: "%Y%m", 4: "%Y"}
 _DATES = (
@@ -98,6 +100,13 @@ def looks_like_times(cells: Sequence[str]) -> bool:
     except ValueError as error:
         return "two ways" in str(error)
     return True
+
+
+def usual_form(cells: Sequence[str]) -> list[bool]:
+    """Which cells have the form of most: the same marks between digits and letters, however many these are."""
+    forms = [_LETTERS.sub("a", _DIGITS.sub("9", cell.strip())) for cell in cells]
+    most = Counter(forms).most_common(1)
+    return [form == most[0][0] for form in forms]
 
 
 def step_of(times: Times) -> Step | None:

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from tokenmix.argument_types import whole
+from tokenmix_runtime.numerals import DECIMALS
 from tokenmix_runtime.terminal import say
 
 TASK = "forecasting"
@@ -21,14 +22,18 @@ TASK = "forecasting"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix forecast``."""
     add = parser.add_argument
-    add("series", metavar="CSV", help="a CSV file (.gz too) or a Parquet file")
+    add("series", metavar="CSV", help="a CSV file (.gz too) or a Parquet file; settings behind a colon as in training")
     add("--model", help="a run's folder, a .safetensors file or an .onnx file (default: a quick linear model)")
     add("--horizon", type=whole("horizon"), metavar="H", help="rows ahead (default: the model's; 24 of the quick one)")
     add("--out", metavar="FILE.csv", help="default: NAME-forecast.csv here; the picture goes beside it")
     add("--level", type=float, default=0.9, metavar="P", help="share that intervals shall hold (default: %(default)s)")
     add("--target", metavar="NAME", help="forecast this variable alone")
+    add("--leave", metavar="NAMES", help="columns to leave out, with commas between them")
     add("--time", metavar="NAME", help="the column with the dates, if it is not found")
     add("--time-format", metavar="FORMAT", help="their form, such as %%d.%%m.%%Y, if it is not found")
+    add(
+        "--decimal", choices=DECIMALS, metavar="MARK", help="point or comma, where 1.179 could be thousands or decimals"
+    )
     add("--repair", action="store_true", help="fill gaps and missing cells between their neighbours")
     add("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
     add("--json", action="store_true", help="print what is known of the forecast as JSON and nothing else")
@@ -39,15 +44,15 @@ def run(args: argparse.Namespace) -> None:
     from tokenmix.checkpoints import open_model
     from tokenmix.evaluate import find_device
     from tokenmix.tasks.forecasting.answers import forecast_file, forecast_model, write_forecast
-    from tokenmix_runtime.series import read_series
+    from tokenmix.tasks.forecasting.series_data import read_spec
 
     device = find_device(args.device)
     out = Path(args.out) if args.out else None
     if out is not None and out.suffix != ".csv":
         raise ValueError(f"--out {out}: the forecast is a CSV file; give a name that ends in .csv")
-    series = read_series(args.series, time=args.time, time_format=args.time_format, repair=args.repair)
-    if args.target is not None:
-        series = series.select([args.target])
+    names = {"target": "target", "time": "time", "time_format": "format", "leave": "leave", "decimal": "decimal"}
+    given = {key: value for name, key in names.items() if (value := getattr(args, name)) is not None}
+    series = read_spec(args.series, {**given, **({"repair": "yes"} if args.repair else {})})
     model = None
     if args.model is not None and args.model.endswith(".onnx"):
         from tokenmix_runtime.forecaster import Forecaster
@@ -58,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
     found = forecast_file(series, model, horizon=args.horizon, level=args.level)
     table, picture = write_forecast(found, out or Path(f"{series.name}-forecast.csv"))
     if args.json:
-        print(json.dumps({**found.as_dict(), "forecast": str(table), "picture": str(picture)}, indent=1))
+        told = {"findings": [finding.message for finding in series.findings]}
+        print(json.dumps({**found.as_dict(), **told, "forecast": str(table), "picture": str(picture)}, indent=1))
         return
     for finding in series.findings:
         say(f"{series.name}: {finding.message}")

@@ -27,7 +27,7 @@ from tokenmix_runtime.series import Series, read_series
 ENDINGS = (".csv", ".csv.gz", ".txt", ".txt.gz", ".parquet")
 FILES = {"exchange": "exchange_rate"}  # whose usual file has another name than its paper
 EMBEDDED = "co2"
-SETTINGS = ("target", "time", "format", "repair")  # of a file, behind a colon
+SETTINGS = ("target", "time", "format", "repair", "leave", "decimal")  # of a file, behind a colon
 
 
 class SeriesRows(Samples):
@@ -102,29 +102,45 @@ def open_series(spec: str, *, log: Callable[[str], None] = print) -> SeriesData:
     Args:
         spec: `EMBEDDED`; a published set, whose file lies in `data_root`; or a file, with settings behind a colon:
             ``load.csv:target=OT,repair=yes``. They are ``target`` (one variable, forecast from its own past),
-            ``time`` (the column of dates), ``format`` (of the dates, as `datetime.strptime` has it), and
-            ``repair=yes`` (fill gaps and missing cells).
+            ``time`` (the column of dates), ``format`` (of the dates, as `datetime.strptime` has it), ``repair=yes``
+            (fill gaps and missing cells), ``leave`` (columns to leave out, ``leave=a,b``), and ``decimal``
+            (``point`` or ``comma``, where 1.179 could be thousands or decimals).
         log: Told what was found in the file.
 
     Raises:
         ValueError: There is no such file, it is no series, or a setting is unknown.
     """
+    series = read_spec(spec)
+    for finding in series.findings:
+        log(f"{series.name}: {finding.message}")
+    return in_parts(series)
+
+
+def read_spec(spec: str, more: Mapping[str, str] | None = None) -> Series:
+    """The whole series that ``spec`` names, see `open_series`.
+
+    Args:
+        spec: A name, or a file with settings behind a colon.
+        more: Settings that count more than those.
+
+    Raises:
+        ValueError: There is no such file, it is no series, or a setting is unknown.
+    """
     name, settings = split_spec(spec)
+    settings.update(more or {})
     if name == EMBEDDED:
         name, settings = str(embedded_file()), {"repair": "yes", **settings}
     elif (published := find_published(name)) and not Path(name).exists():
         name = str(published_file(published.name))
-    series = read_series(
+    return read_series(
         name,
         time=settings.get("time"),
         time_format=settings.get("format"),
         repair=settings.get("repair") == "yes",
+        variables=[settings["target"]] if "target" in settings else None,
+        leave=settings["leave"].split(",") if settings.get("leave") else (),
+        decimal=settings.get("decimal"),
     )
-    for finding in series.findings:
-        log(f"{series.name}: {finding.message}")
-    if "target" in settings:
-        series = series.select([settings["target"]])
-    return in_parts(series)
 
 
 def in_parts(series: Series) -> SeriesData:
@@ -149,9 +165,12 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     name, mark, text = spec.rpartition(":")
     if not mark or "=" not in text or os.path.exists(spec):
         return spec, {}
-    settings = {}
+    settings: dict[str, str] = {}
     for part in text.split(","):
-        key, _, value = part.partition("=")
+        key, equals, value = part.partition("=")
+        if not equals and list(settings)[-1:] == ["leave"]:
+            settings["leave"] += f",{part}"
+            continue
         if key not in SETTINGS:
             raise ValueError(unknown("setting of a series", key, SETTINGS))
         if key == "repair" and value not in ("yes", "no"):
