@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -136,6 +137,26 @@ def test_a_limit_narrows_and_leaves_out(clock, tmp_path) -> None:
     assert sum(matched.dims["identity"]) > sum(DIMS)
     with pytest.raises(ValueError, match=r"--budget 0.01ms: no mixer makes it at any width \(pool .* ms\)"):
         chosen(tmp_path / "none", ["pool"], limit_ms=0.01)
+
+
+def test_a_busy_machine_changes_no_widths_within_a_limit(clock, tmp_path, monkeypatch) -> None:
+    names = ["pool", "aff", "identity", "attention"]
+    quiet = chosen(tmp_path / "quiet", names, match="latency", limit_ms=5.0)
+    pace = itertools.cycle([1.7, 1.0, 2.5, 3.1])
+    times = Stopwatch.times
+
+    def disturbed(self, names):
+        clock["slow"] = next(pace)
+        return times(self, names)
+
+    monkeypatch.setattr(Stopwatch, "times", disturbed)
+    said: list[str] = []
+    busy = chosen(tmp_path / "busy", names, match="latency", limit_ms=5.0, log=said.append)
+    assert busy.dims["aff"] == quiet.dims["aff"]
+    assert busy.dims["identity"] == quiet.dims["identity"]
+    assert list(busy.left_out) == ["attention"]
+    assert "pool with widths (32, 64, 128, 192) took 4.16 to 12.9 ms meanwhile: this machine is busy" in said[-1]
+    assert not any("busy" in line for line in said[:-1])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tokenmix.tasks import find_task
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.untrusted import read_json
 
+BUSY = 1.25  # times as long as before: a machine that others use meanwhile
 FILE = "widths.json"  # times differ each time: a comparison that continues keeps the widths that it had
 
 
@@ -100,8 +101,8 @@ def _timed(
     """Widths by what the networks take here, in the request's runtime.
 
     The limit of time is what all shall take where they are matched, and else the most that one may take. Without one,
-    they shall take what the first mixer takes, which is timed beside each of them: a machine that slows
-    down slows both.
+    they shall take what the first mixer takes. Either way the first mixer's network is timed beside each of them: a
+    machine that slows down slows both.
     """
     assert request.timed_in is not None
     widths = Widths() if fresh else _kept(folder, request)
@@ -121,6 +122,7 @@ def _timed(
         else:
             target = widths.target_ms = request.limit_ms
             log(f"budget: {target:g} ms in {where} here")
+            networks.reference(own, specs[missing[0]], None, drifts=True)
         for name in (name for name in missing if name not in widths.dims):
             exact = request.match == "latency"
             match = timed_widths(functools.partial(networks.time, specs[name]), own, target, at_most=not exact)
@@ -131,12 +133,17 @@ def _timed(
             else:
                 widths.dims[name], widths.milliseconds[name] = match.dims, match.value
                 log(f"  {name}: {told}")
+        if request.limit_ms is not None and networks.slowest > BUSY * networks.fastest:
+            log(
+                f"{missing[0]} with widths {own} took {networks.fastest:.3g} to {networks.slowest:.3g} ms meanwhile: "
+                "this machine is busy; all times are scaled to the fastest of these"
+            )
     write_json(folder / FILE, {"request": identity(request), **dataclasses.asdict(widths)})
     return _of(widths, specs)
 
 
 class _Networks:
-    """Times networks with one mixer or another, beside the first one's where there is no limit.
+    """Times networks with one mixer or another, beside one that tells how fast the machine is at the moment.
 
     Args:
         watch: What times them.
@@ -145,24 +152,35 @@ class _Networks:
 
     def __init__(self, watch: Stopwatch, recipe: Recipe) -> None:
         self.watch, self.recipe = watch, recipe
-        self.beside: float | None = None  # milliseconds of the first one, when it was alone
+        self.fastest = self.slowest = 0.0  # milliseconds of the reference
+        self.drifts = False
         self.count = 0
 
-    def reference(self, dims: tuple[int, ...], spec: Spec, before: float | None) -> float:
-        """Take a network to time others beside, and say what it takes, or took ``before``."""
+    def reference(self, dims: tuple[int, ...], spec: Spec, before: float | None, *, drifts: bool = False) -> float:
+        """Take a network to time others beside, and say what it takes, or took ``before``.
+
+        Args:
+            dims: Its widths.
+            spec: Its mixer.
+            before: Milliseconds that it took then.
+            drifts: Its fastest time counts instead of its first one, where times are compared with a limit: others on
+                the machine make it slower, and nothing makes it faster than it is.
+        """
         self.watch.add("reference", widened(self.recipe, dims), mixers=spec)
-        self.beside = before or self.watch.times(["reference"])["reference"]
-        return self.beside
+        self.fastest = self.slowest = before or self.watch.times(["reference"])["reference"]
+        self.drifts = drifts
+        return self.fastest
 
     def time(self, spec: Spec, dims: tuple[int, ...]) -> float:
-        """Milliseconds with a mixer; beside another network as a multiple of that one's time when it was alone."""
+        """Milliseconds with a mixer: a multiple of the reference's at the moment, times what that one takes."""
         self.count += 1
         name = str(self.count)
         self.watch.add(name, widened(self.recipe, dims), mixers=spec)
-        if self.beside is None:
-            return self.watch.times([name])[name]
         found = self.watch.times(["reference", name])
-        return self.beside * found[name] / found["reference"]
+        if self.drifts:
+            self.fastest = min(self.fastest, found["reference"])
+            self.slowest = max(self.slowest, found["reference"])
+        return self.fastest * found[name] / found["reference"]
 
 
 def _kept(folder: Path, request: Request) -> Widths:
