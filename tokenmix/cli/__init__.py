@@ -51,6 +51,17 @@ COMMANDS = {
     "env": "print versions, devices, threads and optional packages: what a report of a problem needs",
     "data": "check a data set before training, or pack it into tar shards",
 }
+MEANT = {  # by words that other programs have
+    "list": "'models', 'mixers' or 'recipes'",
+    "help": "'--help', or 'docs tutorial'",
+    "version": "'--version'",
+    "test": "'eval'",
+    "validate": "'eval'",
+    "val": "'eval'",
+    "fit": "'train'",
+    "infer": "'predict'",
+    "serve": "'web', or 'bench --serve'",
+}
 TRUSTING = (
     "compare",
     "train",
@@ -83,6 +94,10 @@ class Parser(argparse.ArgumentParser):
     """argparse with suggestions for mistyped options."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith(lacking := "the following arguments are required: "):
+            names = message.removeprefix(lacking).split(", ")
+            told = {action.metavar or action.dest: action.help or "" for action in self._actions}
+            message = lacking + "; ".join(f"{name} ({told[name]})" if told.get(name) else name for name in names)
         self.exit(2, shown(f"{self.prog}: error: {message}\n", lines=True))
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -130,7 +145,7 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
         say(f"tokenmix {__version__}")
         return 0
     if name not in COMMANDS:
-        say(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
+        say(f"tokenmix: error: {_no_command(name)}", file=sys.stderr)
         return 2
     args = argparse.Namespace()
     try:
@@ -158,6 +173,15 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
         told = f"{lack}; {_smaller(args)}" if lack else str(error)
         say(f"tokenmix {name}: error: {told}", file=sys.stderr)
         return 75 if isinstance(error, ChildProcessError | ConnectionError | DiskFull) else 2
+
+
+def _no_command(name: str) -> str:
+    """The message for a first word that is no command."""
+    if name.startswith("-"):
+        return unknown("option", name, ("--help", "--version"))
+    if name in MEANT:
+        return f"unknown command {name!r}; did you mean {MEANT[name]}? Known: {', '.join(sorted(COMMANDS))}"
+    return unknown("command", name, COMMANDS)
 
 
 def command_module(name: str) -> Any:

@@ -428,6 +428,10 @@ class Task(ABC):
         """The classes, or other parts of the data, of which not one validation sample was right."""
         return ()
 
+    def rare(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        """The classes that have less than half as many validation samples as they would have if all had as many."""
+        return ()
+
     def doubtful(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
         """Validation samples whose labels may be wrong, in words: the model is sure that they are something else."""
         return ()

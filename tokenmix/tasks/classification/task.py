@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -259,6 +260,13 @@ class ClassificationTask(PictureTask):
         there = {label for label, *_ in evidence["cells"]}
         right = {label for label, told, _ in evidence["cells"] if told == label}
         return [class_name(facts["classes"], label) for label in sorted(there - right)]
+
+    def rare(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        counts: Counter[int] = Counter()
+        for label, _, count in evidence["cells"]:
+            counts[label] += count
+        even = counts.total() / max(1, len(counts))
+        return [class_name(facts["classes"], label) for label, count in sorted(counts.items()) if 2 * count < even]
 
     def doubtful(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
         names = facts["classes"]
