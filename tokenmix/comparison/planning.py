@@ -107,8 +107,8 @@ class Estimate:
         if sum(self.left.values()):
             each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in self.left.items() if seconds)
             log(
-                f"training takes about {duration(sum(self.left.values()))} here, by a few steps of each: {each}; judging, "
-                f"export and {duration(measure_s)} of measuring come on top"
+                f"training takes about {duration(sum(self.left.values()))} here, by a few steps of each: {each}; "
+                f"judging, export and {duration(measure_s)} of measuring come on top"
             )
 
     def ended(self, name: str, seconds: float) -> str:

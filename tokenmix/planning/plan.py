@@ -332,8 +332,8 @@ def _lines(
         f"plan: {task.title} of {data.name}, {len(data.train):,} training and {len(data.val):,} validation {task.noun}"
         + (f"; {pictures}" if pictures else ""),
         f"  model     {name}, {pace.parameters / 1e6:.1f} M parameters, {weights}, {_pixels(recipe)}{fast}",
-        f"  training  {_epochs(recipe)}, {counted(steps, 'step')} of {run.batch_size} {task.noun}, {optimizer.name} with "
-        f"lr={optimizer.lr:g}, {recipe.schedule.name}{average}{precision}",
+        f"  training  {_epochs(recipe)}, {counted(steps, 'step')} of {run.batch_size} {task.noun}, {optimizer.name} "
+        f"with lr={optimizer.lr:g}, {recipe.schedule.name}{average}{precision}",
         f"  against learning by heart  {', '.join(f'{key}={value}' for key, value in changed.items()) or 'nothing'}",
         f"  time      about {duration(seconds)} here, {limit}{more}: {pace.step_s:.2f} s a step, measured{_busy()}",
     ]

@@ -116,7 +116,8 @@ def _words(data: ClassData, recipe: Recipe) -> dict[str, str]:
     """What is told of a plan beside its numbers."""
     counts = Counter(data.train.labels)
     most, largest = counts.most_common(1)[0]
-    told = f"{counted(len(data.classes), 'class', 'classes')}, the largest is {data.classes[most]} with {100 * largest / len(data.train):.0f} %"
+    count, share = counted(len(data.classes), "class", "classes"), 100 * largest / len(data.train)
+    told = f"{count}, the largest is {data.classes[most]} with {share:.0f} %"
     done = {"weights": "count for more", "sampling": "are shown as often as the others"}.get(recipe.task.balance)
     if done:
         told += f", the smallest has {min(counts.values()):,}: rare classes {done} (task.balance)"
