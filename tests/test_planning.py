@@ -157,6 +157,7 @@ def test_a_plan_is_a_recipe_that_is_taken_up(tmp_path, quick, capsys, monkeypatc
     told = capsys.readouterr().out
     assert "plan: classification of photos" in told  # another batch size is another plan
     assert "test: top1" in told
+    assert "top5" not in told  # two classes
     assert "next: tokenmix predict FILE --model run" in told
     assert json.loads((tmp_path / "run" / "test.json").read_text())["samples"] == 8
     assert main([*words, "--batch-size", "21", "--json"]) == 0

@@ -122,7 +122,7 @@ def tell(trained: TrainedModel) -> None:
     beside = "" if learnt is None else f", {task.shown(headline, learnt)} on some of what it learnt from"
     say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}{beside}")
     if trained.test is not None:
-        say(f"test: {numbers_line(task, trained.test)}")
+        say(f"test: {numbers_line(task, trained.test, trained.facts)}")
         say(f"      on {trained.test_samples:,} {task.noun}, which nothing was chosen by")
     for one in trained.advice:
         say(f"note: {one.text}" + (f"\n  try: {one.command}" if one.command else ""))

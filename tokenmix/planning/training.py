@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class TrainedModel:
         plan: What was planned; None: a recipe was given, or the plan was there.
         test: The numbers of its test, by name; None: there are no test samples, or several processes trained.
         test_samples: How many there are.
+        facts: Of the data, such as the names of the classes; None: it was only planned.
         advice: What its numbers say is wrong with it, and what to try, see `tokenmix.train.advice`.
     """
 
@@ -53,6 +54,7 @@ class TrainedModel:
     test: dict[str, float] | None = None
     test_samples: int = 0
     advice: Sequence[Advice] = field(default_factory=list)
+    facts: Mapping[str, Any] | None = None
 
     @property
     def task(self) -> Task:
@@ -141,7 +143,7 @@ def train_model(
     )
     test, count = _tested(folder, fitted, loaded, made, workers, log)
     advice = [Advice(**note) for note in read_json(folder / "advice.json")] if place().rank == 0 else []
-    return TrainedModel(folder, made, fitted, plan, test, count, advice)
+    return TrainedModel(folder, made, fitted, plan, test, count, advice, loaded.facts)
 
 
 def _load(spec: str, task: Task, seed: int, download: bool, log: Log) -> DataSet:

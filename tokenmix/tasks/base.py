@@ -581,9 +581,13 @@ class Task(ABC):
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
+    def told_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        """Which of the metric's numbers say something of a model for such facts."""
+        return names
+
     def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
         """Which of the metric's numbers a run's page draws over the epochs."""
-        return names
+        return self.told_names(names, facts)
 
     def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
         """What the page of a run shows of the kept weights.

@@ -378,7 +378,7 @@ class ClassificationTask(PictureTask):
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
-    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+    def told_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
         few = len(facts["classes"]) <= TOP  # of which the right one is always among the first
         return [name for name in names if not (few and name == "top5")]
 
