@@ -59,7 +59,7 @@ def test_every_command_explains_itself(name, capsys):
         (["help"], "did you mean '--help'"),
         (["--hepl"], "did you mean '--help'"),
         (["train", "--hepl"], "did you mean '--help'"),
-        (["demo"], "demo (detect or segment or upscale)"),
+        (["demo"], "demo (detect or forecast or "),
         (["data"], "action (check or pack)"),
         (["compare", "--mixer", "aff"], "did you mean '--mixers'"),
         (["compare", "digits", "--mixers", "afff", "pool"], "did you mean 'aff'"),
