@@ -125,12 +125,12 @@ def test_it_imports_little(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"), [(["--help"], 0, "usage"), (["lst"], 2, "did you mean"), ([], 2, "usage")]
+    ("words", "code", "said"), [(["--help"], 0, "usage"), (["compre"], 2, "did you mean"), ([], 2, "usage")]
 )
 def test_what_is_no_command_is_answered_without_torch(words, code, said) -> None:
     if version("tokenmix") is None:
         pytest.skip("tokenmix is not installed")
     done = alone("sys.argv[0] = 'tokenmix'; from tokenmix_runtime.launch import program; program()", *words)
     assert done.returncode == code
-    assert said in (done.stderr if words == ["lst"] else done.stdout)
+    assert said in (done.stderr if words == ["compre"] else done.stdout)
     assert "No module" not in done.stderr
