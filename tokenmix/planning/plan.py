@@ -95,8 +95,8 @@ def make_plan(
         last = number == len(drafts) - 1
         limit = budget.limit_s - (time.perf_counter() - begin)
         room = limit * (1 - START_SHARE) if draft.start else limit
-        hopeless = chosen and pace and (stopwatch.over or _least_s(draft, chosen, pace) * draft.least > room)
-        if hopeless and not last:
+        slower = chosen is not None and pace is not None and _least_s(draft, chosen, pace) * draft.least > room
+        if chosen is not None and not last and (slower or stopwatch.over):
             continue
         if published and draft.recipe.model.weights and not _start(task, draft, data, log):
             continue
