@@ -83,7 +83,13 @@ def test_a_run_that_has_not_learnt_out() -> None:
 def test_classes_base_lines_and_labels() -> None:
     run = healthy()
     run["evidence"]["cells"] = [[0, 0, 20], [1, 0, 5], [2, 2, 20], [3, 3, 20]]
-    assert kinds(run) == ["classes"]
+    (note,) = advise(run, TASK, Path("runs/x"))
+    assert note.kind == "classes"
+    assert "balance=sampling" in note.command
+    run["evidence"]["cells"] = [[0, 0, 20], [1, 0, 20], [2, 2, 20], [3, 3, 20]]  # not rare: more of it would not help
+    (note,) = advise(run, TASK, Path("runs/x"))
+    assert "epochs=" in note.command
+    assert "balance" not in note.command
     run = healthy()
     run["evidence"]["cells"] = [[0, 0, 97], [1, 1, 1], [2, 2, 1], [3, 3, 1]]
     assert kinds(run) == ["nothing"]

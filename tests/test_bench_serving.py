@@ -86,6 +86,8 @@ def test_the_schedule_is_poisson_and_a_function_of_its_seed() -> None:
     times = schedule(50.0, 100.0, seed=3)
     assert times == schedule(50.0, 100.0, seed=3) != schedule(50.0, 100.0, seed=4)
     assert len(times) == 5000
+    assert times[-1] == pytest.approx(100.0)  # so that as many come in a second as was asked for
+    assert schedule(100.0, 3.0)[-1] == pytest.approx(3.0)
     gaps = np.diff(times)
     assert stats.kstest(gaps, "expon", args=(0, 1 / 50.0)).pvalue > 0.01
     np.testing.assert_allclose(schedule(100.0, 50.0, seed=3), np.array(times) / 2)

@@ -55,6 +55,12 @@ def test_every_command_explains_itself(name, capsys):
     ("words", "message"),
     [
         (["compre"], "did you mean 'compare'"),
+        (["list"], "did you mean 'models'"),
+        (["help"], "did you mean '--help'"),
+        (["--hepl"], "did you mean '--help'"),
+        (["train", "--hepl"], "did you mean '--help'"),
+        (["demo"], "demo (detect or forecast or "),
+        (["data"], "action (check or pack)"),
         (["compare", "--mixer", "aff"], "did you mean '--mixers'"),
         (["compare", "digits", "--mixers", "afff", "pool"], "did you mean 'aff'"),
         (["compare", "no-such-folder"], "no-such-folder"),
@@ -108,6 +114,19 @@ def test_predict_names_a_broken_picture_and_answers_the_others(run_folder, tmp_p
     assert bad["error"] in captured.err
     assert "bad.png: not a picture" in bad["error"]
     assert set(good) == {"image", "top"}
+
+
+def test_predict_says_what_it_leaves_out(run_folder, tmp_path, capsys):
+    Image.new("L", (20, 20), 90).save(tmp_path / "a.png")
+    for name in ("b.heic", "c.HEIC", "d.xyz"):
+        (tmp_path / name).write_bytes(b"nothing that is read")
+    assert main(["predict", str(tmp_path), "--model", str(run_folder)]) == 0
+    told = capsys.readouterr()
+    assert "a.png" in told.out
+    assert "2 files skipped, photograph in HEIC" in told.err
+    assert "1 file skipped, file that is no picture" in told.err
+    assert main(["predict", str(tmp_path / "b.heic"), "--model", str(run_folder)]) == 2
+    assert "pillow-heif" in capsys.readouterr().err
 
 
 def test_eval_refuses_other_classes(run_folder, tmp_path, capsys):

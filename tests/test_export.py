@@ -7,9 +7,11 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
+import tokenmix
 from tests.backbone_cases import TOYS
 from tests.backbone_cases import toy as toy_model
 from tests.export_cases import conv_net, opened, small_net
@@ -301,6 +303,16 @@ def test_bad_file_is_one_error(tmp_path, exported, images):
         onnx_session(tmp_path / "bad.onnx")
     with pytest.raises(ValueError, match=r"takes images of shape .* fails for \(5, 3, 8, 16\)"):
         run_onnx(exported[1], images[:, :, :8])
+
+
+def test_a_classifier_from_python_is_exported(tmp_path):
+    model = timm.create_model("mixernet_pico", mixers="pool", depths=(1, 1, 1, 1), num_classes=3).train()
+    manifest = tokenmix.export(model, "onnx", tmp_path / "py.onnx", image_size=32)
+    assert manifest["model"] == "mixernet_pico"
+    assert (tmp_path / "py.onnx").is_file()
+    assert model.training
+    with pytest.raises(TypeError, match=r"LoadedModel\(model.eval\(\)"):
+        tokenmix.export(nn.Linear(3, 3), "onnx", tmp_path / "other.onnx")
 
 
 def test_missing_package_gives_the_pip_line():

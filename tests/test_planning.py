@@ -14,13 +14,14 @@ from tests.dense_toys import write_coco, write_plain
 from tests.train_toys import toy_data
 from tokenmix.cli import main
 from tokenmix.planning import Budget, make_plan, read_budget
-from tokenmix.planning.pace import Pace
+from tokenmix.planning.pace import Pace, measure_pace
 from tokenmix.recipes import make_recipe
 from tokenmix.tasks import find_task
 from tokenmix.tasks.classification.planning import drafts
 from tokenmix.tasks.dense.crops import object_crops
 from tokenmix.tasks.dense.scenes import load_scenes
 from tokenmix.tasks.picture_sizes import sides_up_to
+from tokenmix.train.training_step import TrainingStep
 
 TASK = find_task("classification")
 
@@ -156,6 +157,7 @@ def test_a_plan_is_a_recipe_that_is_taken_up(tmp_path, quick, capsys, monkeypatc
     told = capsys.readouterr().out
     assert "plan: classification of photos" in told  # another batch size is another plan
     assert "test: top1" in told
+    assert "top5" not in told  # two classes
     assert "next: tokenmix predict FILE --model run" in told
     assert json.loads((tmp_path / "run" / "test.json").read_text())["samples"] == 8
     assert main([*words, "--batch-size", "21", "--json"]) == 0
@@ -164,10 +166,89 @@ def test_a_plan_is_a_recipe_that_is_taken_up(tmp_path, quick, capsys, monkeypatc
     assert "the plan that was made before" in capsys.readouterr().out
 
 
+def test_a_run_keeps_its_plan(tmp_path, quick, capsys, monkeypatch) -> None:
+    """Another question is refused before anything is measured or written, with --plan too."""
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", {"red": 12, "green": 12})
+    words = ["train", "--data", "photos", "--out", "run", "epochs=1", "warmup_epochs=0", "model_args.mixers=identity"]
+    assert main([*words, "--json"]) == 0
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()}
+    capsys.readouterr()
+    for more in (["lr=0.001"], ["--budget", "60s"], ["lr=0.001", "--plan"], ["--fresh", "--plan"]):
+        assert main([*words, *more]) == 2
+        told = capsys.readouterr()
+        assert "holds a run of another recipe" in told.err
+        assert "measuring" not in told.out
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()} == before
+    words[2] = "./photos/"  # the same folder
+    assert main(words) == 0
+    assert "the plan that was made before" in capsys.readouterr().out
+
+
+def test_values_are_refused_before_anything_is_measured(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", {"red": 8, "green": 8})
+    assert main(["train", "--data", "photos", "--out", "run", "epochs=abc"]) == 2
+    told = capsys.readouterr()
+    assert "epochs" in told.err
+    assert "measuring" not in told.out
+
+
+def test_planning_ends_after_its_share_of_the_time(monkeypatch) -> None:
+    """A measurement takes three seconds of a made-up clock; what is left is chosen by the cheapest draft."""
+    now, asked = [0.0], []
+
+    def measured(recipe, data, device, **options) -> Pace:
+        asked.append((recipe.model.name, recipe.run.channels_last))
+        now[0] += 3.0
+        return Pace(50.0, 0.0, 100, 10, 1_000_000)
+
+    monkeypatch.setattr("tokenmix.planning.plan.measure_pace", measured)
+    monkeypatch.setattr("tokenmix.planning.plan.time.perf_counter", lambda: now[0])
+    plan = make_plan(toy_data(), "toy", TASK, budget=Budget(8.0), log=lambda line: None)
+    assert asked == [("resnet10t", False), ("mixernet_pico", False)]
+    assert plan.planning_s == 6.0
+    assert "  planning  took 6 s, which count" in plan.lines
+    assert plan.recipe.schedule.epochs == 1
+
+
+def test_a_pace_is_measured_by_one_step_where_there_is_no_time() -> None:
+    data = toy_data()
+    recipe = make_plan_recipe()
+    steps = []
+    taken = TrainingStep.step
+
+    def step(self, *args, **options):
+        steps.append(1)
+        return taken(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingStep, "step", step)
+        assert measure_pace(recipe, data, torch.device("cpu"), until=0.0).step_s > 0
+        assert len(steps) == 1
+        measure_pace(recipe, data, torch.device("cpu"), most_s=0.0)
+        assert len(steps) == 3  # one that warms up, and one
+
+
+def make_plan_recipe():
+    """A small recipe for the toy data."""
+    return make_recipe("mixernet_pico", ["model_args.mixers=identity", "batch_size=4", "image_size=32", "epochs=1"])
+
+
+def test_what_is_said_of_the_size_is_so(quick) -> None:
+    plan = make_plan(toy_data(), "toy", TASK, ["image_size=48", "epochs=1"])
+    assert "48 px" in plan.lines[1]
+    assert "32 px" not in "".join(plan.lines)
+    assert "1 epoch," in plan.lines[2]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--data", "nowhere"], "nowhere"),
+        (["./nowhere/"], "./nowhere/: there is no such file or folder"),
+        (["nowhere.zip"], "nowhere.zip: there is no such file or folder"),
+        (["nowhere"], "unknown recipe or model 'nowhere'"),
         ([], "name what to learn from"),
         (["--data", "photos", "--budget", "tomorrow"], "--budget tomorrow"),
         (["basic", "--data", "photos", "--budget", "1h"], "a budget is for a plan"),

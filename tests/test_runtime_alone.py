@@ -25,6 +25,7 @@ from tests.scramble import scramble
 from tokenmix.cli import main
 from tokenmix.data.prepare import preprocess_file
 from tokenmix.weight_files import weights_bytes
+from tokenmix_runtime.environment import version
 
 PACKAGE = Path(tokenmix_runtime.__file__).parent
 ALONE = """
@@ -121,3 +122,15 @@ def test_it_imports_little(path: Path) -> None:
         "series": {"pandas", "pyarrow"},
     }  # the latter for Parquet files, where they are there
     assert found - allowed == more.get(path.stem, set())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"), [(["--help"], 0, "usage"), (["compre"], 2, "did you mean"), ([], 2, "usage")]
+)
+def test_what_is_no_command_is_answered_without_torch(words, code, said) -> None:
+    if version("tokenmix") is None:
+        pytest.skip("tokenmix is not installed")
+    done = alone("sys.argv[0] = 'tokenmix'; from tokenmix_runtime.launch import program; program()", *words)
+    assert done.returncode == code
+    assert said in (done.stderr if words == ["compre"] else done.stdout)
+    assert "No module" not in done.stderr

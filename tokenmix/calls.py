@@ -200,12 +200,15 @@ def _compiled(loaded: LoadedModel, where: torch.device, use: Callable[[LoadedMod
 
 
 def export(
-    model: Source, to: str | Sequence[str] = "onnx", out: str | os.PathLike[str] = "model", **options: Any
+    model: Source | torch.nn.Module,
+    to: str | Sequence[str] = "onnx",
+    out: str | os.PathLike[str] = "model",
+    **options: Any,
 ) -> dict[str, Any]:
     """Write a model for other runtimes; a file is kept only if its runtime answers as PyTorch does.
 
     Args:
-        model: A run's folder, a weights file, a model's name, or a loaded model.
+        model: A run's folder, a weights file, a model's name, a loaded model, or a classifier that timm made.
         to: Formats: ``"onnx"``, ``"openvino"``, ``"executorch"``, ``"coreml"``, ``"torch"``,
             ``"aoti"``.
         out: The stem of the files, or the name of one.

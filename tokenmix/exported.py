@@ -12,9 +12,10 @@ from torch import nn
 
 from tokenmix.checkpoints import LoadedModel
 from tokenmix.data.dataset import Pictures, Samples
-from tokenmix.data.inventory import take_inventory
+from tokenmix.data.inventory import OTHER, summary, take_inventory
 from tokenmix.metrics import Metric
 from tokenmix.tasks import Answer, Batch, Objective, find_task
+from tokenmix.text_tables import counted
 from tokenmix_runtime import Predictor
 
 ENDING = ".onnx"
@@ -144,6 +145,20 @@ def expanded(paths: Sequence[str]) -> list[str]:
         else:
             found.append(path)
     return found
+
+
+def left_out(folder: str) -> list[str]:
+    """Which files in a folder `expanded` does not name, as lines: how many, why, and some of their names."""
+    inventory = take_inventory(folder)
+    unused = dict(inventory.unusable)
+    if inventory.pictures:
+        unused |= dict.fromkeys(inventory.others, OTHER)
+    reasons: dict[str, list[str]] = {}
+    for name, why in unused.items():
+        reasons.setdefault(why, []).append(name)
+    return [
+        f"{folder}: {counted(len(names), 'file')} skipped, {why}: {summary(names)}" for why, names in reasons.items()
+    ]
 
 
 def _listed(path: str) -> list[str] | None:

@@ -7,6 +7,12 @@ import textwrap
 from collections.abc import Sequence
 
 
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """``"1 epoch"``, ``"2 epochs"``, ``"1,000 steps"``; the plural is the noun's with s if none is given."""
+    told = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{told} {noun if number == 1 else plural or noun + 's'}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned and wrapped to the terminal's width, between words only; numbers to the right."""
     columns = list(zip(header, *rows, strict=True))

@@ -39,6 +39,14 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".ico"),
 )
+_HEIC = "photograph in HEIC, which is not read: convert it to JPEG (pip install pillow-heif; or the phone's settings)"
+UNREAD = {  # endings of pictures that are not opened
+    **dict.fromkeys((".heic", ".heif", ".hif"), _HEIC),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), "raw photograph: develop it"),
+    **dict.fromkeys((".svg", ".eps", ".pdf", ".ai"), "drawing, no picture of pixels: render it to PNG"),
+    **dict.fromkeys((".psd", ".xcf"), "file of a paint program: save it as PNG"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "film: cut it into pictures"),
+}
 SCALE, DECLARED, OWN_RANGE = "scale", "16 bits", "its own range"  # see `to_rgb`
 _PLACES_ON_EARTH = (33550, 33922, 34264, 34735)  # GeoTIFF's tags: there a fourth channel is no transparency
 
@@ -123,12 +131,18 @@ def decode(file: BinaryIO | bytes, name: str, *, at_least: int | None = None) ->
         except Image.DecompressionBombError:
             reason = f"over the limit of {MAX_PIXELS / 1e6:.0f} megapixels"
         except UnidentifiedImageError:
-            reason = "not a picture of a known format (JPEG, PNG, WebP, TIFF, ...)"
+            reason = unread(name)
         except MemoryError:
             reason = "not enough memory to decode it"
         except Exception as error:  # Pillow's format plugins raise nearly every type on broken files
             reason = shown(str(error) or type(error).__name__)
     raise ImageError(f"cannot read {shown(name)}: {reason}", reason)
+
+
+def unread(name: str) -> str:
+    """Why a file of that name, in which no known format was found, is not read."""
+    ending = os.path.splitext(name)[1].lower()
+    return UNREAD.get(ending, "not a picture of a known format (JPEG, PNG, WebP, TIFF, ...)")
 
 
 @functools.cache

@@ -9,8 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from tokenmix_runtime.commands import first_answer
+from tokenmix_runtime.console import steady_streams
 from tokenmix_runtime.cores import cpu_quota, usable_cores
+from tokenmix_runtime.environment import version
 from tokenmix_runtime.shortage import shortage
+from tokenmix_runtime.terminal import say
 
 
 def program() -> NoReturn:
@@ -43,7 +47,9 @@ def program() -> NoReturn:
 
 
 def _run() -> int:
-    """The exit code of `tokenmix.cli.main`."""
+    """The exit code of `tokenmix.cli.main`, which is not even imported for a first word that is no command."""
+    if (code := _answered(sys.argv[1] if len(sys.argv) > 1 else "")) is not None:
+        return code
     try:
         from tokenmix.cli import main
     except (ImportError, MemoryError, OSError, RuntimeError) as error:
@@ -61,6 +67,17 @@ def _run() -> int:
         print(f"tokenmix: error: {lack or error}", file=sys.stderr)
         return 2
     return main()
+
+
+def _answered(name: str) -> int | None:
+    """The exit code of what needs no command; None where a command is needed, or tokenmix is not installed."""
+    own = version("tokenmix")
+    if own is None or (answer := first_answer(name, own)) is None:
+        return None
+    text, code = answer
+    with steady_streams(needed=False) as output:
+        say(text, file=sys.stderr if code and name else sys.stdout)
+    return code if output.error is None else 141 if isinstance(output.error, BrokenPipeError) else 2
 
 
 def without_torch(words: Sequence[str]) -> list[str]:

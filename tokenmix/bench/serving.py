@@ -49,13 +49,14 @@ class Served:
 
 
 def schedule(rate: float, seconds: float, seed: int = 0) -> list[float]:
-    """When requests come, in seconds: those of a Poisson process of ``rate`` per second.
+    """When requests come, in seconds: at random, those of a Poisson process of which so many come in that time.
 
-    The gaps of one seed are the same for all rates but for their scale.
+    Their number over the last one's time is ``rate`` exactly, so that answers per second can be compared with it. The
+    gaps of one seed are the same for all rates but for their scale.
     """
     count = max(FEWEST, round(rate * seconds))
-    gaps = np.random.default_rng(seed).exponential(size=count) / rate
-    return np.cumsum(gaps).tolist()
+    times = np.cumsum(np.random.default_rng(seed).exponential(size=count))
+    return (times * (count / rate / times[-1])).tolist()
 
 
 def serve(

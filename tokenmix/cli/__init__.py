@@ -24,33 +24,13 @@ from tokenmix.cli.dialect import rewritten
 from tokenmix.files import DiskFull, is_full
 from tokenmix.safety import trusting
 from tokenmix.version import __version__
+from tokenmix_runtime.commands import COMMANDS as COMMANDS
+from tokenmix_runtime.commands import first_answer
 from tokenmix_runtime.console import Output, steady_streams
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.shortage import OutOfMemory, shortage
 from tokenmix_runtime.terminal import say, shown
 
-COMMANDS = {
-    "compare": "which token mixer for these images and this device? train, judge, export and measure several",
-    "train": "train one model by a recipe",
-    "sweep": "train a recipe over a grid of settings: mixers x seeds x sizes",
-    "job": "do one run of a comparison or sweep: what a cluster starts",
-    "eval": "judge a trained model on a data set",
-    "predict": "name what is on pictures",
-    "inspect": "look inside a model: receptive fields, slots of its mixers, maps, spectra",
-    "upscale": "make photographs larger",
-    "forecast": "what follows a series: dates, intervals, base lines",
-    "export": "write a model for another runtime, verified",
-    "web": "run an exported model in the browser, on this machine or as static files",
-    "bench": "time models side by side, against each other and against what the machine can do",
-    "convert": "rewrite an official checkpoint under our names, or back",
-    "models": "list the models",
-    "recipes": "list the training recipes, or print one",
-    "mixers": "list the token mixers and what fills their slots",
-    "demo": "train a small model on embedded data, in minutes",
-    "docs": "print a page of the documentation",
-    "env": "print versions, devices, threads and optional packages: what a report of a problem needs",
-    "data": "check a data set before training, or pack it into tar shards",
-}
 TRUSTING = (
     "compare",
     "train",
@@ -83,6 +63,10 @@ class Parser(argparse.ArgumentParser):
     """argparse with suggestions for mistyped options."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith(lacking := "the following arguments are required: "):
+            names = message.removeprefix(lacking).split(", ")
+            told = {action.metavar or action.dest: action.help or "" for action in self._actions}
+            message = lacking + "; ".join(f"{name} ({told[name]})" if told.get(name) else name for name in names)
         self.exit(2, shown(f"{self.prog}: error: {message}\n", lines=True))
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -119,19 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str], output: Output) -> int:
     """Run the command of that name; returns the exit code, also where standard output broke."""
-    if name in ("", "-h", "--help"):
-        width = max(map(len, COMMANDS))
-        say("usage: tokenmix COMMAND ...\n\nEfficient token mixers for vision backbones.\n")
-        say("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
-        codes = "0 done, 1 bug, 2 mistake, 3 wrong data, 75 try again later, 130/143 interrupted"
-        say(f"\nNew here? `tokenmix docs tutorial`. `tokenmix COMMAND --help` explains each. Exit codes: {codes}.")
-        return 0 if name else 2
-    if name in ("-V", "--version"):
-        say(f"tokenmix {__version__}")
-        return 0
-    if name not in COMMANDS:
-        say(f"tokenmix: error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
-        return 2
+    if (answer := first_answer(name, __version__)) is not None:
+        text, code = answer
+        say(text, file=sys.stderr if code and name else sys.stdout)
+        return code
     args = argparse.Namespace()
     try:
         command = command_module(name)

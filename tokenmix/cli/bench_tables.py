@@ -43,7 +43,7 @@ def timing_tables(result: Mapping[str, Any]) -> list[str]:
             }
             cells.append([known[title] for title in titles])
         tables.append(f"{head}\n{table(titles, cells)}")
-    return tables
+    return [*tables, "requests come at random times (Poisson), so some wait at any rate"]
 
 
 def layer_tables(result: Mapping[str, Any]) -> list[str]:
@@ -84,7 +84,7 @@ def serving_tables(result: Mapping[str, Any]) -> list[str]:
     for row in result["serving"]:
         groups[row["model"], row["runtime"], row["threads"]].append(row)
     limit, tables = result["settings"]["p99_limit_ms"], []
-    titles = ["requests/s", "answered/s", "p50 ms", "p95 ms", "p99 ms", "mean batch", "requests"]
+    titles = ["sent/s", "answered/s", "p50 ms", "p95 ms", "p99 ms", "mean batch", "requests"]
     titles += [] if limit is None else [f"p99 below {limit:g} ms"]
     for (model, runtime, threads), rows in groups.items():
         head = f"{model}: {runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}, "

@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> None:
         return
     part = f"{args.split} " if args.split else ""
     say(f"{loaded.name} on {len(data.samples):,} {part}{task.noun} of {data.name}")
-    say(numbers_line(task, judged.numbers))
+    say(numbers_line(task, judged.numbers, data.facts))
     say()
     say(rows_table(task, judged.rows))
     if corrupted:

@@ -12,8 +12,16 @@ from tokenmix.text_tables import table
 SHOWN = 25  # rows of the printed table
 
 
-def numbers_line(task: Task, numbers: Mapping[str, float]) -> str:
-    """Names and values with their units; a dash for what does not exist."""
+def numbers_line(task: Task, numbers: Mapping[str, float], facts: Mapping[str, Any] | None = None) -> str:
+    """Names and values with their units; a dash for what does not exist.
+
+    Args:
+        task: Whose numbers they are.
+        numbers: By their names.
+        facts: Of the data; what is known by them beforehand is left out.
+    """
+    if facts is not None:
+        numbers = {name: numbers[name] for name in task.told_names(list(numbers), facts)}
     return "  ".join(
         f"{name} {'–' if math.isnan(value) else task.shown(name, value)}" for name, value in numbers.items()
     )

@@ -7,6 +7,8 @@ and both are drawn: NAME-boxes.png, NAME-masks.png or NAME-segments.png; of a ve
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -14,7 +16,7 @@ from tokenmix.checkpoints import open_model
 from tokenmix.cli.options import add_common, add_task_options, task_options
 from tokenmix.cli.output import print_json
 from tokenmix.evaluate import find_device
-from tokenmix.exported import answer_of, expanded, is_exported, open_exported
+from tokenmix.exported import answer_of, expanded, is_exported, left_out, open_exported
 from tokenmix.files import is_full
 from tokenmix.tasks import Answer, Option, Task, find_task
 from tokenmix_runtime.images import ImageError
@@ -50,6 +52,9 @@ def _files(images: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield from ((path, "") for path in expanded([image]))
         except ValueError as error:
             yield image, str(error)
+        if os.path.isdir(image):
+            for line in left_out(image):
+                say(f"warning: {line}", file=sys.stderr)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from tokenmix.cli.output import print_json
 from tokenmix.planning import read_budget
 from tokenmix.planning.training import PLAN, TrainedModel, train_model
 from tokenmix.recipes import RECIPES
+from tokenmix.tasks import all_tasks
 from tokenmix.train.distributed import TIMEOUT_S, speaks
 from tokenmix.train.trackers import TRACKERS
 from tokenmix_runtime.terminal import say
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> None:
     log = (lambda line: None) if args.json or not speaks() else say
     recipe, data = args.recipe, args.data
     if recipe is not None and data is None and is_data(recipe):
-        log(f"{recipe} is a folder of data, not a recipe: taken as --data {recipe}")
+        kind = "folder" if Path(recipe).expanduser().is_dir() else "file"
+        log(f"{recipe} is a {kind} of data, not a recipe: taken as --data {recipe}")
         recipe, data = None, recipe
     trained = train_model(
         recipe,
@@ -89,9 +91,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def is_data(name: str) -> bool:
-    """Whether what stands in the place of a recipe is a folder of data."""
+    """Whether what stands in the place of a recipe is a folder of data, or a file of them."""
     path = Path(name).expanduser()
-    return name not in RECIPES and path.is_dir() and not (path / "recipe.json").exists()
+    if name in RECIPES or path.is_file():
+        return name not in RECIPES and name.endswith(tuple(e for task in all_tasks().values() for e in task.endings))
+    return path.is_dir() and not (path / "recipe.json").exists()
 
 
 def outcome(trained: TrainedModel) -> dict[str, object]:
@@ -118,7 +122,7 @@ def tell(trained: TrainedModel) -> None:
     beside = "" if learnt is None else f", {task.shown(headline, learnt)} on some of what it learnt from"
     say(f"best: {headline} {value} on the validation {task.noun} after epoch {result.best['epoch']}{beside}")
     if trained.test is not None:
-        say(f"test: {numbers_line(task, trained.test)}")
+        say(f"test: {numbers_line(task, trained.test, trained.facts)}")
         say(f"      on {trained.test_samples:,} {task.noun}, which nothing was chosen by")
     for one in trained.advice:
         say(f"note: {one.text}" + (f"\n  try: {one.command}" if one.command else ""))

@@ -160,7 +160,7 @@ def compare(
             for name, spec in specs.items()
         }
         log(setting_line(request, samples, size))
-        estimate = Estimate(jobs, samples, log) if isinstance(runner, Local) else None
+        estimate = Estimate(jobs, samples, log, measure_seconds) if isinstance(runner, Local) else None
         trained: dict[str, Trained] = {}
         with contextlib.closing(runner.run([job for group in jobs.values() for job in group], folder, log)) as outcomes:
             for number, (name, spec) in enumerate(specs.items(), 1):

@@ -87,9 +87,12 @@ class Estimate:
         jobs: The runs of each mixer, by its name.
         data: What is learnt from.
         log: Takes plain lines.
+        measure_s: Seconds of measuring that come after the trainings, for the message.
     """
 
-    def __init__(self, jobs: Mapping[str, Sequence[Job]], data: DataSet, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, jobs: Mapping[str, Sequence[Job]], data: DataSet, log: Callable[[str], None], measure_s: float
+    ) -> None:
         self.left: dict[str, float] = {}
         self.expected = self.spent = 0.0
         for name, group in jobs.items():
@@ -103,7 +106,10 @@ class Estimate:
             self.left[name] = seconds
         if sum(self.left.values()):
             each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in self.left.items() if seconds)
-            log(f"training takes about {duration(sum(self.left.values()))} here, by a few steps of each: {each}")
+            log(
+                f"training takes about {duration(sum(self.left.values()))} here, by a few steps of each: {each}; "
+                f"judging, export and {duration(measure_s)} of measuring come on top"
+            )
 
     def ended(self, name: str, seconds: float) -> str:
         """Told when a mixer's trainings have ended after so many seconds; returns what is left, in words."""

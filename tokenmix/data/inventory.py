@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenmix.data.natural import natural
-from tokenmix_runtime.images import EXTENSIONS
+from tokenmix_runtime.images import EXTENSIONS, UNREAD
 from tokenmix_runtime.terminal import shown
 
 # Left behind by systems and programs, which no user has put there.
@@ -23,14 +23,6 @@ IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", 
 _NOTES = ("readme", "license", "licence", "citation", "changelog", "copying")
 _NOTE_ENDINGS = (".md", ".rst", ".html", ".htm", ".url", ".lnk", ".cache", ".log", ".py", ".ipynb", ".sh")
 OTHER = "file that is no picture and that nothing here reads: not used"
-_HEIC = "photograph in HEIC, which is not read: convert it to JPEG (pip install pillow-heif; or the phone's settings)"
-UNREAD = {  # endings of pictures that are not opened
-    **dict.fromkeys((".heic", ".heif", ".hif"), _HEIC),
-    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), "raw photograph: develop it"),
-    **dict.fromkeys((".svg", ".eps", ".pdf", ".ai"), "drawing, no picture of pixels: render it to PNG"),
-    **dict.fromkeys((".psd", ".xcf"), "file of a paint program: save it as PNG"),
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "film: cut it into pictures"),
-}
 _BEGINS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")  # of common pictures
 
 

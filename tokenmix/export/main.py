@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenmix.checkpoints import LoadedModel, open_model
+from tokenmix.checkpoints import LoadedModel, described_model, open_model
 from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import matching
 from tokenmix.export.formats import FORMATS, PRECISIONS, Format
@@ -34,7 +34,7 @@ Pictures = Tensor | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def export(
-    source: str | os.PathLike[str] | LoadedModel,
+    source: str | os.PathLike[str] | LoadedModel | torch.nn.Module,
     formats: Sequence[str] = ("onnx",),
     out: str | os.PathLike[str] = "model",
     *,
@@ -54,7 +54,8 @@ def export(
     from the same weights. Where several formats are asked for, those that succeed are kept.
 
     Args:
-        source: What `tokenmix.checkpoints.open_model` takes, or what it returns.
+        source: What `tokenmix.checkpoints.open_model` takes, or what it returns; or a classifier of timm's registry,
+            which has a configuration.
         formats: Names of `tokenmix.export.formats.FORMATS`.
         out: The stem, or the name of a file of the one format.
         image_size: Height and width in pixels, or one number for both; default: the model's. Fixed in the file
@@ -79,6 +80,7 @@ def export(
         ExportError: The model cannot be written in a format.
         VerificationError: A file computes something else; for ONNX the message names the first layer that differs.
         ValueError: An option is unknown or does not fit the model or the format.
+        TypeError: The source is something else.
     """
     kinds, stem = _formats(formats, out, precision)
     if precision == "int8" and calibration is None:
@@ -90,7 +92,7 @@ def export(
     for kind in kinds:
         for package in kind.packages:
             matching(package, kind.extra)
-    loaded = source if isinstance(source, LoadedModel) else open_model(source)
+    loaded = _loaded(source)
     task = find_task(loaded.task)
     form = task.file_form(loaded, image_size, _parts(task, inside))
     if dynamic_size is None and image_size is not None:
@@ -148,6 +150,22 @@ def export(
         if failures:
             raise ExportError("\n".join(map(str, failures)))
     return written
+
+
+def _loaded(source: Any) -> LoadedModel:
+    """The model that a caller of `export` means."""
+    if isinstance(source, LoadedModel):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return open_model(source)
+    if isinstance(source, torch.nn.Module) and isinstance(cfg := getattr(source, "pretrained_cfg", None), dict):
+        return described_model(source, {"model": cfg.get("architecture") or type(source).__name__})
+    raise TypeError(
+        f"export takes a run's folder, a weights file, a model's name, a classifier that timm made, or a LoadedModel, "
+        f"not {type(source).__name__}; of another module say how its pictures are prepared: "
+        "tokenmix.checkpoints.LoadedModel(model.eval(), 'mine', 'classification', image_size=(224, 224), "
+        "mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), facts={'classes': [...]})"
+    )
 
 
 def _formats(formats: Sequence[str], out: str | os.PathLike[str], precision: str) -> tuple[list[Format], Path]:

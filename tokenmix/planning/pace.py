@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -55,10 +56,13 @@ def measure_pace(
     *,
     workers: int = 0,
     model: Callable[[], nn.Module] | None = None,
+    until: float = math.inf,
+    most_s: float = math.inf,
 ) -> Pace:
     """Do a few steps of a recipe, and a batch of its validation, and say what the whole run would take.
 
-    What is learnt thereby is thrown away, and the global random state is left as it was.
+    What is learnt thereby is thrown away, and the global random state is left as it was. The first step, which warms
+    up, counts only where there is no time for another one.
 
     Args:
         recipe: What to do.
@@ -66,6 +70,8 @@ def measure_pace(
         device: Where.
         workers: Processes that would load samples beside.
         model: Makes the network, for one that the recipe cannot name.
+        until: When to measure no further, by ``time.perf_counter``; at least one step is done.
+        most_s: Seconds of the whole run from which on nobody wants to know it better than by two steps.
 
     Raises:
         ValueError: The recipe does not fit the data.
@@ -85,15 +91,19 @@ def measure_pace(
             batch = next(batches)
             loaded = time.perf_counter()
             trained.step(batch, len(batch["index"]), number, 0.0, (False, False))
-            if number >= WARM_STEPS:
+            now = time.perf_counter()
+            if number >= WARM_STEPS or now >= until:
                 loads.append(loaded - begin)
-                works.append(time.perf_counter() - loaded)
-            if len(works) >= STEPS and (sum(works) + sum(loads) >= LEAST_S or len(works) >= 10 * STEPS):
+                works.append(now - loaded)
+            spent = sum(works) + sum(loads)
+            if len(works) >= STEPS and (spent >= LEAST_S or len(works) >= 10 * STEPS):
+                break
+            if works and (now >= until or spent / len(works) * calendar.total >= most_s):
                 break
         load, work = sum(loads) / len(loads), sum(works) / len(works)
         begin, seen = time.perf_counter(), 0
         with evaluating(trained.judged):
-            for batch in itertools.islice(judged.batches(0), 2):
+            for batch in itertools.islice(judged.batches(0), 2 if time.perf_counter() < until else 1):
                 trained.judged.predict(to_device(batch, device))
                 seen += len(batch["index"])
         judging = (time.perf_counter() - begin) / max(1, seen) * len(data.val)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,13 @@ from tokenmix.recipes import Recipe, override, with_epochs
 from tokenmix.recipes.keys import find_key
 from tokenmix.tasks import Task
 from tokenmix.tasks.draft import Draft, FirstStage
+from tokenmix.text_tables import counted
 from tokenmix_runtime.terminal import say
 
 START_SHARE = 0.35  # of the time for what is trained before
+PLANNING_SHARE = 0.25  # of the time, after which nothing more is measured than a step of what is left to be chosen
+TOLD_S, TOLD_SHARE = 10.0, 0.1  # of planning, from which on it is told what it took
+GAIN = 4.0  # how many times as fast another way to compute may be
 WORTH = 1.1  # how many times as fast another way to compute must be
 LENGTHS = ("schedule.epochs", "schedule.steps")  # who sets one of these has decided how long it takes
 
@@ -35,12 +40,14 @@ class Plan:
         lines: About five, for people.
         seconds: What it takes here, what is trained before included.
         start: What is trained before, with the epochs that there is time for; None: nothing.
+        planning_s: Seconds that the planning took, which count as the training's do.
     """
 
     recipe: Recipe
     lines: list[str]
     seconds: float
     start: FirstStage | None = None
+    planning_s: float = 0.0
 
 
 def make_plan(
@@ -57,6 +64,8 @@ def make_plan(
 ) -> Plan:
     """Choose how to train on a data set, by the time that it takes here: a few real steps of each draft are measured.
 
+    The measuring counts: after `PLANNING_SHARE` of the time the last draft is taken, which is the cheapest, by a step.
+
     Args:
         data: What is learnt from.
         spec: Its name or path, for the recipe.
@@ -72,19 +81,26 @@ def make_plan(
     Raises:
         ValueError: The task plans nothing, a setting is wrong, or no draft's model is as fast as it must be.
     """
+    begin = time.perf_counter()
     budget, device = budget or Budget(), torch.device(device)
     fixed = sets_length(settings, task)
     drafts = [*_obeying(task.drafts(data, device, published=published), settings, spec, task)]
     latency = None
     if budget.latency_ms is not None:
         drafts, latency = _fast_enough(drafts, data, budget.latency_ms, log)
+    log("measuring a few steps on this machine ...")
+    stopwatch = _Stopwatch(device, workers, time.perf_counter() + PLANNING_SHARE * budget.limit_s)
     chosen, tight, pace, preferred = None, False, None, ""
-    limit = budget.limit_s
     for number, draft in enumerate(drafts):
+        last = number == len(drafts) - 1
+        limit = budget.limit_s - (time.perf_counter() - begin)
+        room = limit * (1 - START_SHARE) if draft.start else limit
+        slower = chosen is not None and pace is not None and _least_s(draft, chosen, pace) * draft.least > room
+        if chosen is not None and not last and (slower or stopwatch.over):
+            continue
         if published and draft.recipe.model.weights and not _start(task, draft, data, log):
             continue
-        draft, pace = _fastest(draft, data, device, workers, settings)
-        room = limit * (1 - START_SHARE) if draft.start else limit
+        draft, pace = stopwatch.fastest(draft, data, settings, math.inf if fixed else room / draft.least)
         share = min(1.0, room / pace.seconds)
         tight = share < draft.least
         chosen = draft
@@ -94,13 +110,15 @@ def make_plan(
                 f"{draft.recipe.model.name} at {_pixels(draft.recipe)} for {_epochs(draft.recipe)}, which needs about "
                 f"{duration(needed)} here"
             )
-        if fixed or not tight or number == len(drafts) - 1:
+        if fixed or not tight:
             break
     if chosen is None or pace is None:
         raise ValueError(f"{data.name}: no training of the ones that were planned can start here")
     recipe, start, spent = chosen.recipe, chosen.start, 0.0
     if start is not None:
-        start, spent = _first(start, chosen, limit * START_SHARE, device, workers)
+        start, spent = _first(start, chosen, limit * START_SHARE, stopwatch)
+    planning_s = time.perf_counter() - begin
+    limit = max(0.0, budget.limit_s - planning_s)
     if fixed and chosen.shorter is not None and recipe.schedule.steps is None:
         recipe = chosen.shorter(max(1, round(recipe.schedule.epochs)))
     if not fixed and pace.seconds > limit - spent:
@@ -109,9 +127,11 @@ def make_plan(
     seconds = spent + pace.seconds * share
     recipe = replace(recipe, source=plan_source(spec, settings, budget))
     lines = _lines(recipe, replace(chosen, start=start), data, task, pace, share, seconds, budget, latency, fixed)
+    if planning_s >= min(TOLD_S, TOLD_SHARE * budget.limit_s):
+        lines.append(f"  planning  took {duration(planning_s)}" + ("" if fixed else ", which count"))
     if preferred and not fixed:
         lines.append(f"  too little time for {preferred}: this plan learns less")
-    return Plan(recipe, lines, seconds, start)
+    return Plan(recipe, lines, seconds, start, planning_s)
 
 
 def sets_length(settings: Sequence[str], task: Task) -> bool:
@@ -145,6 +165,8 @@ def _obeying(drafts: Sequence[Draft], settings: Sequence[str], spec: str, task: 
         made = _changed(draft, obey)
         if made.recipe not in seen:
             seen.append(made.recipe)
+            if _side(made.recipe) != _side(draft.recipe):  # what was said of the size is not so any more
+                made = replace(made, words={key: text for key, text in draft.words.items() if key != "pictures"})
             kept = draft.start if made.recipe.model == draft.recipe.model else None  # another takes no such weights
             yield replace(made, start=kept)
 
@@ -167,19 +189,59 @@ def _start(task: Task, draft: Draft, data: DataSet, log: Callable[[str], None]) 
     return True
 
 
-def _fastest(
-    draft: Draft, data: DataSet, device: torch.device, workers: int, settings: Sequence[str]
-) -> tuple[Draft, Pace]:
-    """The draft, computed in the fastest of its ways on this machine that no setting forbids; and its pace."""
-    best, pace = draft, measure_pace(draft.recipe, data, device, workers=workers)
-    for way in draft.faster:
-        other = _changed(draft, functools.partial(_computed, way=way, settings=settings))
-        if other.recipe in (draft.recipe, best.recipe):
-            continue
-        measured = measure_pace(other.recipe, data, device, workers=workers)
-        if WORTH * measured.step_s < pace.step_s:
-            best, pace = other, measured
-    return best, pace
+@dataclass(frozen=True)
+class _Stopwatch:
+    """Measures drafts, as long as there is time for it.
+
+    Attributes:
+        device: Where they would be trained.
+        workers: Processes that would load samples.
+        until: When to end, by ``time.perf_counter``.
+    """
+
+    device: torch.device
+    workers: int
+    until: float
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.perf_counter() >= self.until
+
+    def fastest(self, draft: Draft, data: DataSet, settings: Sequence[str], room_s: float) -> tuple[Draft, Pace]:
+        """The draft, computed in the fastest of its ways on this machine that no setting forbids; and its pace.
+
+        Args:
+            draft: It.
+            data: What is learnt from.
+            settings: Those that it obeys.
+            room_s: Seconds that it may take; one that no way to compute brings there is measured by two steps.
+        """
+        best, pace = draft, self.measure(draft, data, GAIN * room_s)
+        for way in draft.faster if pace.seconds < GAIN * room_s else ():
+            other = _changed(draft, functools.partial(_computed, way=way, settings=settings))
+            if other.recipe in (draft.recipe, best.recipe) or self.over:
+                continue
+            measured = self.measure(other, data, pace.seconds)
+            if WORTH * measured.step_s < pace.step_s:
+                best, pace = other, measured
+        return best, pace
+
+    def measure(self, draft: Draft, data: DataSet, most_s: float) -> Pace:
+        """The pace of a draft as it stands."""
+        return measure_pace(draft.recipe, data, self.device, workers=self.workers, until=self.until, most_s=most_s)
+
+
+def _least_s(draft: Draft, other: Draft, pace: Pace) -> float:
+    """Seconds below which a draft cannot be, by another one that was measured: 0 where they are not alike.
+
+    A step on fewer pixels takes at least their share of its time.
+    """
+    one, two = draft.recipe, other.recipe
+    sizes = _side(one), _side(two)
+    if one.model != two.model or one.run.batch_size != two.run.batch_size or None in sizes:
+        return 0.0
+    return pace.steps * pace.step_s * min(1.0, math.prod(sizes[0]) / math.prod(sizes[1]))
 
 
 def _computed(recipe: Recipe, way: Sequence[str], settings: Sequence[str]) -> Recipe:
@@ -187,11 +249,9 @@ def _computed(recipe: Recipe, way: Sequence[str], settings: Sequence[str]) -> Re
     return override(override(recipe, way), settings)
 
 
-def _first(
-    start: FirstStage, draft: Draft, limit: float, device: torch.device, workers: int
-) -> tuple[FirstStage, float]:
+def _first(start: FirstStage, draft: Draft, limit: float, stopwatch: _Stopwatch) -> tuple[FirstStage, float]:
     """What is trained before, with as many epochs as there is time for, and the seconds that it takes."""
-    found, pace = _fastest(Draft(start.recipe, faster=draft.faster), start.data(), device, workers, ())
+    found, pace = stopwatch.fastest(Draft(start.recipe, faster=draft.faster), start.data(), (), math.inf)
     share = min(1.0, limit / pace.seconds)
     recipe = _shortened(found, share) if share < 1 else found.recipe
     return replace(start, recipe=recipe), pace.seconds * recipe.schedule.epochs / found.recipe.schedule.epochs
@@ -226,8 +286,13 @@ def _fast_enough(
     )
 
 
+def _side(recipe: Recipe) -> Any:
+    """Height and width at which a recipe's network sees pictures; None where there are no such."""
+    return getattr(recipe.task, "image_size", None)
+
+
 def _pixels(recipe: Recipe) -> str:
-    size = getattr(recipe.task, "image_size", None)
+    size = _side(recipe)
     if size is None:
         return "the data's own size"
     return f"{size[0]} px" if size[0] == size[1] else f"{size[0]} x {size[1]} px"
@@ -267,8 +332,8 @@ def _lines(
         f"plan: {task.title} of {data.name}, {len(data.train):,} training and {len(data.val):,} validation {task.noun}"
         + (f"; {pictures}" if pictures else ""),
         f"  model     {name}, {pace.parameters / 1e6:.1f} M parameters, {weights}, {_pixels(recipe)}{fast}",
-        f"  training  {_epochs(recipe)}, {steps:,} steps of {run.batch_size} {task.noun}, {optimizer.name} with "
-        f"lr={optimizer.lr:g}, {recipe.schedule.name}{average}{precision}",
+        f"  training  {_epochs(recipe)}, {counted(steps, 'step')} of {run.batch_size} {task.noun}, {optimizer.name} "
+        f"with lr={optimizer.lr:g}, {recipe.schedule.name}{average}{precision}",
         f"  against learning by heart  {', '.join(f'{key}={value}' for key, value in changed.items()) or 'nothing'}",
         f"  time      about {duration(seconds)} here, {limit}{more}: {pace.step_s:.2f} s a step, measured{_busy()}",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tokenmix.sources import load_data, recognise
 from tokenmix.tasks import Task, all_tasks, find_task
 from tokenmix.tasks.draft import FirstStage
 from tokenmix.train.advice import Advice
+from tokenmix.train.checkpoint import Checkpoints
 from tokenmix.train.distributed import place
 from tokenmix.train.loop import FitResult, fit
 from tokenmix.train.trackers import check_trackers
@@ -42,6 +43,7 @@ class TrainedModel:
         plan: What was planned; None: a recipe was given, or the plan was there.
         test: The numbers of its test, by name; None: there are no test samples, or several processes trained.
         test_samples: How many there are.
+        facts: Of the data, such as the names of the classes; None: it was only planned.
         advice: What its numbers say is wrong with it, and what to try, see `tokenmix.train.advice`.
     """
 
@@ -52,6 +54,7 @@ class TrainedModel:
     test: dict[str, float] | None = None
     test_samples: int = 0
     advice: Sequence[Advice] = field(default_factory=list)
+    facts: Mapping[str, Any] | None = None
 
     @property
     def task(self) -> Task:
@@ -118,9 +121,10 @@ def train_model(
         task = _task_of(spec, settings, log)
         loaded = _load(spec, task, _seed(settings, task), download, log)
         source = plan_source(spec, settings, budget)
-        found = None if fresh else _stored_plan(folder, source, spec, settings)
+        found = None if fresh else _stored_plan(folder, budget, spec, settings)
+        if found is None and (plan_only or not fresh):
+            _check_unused(folder, source)
         if found is None:
-            log("measuring a few steps on this machine ...")
             common: dict[str, Any] = {"device": where, "workers": workers, "published": download, "log": log}
             plan = make_plan(loaded, spec, task, settings, budget=budget, **common)
             made = _store(plan, folder)
@@ -139,7 +143,7 @@ def train_model(
     )
     test, count = _tested(folder, fitted, loaded, made, workers, log)
     advice = [Advice(**note) for note in read_json(folder / "advice.json")] if place().rank == 0 else []
-    return TrainedModel(folder, made, fitted, plan, test, count, advice)
+    return TrainedModel(folder, made, fitted, plan, test, count, advice, loaded.facts)
 
 
 def _load(spec: str, task: Task, seed: int, download: bool, log: Log) -> DataSet:
@@ -175,14 +179,28 @@ def _store(plan: Plan, folder: Path) -> Recipe:
     return made
 
 
-def _stored_plan(folder: Path, source: str, spec: str, settings: Sequence[str]) -> Recipe | None:
+def _check_unused(folder: Path, source: str) -> None:
+    """Raise if the folder holds a run, whose plan another one would replace."""
+    if not any(Checkpoints(part).newest() for part in (folder, folder / START)):
+        return
+    file = next((file for name in (PLAN, "recipe.json") if (file := folder / name).is_file()), None)
+    before = Recipe.from_values(read_json(file), os.fspath(file)).source if file else ""
+    told = f" ({before}), and this would be another ({source})" if before not in ("", source) else ""
+    raise ValueError(
+        f"{folder} holds a run of another recipe{told}; give another output folder, or start again with --fresh "
+        "(fresh=True), without --plan"
+    )
+
+
+def _stored_plan(folder: Path, budget: Budget, spec: str, settings: Sequence[str]) -> Recipe | None:
     """The plan in a folder, if it is for the same question; nothing else that it may name is taken from a file."""
     file = folder / PLAN
     if not file.is_file():
         return None
     found = Recipe.from_values(read_json(file), os.fspath(file))
     own = found.model.weights in (None, "pretrained", os.fspath(folder / START))
-    if found.source != source or found.run.data != spec or not own or ":" in found.model.name:
+    same = found.run.data is not None and Path(found.run.data) == Path(spec)  # photos, photos/ and ./photos
+    if not same or not own or ":" in found.model.name or found.source != plan_source(found.run.data, settings, budget):
         return None
     check_recipe(found, os.fspath(file), {"run.data", "model.weights", *keys_of(settings)})
     return found

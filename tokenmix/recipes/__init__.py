@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tokenmix.recipes.recipe import Recipe, differences, override, with_epochs, 
 from tokenmix.recipes.stored import read_recipe
 from tokenmix.safety import trusting
 from tokenmix.tasks import DEFAULT_TASK, all_tasks, find_task
+from tokenmix_runtime.images import EXTENSIONS
 from tokenmix_runtime.names import unknown
 
 __all__ = [
@@ -29,6 +31,9 @@ __all__ = [
     "with_epochs",
     "with_values",
 ]
+
+HUBS = ("hf-hub:", "local-dir:")
+DATA_ENDINGS = (".json", ".csv", ".zip", ".tar", ".txt", *EXTENSIONS)
 
 
 class _Recipes(Mapping[str, Callable[[], Recipe]]):
@@ -83,9 +88,17 @@ def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None 
             f"{name} is a folder without a recipe.json, so no recipe: name one, and the data by --data {name} "
             f"(data={name}); `tokenmix train --data {name}` plans one for them"
         )
+    elif _is_path(name):
+        raise ValueError(f"{name}: there is no such file or folder; `tokenmix recipes` lists the recipes by name")
     else:
         raise ValueError(unknown("recipe or model", name, [*known, *our_models()]))
     return override(recipe, overrides)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name that nothing has looks like that of a file or a folder."""
+    separators = "/" in name or os.sep in name
+    return (separators and not name.startswith(HUBS)) or name.lower().endswith(DATA_ENDINGS)
 
 
 def _default_recipe(model: str) -> str | None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from tokenmix.checked_values import FACTOR, RATE, Checked, choice, from_files, not_negative, positive, rule
+from tokenmix.text_tables import counted
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "onecycle", "linear", "poly", "step", "constant")
@@ -126,7 +127,7 @@ class Schedule(Checked):
     @property
     def length(self) -> str:
         """In words: ``"300 epochs"`` or ``"160,000 steps"``."""
-        return f"{self.epochs:g} epochs" if self.steps is None else f"{self.steps:,} steps"
+        return counted(float(self.epochs), "epoch") if self.steps is None else counted(self.steps, "step")
 
     def scaled(self, share: float, **length: Any) -> Schedule:
         """The schedule with another ``length``, which is that share of its own, and its parts in proportion."""

@@ -428,6 +428,10 @@ class Task(ABC):
         """The classes, or other parts of the data, of which not one validation sample was right."""
         return ()
 
+    def rare(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        """The classes that have less than half as many validation samples as they would have if all had as many."""
+        return ()
+
     def doubtful(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
         """Validation samples whose labels may be wrong, in words: the model is sure that they are something else."""
         return ()
@@ -577,9 +581,13 @@ class Task(ABC):
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
+    def told_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+        """Which of the metric's numbers say something of a model for such facts."""
+        return names
+
     def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
         """Which of the metric's numbers a run's page draws over the epochs."""
-        return names
+        return self.told_names(names, facts)
 
     def run_sections(self, run: Mapping[str, Any], pictures: Mapping[int, Any]) -> Sequence[Section]:
         """What the page of a run shows of the kept weights.

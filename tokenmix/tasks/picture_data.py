@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenmix.data.dataset import PictureData
+from tokenmix.text_tables import counted
 
 
 @dataclass
@@ -24,5 +25,5 @@ class ClassedPictures(PictureData):
         skipped = f", {len(self.skipped):,} skipped" if self.skipped else ""
         return (
             f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} test "
-            f"images of {len(self.classes):,} classes{skipped}"
+            f"images of {counted(len(self.classes), 'class', 'classes')}{skipped}"
         )

@@ -177,7 +177,9 @@ def _never_found(run: _Run) -> Iterator[Advice]:
     if not names:
         return
     told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    settings = ["balance=sampling"] if run.recipe.get("task.balance") in ("none", "weights") else ["epochs=" + "{:g}"]
+    rare = set(run.task.rare(evidence, run.run["facts"])) & set(names)
+    uneven = rare and run.recipe.get("task.balance") in ("none", "weights")
+    settings = ["balance=sampling"] if uneven else ["epochs=" + "{:g}"]
     settings = [text.format(2 * run.recipe["schedule.epochs"]) for text in settings]
     yield Advice("classes", f"not one of the validation {run.task.noun} of {told} is right", run.again(*settings))
 

@@ -23,12 +23,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def pace(row: Mapping[str, Any]) -> str:
-    """What a row of the history says about speed: images per second, the share of waiting, and peak memory."""
+def pace(row: Mapping[str, Any], noun: str = "images") -> str:
+    """What a row of the history says about speed: samples per second, the share of waiting, and peak memory."""
     if "images_per_second" not in row:
         return f"peak {row['memory_mb']:,.0f} MB"
     return (
-        f"{row['images_per_second']:,.0f} images/s  data wait {row['data_wait']:.0f} %  peak {row['memory_mb']:,.0f} MB"
+        f"{row['images_per_second']:,.0f} {noun}/s  data wait {row['data_wait']:.0f} %  peak {row['memory_mb']:,.0f} MB"
     )
 
 
@@ -42,11 +42,21 @@ class Progress:
         log: Takes plain lines.
         show: False says nothing.
         label: Stands before each line.
+        noun: What the samples are called, in the plural.
     """
 
     def __init__(
-        self, total: int, done: int, batch_size: int, log: Callable[[str], None], *, show: bool, label: str
+        self,
+        total: int,
+        done: int,
+        batch_size: int,
+        log: Callable[[str], None],
+        *,
+        show: bool,
+        label: str,
+        noun: str = "images",
     ) -> None:
+        self.noun = noun
         self.total, self.first, self.batch_size = total, done, batch_size
         self.log, self.show, self.label = log, show, f"{label}  " if label else ""
         self.live = show and sys.stderr is not None and sys.stderr.isatty()
@@ -79,7 +89,7 @@ class Progress:
     def rate(self, done: int) -> str:
         """The rate of this session, validation included, and the time left at that rate."""
         rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-        return f"{rate:.3g} steps/s  {rate * self.batch_size:,.0f} images/s  {self.left(done)}"
+        return f"{rate:.3g} steps/s  {rate * self.batch_size:,.0f} {self.noun}/s  {self.left(done)}"
 
     def left(self, done: int) -> str:
         """The time left at the rate of this session; nothing before its first step."""

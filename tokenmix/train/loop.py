@@ -183,7 +183,9 @@ def fit(
                 run.resume(fresh)
                 show = progress and not run.state.finished
                 total, done = run.calendar.total, run.state.steps
-                run.progress = Progress(total, done, recipe.run.batch_size, log, show=show, label=label)
+                run.progress = Progress(
+                    total, done, recipe.run.batch_size, log, show=show, label=label, noun=run.task.noun
+                )
                 run.recorder.say = run.progress.say
                 run.reporter.open(trackers, run.progress.say, run.moment)
                 run.work()
@@ -591,7 +593,8 @@ class _Run:
         state.finished = early or last
         self.save(partial(self.publish, self.moment, weights=better), _bytes(self.best_weights))
         headline = self.task.headline
-        shown = f"loss {loss:.3f}  val {headline} {self.task.shown(headline, row[f'val_{headline}'])}  {pace(row)}"
+        value, speed = self.task.shown(headline, row[f"val_{headline}"]), pace(row, self.task.noun)
+        shown = f"loss {loss:.3f}  val {headline} {value}  {speed}"
         self.progress.epoch(state.steps, f"epoch {state.epoch}/{len(self.calendar.lengths)}  {shown}")
         if self.progress.show:
             self.reporter.speak_up(self.moment, self.progress.say)

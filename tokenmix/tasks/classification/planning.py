@@ -19,6 +19,7 @@ from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.classification.recipes.finetune import finetune
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.picture_sizes import Look, look_at, side_words, sides_up_to
+from tokenmix.text_tables import counted
 
 LEAST_SEEN, MOST_SEEN, EACH_SEEN = 40_000, 400_000, 80  # pictures that a training sees, and how often each
 SIDES_CPU, SIDES_GPU = (96, 64, 48, 32), (224, 160, 128, 96, 64, 48, 32)  # in pixels
@@ -115,9 +116,8 @@ def _words(data: ClassData, recipe: Recipe) -> dict[str, str]:
     """What is told of a plan beside its numbers."""
     counts = Counter(data.train.labels)
     most, largest = counts.most_common(1)[0]
-    told = (
-        f"{len(data.classes)} classes, the largest is {data.classes[most]} with {100 * largest / len(data.train):.0f} %"
-    )
+    count, share = counted(len(data.classes), "class", "classes"), 100 * largest / len(data.train)
+    told = f"{count}, the largest is {data.classes[most]} with {share:.0f} %"
     done = {"weights": "count for more", "sampling": "are shown as often as the others"}.get(recipe.task.balance)
     if done:
         told += f", the smallest has {min(counts.values()):,}: rare classes {done} (task.balance)"

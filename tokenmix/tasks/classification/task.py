@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -260,6 +261,13 @@ class ClassificationTask(PictureTask):
         right = {label for label, told, _ in evidence["cells"] if told == label}
         return [class_name(facts["classes"], label) for label in sorted(there - right)]
 
+    def rare(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
+        counts: Counter[int] = Counter()
+        for label, _, count in evidence["cells"]:
+            counts[label] += count
+        even = counts.total() / max(1, len(counts))
+        return [class_name(facts["classes"], label) for label, count in sorted(counts.items()) if 2 * count < even]
+
     def doubtful(self, evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> Sequence[str]:
         names = facts["classes"]
         return [
@@ -370,7 +378,7 @@ class ClassificationTask(PictureTask):
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
-    def curve_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
+    def told_names(self, names: Sequence[str], facts: Mapping[str, Any]) -> Sequence[str]:
         few = len(facts["classes"]) <= TOP  # of which the right one is always among the first
         return [name for name in names if not (few and name == "top5")]
 

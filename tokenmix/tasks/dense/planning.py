@@ -21,6 +21,7 @@ from tokenmix.tasks.dense.sets import DenseData
 from tokenmix.tasks.draft import Draft, FirstStage
 from tokenmix.tasks.options import TaskAugment
 from tokenmix.tasks.picture_sizes import look_at, side_words, sides_up_to
+from tokenmix.text_tables import counted
 
 SIDES_CPU, SIDES_GPU = (192, 128, 96, 64, 32), (512, 384, 256, 192, 128, 96, 64, 32)  # of the shorter side, in pixels
 STEP_PX = 16  # sides are multiples of it
@@ -74,7 +75,7 @@ def drafts(
     found = []
     for side in sides_up_to(SIDES_GPU if gpu else SIDES_CPU, sides):
         recipe = make(side, min(max(LEAST_EPOCHS, round(seen / count)), MOST_EPOCHS))
-        words = {"pictures": side_words(sides, side), "classes": f"{len(data.classes)} classes"}
+        words = {"pictures": side_words(sides, side), "classes": counted(len(data.classes), "class", "classes")}
         found.append(
             Draft(
                 recipe,

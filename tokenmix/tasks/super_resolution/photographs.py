@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from tokenmix_runtime.images import MAX_PIXELS, ImageError, open_image, open_known
+from tokenmix_runtime.images import MAX_PIXELS, ImageError, open_image, open_known, unread
 from tokenmix_runtime.terminal import shown
 from tokenmix_runtime.untrusted import regular_file
 
@@ -71,7 +71,7 @@ def read_photograph(path: str | os.PathLike[str]) -> Photograph:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        reason = "not a picture of a known format (JPEG, PNG, WebP, TIFF, ...)"
+        reason = unread(os.fspath(path))
     except Image.DecompressionBombError:
         reason = _TOO_LARGE
     except MemoryError:
