@@ -529,6 +529,7 @@ def test_what_happens_while_the_libraries_are_loaded_is_a_line(error, code, told
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.delitem(sys.modules, "tokenmix.cli")
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    monkeypatch.setattr(sys, "argv", ["tokenmix", "models"])
     try:
         with pytest.raises(SystemExit) as stop:
             program()
