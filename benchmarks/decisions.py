@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,8 @@ def amounts(rng: Draws, points: np.ndarray, *, seeds: int, items: int, seed_poin
 def named(make: Callable[[Draws], Scores], times: int, seed: int = 0) -> dict[str | None, float]:
     """How often each mixer, or None, is called the winner, as a share of so many comparisons."""
     rng = np.random.default_rng(seed)
-    found: dict[str | None, float] = {}
-    for _ in range(times):
-        winner = decide(make(rng), noun="images")["winner"]
-        found[winner] = found.get(winner, 0.0) + 1 / times
-    return found
+    found = Counter(decide(make(rng), noun="images")["winner"] for _ in range(times))
+    return {winner: count / times for winner, count in found.items()}
 
 
 def setting(kind: Callable[..., Scores], ahead: float, **options: Any) -> Callable[[Draws], Scores]:
