@@ -32,6 +32,7 @@ def test_two_models_from_start_to_end(tiny, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "no ranking in PyTorch, 1 thread, batch 4" in text  # after one round
     assert "GFLOP/s" in text
+    assert "requests" not in text
     result = json.loads(out.read_text())
     assert {(row["runtime"], row["batch"]) for row in result["timings"]} == {
         (runtime, batch) for runtime in ("pytorch", "channels_last") for batch in (1, 4)

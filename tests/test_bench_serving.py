@@ -181,6 +181,7 @@ def test_a_load_from_start_to_end(tmp_path, capsys, monkeypatch) -> None:
     text = capsys.readouterr().out
     assert re.search(r"tiny.safetensors: PyTorch, 1 thread, at most \d", text)
     assert "p99 below 10000 ms" in text
+    assert "requests come at random times" in text
     result = json.loads(out.read_text())
     assert (result["schema"], result["kind"]) == ("tokenmix.bench/1", "serving")
     assert len(result["serving"]) == 7

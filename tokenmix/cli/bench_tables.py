@@ -43,7 +43,7 @@ def timing_tables(result: Mapping[str, Any]) -> list[str]:
             }
             cells.append([known[title] for title in titles])
         tables.append(f"{head}\n{table(titles, cells)}")
-    return [*tables, "requests come at random times (Poisson), so some wait at any rate"]
+    return tables
 
 
 def layer_tables(result: Mapping[str, Any]) -> list[str]:
@@ -96,7 +96,7 @@ def serving_tables(result: Mapping[str, Any]) -> list[str]:
             if limit is not None:
                 cells[-1].append(kept_limit(row))
         tables.append(f"{head}\n{table(titles, cells)}")
-    return tables
+    return [*tables, "requests come at random times (Poisson), so some wait at any rate"]
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
