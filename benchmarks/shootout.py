@@ -60,7 +60,7 @@ def _cifar(milliseconds: float) -> Field:
         f"CIFAR-10, {milliseconds:g} ms for a picture in ONNX Runtime",
         "CIFAR",
         "basic",
-        ("image_size=32", "epochs=15"),
+        ("image_size=32", "epochs=15", "augment=light"),
         {"mixers": list(MIXERS), "match": "latency", "budget_ms": milliseconds},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -102,6 +103,13 @@ def test_eval_predict_export(run_folder, tmp_path, capsys):
     assert "verified on 1 files: largest difference" in capsys.readouterr().out
 
 
+def test_eval_says_which_data_a_run_learnt_from(run_folder, capsys):
+    assert main(["eval", str(run_folder)]) == 2
+    assert "add --data digits, which it learnt from" in capsys.readouterr().err
+    assert main(["eval", "mixernet_pico"]) == 2
+    assert "required: add --data DATA" in capsys.readouterr().err
+
+
 def test_predict_names_a_broken_picture_and_answers_the_others(run_folder, tmp_path, capsys):
     Image.new("RGB", (20, 20), "red").save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"not a picture")
@@ -114,6 +122,18 @@ def test_predict_names_a_broken_picture_and_answers_the_others(run_folder, tmp_p
     assert bad["error"] in captured.err
     assert "bad.png: not a picture" in bad["error"]
     assert set(good) == {"image", "top"}
+    table = str(tmp_path / "answers.csv")
+    assert main(["predict", *words, "--model", str(run_folder), "--csv", table, "--top", "2"]) == 2
+    with open(table, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [words[0], words[1], words[1]]
+    assert "not a picture" in rows[0]["error"]
+    assert [(row["rank"], row["class"], row["error"]) for row in rows[1:]] == [
+        (str(rank), name, "") for rank, (name, _) in enumerate(good["top"][:2], start=1)
+    ]
+    assert float(rows[1]["probability"]) == pytest.approx(good["top"][0][1])
+    assert main(["predict", *words, "--model", str(run_folder), "--csv", "answers.txt"]) == 2
+    assert "must end in .csv" in capsys.readouterr().err
 
 
 def test_predict_says_what_it_leaves_out(run_folder, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -243,8 +244,15 @@ def test_predict_draws(place, tmp_path, capsys, monkeypatch, task, ending) -> No
         assert open_image(answer["drawing"]).width == width
     found = find_task(task).look(open_model(place / task), open_image("photo.png"), threshold=0.1)
     assert found.told() == {key: answers[0][key] for key in found.told()}
-    assert main([*words[:2], *words[4:], "--out", "else"]) == 0
+    assert main([*words[:2], *words[4:], "--out", "else", "--csv", "answers.csv"]) == 0
     out = capsys.readouterr().out
+    with open("answers.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    told = answers[0].get("objects", answers[0].get("classes"))
+    assert [row["class"] for row in rows] == [one["class"] for one in told]
+    if task != "segmentation":
+        corners = [[float(row[side]) for side in ("left", "top", "right", "bottom")] for row in rows]
+        assert np.allclose(corners, [one["box"] for one in told], atol=1e-3)
     assert f"else/photo-{ending}.png" in out
     if task == "segmentation":
         assert sum(row["share"] for row in answers[0]["classes"]) == pytest.approx(1)

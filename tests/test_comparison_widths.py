@@ -53,6 +53,12 @@ def test_at_most_a_time(power) -> None:
         assert -3 * TIME_TOLERANCE <= found.deviation <= 0
 
 
+def test_a_time_that_no_widths_have_is_kept_below() -> None:
+    """Widths go in steps, and so do the times of operators that fill vector units."""
+    found = timed_widths(lambda dims: 0.9 if sum(dims) <= 288 else 1.06, DIMS, 1.0, limit=1 + TIME_TOLERANCE)
+    assert found.value == 0.9
+
+
 def test_what_no_widths_reach_is_told_by_the_fastest_that_was_tried() -> None:
     found = timed_widths(lambda dims: 1.0 + sum(dims) / 1e4, DIMS, 0.5, at_most=True)
     assert found.deviation > 1

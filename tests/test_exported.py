@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def test_a_file_says_what_its_model_says(tmp_path: Path, capsys: pytest.CaptureF
     ours = told(capsys, "predict", *pictures, "--model", str(tmp_path / "run"), "--json")
     for one, other in zip(answers, ours, strict=True):
         assert one["top"][0][1] == pytest.approx(other["top"][0][1], abs=1e-4)
+    tables = []
+    for source in (file, str(tmp_path / "run")):
+        assert main(["predict", *pictures, "--model", source, "--csv", str(tmp_path / "answers.csv")]) == 0
+        with open(tmp_path / "answers.csv", encoding="utf-8", newline="") as table:
+            tables.append([[row["image"], row["rank"], row["class"]] for row in csv.DictReader(table)])
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 2 * len(answers)
 
 
 @pytest.mark.slow

@@ -115,7 +115,8 @@ def answer_of(loaded: LoadedModel, path: str, *, top: int = 5, threshold: float 
     """
     model: Any = loaded.model
     result = model.predictor(path)
-    return Answer(result.as_dict(top), [path, *(f"  {line}" for line in result.lines(top, threshold))])
+    lines = [path, *(f"  {line}" for line in result.lines(top, threshold))]
+    return Answer(result.as_dict(top), lines, result.rows(top, threshold))
 
 
 def expanded(paths: Sequence[str]) -> list[str]:

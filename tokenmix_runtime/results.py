@@ -27,6 +27,10 @@ class Result(ABC):
     def lines(self, top: int, score: float) -> list[str]:
         """For people; objects above a ``score``."""
 
+    @abstractmethod
+    def rows(self, top: int, score: float) -> list[dict[str, Any]]:
+        """For a table: a row for each of the ``top`` classes or of the objects above a ``score``, with equal names."""
+
 
 @dataclass(frozen=True, eq=False)
 class Classification(Result):
@@ -63,6 +67,11 @@ class Classification(Result):
     def lines(self, top: int, score: float) -> list[str]:
         """The most likely classes."""
         return [f"{100 * share:5.1f} %  {name}" for name, share in self.top(top)]
+
+    def rows(self, top: int, score: float) -> list[dict[str, Any]]:
+        """``rank``, from 1 on, ``class`` and ``probability``."""
+        best = enumerate(self.top(top), start=1)
+        return [{"rank": rank, "class": name, "probability": share} for rank, (name, share) in best]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +135,14 @@ class Detections(Result):
         found = [f"{100 * s:5.1f} %  ({', '.join(f'{value:.0f}' for value in box)})  {name}" for s, box, name in rows]
         return found or [f"nothing above a score of {score:g}"]
 
+    def rows(self, top: int, score: float) -> list[dict[str, Any]]:
+        """``class``, ``score``, and the box: ``left``, ``top``, ``right``, ``bottom``, in pixels."""
+        shown = self.above(score)
+        return [
+            {"class": name, "score": s, **dict(zip(("left", "top", "right", "bottom"), box, strict=True))}
+            for s, box, name in zip(shown.scores.tolist(), shown.boxes.tolist(), shown.names, strict=True)
+        ]
+
     def as_dict(self, top: int = 5) -> dict[str, Any]:
         """For JSON, all objects; of masks the number of their pixels."""
         rows = zip(self.names, self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True)
@@ -167,6 +184,10 @@ class SegmentMap(Result):
         """The share of each class."""
         return [f"{100 * share:5.1f} %  {name}" for name, share in self.shares().items()]
 
+    def rows(self, top: int, score: float) -> list[dict[str, Any]]:
+        """``class`` and ``share``, of 1."""
+        return [{"class": name, "share": share} for name, share in self.shares().items()]
+
 
 @dataclass(frozen=True, eq=False)
 class Enlarged(Result):
@@ -206,3 +227,7 @@ class Enlarged(Result):
     def lines(self, top: int, score: float) -> list[str]:
         """The size."""
         return [f"{self.picture.width} x {self.picture.height} pixels"]
+
+    def rows(self, top: int, score: float) -> list[dict[str, Any]]:
+        """``width`` and ``height``, in pixels."""
+        return [{"width": self.picture.width, "height": self.picture.height}]

@@ -119,7 +119,12 @@ def nearest_widths(value_of: Callable[[tuple[int, ...]], int], dims: tuple[int, 
 
 
 def timed_widths(
-    time_of: Callable[[tuple[int, ...]], float], dims: tuple[int, ...], target: float, *, at_most: bool = False
+    time_of: Callable[[tuple[int, ...]], float],
+    dims: tuple[int, ...],
+    target: float,
+    *,
+    at_most: bool = False,
+    limit: float = math.inf,
 ) -> Match:
     """Widths in the proportions of ``dims``, multiples of 8, with which a network takes ``target`` milliseconds.
 
@@ -132,11 +137,13 @@ def timed_widths(
         dims: The skeleton's own widths.
         target: Milliseconds.
         at_most: The widths as they are, if they take no longer; else the widest found that do not.
+        limit: Milliseconds that it must not take longer than; the target where ``at_most`` is asked.
 
     Returns:
-        The nearest that was found, of those that take no longer where ``at_most`` is asked and there are any; the
-        narrowest have been tried if there are none.
+        The nearest that was found of those within the limit, or of all if there are none: the narrowest have then been
+        tried.
     """
+    limit = min(limit, target) if at_most else limit
     seen: dict[tuple[int, ...], float] = {}
     below, above = (NARROWEST, 0.0), (WIDEST, math.inf)  # scale, milliseconds
     scale, aim = 1.0, target * (1 - TIME_TOLERANCE / 2) if at_most else target
@@ -157,14 +164,14 @@ def timed_widths(
             below = (scale, found)
         if below[1] >= above[1] or below[0] >= WIDEST or above[0] <= NARROWEST:
             break  # too alike to be told by their times, or at an end
-        if len(seen) == TRIES - 1 and not below[1]:
+        if len(seen) == TRIES - 1 and min(seen.values()) > limit:
             scale = NARROWEST  # whether anything is as fast
         elif below[1] and math.isfinite(above[1]):
             steep = math.log(above[1] / below[1]) / math.log(above[0] / below[0])
             scale = below[0] * (aim / below[1]) ** (1 / steep)
         else:
             scale = min(max(scale * (aim / found) ** (1 / 1.5), below[0]), above[0])
-    fitting = {widths: value for widths, value in seen.items() if not at_most or value <= target}
+    fitting = {widths: value for widths, value in seen.items() if value <= limit}
     widths = min(fitting or seen, key=lambda one: abs(seen[one] / target - 1))
     return Match(widths, seen[widths], target)
 

@@ -9,7 +9,9 @@ GPUs: `torchrun --nproc-per-node=8 -m tokenmix eval MODEL ...`; every image coun
 from __future__ import annotations
 
 import argparse
+import shlex
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tokenmix.argument_types import whole
@@ -23,11 +25,13 @@ from tokenmix.evaluate import find_device, judge
 from tokenmix.exported import ExportedObjective, is_exported, open_exported
 from tokenmix.files import write_text
 from tokenmix.pages.robustness import corruption_text, robustness_page
+from tokenmix.recipes import Recipe
 from tokenmix.robustness import check_corruptible, corruption_errors
 from tokenmix.tasks import Option, Task, find_task
 from tokenmix.train.distributed import processes, speaks
 from tokenmix.train.log import Shown
-from tokenmix_runtime.terminal import say
+from tokenmix_runtime.terminal import say, shown
+from tokenmix_runtime.untrusted import read_json
 
 SPLITS = ("test", "val", "train", "all")
 
@@ -43,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         help="a run's folder, a .safetensors file, an official checkpoint, a model's name, an exported .onnx file",
     )
-    add_common(parser, "--data", data={"required": True})
+    add_common(parser, "--data")
     add(
         "--split",
         choices=SPLITS,
@@ -73,8 +77,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_task_options(parser, _options)
 
 
+def _data_hint(model: str) -> str:
+    """The data that a run's folder names: told, not opened, as all that a file says."""
+    file = Path(model) / "recipe.json"
+    try:
+        data = Recipe.from_values(read_json(file), str(file)).run.data
+    except (ValueError, OSError):
+        return "add --data DATA"
+    return shown(f"add --data {shlex.quote(data)}, which it learnt from (only its test part is then judged), or others")
+
+
 def run(args: argparse.Namespace) -> None:
     """Evaluate, in all processes; then the first one writes and prints."""
+    if args.data is None:
+        raise ValueError(f"what {args.model} is to be judged by is required: {_data_hint(args.model)}")
     device = find_device(args.device)
     exported = is_exported(args.model)
     loaded = open_exported(args.model) if exported else open_model(args.model)

@@ -11,13 +11,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from tokenmix.checkpoints import open_model
 from tokenmix.cli.options import add_common, add_task_options, task_options
 from tokenmix.cli.output import print_json
 from tokenmix.evaluate import find_device
 from tokenmix.exported import answer_of, expanded, is_exported, left_out, open_exported
-from tokenmix.files import is_full
+from tokenmix.files import is_full, write_csv
 from tokenmix.tasks import Answer, Option, Task, find_task
 from tokenmix_runtime.images import ImageError
 from tokenmix_runtime.terminal import say
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a run's folder, a .safetensors file, an official checkpoint, a model's name, or an exported .onnx file",
     )
+    add(
+        "--csv",
+        metavar="FILE.csv",
+        help="write the answers as a table too, each with its picture: a row for each of the most likely classes, for "
+        "each object, or for each class that a segmenter sees",
+    )
     add_common(parser, "--device", "--json", json={"help": "print the answers as JSON"})
     add_task_options(parser, _options)
 
@@ -60,8 +67,10 @@ def _files(images: Sequence[str]) -> Iterator[tuple[str, str]]:
 def run(args: argparse.Namespace) -> None:
     """Predict every picture; one that cannot be answered is named, the others are still answered.
 
-    In JSON it has an ``error`` in the place of its answer. The exit code is then 2.
+    In JSON it has an ``error`` in the place of its answer, in a table in a column of its own. The exit code is then 2.
     """
+    if args.csv and not args.csv.endswith(".csv"):
+        raise ValueError(f"--csv {args.csv}: the file's name must end in .csv")  # told before the work
     device = find_device(args.device)
     exported = is_exported(args.model)
     loaded = open_exported(args.model) if exported else open_model(args.model)
@@ -73,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     answer: Callable[[str], Answer] = (
         partial(answer_of, loaded, **options) if exported else task.answerer(loaded, device, **options)
     )
-    answers, broken = [], []
+    answers, rows, broken = [], list[dict[str, Any]](), []
     for path, lacking in _files(args.images):
         try:
             if lacking:
@@ -84,10 +93,17 @@ def run(args: argparse.Namespace) -> None:
                 raise
             broken.append(str(error) if isinstance(error, ImageError) else f"{path}: {error or 'not enough memory'}")
             answers.append({"image": path, "error": broken[-1]})
+            rows.append(answers[-1])
             continue
         answers.append({"image": path, **found.values})
+        rows += [{"image": path, **row} for row in found.rows or [{}]]
         if not args.json:
             say("\n".join(found.lines))
+    if args.csv:
+        names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "error"]
+        names += ["error"] * bool(broken)
+        write_csv(args.csv, names, ([row.get(name) for name in names] for row in rows))
+        say(f"{args.csv}: {len(rows):,} rows", file=sys.stderr)
     if args.json:
         print_json(answers)
     if broken:

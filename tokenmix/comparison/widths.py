@@ -125,9 +125,11 @@ def _timed(
             networks.reference(own, specs[missing[0]], None, drifts=True)
         for name in (name for name in missing if name not in widths.dims):
             exact = request.match == "latency"
-            match = timed_widths(functools.partial(networks.time, specs[name]), own, target, at_most=not exact)
+            limit = (request.limit_ms or math.inf) * (1 + TIME_TOLERANCE if exact else 1)
+            time_of = functools.partial(networks.time, specs[name])
+            match = timed_widths(time_of, own, target, at_most=not exact, limit=limit)
             told = f"widths {match.dims}, {match.value:.3g} ms ({match.deviation:+.1%})"
-            if request.limit_ms is not None and match.deviation > (TIME_TOLERANCE if exact else 0):
+            if match.value > limit:
                 widths.left_out[name] = match.value
                 log(f"  {name} is left out: no widths make it, {told}")
             else:

@@ -148,10 +148,12 @@ class Answer:
     Attributes:
         values: As JSON.
         lines: For people.
+        rows: For a table, each with the same names: of a class, an object, or the file as a whole.
     """
 
     values: dict[str, Any]
     lines: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

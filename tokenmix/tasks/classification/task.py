@@ -354,7 +354,9 @@ class ClassificationTask(PictureTask):
             rows = list(zip(names, values.tolist(), strict=True))
             width = max(len(name) for name in names)
             lines = [path, *(f"  {name:<{width}}  {bar(share)}  {100 * share:5.1f} %" for name, share in rows)]
-            return Answer({"top": [list(row) for row in rows]}, lines)
+            ranks = enumerate(rows, start=1)
+            table = [{"rank": rank, "class": name, "probability": share} for rank, (name, share) in ranks]
+            return Answer({"top": [list(row) for row in rows]}, lines, table)
 
         return answer
 

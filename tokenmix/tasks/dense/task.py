@@ -222,6 +222,10 @@ class DenseTask(PictureTask):
         """An answer in words."""
         raise NotImplementedError
 
+    def answer_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """An answer as a table."""
+        raise NotImplementedError
+
     def answerer(
         self, loaded: Any, device: torch.device, *, out: str | None = None, **options: Any
     ) -> Callable[[str], Answer]:
@@ -243,7 +247,8 @@ class DenseTask(PictureTask):
                 found.drawn(picture).save(temporary, "PNG")
             values = {"size": [picture.height, picture.width], "drawing": str(target), **found.told()}
             key = [f"  {number} in the drawing: {name}" for number, name in found.numbers().items()]
-            return Answer(values, [f"{path} -> {target}", *self.answer_lines(values), *key])
+            lines = [f"{path} -> {target}", *self.answer_lines(values), *key]
+            return Answer(values, lines, self.answer_rows(values))
 
         return answer
 

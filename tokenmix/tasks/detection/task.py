@@ -188,6 +188,13 @@ class DetectionTask(DenseTask):
         text = table(("class", "score", "left", "top", "right", "bottom"), rows)
         return [f"  {line}" for line in text.splitlines()]
 
+    def answer_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        sides = ("left", "top", "right", "bottom")
+        return [
+            {"class": row["class"], "score": row["score"], **dict(zip(sides, row["box"], strict=True))}
+            for row in values["objects"]
+        ]
+
 
 class InstancesTask(DetectionTask):
     """Boxes and masks with a class and a score."""

@@ -403,7 +403,7 @@ class ForecastingTask(Task):
         def answer(path: str) -> Answer:
             found = forecast_file(path, model, horizon=horizon)
             table, picture = write_forecast(found, folder / f"{found.series.name}-forecast.csv")
-            values = {**found.as_dict(), "forecast": str(table), "picture": str(picture)}
-            return Answer(values, [*found.lines(), f"{path} -> {table}, {picture}"])
+            files = {"forecast": str(table), "picture": str(picture)}
+            return Answer({**found.as_dict(), **files}, [*found.lines(), f"{path} -> {table}, {picture}"], [files])
 
         return answer

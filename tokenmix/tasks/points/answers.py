@@ -69,7 +69,7 @@ class CloudAnswers:
         width = max(len(row["class"]) for row in shares)
         lines = [f"{path} -> {target}, {drawing}"]
         lines += [f"  {row['class']:<{width}}  {bar(row['share'])}  {100 * row['share']:5.1f} %" for row in shares]
-        return Answer(values, lines)
+        return Answer(values, lines, shares)
 
     def _free(self, stem: str) -> str:
         """A name for an answer; several files of one name are numbered."""

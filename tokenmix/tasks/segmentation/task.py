@@ -173,6 +173,9 @@ class SegmentationTask(DenseTask):
         shares = [(row["class"], row["share"]) for row in values["classes"]]
         return [f"  {name:<{width}}  {bar(share)}  {100 * share:5.1f} %" for name, share in shares]
 
+    def answer_rows(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return list(values["classes"])
+
 
 class _Maps:
     """Writes the map of each picture while a set is evaluated."""

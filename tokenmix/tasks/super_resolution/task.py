@@ -387,6 +387,7 @@ class SuperResolutionTask(Task):
             written.add(target)
             height, width = upscale_file(path, target, loaded.model, scale=scale)
             values = {"size": [height, width], "picture": str(target)}
-            return Answer(values, [f"{path} -> {target} ({width} x {height} pixels)"])
+            row = {"width": width, "height": height, "picture": str(target)}
+            return Answer(values, [f"{path} -> {target} ({width} x {height} pixels)"], [row])
 
         return answer
