@@ -7,8 +7,8 @@ a killed run goes on in its folder, to the same weights as an unkilled one. ``--
 
 ``--step`` measures a training step of the published model in our form and in the official code's layers, both on one
 thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in
-the same frame, ``linear``, ``quick`` (a linear map in closed form), ``naive``, or ``A+B``: the mean of two forecasts,
-of models that were measured with the same seed.
+the same frame, ``linear``, ``quick`` (a linear map in closed form), ``naive``, or ``A+B``: two forecasts in the shares
+that have the least squared error on the validation part, of models that were measured with the same seed.
 """
 
 from __future__ import annotations
@@ -100,16 +100,27 @@ def closed_form(data: Any, horizon: int) -> LoadedModel:
     return LoadedModel(QuickModel(data, horizon).eval(), "quick", TASK, facts=data.facts, **preparation)
 
 
-class Mean(nn.Module):
-    """``(B, L, M) -> (B, H, M)``: the mean of several models' forecasts."""
+class Blend(nn.Module):
+    """``(B, L, M) -> (B, H, M)``: a share of one forecast and the rest of another."""
 
-    def __init__(self, models: Sequence[Any]) -> None:
+    def __init__(self, first: Any, second: Any, share: float = 0.5) -> None:
         super().__init__()
-        self.models = nn.ModuleList(models)
-        self.look_back, self.horizon = models[0].look_back, models[0].horizon
+        self.first, self.second, self.share = first, second, share
+        self.look_back, self.horizon = first.look_back, first.horizon
 
     def forward(self, past: Tensor) -> Tensor:
-        return torch.stack([model(past) for model in self.models]).mean(0)
+        return self.share * self.first(past) + (1 - self.share) * self.second(past)
+
+
+@torch.no_grad()
+def best_share(blend: Blend, loaded: LoadedModel, samples: Any) -> float:
+    """The share, 0 to 1, with which a blend has the least squared error on some windows."""
+    dot = square = 0.0
+    for batch in find_task(TASK).loader(loaded, samples, batch_size=256).batches():
+        first, second, future = blend.first(batch["past"]), blend.second(batch["past"]), batch["future"]
+        dot += float(((future - second) * (first - second)).double().sum())
+        square += float((first - second).double().square().sum())
+    return min(max(dot / square, 0.0), 1.0)
 
 
 def tested(loaded: LoadedModel, data: Any, batch: int) -> dict[str, Any]:
@@ -138,11 +149,13 @@ def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed:
     batch = script_settings(name, horizon).batch_size
     result: dict[str, Any] = {"data": name, "horizon": horizon, "model": model, "seed": seed}
     if "+" in model:
-        parts = [
+        first, second = (
             closed_form(data, horizon) if part == "quick" else open_model(args.out / f"{name}-{horizon}-{part}-{seed}")
             for part in model.split("+")
-        ]
-        result |= tested(replace(parts[0], model=Mean([part.model for part in parts]).eval(), name="mean"), data, batch)
+        )
+        blend = Blend(first.model, second.model).eval()
+        blend.share = best_share(blend, first, data.val)
+        result |= {"share": blend.share, **tested(replace(first, model=blend, name="blend"), data, batch)}
     elif model in ("naive", "quick"):
         began = time.process_time()
         result |= tested((naive if model == "naive" else closed_form)(data, horizon), data, batch)

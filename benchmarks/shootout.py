@@ -111,7 +111,6 @@ def run(name: str, data: str, args: argparse.Namespace) -> dict[str, Any]:
     )
     headline = found["headline"]
     return {
-        "command": found["command"],
         "machine": found["machine"],
         "headline": headline,
         "unit": found["unit"],
@@ -139,8 +138,7 @@ def run(name: str, data: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def table(name: str, found: Mapping[str, Any]) -> str:
     """One field in Markdown, the best mixer first; mixers with a letter in common cannot be told apart."""
-    sign = 1 if found["lower_is_better"] else -1
-    ranked = sorted(found["mixers"], key=lambda mixer: sign * found["mixers"][mixer]["score"])
+    ranked = _ranked(found)
     runtimes = list(found["mixers"][ranked[0]]["ms"])
     machine = found["machine"]
     unit = f", {found['unit']}" if found["unit"] else ""
@@ -156,7 +154,7 @@ def table(name: str, found: Mapping[str, Any]) -> str:
     ]
     for mixer in ranked:
         one = found["mixers"][mixer]
-        score = f"{one['score']:.4f}" if found["lower_is_better"] else f"{one['score']:.1f}"
+        score = _score(found, mixer)
         if one["interval"]:
             score += f" ± {(one['interval'][1] - one['interval'][0]) / 2:.2g}"
         letters = "".join(chr(ord("a") + place) for place, group in enumerate(found["groups"]) if mixer in group)
@@ -166,11 +164,48 @@ def table(name: str, found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def overview(results: Mapping[str, Any]) -> str:
+    """Every mixer in every field that was measured, in Markdown; what cannot be told from a field's best is bold.
+
+    Mixers stand in the order of their mean place, 0 for a field's best and 1 for its worst.
+    """
+    places: dict[str, list[float]] = {}
+    for found in results.values():
+        ranked = _ranked(found)
+        for place, mixer in enumerate(ranked):
+            places.setdefault(mixer, []).append(place / max(1, len(ranked) - 1))
+
+    def cell(found: Mapping[str, Any], mixer: str) -> str:
+        if mixer not in found["mixers"]:
+            return "too slow" if mixer in found["left_out"] else ""
+        text, best = _score(found, mixer), _ranked(found)[0]
+        alike = any(mixer in group and best in group for group in found["groups"])
+        return f"**{text}**" if alike or mixer == best else text
+
+    titles = [f"`{name}`: {found['headline']}" for name, found in results.items()]
+    lines = ["| mixer | " + " | ".join(titles) + " | mean place |", "|---|" + "---:|" * (len(titles) + 1)]
+    for mixer in sorted(places, key=lambda one: sum(places[one]) / len(places[one])):
+        cells = [cell(found, mixer) for found in results.values()]
+        mean = sum(places[mixer]) / len(places[mixer])
+        lines.append(f"| `{mixer}` | {' | '.join(cells)} | {mean:.2f} |")
+    return "\n".join(lines)
+
+
+def _ranked(found: Mapping[str, Any]) -> list[str]:
+    sign = 1 if found["lower_is_better"] else -1
+    return sorted(found["mixers"], key=lambda mixer: sign * found["mixers"][mixer]["score"])
+
+
+def _score(found: Mapping[str, Any], mixer: str) -> str:
+    score = found["mixers"][mixer]["score"]
+    return f"{score:.4f}" if found["lower_is_better"] else f"{score:.1f}"
+
+
 def report(results: Mapping[str, Any]) -> str:
-    """Every field as a table, or that it was not measured: what stands in docs/shootout.md."""
+    """All fields at a glance, and each as a table, or that it was not measured: what stands in docs/shootout.md."""
     absent = "**{}**: not measured yet."
     parts = [table(name, results[name]) if name in results else absent.format(FIELDS[name].about) for name in FIELDS]
-    return "\n\n".join(parts)
+    return "\n\n".join([*([overview(results)] if results else []), *parts])
 
 
 def main() -> None:

@@ -157,6 +157,15 @@ def test_the_command_writes_dates_units_and_a_picture(
     assert 0.7 < told["coverage"] <= 1
     assert main(["predict", str(waves), "--model", str(trained), "--out", str(tmp_path / "folder"), "--json"]) == 0
     assert (tmp_path / "folder" / "waves-forecast.csv").read_text() == out.read_text()
+    gap = tmp_path / "gap.csv"
+    rows = waves.read_text().splitlines()
+    gap.write_text("\n".join([*rows[:50], rows[50].rpartition(",")[0] + ",", *rows[51:]]))
+    words = ["--model", str(trained), "--out", str(tmp_path / "folder")]
+    assert main(["predict", str(gap), *words]) == 2
+    assert "repair=yes" in capsys.readouterr().err
+    assert main(["predict", f"{gap}:repair=yes", *words, "--csv", str(tmp_path / "files.csv")]) == 0
+    assert "gap: filled 1 cell" in capsys.readouterr().out
+    assert str(tmp_path / "folder" / "gap-forecast.csv") in (tmp_path / "files.csv").read_text()
     assert main(["forecast", str(waves), "--model", str(trained), "--horizon", "7"]) == 2
     assert "forecasts 1 to 6 rows" in capsys.readouterr().err
     assert main(["forecast", str(waves), "--out", "x.txt"]) == 2

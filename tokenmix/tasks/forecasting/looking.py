@@ -16,8 +16,8 @@ from tokenmix.pictures.heat import amounts, angles, bars, enlarged, gates, signe
 from tokenmix.tasks.forecasting.blocks import KeyValue
 from tokenmix.tasks.forecasting.mixers import SERIES_MIXERS
 from tokenmix.tasks.forecasting.mixers.convolutions import BranchedConv
+from tokenmix.tasks.forecasting.series_data import read_spec
 from tokenmix.tasks.view import Figure, MixerDrawing, View
-from tokenmix_runtime.series import read_series
 
 MOST_ROWS = 96  # steps ahead that are looked at, evenly spread
 SHARE = 0.95  # of the energy that a width holds
@@ -32,7 +32,7 @@ def see(loaded: Any, path: str) -> View:
     Raises:
         ValueError: The file is no series, lacks a variable of the model, or is shorter than a window.
     """
-    series, model = read_series(path), loaded.model
+    series, model = read_spec(path), loaded.model
     if names := loaded.facts.get("variables"):
         series = series.select(names)
     length = model.look_back

@@ -396,14 +396,17 @@ class ForecastingTask(Task):
             ValueError: ``out`` is a file; in use, if the file is no series, or lacks variables of the model.
         """
         from tokenmix.tasks.forecasting.answers import forecast_file, forecast_model, write_forecast
+        from tokenmix.tasks.forecasting.series_data import read_spec
 
         folder = answers_folder(out, OUT)
         model = forecast_model(loaded, device)
 
         def answer(path: str) -> Answer:
-            found = forecast_file(path, model, horizon=horizon)
+            series = read_spec(path)
+            found = forecast_file(series, model, horizon=horizon)
             table, picture = write_forecast(found, folder / f"{found.series.name}-forecast.csv")
             files = {"forecast": str(table), "picture": str(picture)}
-            return Answer({**found.as_dict(), **files}, [*found.lines(), f"{path} -> {table}, {picture}"], [files])
+            lines = [*(f"{series.name}: {finding.message}" for finding in series.findings), *found.lines()]
+            return Answer({**found.as_dict(), **files}, [*lines, f"{path} -> {table}, {picture}"], [files])
 
         return answer
