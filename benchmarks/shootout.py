@@ -5,6 +5,7 @@ again.
 
 * ``cifar-0.25ms``, ``-0.5ms``, ``-1ms``: CIFAR-10, every mixer at the widths that answer within so many milliseconds
   in ONNX Runtime (``--cifar``: a zip file with train/CLASS/*.jpg and test/CLASS/*.jpg).
+* ``matching``: two digits far apart, have they the same colour? What ``make demo`` compares.
 * ``segments``, ``boxes``: the embedded scenes.
 * ``etth1``: the next 96 hours of ETTh1 (``--series``: the folder of ETTh1.csv).
 * ``rooms``: the embedded clouds.
@@ -69,6 +70,7 @@ FIELDS = {
     "cifar-0.25ms": _cifar(0.25),
     "cifar-0.5ms": _cifar(0.5),
     "cifar-1ms": _cifar(1),
+    "matching": Field("Two digits far apart, of one colour or not", "matching_digits", "matching_digits", options={}),
     "segments": Field("Scenes, a class for each pixel", "scenes", "scenes_segment"),
     "boxes": Field("Scenes, boxes", "scenes", "scenes_detect"),
     "etth1": Field("ETTh1, the next 96 hours", "SERIES", "ffnet_forecast_etth1_96", options={}),
@@ -143,14 +145,15 @@ def table(name: str, found: Mapping[str, Any]) -> str:
     machine = found["machine"]
     unit = f", {found['unit']}" if found["unit"] else ""
     seeds = len(found["seeds"])
+    several = seeds > 1
     lines = [
-        f"**{FIELDS[name].about}**: {found['epochs']:g} epochs, {seeds} seed{'s' * (seeds > 1)}, "
+        f"**{FIELDS[name].about}**: {found['epochs']:g} epochs, {seeds} seed{'s' * several}, "
         f"{found['minutes']:.0f} minutes of training; {machine['cpu']}, torch {machine['versions']['torch']}.",
         "",
-        f"| mixer | {found['headline']}{unit} | group | parameters | "
+        f"| mixer | {found['headline']}{unit} | {'each seed | ' * several}group | parameters | "
         + " | ".join(f"{runtime}, ms" for runtime in runtimes)
         + " |",
-        "|---|" + "---:|" * (3 + len(runtimes)),
+        "|---|" + "---:|" * (3 + several + len(runtimes)),
     ]
     for mixer in ranked:
         one = found["mixers"][mixer]
@@ -159,8 +162,11 @@ def table(name: str, found: Mapping[str, Any]) -> str:
             score += f" ± {(one['interval'][1] - one['interval'][0]) / 2:.2g}"
         letters = "".join(chr(ord("a") + place) for place, group in enumerate(found["groups"]) if mixer in group)
         times = " | ".join(f"{one['ms'][runtime]:.2f}" for runtime in runtimes)
-        lines.append(f"| `{mixer}` | {score} | {letters} | {one['params']:,} | {times} |")
-    lines += [f"\n`{mixer}` is left out: {why}" for mixer, why in found["left_out"].items()]
+        each = ", ".join(f"{value:.4g}" for value in one["per_seed"]) + " | " if several else ""
+        lines.append(f"| `{mixer}` | {score} | {each}{letters} | {one['params']:,} | {times} |")
+    if slow := found["left_out"]:
+        fastest = ", ".join(f"`{mixer}` ({milliseconds:.2f} ms)" for mixer, milliseconds in slow.items())
+        lines.append(f"\nToo slow with the narrowest widths that were tried, and left out: {fastest}.")
     return "\n".join(lines)
 
 
