@@ -1,6 +1,6 @@
 """The embedded data set that needs mixing: two digits far apart, whose colours are the same or not.
 
-In the corners of a part of a photograph stand two scans of digits and two coins, each in one of three colours. The
+In the corners of a part of a photograph stand two scans of digits and two coins, each in one of two colours. The
 class is whether the digits have the same colour, which holds for half of the pictures. Each colour is as frequent in
 either class, so that a network that looks at one place at a time, and adds up what it has seen, can only guess: what
 lies in one corner must get to another one before anything can be concluded.
@@ -23,7 +23,7 @@ from tokenmix.tasks.classification.images import ArrayImages, ClassData
 
 SIZE_PX, DIGIT_PX, COIN_PX, SHIFT_PX = 32, 12, 10, 3
 COUNTS = {"train": 2048, "val": 320, "test": 640}
-COLOURS = ((255, 140, 20), (60, 140, 255), (60, 220, 90))  # orange, blue and green
+COLOURS = ((255, 140, 20), (60, 140, 255))  # orange and blue
 CLASSES = ("different", "same")
 MEAN, STD = (0.233, 0.244, 0.202), (0.201, 0.181, 0.196)  # over the training pictures
 _DIMMED = 0.5  # the photograph's brightness, so that it distracts and hides nothing
