@@ -15,6 +15,7 @@ from tokenmix.pages.comparison import comparison_page
 from tokenmix.pages.conclusions import caveats, conclusions, headline, pareto
 from tokenmix.pages.result_schema import Row, read, told_apart, wilson
 from tokenmix.pages.strips import Strip, strips
+from tokenmix.tasks import find_task
 
 
 def test_pareto_front() -> None:
@@ -187,6 +188,66 @@ def test_results_without_statistics_are_still_told() -> None:
     page = comparison_page(made_up())
     assert "these results are of an older version" in page
     assert headline(made_up()).startswith("360 test images cannot tell 10 of the 11 apart")
+
+
+def test_a_test_that_tells_nothing_apart_names_no_winner() -> None:
+    """Too few items for any statistics: not the same as results from before there were some."""
+    results = made_up() | {"statistics": None}
+    assert headline(results).startswith("360 test images cannot tell all 11 apart")
+    assert "too few to tell any two apart" in comparison_page(results)
+
+
+def test_of_two_that_are_best_whoever_cannot_be_told_from_one_of_them_counts() -> None:
+    pytest.importorskip("scipy")
+    from tokenmix.comparison.statistics import decide
+
+    results = made_up(3)
+    right = {name: np.ones((1, 1000)) for name in results["mixers"]}
+    first, second, third = right
+    right[first][0, :100] = right[second][0, 80:180] = 0  # 90 % each
+    right[third][0, :130] = 0  # a part of what the first one gets wrong, and more
+    for name, values in right.items():
+        results["mixers"][name] |= {"test_top1": 100 * values.mean(), "test_top1_per_seed": [100 * values.mean()]}
+    found = decide({name: 100 * values for name, values in right.items()}, noun="images")
+    apart = {frozenset(pair["mixers"]): pair["p_corrected"] < 0.01 for pair in found["pairs"]}
+    assert apart[frozenset((first, third))]
+    assert not apart[frozenset((second, third))]
+    results["statistics"] = found
+    assert {row.name for row in conclusions(read(results)).equals} == {first, second, third}
+    assert "cannot tell" in headline(results)
+
+
+def test_who_was_tested_by_what_chose_it_is_told() -> None:
+    results = made_up()
+    assert "played no part in training or choosing" in comparison_page(results)
+    results["data"]["tested_on"] = "val"
+    assert "by which the best epoch of each mixer was chosen" in " ".join(caveats(results))
+    page = comparison_page(results)
+    assert "played no part in training or choosing" not in page
+    assert "there are no others, so that these are tested on" in page
+
+
+def test_the_length_of_a_training_is_told_as_it_was_asked_for() -> None:
+    results = made_up()
+    for key, value, words in (
+        ("schedule.epochs", 0.4, "trained alike for 0.4 epochs on"),
+        ("schedule.epochs", 1.0, "trained alike for 1 epoch on"),
+        ("schedule.steps", 1200, "trained alike for 1,200 steps on"),
+    ):
+        results["recipe"][key] = value
+        assert words in comparison_page(results)
+    narrowed = made_up() | {"timed": {"in": "pytorch", "ms": 2.0, "mixers": {"aff": 1.9}}, "match": None}
+    assert "narrower where an answer takes longer than the budget" in comparison_page(narrowed)
+
+
+def test_what_is_answered_at_a_time_has_its_own_name() -> None:
+    page = comparison_page(made_up())
+    assert "Images/s" in page
+    assert find_task("forecasting").timed_noun == "windows"
+    results = made_up() | {"task": "super_resolution", "noun": "pictures", "headline": "psnr", "unit": "dB"}
+    for entry in results["mixers"].values():
+        entry["test_psnr"] = entry["test_top1"] / 3
+    assert "Patches/s" in comparison_page(results)
 
 
 def test_what_was_left_out_is_told() -> None:

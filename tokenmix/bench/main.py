@@ -172,13 +172,18 @@ def bench_training(
     result = _header("training", place, load, pace)
     result["settings"] = {"rounds": rounds, "seconds": seconds, "threads": counts, "batches": [batch]}
     result["models"] = {one.name: _facts(one) for one in measured}
+    skipped: list[dict[str, Any]] = []
     if memory:
         log("peak memory, each in a process of its own")
         for one in measured:
             options: dict[str, Any] = {"batch_size": batch, "device": device, "training": True}
-            peak = peak_memory_mb(one.name, image_size=one.image_size, **options)
+            try:
+                peak = peak_memory_mb(one.name, image_size=one.image_size, **options)
+            except ValueError as error:
+                skipped.append({"model": one.name, "runtime": "pytorch", "threads": None, "reason": str(error)})
+                continue
             result["models"][one.name]["peak_memory_mb"] = {"pytorch": peak}
-    return result | {"timings": rows, "skipped": []}
+    return result | {"timings": rows, "skipped": skipped}
 
 
 def bench_growth(
@@ -326,9 +331,10 @@ def bench_serving(
 
 
 def _place(device: str) -> torch.device:
-    if device not in ("cpu", "cuda"):
+    found = find_device(device)
+    if found.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, not {device!r}")
-    return find_device(device)
+    return found
 
 
 def _counts(threads: Sequence[int] | None, device: str) -> list[int]:

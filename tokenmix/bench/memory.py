@@ -85,15 +85,18 @@ def peak_memory_mb(
         "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
         "OMP_NUM_THREADS": str(job["threads"]),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", "from tokenmix.bench.memory import main; main()"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "from tokenmix.bench.memory import main; main()"],
+            input=json.dumps(job),
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"peak memory of {job['model']} could not be measured in {timeout:g} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1] if lines else f"the process ended with status {done.returncode} (out of memory?)"

@@ -51,7 +51,8 @@ class MeasuredModel:
     def images(self, batch: int, seed: int = 0) -> Tensor:
         """(batch, chans, H, W) of seeded noise."""
         if self.loaded is not None:
-            return self.task.example_inputs(self.loaded, batch, self.image_size, seed)
+            size = self.image_size if min(self.image_size) else None  # what sees no pictures of one size has none
+            return self.task.example_inputs(self.loaded, batch, size, seed)
         return torch.randn(batch, self.chans, *self.image_size, generator=torch.Generator().manual_seed(seed))
 
     def trained_form(self) -> nn.Module:

@@ -44,7 +44,14 @@ def sweep_models(
     for one in (one for one in models if one.loaded is not None):
         model = one.inference_form().to(device)
         pixels = math.prod(one.image_size)
-        points = {("image", size * size): dataclasses.replace(one, image_size=(size, size)).images(1) for size in sizes}
+        points = {}
+        if pixels:
+            points = {
+                ("image", size * size): dataclasses.replace(one, image_size=(size, size)).images(1) for size in sizes
+            }
+        else:
+            pixels = one.images(1).numel()
+            log(f"{one.name}: it sees no pictures of one size, so that only the batch grows")
         points |= {("batch", batch * pixels): one.images(batch) for batch in batches}
         calls: dict[tuple[str, int], Call] = {}
         left_out: dict[str, dict[int, str]] = {"image": {}, "batch": {}}
@@ -59,7 +66,7 @@ def sweep_models(
                 calls[variable, tokens] = call
             log(f"{one.name}: {len(calls)} sizes interleaved")
             times = _times(calls, **options)
-        for variable in ("image", "batch"):
+        for variable in dict.fromkeys(name for name, _ in points):
             found = {tokens: times[variable, tokens] for name, tokens in calls if name == variable}
             rows.append(_row(one.name, variable, found, left_out[variable]))
     return rows

@@ -39,7 +39,7 @@ from tokenmix.recipes.keys import stated_task
 from tokenmix.robustness import check_corruptible
 from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
-from tokenmix.train import FitResult
+from tokenmix.train import Diverged, FitResult
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.compare/1"
@@ -121,14 +121,20 @@ def compare(
     data = os.fspath(data)
     runner = make_runner(on)
     check_numbers(match, timed_in, budget_ms, seeds, batch_sizes, measure_seconds, workers)
+    asked_device = device
     if isinstance(runner, Local):
-        find_device(device)
+        device = str(find_device(device))
     base = base_recipe(recipe, settings, data, skeleton)  # also where it is planned: mistakes are told first
     task = find_task(base.task.name)
     if corruptions:
         check_corruptible(task.name)
     # Who names a recipe or a task has decided how it is trained.
     planned = recipe is None and data not in RECIPES and not stated_task(settings)
+    if budget_s is not None and not planned:
+        raise ValueError(
+            "a budget of training time (--budget 10min) is for a plan; here a recipe is named or the data have their "
+            "own: set epochs instead (--set epochs=5)"
+        )
     for package in ("scipy", *(("onnx", "onnxscript", "onnxruntime") if task.exported() else ())):
         require(package, "compare")
     own = task.own_widths(base)
@@ -151,7 +157,7 @@ def compare(
             request, own = replace(request, recipe=base), task.own_widths(base)
             check_owner(folder, request, fresh)
         size = getattr(task.complete(base, samples).task, "image_size", None)
-        widths = choose_widths(folder, request, own, specs, size, samples, fresh, log)
+        widths = choose_widths(folder, request, own, specs, size, samples, fresh, log, device=device)
         specs = {name: specs[name] for name in widths.dims}
         claim(folder, request, fresh)
         training = {"device": device, "workers": workers, "download": download}
@@ -165,10 +171,10 @@ def compare(
         with contextlib.closing(runner.run([job for group in jobs.values() for job in group], folder, log)) as outcomes:
             for number, (name, spec) in enumerate(specs.items(), 1):
                 log(f"[{number}/{len(specs)}] {name}")
-                runs = [_finished(outcomes) for _ in jobs[name]]
+                runs = [_finished(outcomes, name) for _ in jobs[name]]
                 if estimate and (left := estimate.ended(name, sum(run.seconds for run in runs))):
                     log(f"  {left}")
-                find_device(device)  # judged and measured here, wherever it was trained
+                device = str(find_device(device))  # judged and measured here, wherever it was trained
                 trained[name] = judge_runs(name, spec, jobs[name], runs, samples, log)
         if corruptions:
             log("judging on corrupted pictures")
@@ -180,7 +186,7 @@ def compare(
             "batch_sizes": batch_sizes,
             "compile": compile,
             "measure_seconds": measure_seconds,
-            "device": device,
+            "device": asked_device,
             "workers": workers,
             "budget_s": budget_s,
             "corruptions": corruptions,
@@ -197,6 +203,7 @@ def compare(
             "base_line": None if found is None else {"value": found[0], "words": found[1]},
             "timed": None if timed is None else {"in": timed, "ms": widths.target_ms, "mixers": widths.milliseconds},
             "left_out": widths.left_out,
+            "device": device,
             "threads": torch.get_num_threads(),
             "batch_sizes": list(batch_sizes),
             "runtimes": list(next(iter(trained.values())).entry["latency_ms"]),
@@ -210,9 +217,11 @@ def compare(
     return results
 
 
-def _finished(outcomes: Outcomes) -> FitResult:
-    """The next outcome, which must be a result."""
+def _finished(outcomes: Outcomes, name: str) -> FitResult:
+    """The next outcome, which must be a mixer's result."""
     outcome = next(outcomes)
+    if isinstance(outcome, Diverged):
+        raise Diverged(f"{name}: {outcome}; what is trained is kept, and --mixers can leave this one out") from outcome
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

@@ -38,6 +38,7 @@ def facts(request: Request, data: DataSet, size: tuple[int, int] | None) -> dict
             "train": len(data.train),
             "val": len(data.val),
             "test": len(data.test),
+            **({"tested_on": "val"} if data.test is data.val else {}),
             **({} if size is None else {"image_size": size[0] if size[0] == size[1] else size}),
             "skipped": [dataclasses.asdict(skipped) for skipped in data.skipped],
         },
@@ -83,7 +84,7 @@ def decided(task: Task, trained: Mapping[str, Trained]) -> dict[str, Any] | None
     scores = {
         name: one.scores for name, one in trained.items() if one.scores is not None and np.isfinite(one.scores).all()
     }
-    if len(scores) < max(2, len(trained)):
+    if len(scores) < 2:
         return None
-    noun = next(iter(trained.values())).item_noun
+    noun = trained[next(iter(scores))].item_noun
     return decide(scores, noun=noun, lower_is_better=task.lower_is_better)

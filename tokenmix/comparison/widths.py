@@ -55,6 +55,8 @@ def choose_widths(
     data: DataSet,
     fresh: bool,
     log: Callable[[str], None],
+    *,
+    device: str = "cpu",
 ) -> Widths:
     """Widths per mixer: the skeleton's own, or those that match the first mixer's budget, or make a limit of time.
 
@@ -63,7 +65,7 @@ def choose_widths(
             not run, or no mixer is fast enough.
     """
     if request.timed_in is not None:
-        return _timed(folder, request, own, specs, data, fresh, log)
+        return _timed(folder, request, own, specs, data, fresh, log, device)
     task = find_task(request.recipe.task.name)
     result = dict.fromkeys(specs, own)
     if request.match is None:
@@ -97,6 +99,7 @@ def _timed(
     data: DataSet,
     fresh: bool,
     log: Callable[[str], None],
+    device: str,
 ) -> Widths:
     """Widths by what the networks take here, in the request's runtime.
 
@@ -111,7 +114,7 @@ def _timed(
         return _of(widths, specs)
     where = runtime_name(request.timed_in)
     with tempfile.TemporaryDirectory(prefix="tokenmix-") as place:
-        watch = Stopwatch(data, Path(place), request.timed_in)
+        watch = Stopwatch(data, Path(place), request.timed_in, device)
         networks = _Networks(watch, request.recipe)
         if request.limit_ms is None:
             first = next(iter(widths.dims), missing[0])

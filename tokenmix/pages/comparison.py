@@ -129,7 +129,11 @@ def _setting(comparison: Comparison) -> str:
     trained = number(dig(raw, "data", "train"))
     epochs = number(dig(raw, "recipe", "schedule.epochs") or dig(raw, "recipe", "epochs"))
     text += ", trained alike" if count > 1 else ", trained"
-    text += f" for {epochs:.0f} epoch{'s' if epochs > 1 else ''}" if epochs else ""
+    steps = number(dig(raw, "recipe", "schedule.steps"))
+    if steps:
+        text += f" for {steps:,.0f} steps"
+    elif epochs:
+        text += f" for {epochs:g} epoch{'s' * (epochs != 1)}"
     text += f" on {trained:,.0f} {comparison.noun}" if trained else ""
     text += f", tested on {comparison.tested:,} others" if comparison.tested else ""
     seeds = len(sequence(raw.get("seeds")))
@@ -179,6 +183,8 @@ def _telling(comparison: Comparison) -> Markup:
     )
     method = _METHODS.get(str(found.get("method")), "")
     verdict = "Told apart by their intervals: these results are of an older version."
+    if "statistics" in comparison.raw:
+        verdict = f"These test {comparison.noun} are too few to tell any two apart."
     if method:
         counted = {key: int(number(found.get(key)) or 0) for key in ("items", "seeds")}
         how = method.format(noun=found.get("noun") or comparison.noun, **counted)

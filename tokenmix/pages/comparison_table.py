@@ -74,7 +74,7 @@ def columns(comparison: Comparison) -> list[Column]:
             made.append(_plain(f"{name}, ms", f"batch {batch}", f"{name} batch {batch}, ms", -1, times, notes))
     for runtime in comparison.runtimes:
         rates, batch = _throughput(comparison, runtime)
-        name, rate = runtime_name(runtime), f"{comparison.noun}/s"
+        name, rate = runtime_name(runtime), f"{comparison.timed_noun}/s"
         made.append(
             _plain(f"{rate.capitalize()}, batch {batch}", name, f"{name} batch {batch}, {rate}", 1, rates),
         )

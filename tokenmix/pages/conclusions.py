@@ -41,7 +41,7 @@ def conclusions(comparison: Comparison) -> Conclusions:
     """Draw the conclusions of a comparison."""
     rated = sorted((row for row in comparison.rows if row.score is not None), key=comparison.ranking)
     best = [row for row in comparison.rows if rated and row.score == rated[0].score]
-    equals = [row for row in comparison.rows if row.score is not None and not comparison.apart(best[0], row)]
+    equals = [row for row in comparison.rows if row in rated and not all(comparison.apart(top, row) for top in best)]
     view = _view(comparison)
     if view is None:
         return Conclusions(None, best, equals, None, [], None, [])
@@ -84,7 +84,7 @@ def headline(results: Mapping[str, Any]) -> str:
         return "No mixer has been tested yet."
     best, fastest, view = answer.best, answer.fastest, answer.view
     label, top = comparison.label, comparison.said(best[0])
-    if len(answer.equals) > len(best):
+    if len(answer.equals) > len(best) or (comparison.corrected and 1 < len(best) < len(comparison.rows)):
         return " ".join(filter(None, (_undecided(comparison, answer), settling(comparison))))
     if len(best) == len(comparison.rows):
         text = f"{names(best)}: {label} {top}"
@@ -168,6 +168,11 @@ def caveats(results: Mapping[str, Any]) -> list[str]:
     if skipped:
         files = "file was" if skipped == 1 else "files were"
         notes.append(f"{skipped:,} {files} skipped, with names and reasons under “How this was measured”, Data.")
+    if dig(results, "data", "tested_on") == "val":
+        notes.append(
+            f"These data have no test {comparison.noun}: the validation {comparison.noun} are tested on, by which the "
+            "best epoch of each mixer was chosen, so that all scores flatter a little."
+        )
     left_out = {str(name): number(value) for name, value in mapping(results.get("left_out")).items()}
     if left_out:
         each = ", ".join(f"{name} ({value:.3g} ms)" for name, value in left_out.items() if value is not None)

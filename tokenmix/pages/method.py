@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -37,7 +38,8 @@ def method(comparison: Comparison) -> Markup:
 
 def definitions(comparison: Comparison) -> Markup:
     """What each column means and how it was obtained."""
-    return render("definitions.html", comparison=comparison, size=_pixels(dig(comparison.raw, "data", "image_size")))
+    size, tested = (dig(comparison.raw, "data", name) for name in ("image_size", "tested_on"))
+    return render("definitions.html", comparison=comparison, size=_pixels(size), chosen_by_test=tested == "val")
 
 
 def _budget(comparison: Comparison) -> list[tuple[str, str]]:
@@ -46,7 +48,7 @@ def _budget(comparison: Comparison) -> list[tuple[str, str]]:
         "task": comparison.task.title,
         "skeleton": raw.get("skeleton"),
         "seeds": ", ".join(map(str, sequence(raw.get("seeds")))),
-        "matched": _MATCHED.get(str(raw.get("match")), "same widths for all mixers") if "match" in raw else None,
+        "matched": _matched(raw) if "match" in raw else None,
         "time of one sample": _timed(comparison),
         "runtimes": ", ".join(map(runtime_name, comparison.runtimes)),
         "batch sizes": ", ".join(comparison.batches),
@@ -54,6 +56,12 @@ def _budget(comparison: Comparison) -> list[tuple[str, str]]:
         "created": raw.get("created"),
     }
     return [(term, str(value)) for term, value in pairs.items() if value]
+
+
+def _matched(raw: Mapping[str, Any]) -> str:
+    if raw.get("match") is None and raw.get("timed"):
+        return "same widths for all mixers, narrower where an answer takes longer than the budget"
+    return _MATCHED.get(str(raw.get("match")), "same widths for all mixers")
 
 
 def _timed(comparison: Comparison) -> str | None:

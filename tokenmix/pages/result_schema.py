@@ -124,13 +124,18 @@ class Comparison:
         return found
 
     @property
+    def timed_noun(self) -> str:
+        """What is answered at a time."""
+        return self.task.timed_noun or self.noun
+
+    @property
     def level(self) -> float:
         """The chance of a false difference that was allowed."""
         return number(self.statistics.get("level")) or 0.01
 
     def apart(self, one: Row, other: Row) -> bool:
-        """Whether the test tells two mixers apart; of older results by `told_apart`."""
-        if self.corrected:
+        """Whether the test tells two mixers apart; of results from before there were statistics by `told_apart`."""
+        if "statistics" in self.raw:
             return self.corrected.get(frozenset((one.name, other.name)), 1.0) < self.level
         return told_apart(one, other)
 

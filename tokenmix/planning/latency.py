@@ -31,18 +31,19 @@ class Stopwatch:
         data: What they are for.
         folder: For their files.
         runtime: One of `TIMED_IN`.
+        device: Of PyTorch's networks; ONNX Runtime's run on the CPU.
 
     Raises:
         ValueError: There is no such runtime.
         ImportError: What it needs is missing.
     """
 
-    def __init__(self, data: DataSet, folder: Path, runtime: str = TIMED_IN[0]) -> None:
+    def __init__(self, data: DataSet, folder: Path, runtime: str = TIMED_IN[0], device: str = "cpu") -> None:
         if runtime not in TIMED_IN:
             raise ValueError(unknown("runtime to be timed in", runtime, TIMED_IN))
         for package in ("onnx", "onnxscript", "onnxruntime") if runtime == "onnxruntime" else ():
             require(package, "onnx")
-        self.data, self.folder, self.runtime = data, folder, runtime
+        self.data, self.folder, self.runtime, self.device = data, folder, runtime, device
         self.modules: dict[str, nn.Module] = {}
         self.files: dict[str, Path] = {}
         self.inputs: Tensor | None = None
@@ -84,6 +85,7 @@ class Stopwatch:
             images=self.inputs,
             batch_sizes=(1,),
             runtimes=(self.runtime,),
+            device=self.device,
             seconds=SECONDS * len(names),
         )
         return {name: found[name]["latency_ms"][self.runtime]["1"] for name in names}
