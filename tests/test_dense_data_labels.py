@@ -37,6 +37,40 @@ def test_masks_of_black_and_white(tmp_path) -> None:
     assert np.array_equal(data.val.target(0)["label"].numpy(), labels(index) > 0)
 
 
+def test_one_class_that_is_named_is_the_object(tmp_path) -> None:
+    for seed in range(8):
+        picture(tmp_path / "images" / f"{seed}.jpg", seed)
+        mask(tmp_path / "masks" / f"{seed}.png", np.where(labels(seed) > 0, 255, 0).astype(np.uint8))
+    (tmp_path / "classes.txt").write_text("crack\n")
+    data, _ = load(tmp_path, "segmentation")
+    assert data.classes == ["background", "crack"]
+    assert set(np.unique(data.train.target(0)["label"].numpy())) == {0, 1}
+
+
+def test_black_and_white_may_be_colours_of_classes(tmp_path) -> None:
+    """A mask in which only grey colours happen to be is read by the colours too."""
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nurban,0,255,255\nbarren,255,255,255\nunknown,0,0,0\n")
+    colours = {"urban": (0, 255, 255), "barren": (255, 255, 255), "unknown": (0, 0, 0)}
+    for number in range(9):
+        picture(tmp_path / "images" / f"{number}.jpg", number)
+        colour = list(colours.values())[number % 3]
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT), colour).save(tmp_path / "masks" / f"{number}.png")
+    data, _ = load(tmp_path, "segmentation")
+    assert data.classes == list(colours)
+    for part in (data.train, data.val, data.test):
+        for row, name in enumerate(part.names):
+            assert np.unique(part.target(row)["label"].numpy()).tolist() == [int(Path(name).stem) % 3]
+
+
+def test_the_set_keeps_its_name_whatever_lies_beside(tmp_path) -> None:
+    root = write_plain(tmp_path / "mine")
+    mask(root / "train" / "masks" / "stray.png", labels(0))
+    data, lines = load(root, "segmentation")
+    assert data.name == "mine"
+    assert any("mask without a picture" in line for line in lines)
+
+
 def test_bad_label_files_are_named(tmp_path) -> None:
     root = write_plain(tmp_path, count=8)
     masks = root / "train" / "masks"

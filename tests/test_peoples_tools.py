@@ -20,6 +20,7 @@ from tokenmix.sources import load_data
 from tokenmix.tasks import find_task
 from tokenmix.tasks.dense.checks import TURNED
 from tokenmix.tasks.dense.judged import open_judged_folder
+from tokenmix.tasks.dense.pairing import Pairing
 
 LEFT, TOP, RIGHT, BOTTOM = BOX[0], BOX[1], BOX[0] + BOX[2], BOX[1] + BOX[3]
 CORNERS = [[LEFT, TOP], [RIGHT, TOP], [RIGHT, BOTTOM], [LEFT, BOTTOM]]
@@ -143,6 +144,20 @@ def test_an_empty_line_between_names_would_move_the_numbers(tmp_path: Path) -> N
         load(root)
     (root / "classes.txt").write_text("red\ngreen\n\n \n")
     assert load(root).classes == ["red", "green"]
+
+
+@pytest.mark.parametrize("folder", ["labels/{part}", "dataset/{part}/labels"])
+def test_a_picture_without_objects_takes_no_label_of_another_part(folder: str) -> None:
+    """Numbered pictures of every part, of which one has no label file, since nothing is on it."""
+    parts = ("train", "valid", "test")
+    files = [f"{folder.format(part=part)}/{n:04}.txt" for part in parts for n in range(4) if (part, n) != ("train", 2)]
+    pairing = Pairing(files)
+    for part in parts:
+        for n in range(4):
+            own = f"{folder.format(part=part)}/{n:04}.txt"
+            picture = own.replace("labels", "images").replace(".txt", ".jpg")
+            assert pairing.of(picture) == (None if (part, n) == ("train", 2) else own)
+    assert not pairing.doubts
 
 
 def test_which_label_file_is_a_pictures_is_certain_or_told(tmp_path: Path) -> None:

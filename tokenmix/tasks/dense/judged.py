@@ -46,8 +46,8 @@ def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, s
     parts = [part for part in SPLITS for _ in layout.splits.get(part, ())]
     whole = len({part for part in parts}) < 2
     problems = Problems()
-    for kind, name in layout.strays:
-        problems.add(kind, name)
+    for kind, stray in layout.strays:
+        problems.add(kind, stray)
     samples, skipped = usable(path, layout, items, task.name, True, problems, log)
     problems.tell(log)
     if not len(samples):

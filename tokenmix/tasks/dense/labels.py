@@ -150,16 +150,18 @@ def _number(inventory: Inventory, layout: Layout, known: ClassMap | None) -> Non
             f"{mixed[1]}: there 255 would be ignored, and looks like the object: save all alike"
         )
     lossy = bool(files) and all(file.lower().endswith(_LOSSY) for file in files)
+    names = known.classes if known else ["object"]
+    two = {1: ["background", *names], 2: names}.get(len(names))  # what masks of 0 and 255 alone may show
     table = identity(IGNORED)
     if known and known.values:
         table[:] = IGNORED
         table[known.values] = np.arange(len(known.values))
         layout.classes, layout.void = known.classes, frozenset({255} - set(known.values))
-    elif values <= {0, 255} and 255 in values:
-        layout.classes, table[255] = known.classes if known else ["background", "object"], 1
-    elif lossy and all(min(value, 255 - value) <= _NEAR for value in values) and max(values) > 127:
+    elif two and values <= {0, 255} and 255 in values:
+        layout.classes, table[255] = two, 1
+    elif two and lossy and all(min(value, 255 - value) <= _NEAR for value in values) and max(values) > 127:
         table[:], table[128:256] = 0, 1
-        layout.classes = known.classes if known else ["background", "object"]
+        layout.classes = two
         layout.strays.append(("masks in JPEG, which blurs numbers: 0 below 128, else 1", f"{len(files):,} files"))
     elif lossy:
         raise ValueError(

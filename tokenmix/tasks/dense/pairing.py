@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from tokenmix.data.natural import same
+from tokenmix.data.split_words import split_of
 
 PICTURE_WORDS = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "leftimg8bit", "x")
 LABEL_WORDS = (
@@ -51,17 +52,16 @@ class Pairing:
 
     def of(self, picture: str) -> str | None:
         """The label file of a picture, or None."""
-        found = self.by_stem.get(stem(picture), ())
-        if not found:
-            return None
         place = _plain_folders(picture)
+        files = self.by_stem.get(stem(picture), ())
+        found = [file for file in files if not _of_other_part(place, _plain_folders(file))]
+        if not found or (len(found) == 1 and not _may_belong(place, _plain_folders(found[0]))):
+            return None
         exact = same(PurePosixPath(picture).stem)
         ranks = {
             file: (*_likeness(place, _plain_folders(file)), exact in same(PurePosixPath(file).stem)) for file in found
         }
         best = max(found, key=ranks.__getitem__)
-        if len(found) == 1 and not _may_belong(place, _plain_folders(best)):
-            return None
         owner = self.taken.setdefault(best, picture)
         if owner != picture:
             self.doubts.append((f"picture with the label file of another, {best}: used for both", picture))
@@ -94,6 +94,12 @@ def _likeness(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[int, int]:
     return int(one == other), shared
 
 
+def _of_other_part(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether folders say that these are of different parts, such as ``train`` and ``val``."""
+    parts = [{part for word in words if (part := split_of(word))} for words in (one, other)]
+    return all(parts) and not parts[0] & parts[1]
+
+
 def _may_belong(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether folders do not say that these are of different parts, such as ``train`` and ``val``."""
+    """Whether folders do not say that these are of different places."""
     return one == other or not one or not other or set(one) & set(other) != set() or len(one) != len(other)

@@ -307,7 +307,7 @@ def labels_of(
     Raises:
         ValueError: It cannot be read, or is in colour and there is no map of colours.
     """
-    values = read_mask(path)
+    values = read_mask(path, grey=colours is None)
     if values.ndim == 2:
         return table[values], np.unique(values)
     if colours is None:
@@ -319,10 +319,13 @@ def labels_of(
     return label, np.unique(codes)
 
 
-def read_mask(path: Path) -> NDArray[Any]:
+def read_mask(path: Path, *, grey: bool = True) -> NDArray[Any]:
     """The values in a label file, palettes and all: (H, W) uint16, or (H, W, 3) uint8 of a picture in colour.
 
-    A picture in colour whose three channels are equal is one of grey.
+    Args:
+        path: The file.
+        grey: Whether a picture in colour whose three channels are equal is one of grey; not where colours are classes,
+            of which black and white may be some.
 
     Raises:
         ValueError: It cannot be read, or has values that are no labels.
@@ -341,7 +344,7 @@ def read_mask(path: Path) -> NDArray[Any]:
         values = values.astype(np.int64)  # whole numbers in a file of floats
     if values.dtype.kind not in "biu" or (values.size and not 0 <= values.min() <= values.max() < 65536):
         raise ValueError("label file holds no numbers of classes")
-    if values.ndim == 3 and (values[..., :1] == values).all():
+    if grey and values.ndim == 3 and (values[..., :1] == values).all():
         values = values[..., 0]
     return values.astype(np.uint16) if values.ndim == 2 else values
 

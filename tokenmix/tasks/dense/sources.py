@@ -148,8 +148,8 @@ def load_dense(
     if task == "segmentation" and len(layout.classes) > 255:
         raise ValueError(f"{root}: {len(layout.classes)} classes; at most 255 can be told apart from ignored pixels")
     problems = Problems()
-    for kind, name in layout.strays:
-        problems.add(kind, name)
+    for kind, stray in layout.strays:
+        problems.add(kind, stray)
     sets: dict[str, Any] = {}
     seen = {split: Impressions() for split in SPLITS}
     skipped = []

@@ -196,9 +196,9 @@ def identity(count: int) -> np.ndarray:
     return table
 
 
-def _listed(kind: str, inventory: Inventory) -> dict[str, str]:
-    """The lists of pictures for a kind of task: ``ImageSets/<kind>/train.txt``, or ``train.txt`` in the root."""
-    found: dict[str, str] = {}
+def _listed(kind: str, inventory: Inventory) -> dict[str, list[str]]:
+    """The lists of pictures for a kind of task: ``ImageSets/<kind>/train.txt`` of each year, or one in the root."""
+    found: dict[tuple[str, ...], str] = {}
     for name in inventory.others:
         parts = PurePosixPath(name).parts
         if not name.lower().endswith(".txt") or (split := _split_of_list(parts[-1])) is None:
@@ -206,10 +206,14 @@ def _listed(kind: str, inventory: Inventory) -> dict[str, str]:
         folder = [part.lower() for part in parts[:-1]]
         inside = len(folder) >= 2 and folder[-2:] == ["imagesets", kind.lower()]
         if inside or (not folder and PurePosixPath(name).stem.lower() in ("train", "val", "test")):
-            if split in found and PurePosixPath(found[split]).stem.lower() == split:
+            place = (split, *parts[:-1])
+            if place in found and PurePosixPath(found[place]).stem.lower() == split:
                 continue
-            found[split] = name
-    return found
+            found[place] = name
+    files: dict[str, list[str]] = {}
+    for (split, *_), name in found.items():
+        files.setdefault(split, []).append(name)
+    return files
 
 
 def _split_of_list(file: str) -> str | None:
@@ -231,7 +235,7 @@ def splits_of(
         The pictures by split, and those that a list names and that are not there.
 
     """
-    found = next((files for kind in lists if (files := _listed(kind, inventory))), {})
+    found = next((listed for kind in lists if (listed := _listed(kind, inventory))), {})
     if not found:
         parts: dict[str, list[str]] = {}
         for name in pictures:
@@ -241,10 +245,11 @@ def splits_of(
     by_stem = {stem(name): name for name in pictures}
     by_path = {same(name).casefold(): name for name in pictures}
     by_split, missing = dict[str, list[str]](), dict[str, list[str]]()
-    for split, file in found.items():
+    for split, files in found.items():
         by_split[split], missing[split] = [], []
-        inventory.use([file])
-        for line in filter(None, map(str.strip, text_of(inventory.root / file).splitlines())):
+        inventory.use(files)
+        texts = [text_of(inventory.root / file) for file in files]
+        for line in filter(None, (line.strip() for text in texts for line in text.splitlines())):
             picture = _named(line, by_stem, by_path)
             if picture is None:
                 missing[split].append(line.split()[0])

@@ -164,8 +164,9 @@ def _folder(folder: Path, settings: dict[str, int], seed: int, check: bool, log:
         parts = _divided(_clouds(folder), seed)
     if not parts["train"]:
         raise ValueError(f"{folder} has no clouds: files of a kind that can be read, or folders with coord.npy")
-    parts["val"] = parts["val"] or parts["test"]
     if not parts["val"]:
+        if parts["test"]:
+            log(f"{folder}: no clouds to validate by: some of train are taken")
         learnt = parts["train"]
         if len(learnt) < 2:
             raise ValueError(f"{folder} has one cloud, and another is needed to judge by: put it into {folder / 'val'}")

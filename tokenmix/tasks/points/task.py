@@ -215,6 +215,10 @@ class PointsTask(Task):
         from tokenmix.tasks.points.batches import cloud_loader
         from tokenmix.tasks.points.sets import CloudSet
 
+        if image_size is not None:
+            raise ValueError(
+                f"{self.title}: samples have their own size, so that image_size changes nothing: leave it out"
+            )
         if not isinstance(samples, CloudSet):
             raise ValueError(f"{loaded.name} is for points: use load_data(..., task='points')")
         seen = self.seen(loaded)

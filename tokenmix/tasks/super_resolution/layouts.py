@@ -50,7 +50,13 @@ def find_pairs(path: Path, scale: int) -> dict[str, list[Pair]]:
     found = _challenge(inventory, scale)
     if not found:
         folders = _folders(inventory, ".").values()
-        splits = {split: name for name in folders if (split := split_of(name))}
+        splits: dict[str, str] = {}
+        for name in folders:
+            split = split_of(name)
+            if split in splits:
+                raise ValueError(f"{path}: {splits[split]} and {name} are both its part {split!r}: put them into one")
+            if split:
+                splits[split] = name
         if "train" not in splits and len(splits) < len(folders):
             splits = {}  # a word among others
         found = {split: _pairs(inventory, name, scale) for split, name in splits.items()}

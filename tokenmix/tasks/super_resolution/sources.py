@@ -78,6 +78,8 @@ def load_judged(
     Raises:
         ValueError: See `load_photographs`.
     """
+    if spec in NAMED and split == "all":
+        raise ValueError(f"{spec} is in parts: --split all is for folders; name train, val or test")
     if spec in NAMED:
         return spec, getattr(_embedded(), split or "test")
     path = Path(spec).expanduser()

@@ -62,6 +62,7 @@ class SuperResolutionTask(Task):
     name = "super_resolution"
     title = "super-resolution"
     noun = "pictures"
+    timed_noun = "patches"
     headline = "psnr"
     headline_meaning = (
         "The peak signal-to-noise ratio of the luma, without as many pixels at each border as the scale is, as the "
@@ -199,7 +200,8 @@ class SuperResolutionTask(Task):
 
     def stored(self, recipe: Any) -> dict[str, Any]:
         kept = ("rounded_luma", "border")
-        return {"task_args": {name: getattr(recipe.task, name) for name in kept}}
+        told = {"task_args": {name: getattr(recipe.task, name) for name in kept}}
+        return told if recipe.task.image_size is None else {**told, "image_size": list(recipe.task.image_size)}
 
     def preparation(self, recipe: Any, data: DataSet, model: nn.Module) -> dict[str, Any]:
         """``scale``, the model's."""
@@ -256,6 +258,10 @@ class SuperResolutionTask(Task):
         from tokenmix.tasks.super_resolution.batches import picture_loader
         from tokenmix.tasks.super_resolution.data import Photographs
 
+        if image_size is not None:
+            raise ValueError(
+                f"{self.title}: samples have their own size, so that image_size changes nothing: leave it out"
+            )
         if not isinstance(samples, Photographs):
             raise ValueError(f"{loaded.name} is for {self.title}: use load_data(..., task={self.name!r})")
         return picture_loader(samples, loaded.model.scale, **share)

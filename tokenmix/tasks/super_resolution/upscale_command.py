@@ -101,7 +101,7 @@ def targets(words: list[str], scale: float) -> list[tuple[Path, Path]]:
         raise ValueError(f"{out} is a file that would not be a picture any more: name a folder, or a new file")
     taken: dict[Path, Path] = {}
     for picture in pictures:
-        taken[output_path(picture, out, scale, taken)] = picture
+        taken[output_path(picture, out, scale, {*taken, *pictures})] = picture
     return [(picture, target) for target, picture in taken.items()]
 
 
