@@ -49,6 +49,26 @@ def test_too_few_steps() -> None:
     assert kinds(run | {"recipe": run["recipe"] | {"model.weights": "pretrained"}}) == []
 
 
+def test_commands_that_are_proposed_are_taken() -> None:
+    """Recipes that count steps have no epochs, a path must be typed, and a small batch stays as it is."""
+    run = healthy() | {"steps": 80}
+    run["recipe"] = run["recipe"] | {"run.batch_size": 4}
+    (note,) = advise(run, TASK, Path("runs/x"))
+    assert "batch_size" not in note.command
+    assert "epochs=80" in note.command  # four times as many steps
+    start = healthy() | {"steps": 20}
+    start["recipe"] = start["recipe"] | {"model.weights": "runs/x/start"}
+    (note,) = advise(start, TASK, Path("runs/x"))
+    assert "weights=runs/x/start" in note.command
+    stepped = healthy()
+    stepped["recipe"] = stepped["recipe"] | {"schedule.steps": 900}
+    for row in stepped["history"]:
+        row["val_top1"] = 25.0
+    longer = next(note.command for note in advise(stepped, TASK, Path("runs/x")) if note.kind == "nothing")
+    assert "steps=2700" in longer
+    assert "epochs=" not in longer
+
+
 def test_learning_by_heart() -> None:
     run = healthy()
     for row in run["history"]:

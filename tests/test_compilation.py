@@ -192,6 +192,14 @@ def test_the_simplest_is_taken_among_equals() -> None:
     assert choose([rows[0]]) == ("pytorch", "PyTorch, 30 ms, is the fastest")
 
 
+def test_where_nothing_can_be_kept_it_is_said_and_the_model_is_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    model, x = conv_net(), noise(1, 3, 16, 16)
+    with pytest.warns(UserWarning, match="the choice cannot be kept for the next time"):
+        fast = tokenmix.compile(model, x, candidates=("pytorch",), cache=tmp_path / "file" / "cache")
+    torch.testing.assert_close(fast(x), model.eval()(x).detach())
+
+
 def test_a_choice_is_kept_for_the_same_model_only(fastest, file_way: str, tmp_path: Path) -> None:
     fastest(file_way)
     some = ("pytorch", file_way)

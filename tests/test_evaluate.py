@@ -15,9 +15,12 @@ import pytest
 import torch
 
 from tests.train_toys import Exact, toy_data
+from tokenmix.bench.main import _place as bench_place
+from tokenmix.checkpoints import open_model
 from tokenmix.cli import main
-from tokenmix.evaluate import evaluate, find_device
+from tokenmix.evaluate import evaluate, find_device, judge
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers
+from tokenmix.sources import load_data
 from tokenmix.tasks.classification.loader import Loader
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.results import COLUMNS, add_result, class_rows, write_predictions
@@ -171,6 +174,14 @@ def test_the_command_under_torchrun(run_folder, tmp_path, capsys) -> None:
     for name, value in alone.items():
         wanted = value if name == "classes" or isinstance(value, str) else pytest.approx(value, abs=1e-4)
         assert together[name] == wanted, name
+
+
+def test_auto_is_a_device_everywhere(run_folder) -> None:
+    data = load_data("digits", log=lambda line: None)
+    loaded = open_model(run_folder)
+    one, other = (judge(loaded, data.val, data.facts, device=name).numbers for name in ("auto", "cpu"))
+    assert one["top1"] == other["top1"]
+    assert bench_place("auto").type in ("cpu", "cuda")
 
 
 def test_a_device_is_found_or_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("onnxruntime")
 
 from tests.folders_of_people import classes, picture
 from tokenmix.cli import main
+from tokenmix.data import identity
 from tokenmix.exported import expanded
 from tokenmix.recipes import make_recipe
 from tokenmix.sources import load_data
@@ -44,6 +46,14 @@ def test_a_file_says_what_its_model_says(tmp_path: Path, capsys: pytest.CaptureF
     ours = told(capsys, "predict", *pictures, "--model", str(tmp_path / "run"), "--json")
     for one, other in zip(answers, ours, strict=True):
         assert one["top"][0][1] == pytest.approx(other["top"][0][1], abs=1e-4)
+    flat = tmp_path / "flat"
+    shutil.copytree(root, flat)
+    capsys.readouterr()
+    assert main(["eval", file, "--data", str(flat)]) == 0
+    assert "does not say which samples it has learnt from: all 24 are judged" in capsys.readouterr().out
+    for wrong in (["--image-size", "48"], ["--mirror"]):
+        assert main(["eval", file, "--data", str(root), *wrong]) == 2
+        assert f"{wrong[0]}: an exported file answers as it was exported" in capsys.readouterr().err
     tables = []
     for source in (file, str(tmp_path / "run")):
         assert main(["predict", *pictures, "--model", source, "--csv", str(tmp_path / "answers.csv")]) == 0
@@ -86,3 +96,18 @@ def test_folders_patterns_and_lists(tmp_path: Path) -> None:
     for nothing in (str(tmp_path / "empty"), str(root / "*.png")):
         with pytest.raises(ValueError, match="no file"):
             expanded([nothing])
+
+
+def test_a_runs_folder_knows_more_of_its_data_than_its_weights(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Where there are too many samples to be stored with the weights, ``data.json`` tells which were learnt from."""
+    monkeypatch.setattr(identity, "MOST_WITH_WEIGHTS", 10)
+    root = classes(tmp_path / "photos", ("cat", "dog"), 12)
+    settings = ["model=mixernet_pico", "image_size=32", "batch_size=8", "epochs=1", "warmup_epochs=0", f"data={root}"]
+    quiet: dict[str, Any] = {"progress": False, "log": lambda line: None}
+    fit(make_recipe("basic", settings), load_data(root, log=lambda line: None), tmp_path / "run", **quiet)
+    for source, words in (
+        (tmp_path / "run", "the model's own data"),
+        (tmp_path / "run" / "best.safetensors", "all 24"),
+    ):
+        assert main(["eval", str(source), "--data", str(root)]) == 0
+        assert words in capsys.readouterr().out

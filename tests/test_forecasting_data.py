@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenmix.sources import recognise
 from tokenmix.tasks.forecasting.batches import window_loader
 from tokenmix.tasks.forecasting.series_data import (
     SeriesData,
@@ -19,6 +20,7 @@ from tokenmix.tasks.forecasting.series_data import (
     open_series,
     read_spec,
     split_spec,
+    unseen,
     with_repair,
 )
 from tokenmix.tasks.forecasting.splits import PUBLISHED, Scaler, Windows, ends_of, find_published
@@ -523,8 +525,31 @@ def test_settings_of_a_file_stand_behind_a_colon(tmp_path) -> None:
         split_spec("a.csv:tagret=OT")
     with pytest.raises(ValueError, match="repair must be yes or no"):
         split_spec("a.csv:repair=maybe")
+    form = "%d/%m/%Y %H:%M:%S"
+    assert split_spec(f"a.csv:format={form},target=b") == ("a.csv", {"format": form, "target": "b"})
+    assert split_spec("a.csv:format=%d, %b,repair=yes") == ("a.csv", {"format": "%d, %b", "repair": "yes"})
+    assert recognise(f"a.csv:format={form}")[0].name == "forecasting"
     assert split_spec("a.csv:leave=a,b,time=t") == ("a.csv", {"leave": "a,b", "time": "t"})
     assert with_repair("a.csv:leave=a,b") == "a.csv:leave=a,b,repair=yes"
+
+
+def test_a_series_that_has_gone_on_is_judged_by_what_is_new() -> None:
+    grown, learnt = series_of(60), (28, "2020-01-02T03:00:00")
+    first, told = unseen(grown, learnt, 6)
+    assert (first, grown.time_name(first)) == (28, "2020-01-02 04:00:00")
+    assert "the 32 rows after those that the model has learnt from" in told
+    assert unseen(series_of(30), learnt, 6) == (
+        0,
+        "warning: the model may have learnt from 28 of these 30 rows, by their times",
+    )
+    assert unseen(grown, (28, "2019-01-01T00:00:00"), 6) == (0, "")
+
+
+def test_endings_do_not_belong_to_a_name(tmp_path) -> None:
+    text = "\n".join(["date,a,b", *(f"{HOURS[0] + timedelta(hours=i)},{i},{i}" for i in range(9))])
+    for file, name in (("load.2023.csv", "load.2023"), ("load.txt", "load"), ("v1.2", "v1.2")):
+        (tmp_path / file).write_text(text)
+        assert read_series(tmp_path / file).name == name
 
 
 def test_rows_are_known_by_time_and_values() -> None:

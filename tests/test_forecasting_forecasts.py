@@ -52,6 +52,30 @@ def last_value(season: int | None = None, learnt: tuple[int, str | None] | None 
     )
 
 
+def test_a_file_that_takes_one_window_at_a_time_is_asked_so(trained: Path, waves: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("onnxscript")
+    told = []
+    for name, words in (("open", []), ("fixed", ["--dynamic", "none"])):
+        file, table = tmp_path / f"{name}.onnx", tmp_path / f"{name}.csv"
+        assert main(["export", str(trained), "--out", str(file), *words]) == 0
+        assert main(["forecast", str(waves), "--model", str(file), "--out", str(table)]) == 0
+        told.append([row.split(",") for row in table.read_text().splitlines()])
+    assert told[0][0] == told[1][0]
+    for one, other in zip(told[0][1:], told[1][1:], strict=True):
+        assert np.allclose([float(cell) for cell in one[1:]], [float(cell) for cell in other[1:]], rtol=1e-4)
+
+
+def test_the_table_has_as_many_digits_as_a_variable_needs() -> None:
+    """A pressure in pascals moves by little of its size."""
+    values = np.column_stack([1_013_245 + np.sin(np.arange(600) / 9), 1e-7 * np.cos(np.arange(600) / 7)])
+    found = forecast(hourly(values), last_value(season=24))
+    table = [line.split(",") for line in found.to_csv().splitlines()]
+    for column, name in enumerate(("a", "b")):
+        cells = [float(row[table[0].index(f"{name} last season")]) for row in table[1:]]
+        assert np.allclose(cells, found.season[:, column], rtol=0, atol=1e-4 * values[:, column].std())
+        assert len(set(cells)) == len(cells)
+
+
 def test_intervals_hold_what_they_promise_and_errors_are_in_the_units() -> None:
     noise = np.random.default_rng(0).normal(size=(4000, 2)) * [1, 10]
     found = forecast(hourly(noise.cumsum(0)), last_value(season=1))
@@ -157,6 +181,15 @@ def test_the_command_writes_dates_units_and_a_picture(
     assert 0.7 < told["coverage"] <= 1
     assert main(["predict", str(waves), "--model", str(trained), "--out", str(tmp_path / "folder"), "--json"]) == 0
     assert (tmp_path / "folder" / "waves-forecast.csv").read_text() == out.read_text()
+    (tmp_path / "other").mkdir()
+    twins = [tmp_path / "other" / "waves.csv", tmp_path / "waves.2024.csv"]
+    for twin in twins:
+        twin.write_text(waves.read_text())
+    capsys.readouterr()
+    words = ["--model", str(trained), "--out", str(tmp_path / "several"), "--json"]
+    assert main(["predict", str(waves), *map(str, twins), *words]) == 0
+    names = [Path(one["forecast"]).name for one in json.loads(capsys.readouterr().out)]
+    assert names == ["waves-forecast.csv", "waves-forecast-2.csv", "waves.2024-forecast.csv"]
     gap = tmp_path / "gap.csv"
     rows = waves.read_text().splitlines()
     gap.write_text("\n".join([*rows[:50], rows[50].rpartition(",")[0] + ",", *rows[51:]]))
@@ -228,6 +261,7 @@ def test_exported_files_forecast_the_same_without_pytorch(trained: Path, waves: 
     assert manifest["labels"] == ["level", "flow"]
     done = alone("from tokenmix_runtime import Predictor; Predictor(sys.argv[1])", str(file))
     assert "ModelError" in done.stderr
+    assert "forecasts series: tokenmix forecast CSV --model" in done.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("statsmodels") is None, reason="statsmodels is not here")

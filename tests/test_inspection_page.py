@@ -139,6 +139,10 @@ def test_mistakes_are_named(pictures: list[str], tmp_path: Path) -> None:
         quiet(classifier(), [], out=tmp_path / "x")
     with pytest.raises(ValueError, match="a file for another runtime cannot be opened"):
         quiet("model.onnx", pictures, out=tmp_path / "x")
+    other = classifier()
+    other.model.output_fmt = "NHWC"  # as timm's Swin has it
+    with pytest.raises(ValueError, match=r"its maps are \(B, H, W, C\)"):
+        quiet(other, pictures[0], out=tmp_path / "x")
     network = LoadedModel(upscaler(4, 1), "tiny", "super_resolution")
     with pytest.raises(ValueError, match="must be for one task, not for classification and super-resolution"):
         quiet(classifier(), pictures[0], against=network, out=tmp_path / "x")

@@ -180,6 +180,8 @@ def test_a_run_keeps_its_plan(tmp_path, quick, capsys, monkeypatch) -> None:
         assert "holds a run of another recipe" in told.err
         assert "measuring" not in told.out
     assert {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()} == before
+    assert main([*words, "accumulate=2"]) == 0  # as a run is told that lacked memory
+    assert "the plan that was made before" in capsys.readouterr().out
     words[2] = "./photos/"  # the same folder
     assert main(words) == 0
     assert "the plan that was made before" in capsys.readouterr().out
@@ -252,6 +254,7 @@ def test_what_is_said_of_the_size_is_so(quick) -> None:
         ([], "name what to learn from"),
         (["--data", "photos", "--budget", "tomorrow"], "--budget tomorrow"),
         (["basic", "--data", "photos", "--budget", "1h"], "a budget is for a plan"),
+        (["basic", "--data", "photos", "--plan"], "--plan is for what is planned"),
         (["--data", "photos", "epochz=3"], "did you mean 'epochs'"),
         (["--data", "photos", "--track", "nobody"], "nobody"),
         (["--data", "photos", "--device", "gpu"], "gpu"),

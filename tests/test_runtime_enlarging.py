@@ -180,6 +180,17 @@ def test_the_command_writes_pictures(open_file: tuple[Upscaler, Path], tmp_path:
     assert told == [{"image": str(names[0]), "size": [20, 24], "written": f"{out}/photo-x2.png"}]
 
 
+def test_no_picture_that_is_still_to_come_is_written_over(open_file: tuple[Upscaler, Path], tmp_path: Path) -> None:
+    _, path = open_file
+    names = [tmp_path / "a.png", tmp_path / "a-x2.png"]
+    for number, name in enumerate(names):
+        photograph(12, 10, number).save(name)
+    before = names[1].read_bytes()
+    assert main([str(path), *map(str, names), "--out", str(tmp_path)]) == 0
+    assert names[1].read_bytes() == before
+    assert {one.name for one in tmp_path.glob("*.png")} == {"a.png", "a-x2.png", "a-x2-2.png", "a-x2-x2.png"}
+
+
 def test_other_commands_name_the_one_that_enlarges(open_file: tuple[Upscaler, Path]) -> None:
     with pytest.raises(ValueError, match=r"enlarges pictures: python -m tokenmix_runtime .*sr\.onnx PICTURE"):
         open_exported(open_file[1])

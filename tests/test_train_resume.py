@@ -173,6 +173,20 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch,
     assert same(outcome(tmp_path), unkilled[0])
 
 
+def test_a_fresh_run_that_is_stopped_at_once_leaves_no_model_of_the_one_before(tmp_path, monkeypatch) -> None:
+    run(tmp_path)
+    assert (tmp_path / "best.safetensors").exists()
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Run, "train_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, fresh=True)
+    assert not (tmp_path / "best.safetensors").exists()
+    assert not (tmp_path / "best.json").exists()
+
+
 def test_no_readable_checkpoint_is_one_clear_error_and_fresh_the_remedy(tmp_path, monkeypatch, unkilled) -> None:
     killed(tmp_path, monkeypatch, "save", 9)
     for path in Checkpoints(tmp_path).all():

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -359,6 +360,12 @@ def test_static_files_are_those_that_are_served(
     (tmp_path / "mine" / "index.html").write_text("mine")
     with pytest.raises(ValueError, match="holds other files: name a new folder with --out"):
         write_page(files, tmp_path / "mine")
+    export = tmp_path / "export"  # whose manifest is called as a page's
+    export.mkdir()
+    shutil.copyfile(model, export / "model.onnx")
+    (export / "model.json").write_text('{"schema": "tokenmix.model/2", "files": {}}')
+    with pytest.raises(ValueError, match="holds other files: name a new folder with --out"):
+        write_page(files, export)
     with pytest.raises(ValueError, match="is a file: name a folder with --out"):
         write_page(files, model)
     assert main(["web", str(model), "--out", str(out), "--open"]) == 2

@@ -26,7 +26,7 @@ from tokenmix.safety import is_trusted, refusal, speaking, trusting
 from tokenmix.tasks import DEFAULT_TASK, Task, all_tasks, find_task
 from tokenmix.weight_files import check_info, check_local, downloading, read_info, weights_bytes, weights_file
 from tokenmix_runtime.names import unknown
-from tokenmix_runtime.untrusted import LIMITS
+from tokenmix_runtime.untrusted import LIMITS, read_json
 
 __all__ = ["CheckpointError", "LoadedModel", "convert", "load_checkpoint", "open_model", "our_models", "read_info"]
 
@@ -155,6 +155,7 @@ def _open(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any])
         loaded = _load(name, True, model_args)
         if isinstance(loaded.model, Levels):
             raise CheckpointError(f"{name}: holds a backbone for dense tasks without a head; use load_checkpoint")
+        loaded = replace(loaded, info=_remembered(Path(name), loaded.info))
         task, head = _task_of(loaded), loaded.what.head
         if tasks is not None and task.name not in tasks:
             kind = f"a model for {task.title}" + (f" (head {head})" if head else "")
@@ -176,6 +177,16 @@ def _open(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any])
         loaded.model.eval()
         published = pretrained
     return _described(loaded, name, published)
+
+
+def _remembered(source: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With what the weights of a run's folder are too small to hold of its data: ``data.json`` beside them has more."""
+    told, file = info.get("data"), source / "data.json"
+    if not told or told.get("parts") or not file.is_file():
+        return info
+    known = read_json(file)
+    same = isinstance(known, dict) and known.get("fingerprint") == told.get("fingerprint")
+    return {**info, "data": known} if same else info
 
 
 def _untrained(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any]) -> _Loaded | None:
@@ -382,7 +393,7 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
         except RuntimeError as error:  # tensors of shapes that do not go together
             raise CheckpointError(f"{name}: looks like {what.variant}, but does not fit it: {error}") from None
     if "num_classes" in given and what.levels is None:
-        if len((info or {}).get("classes", ())) != given["num_classes"]:
+        if len((info or {}).get("classes") or ()) != given["num_classes"]:
             loaded = replace(loaded, info={key: value for key, value in loaded.info.items() if key != "classes"})
         state_dict = _with_classes(state_dict, loaded, family)
     if "in_chans" in given:

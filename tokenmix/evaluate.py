@@ -150,7 +150,7 @@ def judge(
         ValueError: The set is empty or for another kind of task, an argument is out of range, or a package that the
             metric needs is missing.
     """
-    task = find_task(loaded.task)
+    task, device = find_task(loaded.task), find_device(device)
     share: dict[str, Any] = {"workers": workers, "rank": rank, "world": world}
     loader = task.loader(loaded, samples, image_size=image_size, batch_size=batch_size or task.batch_size, **share)
     if objective is None:

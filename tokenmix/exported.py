@@ -17,6 +17,7 @@ from tokenmix.metrics import Metric
 from tokenmix.tasks import Answer, Batch, Objective, find_task
 from tokenmix.text_tables import counted
 from tokenmix_runtime import Predictor
+from tokenmix_runtime.limits import check_number
 
 ENDING = ".onnx"
 
@@ -113,6 +114,9 @@ def answer_of(loaded: LoadedModel, path: str, *, top: int = 5, threshold: float 
     Raises:
         ImageError: The picture cannot be read.
     """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"--threshold must be from 0 to 1, not {threshold}")
+    check_number("top", top, "--top")
     model: Any = loaded.model
     result = model.predictor(path)
     lines = [path, *(f"  {line}" for line in result.lines(top, threshold))]

@@ -76,7 +76,7 @@ def sync(path: str | os.PathLike[str]) -> None:
     """Wait until a file's bytes, or the names in a folder, are on the disk."""
     if os.name == "nt" and Path(path).is_dir():
         return  # Windows opens no folders
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs only what it may write
     try:
         os.fsync(handle)
     finally:

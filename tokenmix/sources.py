@@ -59,7 +59,7 @@ def recognise(spec: str | os.PathLike[str]) -> tuple[Task, str]:
     for task in tasks.values():
         if name in task.data_names():
             return task, f"{name} is one of its data sets"
-        if task.endings and (file := re.sub(r":\w+=[^/]*$", "", name)).endswith(task.endings):
+        if task.endings and (file := re.sub(r":\w+=.*$", "", name)).endswith(task.endings):
             return task, f"{file} is a file as it reads them"
     path = Path(name).expanduser()
     default = tasks[DEFAULT_TASK]

@@ -27,6 +27,7 @@ from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.sweep/1"
+SEEDS = ("seed", "run.seed")  # keys whose values are not compared but averaged over
 Point = dict[str, str]  # a value, as text, for every key that is swept
 
 
@@ -124,8 +125,8 @@ def sweep(
 
 def run_name(point: Mapping[str, str]) -> str:
     """The folder of a run: its values, those of the seed in a folder below the others."""
-    parts = [f"{key.removeprefix('model_args.')}-{slug(value)}" for key, value in point.items() if key != "seed"]
-    seed = [f"seed-{slug(point['seed'])}"] if "seed" in point else []
+    parts = [f"{key.removeprefix('model_args.')}-{slug(value)}" for key, value in point.items() if key not in SEEDS]
+    seed = [f"seed-{slug(value)}" for key, value in point.items() if key in SEEDS]
     return "/".join([*(["_".join(parts)] if parts else []), *seed])
 
 
@@ -181,7 +182,7 @@ def _table(runs: Sequence[Mapping[str, Any]], metric: str, *, smaller: bool) -> 
     """A row for every combination without the seed."""
     groups: dict[tuple[tuple[str, str], ...], list[Mapping[str, Any]]] = {}
     for run in runs:
-        values = tuple((key, value) for key, value in run["values"].items() if key != "seed")
+        values = tuple((key, value) for key, value in run["values"].items() if key not in SEEDS)
         groups.setdefault(values, []).append(run)
     table = []
     for group, members in groups.items():
@@ -201,7 +202,7 @@ def _table(runs: Sequence[Mapping[str, Any]], metric: str, *, smaller: bool) -> 
 
 def _write_table(path: Path, results: Mapping[str, Any]) -> None:
     """The table as comma-separated values."""
-    keys = [key for key in results["over"] if key != "seed"]
+    keys = [key for key in results["over"] if key not in SEEDS]
     columns = [key for key in results["table"][0] if key != "values"]
     rows = ([row["values"].get(key) for key in keys] + [row[key] for key in columns] for row in results["table"])
     write_csv(path, [*keys, *columns], rows)

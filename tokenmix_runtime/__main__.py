@@ -62,7 +62,7 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
         say(f"tokenmix_runtime: error: {error}", file=sys.stderr)
 
     answers = []
-    taken: set[Path] = set()
+    taken = {Path(path).absolute() for path in args.images}  # none of which is written over
     try:
         if args.top < 1:
             raise ValueError(f"--top must be 1 or more, got {args.top}")
@@ -98,10 +98,10 @@ def _written(answer: Result, path: str, folder: Path, taken: set[Path]) -> Path:
     assert isinstance(answer, Enlarged)
     stem, number = f"{Path(path).stem}-x{answer.scale}", 1
     target = folder / f"{stem}.png"
-    while target in taken:
+    while target.absolute() in taken:
         number += 1
         target = folder / f"{stem}-{number}.png"
-    taken.add(target)
+    taken.add(target.absolute())
     answer.save(target)
     return target
 

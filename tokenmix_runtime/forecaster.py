@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenmix_runtime.forecasts import LEVEL, Forecast, ForecastModel, forecast
+from tokenmix_runtime.forecasts import LEVEL, Array, Forecast, ForecastModel, forecast
 from tokenmix_runtime.manifest import ModelError, inner_manifest
 from tokenmix_runtime.series import Series, read_series
 from tokenmix_runtime.session import Session
@@ -79,7 +79,7 @@ class Forecaster:
         learnt, season = before["learnt"], before["season"]
         return ForecastModel(
             str(content["model"]),
-            lambda x: self._session.run({source.name: x})[0],
+            partial(self._run, source),
             look_back,
             horizon,
             mean,
@@ -88,6 +88,19 @@ class Forecaster:
             None if season is None else _count("season", season),
             None if learnt is None else (int(learnt[0]), None if learnt[1] is None else str(np.datetime64(learnt[1]))),
         )
+
+    def _run(self, source: Any, x: Array) -> Array:
+        """``(B, L, M) -> (B, H, M)``, so many windows at once as the graph takes."""
+        size = source.shape[0] if isinstance(source.shape[0], int) else len(x)
+        parts = []
+        for begin in range(0, len(x), size):
+            batch = x[begin : begin + size]
+            whole = np.concatenate([batch, np.zeros((size - len(batch), *x.shape[1:]), x.dtype)])
+            try:
+                parts.append(self._session.run({source.name: whole})[0][: len(batch)])
+            except Exception as error:  # onnxruntime has one class per status and no common public base
+                raise ModelError(f"ONNX Runtime cannot run {self.path} on {whole.shape}: {error}") from None
+        return np.concatenate(parts)
 
 
 def _count(name: str, value: Any) -> int:

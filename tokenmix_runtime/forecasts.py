@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,11 +121,14 @@ class Forecast:
             " last season": self.season,
         }
         shown = {name: part for name, part in parts.items() if part is not None}
+        digits = [_decimals(column) for column in self.series.values.T]
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["date", *(f"{name}{end}" for name in self.series.variables for end in shown)])
         for step, time in enumerate(self.rows):
-            cells = [f"{part[step, column]:.6g}" for column in range(self.values.shape[1]) for part in shown.values()]
+            cells = [
+                f"{part[step, column]:.{digits[column]}f}" for column in range(len(digits)) for part in shown.values()
+            ]
             writer.writerow([time, *cells])
         return file.getvalue()
 
@@ -214,7 +218,7 @@ def _measured(
     series: Series, model: ForecastModel, season: int, horizon: int, level: float
 ) -> tuple[Intervals | None, Errors | None, list[str]]:
     """Intervals from the earlier half of the unseen windows, what the later half says, and what is to be said."""
-    begin = max(_first_unseen(series, model), model.look_back)
+    begin = max(first_unseen(series, model.learnt), model.look_back)
     first, last = begin - model.look_back, len(series) - model.look_back - horizon
     count = last - first + 1
     if count < 2:
@@ -239,11 +243,22 @@ def _measured(
     return intervals, Errors(own, season_s, inside, len(truth)), notes
 
 
-def _first_unseen(series: Series, model: ForecastModel) -> int:
-    """The first row that the model has not learnt from: by its time, or by its number where there are no times."""
-    if model.learnt is None:
+def _decimals(column: Array) -> int:
+    """Digits after the point that tell a hundred-thousandth of a variable's spread, or else of its size."""
+    size = float(np.std(column)) or float(np.abs(column).max()) or 1.0
+    return min(max(0, 5 - math.floor(math.log10(size))), 17)
+
+
+def first_unseen(series: Series, learnt: Sequence[Any] | None) -> int:
+    """The first row that a model has not learnt from: by its time, or by its number where there are no times.
+
+    Args:
+        series: Any series.
+        learnt: How many rows the model has learnt from, and the time of the last one or None; None: nobody knows.
+    """
+    if learnt is None:
         return 0
-    rows, until = model.learnt
+    rows, until = learnt
     if until is not None and series.times is not None:
         return int(np.searchsorted(series.times, np.datetime64(until), side="right"))
     return min(rows, len(series))

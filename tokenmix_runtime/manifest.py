@@ -109,6 +109,10 @@ def read_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> 
     """
     content = inner_manifest(path, metadata)
     name, version = os.fspath(path), _version(content["schema"])
+    if "horizon" in (content.get("postprocess") or {}):
+        raise ModelError(
+            f"{name} forecasts series: tokenmix forecast CSV --model {name}, or python -m tokenmix_runtime.forecaster"
+        )
     try:
         return _parsed(content if version == 2 else _from_first(content))
     except KeyError as error:

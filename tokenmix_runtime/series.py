@@ -37,6 +37,7 @@ KINDS = (
 SERIOUS = ("missing", "not a number", "not a date")  # without a repair nothing can be computed
 MOST_TITLES = 9  # lines above the header
 MUCH, TOO_MUCH = 0.2, 0.5  # of a variable's cells, that a repair would make up
+_ENDINGS = (".csv", ".tsv", ".txt", ".gz", ".parquet", ".pq")  # that do not belong to a series' name
 _CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]m)?", re.IGNORECASE)
 
 
@@ -144,7 +145,9 @@ def read_series(
         file = regular_file(path)
     except FileNotFoundError:
         raise ValueError(f"{os.fspath(path)}: no such file; a series is a CSV or a Parquet file") from None
-    name = file.name.split(".")[0]
+    name = file.name
+    while (ending := Path(name).suffix).lower() in _ENDINGS:
+        name = name.removesuffix(ending)
     delimiter, findings = "", list[Finding]()
     if file.suffix in (".parquet", ".pq"):
         header, columns = _read_parquet(file)

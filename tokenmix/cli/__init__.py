@@ -121,7 +121,8 @@ def _run(name: str, words: Sequence[str], output: Output) -> int:
         with trusting(name in TRUSTING and args.trust):
             return command.run(args) or 0
     except KeyboardInterrupt:
-        told = "interrupted; the same command continues where it stopped" if name in RESUMABLE else "stopped"
+        without = " without --fresh" * bool(getattr(args, "fresh", False))
+        told = f"interrupted; the same command{without} continues where it stopped" if name in RESUMABLE else "stopped"
         say(f"\n{told}", file=sys.stderr)
         return 130
     except Exception as error:

@@ -96,6 +96,9 @@ def run(args: argparse.Namespace) -> None:
     loaded = open_exported(args.model) if exported else open_model(args.model)
     task = find_task(loaded.task)
     options = task_options(args, task, _options)
+    if exported and (options or args.image_size):
+        given = [f"--{name.replace('_', '-')}" for name in ({"image_size": 0} if args.image_size else {}) | options]
+        raise ValueError(f"{', '.join(given)}: an exported file answers as it was exported; judge the model so")
     if args.results:
         task.check_results(args.results)  # a mistake is told before the work
     if args.corruptions:
@@ -112,6 +115,9 @@ def run(args: argparse.Namespace) -> None:
         data = task.open_judged(args.data, loaded, args.split, **options_of_data)
         if not data.labelled and not args.predictions:
             raise ValueError(f"{args.data}: nobody knows the answers, so none is judged; give --predictions FILE")
+        if not data.labelled and (args.results or args.corruptions):
+            asked = "--results" if args.results else "--corruptions"
+            raise ValueError(f"{args.data}: nobody knows the answers, so that {asked} cannot be told")
         writer = None
         if args.predictions:
             writer = task.predictions_writer(args.predictions, data.samples, data.facts, labelled=data.labelled)
@@ -146,6 +152,11 @@ def run(args: argparse.Namespace) -> None:
         write_text(args.page, robustness_page(corrupted, **names))
     if writer:
         writer.finish(judged.judging)
+    if not data.labelled and args.json:
+        print_json(
+            {"model": loaded.name, "data": data.name, task.noun: len(data.samples), "predictions": args.predictions}
+        )
+        return
     if not data.labelled:
         say(f"{args.predictions}: the answers to {len(data.samples):,} {task.noun}")
         return

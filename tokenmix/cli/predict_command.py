@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> None:
     task = find_task(loaded.task)
     options = task_options(args, task, _options)
     loaded.model.to(device)
-    if exported:
-        options.pop("out", None)  # it draws nothing
+    if exported and "out" in options:
+        raise ValueError("--out: an exported file only says what it sees; the model that it was made of draws it")
     answer: Callable[[str], Answer] = (
         partial(answer_of, loaded, **options) if exported else task.answerer(loaded, device, **options)
     )

@@ -73,4 +73,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{value:.5g}"

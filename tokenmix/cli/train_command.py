@@ -10,6 +10,7 @@ its own recipe, or `basic`). The same command continues an interrupted run. On e
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         kind = "folder" if Path(recipe).expanduser().is_dir() else "file"
         log(f"{recipe} is a {kind} of data, not a recipe: taken as --data {recipe}")
         recipe, data = None, recipe
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0  # by torchrun: it goes on
     trained = train_model(
         recipe,
         args.set,
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
         workers=args.workers,
         download=args.download,
-        fresh=args.fresh,
+        fresh=args.fresh and not restarted,
         plan_only=args.plan,
         log=log,
         trackers=[name.strip() for name in args.track.split(",") if name.strip()],
@@ -131,4 +133,5 @@ def tell(trained: TrainedModel) -> None:
     folder, data = shlex.quote(str(out)), shlex.quote(trained.recipe.run.data)
     say(f"next: tokenmix predict FILE --model {folder}")
     say(f"      tokenmix eval {folder} --data {data}")
-    say(f"      tokenmix export {folder} --to onnx --out {shlex.quote(str(out / 'model'))}")
+    if task.exported():
+        say(f"      tokenmix export {folder} --to onnx --out {shlex.quote(str(out / 'model'))}")

@@ -169,13 +169,12 @@ def compile(
         job = Job(eager, merged, inputs, len(leaves), dynamic_batch, torch.get_num_threads())
         trials = [(x, tree_flatten(eager(*x))[0]) for x in _trials(inputs, dynamic_batch)]
         search = _Search(job, names, trials, seconds, tolerance, log)
-        if cache is False:
+        root = None if cache is False else _private(kept.default_folder() if cache is True else Path(cache))
+        if root is None:
             folder = tempfile.mkdtemp(prefix="tokenmix-")
             weakref.finalize(eager, shutil.rmtree, folder, ignore_errors=True)  # what is loaded may be read later
             run, choice, _ = search.anew(Path(folder))
             return CompiledModel(eager, run, choice, job, spec)
-        root = kept.default_folder() if cache is True else Path(cache)
-        kept.make_private(root)
         settings = {"candidates": names, "dynamic_batch": dynamic_batch, "tolerance": tolerance}
         entry = root / kept.key_of(eager, inputs, settings)
         with FileLock(root / f".{entry.name}.lock"):
@@ -187,6 +186,23 @@ def compile(
                     kept.save(entry, choice, seconds, files)
                     found = run, choice
     return CompiledModel(eager, *found, job, spec)
+
+
+def _private(folder: Path) -> Path | None:
+    """The folder, made for this user alone; None, with a warning, where it cannot be made or written in.
+
+    Raises:
+        ValueError: Others can write in it.
+    """
+    try:
+        kept.make_private(folder)
+        if os.access(folder, os.W_OK):
+            return folder
+        reason = f"{folder} is read-only"
+    except OSError as error:
+        reason = str(error)
+    warnings.warn(f"the choice cannot be kept for the next time: {reason}", stacklevel=3)
+    return None
 
 
 class _Search:

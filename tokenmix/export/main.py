@@ -19,7 +19,7 @@ from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import matching
 from tokenmix.export.formats import FORMATS, PRECISIONS, Format
 from tokenmix.export.intermediate import first_difference
-from tokenmix.export.manifest import add_file, describe
+from tokenmix.export.manifest import add_file, describe, read_manifest
 from tokenmix.export.prepare import Prepared, evaluation_mode, prepare
 from tokenmix.export.verify import TOLERANCES, check
 from tokenmix.files import new_folders, sha256, sync
@@ -192,6 +192,9 @@ def _formats(formats: Sequence[str], out: str | os.PathLike[str], precision: str
         stem = stem.with_name(stem.name.removesuffix(kind.suffix))
     elif stem.is_dir():
         raise ValueError(f"{stem} is a folder: name a file with --out, such as {stem / 'model'}")
+    beside = stem.with_name(stem.name + ".json")
+    if beside.exists() and not read_manifest(beside):
+        raise ValueError(f"{beside} is there and no manifest of an export: give another --out")
     for kind in kinds:
         target = stem.with_name(stem.name + kind.suffix)
         if target.is_dir() and not kind.folder:

@@ -128,11 +128,12 @@ def inspect(
 
 
 def _opened(source: Source) -> LoadedModel:
-    if isinstance(source, LoadedModel):
-        return source
-    if is_exported(os.fspath(source)):
+    if not isinstance(source, LoadedModel) and is_exported(os.fspath(source)):
         raise ValueError(f"{source}: a file for another runtime cannot be opened; name the model that it was made from")
-    return open_model(source)
+    loaded = source if isinstance(source, LoadedModel) else open_model(source)
+    if getattr(loaded.model, "output_fmt", "NCHW") != "NCHW":
+        raise ValueError(f"{loaded.name}: its maps are (B, H, W, C), which inspect would misread, as (B, C, H, W)")
+    return loaded
 
 
 def _names(sources: Sequence[Source], opened: Sequence[LoadedModel]) -> list[str]:
@@ -229,6 +230,8 @@ def _activation(subject: Subject, view: View) -> list[Figure]:
     if view.picture is None or view.score is None:
         return []
     last = list(stages(subject.loaded.model).values())[-1]
+    if not passing({"map": last}, view.score, view.inputs):  # tokens, as a plain transformer has them
+        return []
     picture = enlarged(view.picture, PICTURE_PX)
     figures = [Figure("seen", "what it sees", picture)]
     for name, title, look in (("grad-cam", "Grad-CAM", grad_cam), ("score-cam", "Score-CAM", score_cam)):

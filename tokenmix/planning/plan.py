@@ -353,12 +353,24 @@ def _busy() -> str:
     """Whether other programs slow this machine down now."""
     try:
         load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    except OSError:
+    except (OSError, AttributeError):  # Windows has none
         return ""
     return f"; the machine is busy, load {load:.1f} on {cores} cores" if load > cores else ""
 
 
+def is_parts(setting: str) -> bool:
+    """Whether a setting says in how many parts a batch is computed, which changes no result."""
+    return setting.partition("=")[0].strip() in ("accumulate", "run.accumulate")
+
+
 def plan_source(spec: str, settings: Sequence[str], budget: Budget) -> str:
-    """What a planned recipe says of where it comes from, by which it is known again."""
-    asked = [spec, *sorted(settings), *([f"budget {budget}"] if str(budget) else [])]
+    """What a planned recipe says of where it comes from, by which it is known again.
+
+    In how many parts a batch is computed does not count: a run that lacked memory goes on with more of them.
+    """
+    asked = [
+        spec,
+        *sorted(setting for setting in settings if not is_parts(setting)),
+        *([f"budget {budget}"] if str(budget) else []),
+    ]
     return f"ours: planned for {', '.join(asked)}; see `tokenmix docs finetune`"

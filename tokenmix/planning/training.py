@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tokenmix.checkpoints import open_model
 from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import find_device, judge
 from tokenmix.files import write_json, write_text
 from tokenmix.planning.budget import Budget
-from tokenmix.planning.plan import Plan, make_plan, plan_source
+from tokenmix.planning.plan import Plan, is_parts, make_plan, plan_source
 from tokenmix.recipes import Recipe, make_recipe
 from tokenmix.recipes.keys import find_key, keys_of, stated_task
+from tokenmix.recipes.recipe import override
 from tokenmix.recipes.stored import check_recipe
 from tokenmix.sources import load_data, recognise
 from tokenmix.tasks import Task, all_tasks, find_task
@@ -107,6 +110,8 @@ def train_model(
     if recipe is not None:
         if budget is not None:
             raise ValueError("a budget is for a plan: leave the recipe out, or set epochs and image_size yourself")
+        if plan_only:
+            raise ValueError("--plan is for what is planned: leave the recipe out, and name the data by --data")
         made = make_recipe(recipe, settings)
         loaded = _load(made.run.data, find_task(made.task.name), made.run.seed, download, log)
         made = make_recipe(recipe, settings, images=len(loaded.train))
@@ -141,7 +146,7 @@ def train_model(
     fitted = fit(
         made, loaded, folder, device=where, workers=workers, log=log, fresh=fresh, trackers=trackers, **options
     )
-    test, count = _tested(folder, fitted, loaded, made, workers, log)
+    test, count = _tested(folder, fitted, loaded, made, where, workers, log)
     advice = [Advice(**note) for note in read_json(folder / "advice.json")] if place().rank == 0 else []
     return TrainedModel(folder, made, fitted, plan, test, count, advice, loaded.facts)
 
@@ -203,7 +208,7 @@ def _stored_plan(folder: Path, budget: Budget, spec: str, settings: Sequence[str
     if not same or not own or ":" in found.model.name or found.source != plan_source(found.run.data, settings, budget):
         return None
     check_recipe(found, os.fspath(file), {"run.data", "model.weights", *keys_of(settings)})
-    return found
+    return override(found, [setting for setting in settings if is_parts(setting)])
 
 
 def _train_start(
@@ -232,7 +237,7 @@ def _train_start(
 
 
 def _tested(
-    folder: Path, fitted: FitResult, data: DataSet, recipe: Recipe, workers: int, log: Log
+    folder: Path, fitted: FitResult, data: DataSet, recipe: Recipe, device: torch.device, workers: int, log: Log
 ) -> tuple[dict[str, float] | None, int]:
     """What the test samples say of the best weights, and how many there are; asked once for the same weights."""
     count = len(data.test)
@@ -242,7 +247,8 @@ def _tested(
     if file.is_file() and (known := read_json(file)).get("weights_sha256") == digest:
         return known["numbers"], count
     size = recipe.run.batch_size
-    judged = judge(open_model(fitted.best_weights), data.test, data.facts, batch_size=size, workers=workers)
+    shown: dict[str, Any] = {"device": device, "batch_size": size, "workers": workers}
+    judged = judge(open_model(fitted.best_weights), data.test, data.facts, **shown)
     numbers = {name: float(value) for name, value in judged.numbers.items() if value == value}
     write_json(file, {"weights_sha256": digest, "samples": count, "numbers": numbers, "rows": judged.rows})
     return numbers, count

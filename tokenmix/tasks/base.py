@@ -180,6 +180,7 @@ class Task(ABC):
         name: How recipes and files call it.
         title: How people call it.
         noun: What its samples are called, in the plural.
+        timed_noun: What a model answers at a time, where that is no whole sample.
         headline: The number of the metric that decides which weights are best.
         lower_is_better: Of the headline.
         headline_is_share: Whether the headline is the percentage of the samples that are right, so that their number
@@ -210,6 +211,7 @@ class Task(ABC):
     name: str
     title: str
     noun: str = "images"
+    timed_noun: str = ""
     headline: str
     lower_is_better: bool = False
     headline_is_share: bool = False
@@ -284,6 +286,8 @@ class Task(ABC):
         data = self.open_data(spec, seed=seed, download=download, log=log)
         if different := self.other_facts(loaded, data):
             raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
+        if split == "all":
+            raise ValueError(f"{spec} is in parts: --split all is for folders; name train, val or test")
         return Judged(data.name, getattr(data, split or "test"), data.facts)
 
     def recognise_data(self, inventory: Inventory) -> str:

@@ -64,10 +64,15 @@ def choose(
             notes.append(f"{path}: the model's own data: their {int(chosen.sum()):,} {what}{also}")
             if not chosen.any():
                 raise ValueError(f"{path}: the model has learnt from all of it; --split all judges all the same")
-        elif split is None and learnt is None and any(folders):
+        elif split is None and not (learnt or {}).get("parts") and any(folders):
             part = next(part for part in ("test", "val", "train") if part in folders)
             chosen = np.array([folder == part for folder in folders])
             notes.append(f"{path}: the model does not say what it has learnt from: judged by the part {part!r}")
+        elif split is None and not (learnt or {}).get("parts"):
+            notes.append(
+                f"{path}: the model does not say which samples it has learnt from: all {count:,} are judged, and where "
+                "it has learnt from these it is flattered; --split test judges those that its run would split off"
+            )
         elif split is None and any(folders):
             notes.append(f"{path}: not the model's own data: all of its {count:,} samples are judged")
     elif any(folders):

@@ -86,7 +86,15 @@ class _Run:
     def again(self, *settings: str) -> str:
         """The command that trains again with other settings."""
         words = ["tokenmix", "train", f"{self.out}/recipe.json", "--data", str(self.recipe["run.data"])]
+        weights = self.recipe.get("model.weights")
+        if weights not in (None, "pretrained"):  # a path, which a person may name and a file may not
+            words.append(f"weights={weights}")
         return shlex.join([*words, *settings, "--out", f"{self.out}-2"])
+
+    def longer(self, times: int) -> str:
+        """The setting that trains so many times as long."""
+        steps = self.recipe["schedule.steps"]
+        return f"steps={times * steps}" if steps else f"epochs={times * self.recipe['schedule.epochs']:g}"
 
 
 def _too_few_steps(run: _Run) -> Iterator[Advice]:
@@ -95,7 +103,7 @@ def _too_few_steps(run: _Run) -> Iterator[Advice]:
     if not steps or steps >= limit or run.recipe["schedule.steps"] is not None:
         return
     batch = run.recipe["run.batch_size"]
-    smaller = max(8, batch // 4)
+    smaller = min(batch, max(8, batch // 4))
     factor = math.ceil(limit / steps / (batch / smaller))
     settings = [*([f"batch_size={smaller}"] if smaller < batch else []), f"epochs={run.planned * max(1, factor):g}"]
     yield Advice("steps", f"the whole run has {steps:,} steps, too few to learn much", run.again(*settings))
@@ -179,9 +187,8 @@ def _never_found(run: _Run) -> Iterator[Advice]:
     told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     rare = set(run.task.rare(evidence, run.run["facts"])) & set(names)
     uneven = rare and run.recipe.get("task.balance") in ("none", "weights")
-    settings = ["balance=sampling"] if uneven else ["epochs=" + "{:g}"]
-    settings = [text.format(2 * run.recipe["schedule.epochs"]) for text in settings]
-    yield Advice("classes", f"not one of the validation {run.task.noun} of {told} is right", run.again(*settings))
+    setting = "balance=sampling" if uneven else run.longer(2)
+    yield Advice("classes", f"not one of the validation {run.task.noun} of {told} is right", run.again(setting))
 
 
 def _base_line(run: _Run) -> Iterator[Advice]:
@@ -195,8 +202,7 @@ def _base_line(run: _Run) -> Iterator[Advice]:
     best, name = run.sign * max(scores), run.task.label(run.task.headline)
     text = f"{name} {best:.1f} % is not better than {words}, {value:.1f} %: nothing is learnt yet"
     rate = run.recipe["optimizer.lr"]
-    longer = 3 * run.recipe["schedule.epochs"]
-    yield Advice("nothing", text, run.again(f"epochs={longer:g}", f"lr={rate / 2:g}"))
+    yield Advice("nothing", text, run.again(run.longer(3), f"lr={rate / 2:g}"))
 
 
 def _doubtful_labels(run: _Run) -> Iterator[Advice]:

@@ -52,6 +52,7 @@ __all__ = ["DiskFull", "Diverged", "FitResult", "Terminated", "fit"]
 
 GRACE_S = 10.0  # after a signal, of several processes: for what this one waits for to come, and all to save
 LEARNT_POINTS = 20  # so often, at least, a run looks at what it has learnt from; always where its weights are kept
+OUTCOMES = ("best.safetensors", "best.json", "test.json")  # of a run, which a fresh one does not keep
 LOCK_S = 30.0  # how long the first of several processes waits for the one before it to let go of the folder
 
 
@@ -278,7 +279,8 @@ class _Run:
         def find() -> Path | None:
             if fresh:
                 self.checkpoints.clear()
-                (self.out / MARKS).unlink(missing_ok=True)
+                for name in (MARKS, *OUTCOMES):  # or the folder had the model before until there is a new one
+                    (self.out / name).unlink(missing_ok=True)
             sweep(self.out)
             self.checkpoints.sweep()
             return self.checkpoints.whole(self.log)

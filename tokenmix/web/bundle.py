@@ -17,7 +17,7 @@ from tokenmix.version import __version__
 from tokenmix.web.masks import add_masks
 from tokenmix.web.samples import sample_pictures
 from tokenmix_runtime.manifest import read_manifest
-from tokenmix_runtime.untrusted import regular_file
+from tokenmix_runtime.untrusted import read_json, regular_file
 
 
 def page_files(path: str | os.PathLike[str]) -> dict[str, bytes]:
@@ -60,12 +60,20 @@ def write_page(files: Mapping[str, bytes], folder: str | os.PathLike[str]) -> No
     out = Path(folder)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a folder with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / "model.json").is_file():
+    if out.is_dir() and any(out.iterdir()) and not _is_page(out):
         raise ValueError(f"{out} holds other files: name a new folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         with atomic_path(out / name) as temporary:
             temporary.write_bytes(content)
+
+
+def _is_page(folder: Path) -> bool:
+    """Whether the folder holds a page of ours; an export's manifest has the same name, and names no samples."""
+    try:
+        return "samples" in read_json(folder / "model.json")
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _read(path: Path) -> bytes:

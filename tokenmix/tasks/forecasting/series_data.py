@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import name_keys
 from tokenmix.tasks.forecasting.splits import ALIASES, PARTS, PUBLISHED, Scaler, ends_of, find_published
+from tokenmix_runtime.forecasts import first_unseen
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.series import Series, read_series
 
@@ -156,20 +158,43 @@ def in_parts(series: Series) -> SeriesData:
     return SeriesData(series.name, train, val, test, season=season)
 
 
+def unseen(series: Series, learnt: Sequence[Any] | None, horizon: int) -> tuple[int, str]:
+    """The first row of those that a model is judged by, and what is to be said about them.
+
+    Args:
+        series: Not as the model has learnt it, but perhaps the same that has gone on.
+        learnt: See `tokenmix_runtime.forecasts.first_unseen`.
+        horizon: Rows that the model forecasts.
+    """
+    first, count = first_unseen(series, learnt), len(series)
+    if not first:
+        return 0, ""
+    if count - first < horizon:
+        return 0, f"warning: the model may have learnt from {first:,} of these {count:,} rows, by their times"
+    return first, (
+        f"the {count - first:,} rows after those that the model has learnt from, by their times, are judged; "
+        f"--split all judges all {count:,}"
+    )
+
+
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     """``file:target=OT,repair=yes`` -> the file and its settings.
 
     Raises:
         ValueError: A setting is unknown.
     """
-    name, mark, text = spec.rpartition(":")
-    if not mark or "=" not in text or os.path.exists(spec):
+    if os.path.exists(spec):
+        return spec, {}
+    begin = re.search(rf":(?=({'|'.join(SETTINGS)})=)", spec)  # a form of dates may have colons too
+    name, mark, text = (spec[: begin.start()], ":", spec[begin.end() :]) if begin else spec.rpartition(":")
+    if not mark or "=" not in text:
         return spec, {}
     settings: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = part.partition("=")
-        if not equals and list(settings)[-1:] == ["leave"]:
-            settings["leave"] += f",{part}"
+        last = list(settings)[-1] if settings else ""
+        if (last == "leave" and not equals) or (last == "format" and key not in SETTINGS):
+            settings[last] += f",{part}"
             continue
         if key not in SETTINGS:
             raise ValueError(unknown("setting of a series", key, SETTINGS))

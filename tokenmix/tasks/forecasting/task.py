@@ -34,6 +34,7 @@ class ForecastingTask(Task):
     name = "forecasting"
     title = "forecasting"
     noun = "rows"
+    timed_noun = "windows"
     headline = "mse"
     lower_is_better = True
     headline_meaning = (
@@ -94,7 +95,7 @@ class ForecastingTask(Task):
         Raises:
             ValueError: It cannot be read, or lacks a variable of the model.
         """
-        from tokenmix.tasks.forecasting.series_data import SeriesRows, in_parts, open_series
+        from tokenmix.tasks.forecasting.series_data import SeriesRows, in_parts, open_series, unseen
 
         data = open_series(spec, log=log)
         if (wanted := loaded.facts.get("variables")) and list(data.series.variables) != wanted:
@@ -102,9 +103,12 @@ class ForecastingTask(Task):
         series = data.series
         known = loaded.facts.get("learnt")
         own = known is None or known == data.facts["learnt"]
-        part = split or ("test" if own else "all")
-        rows = SeriesRows(series, 0, len(series), "whole") if part == "all" else getattr(data, part)
-        return Judged(data.name, rows, data.facts)
+        if split == "all" or (split is None and not own):
+            first, told = (0, "") if split else unseen(series, known, loaded.model.horizon)
+            if told:
+                log(f"{data.name}: {told}")
+            return Judged(data.name, SeriesRows(series, first, len(series), "whole"), data.facts)
+        return Judged(data.name, getattr(data, split or "test"), data.facts)
 
     def data_names(self) -> Mapping[str, str]:
         from tokenmix.tasks.forecasting.series_data import data_names
@@ -253,6 +257,10 @@ class ForecastingTask(Task):
         from tokenmix.tasks.forecasting.batches import window_loader
         from tokenmix.tasks.forecasting.series_data import SeriesRows
 
+        if image_size is not None:
+            raise ValueError(
+                f"{self.title}: samples have their own size, so that image_size changes nothing: leave it out"
+            )
         if not isinstance(samples, SeriesRows):
             raise ValueError(f"{loaded.name} is for {self.title}: use load_data(..., task={self.name!r})")
         lengths = loaded.model.look_back, loaded.model.horizon
@@ -398,13 +406,17 @@ class ForecastingTask(Task):
         from tokenmix.tasks.forecasting.answers import forecast_file, forecast_model, write_forecast
         from tokenmix.tasks.forecasting.series_data import read_spec
 
-        folder = answers_folder(out, OUT)
+        folder, written = answers_folder(out, OUT), set[str]()
         model = forecast_model(loaded, device)
 
         def answer(path: str) -> Answer:
             series = read_spec(path)
             found = forecast_file(series, model, horizon=horizon)
-            table, picture = write_forecast(found, folder / f"{found.series.name}-forecast.csv")
+            number = 1
+            while (name := f"{series.name}-forecast{'' if number == 1 else f'-{number}'}.csv") in written:
+                number += 1
+            written.add(name)
+            table, picture = write_forecast(found, folder / name)
             files = {"forecast": str(table), "picture": str(picture)}
             lines = [*(f"{series.name}: {finding.message}" for finding in series.findings), *found.lines()]
             return Answer({**found.as_dict(), **files}, [*lines, f"{path} -> {table}, {picture}"], [files])
