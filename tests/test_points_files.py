@@ -247,6 +247,25 @@ class _Bomb:
         return (exec, ("raise SystemExit",))
 
 
+def test_directions_in_the_place_of_colours_are_normals(tmp_path) -> None:
+    """ModelNet's text files: x y z nx ny nz; a wall's directions may all be above zero, and then they are colours."""
+    generator = np.random.default_rng(0)
+    normal = generator.normal(size=(30, 3))
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    rows = np.hstack([generator.normal(size=(30, 3)), normal, generator.integers(0, 3, (30, 1))])
+    np.savetxt(tmp_path / "a.txt", rows)
+    read = read_cloud(tmp_path / "a.txt")
+    assert read.color is None
+    assert np.allclose(read.normal, normal, atol=1e-4)
+    assert read.segment is not None
+    np.savetxt(tmp_path / "b.txt", np.hstack([rows[:, :3], 3 * normal]))
+    with pytest.raises(CloudError, match="neither colours nor normals"):
+        read_cloud(tmp_path / "b.txt")
+    colour = generator.integers(0, 65536, (30, 3))
+    np.savetxt(tmp_path / "c.txt", np.hstack([rows[:, :3], colour]))
+    assert np.allclose(read_cloud(tmp_path / "c.txt").color, colour / 257, atol=0.01)
+
+
 def test_nothing_in_a_file_is_run(tmp_path):
     np.save(tmp_path / "a.npy", np.array([_Bomb()], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "a.npz", coord=np.array([_Bomb()], dtype=object))

@@ -124,7 +124,7 @@ def _colour(values: NDArray[np.float64], given: Any) -> NDArray[np.float32]:
     """Colours from 0 to 255."""
     whole = np.asarray(given).dtype.kind in "iub"
     top = values.max()
-    if whole and top > 255:
+    if top > 255 and (whole or np.array_equal(values, np.rint(values))):  # a text's numbers are floats
         values = values / 257  # 16 bits
     elif not whole and top <= 1:
         values = values * 255

@@ -23,7 +23,7 @@ from tokenmix_runtime.untrusted import regular_file
 # What Pointcept's versions call the labels; ScanNet's 20 classes are taken unless its 200 are asked for.
 SEGMENTS = ("segment", "segment20", "semantic_gt", "semantic_gt20")
 SEGMENTS_200 = ("segment200", "semantic_gt200")
-# Columns of an array without names, by their number.
+# Columns of an array without names, by their number; directions below zero are normals in the place of colours.
 LAYOUTS: Mapping[int, tuple[str, ...]] = {
     3: ("coord",),
     4: ("coord", "segment"),
@@ -32,6 +32,7 @@ LAYOUTS: Mapping[int, tuple[str, ...]] = {
     9: ("coord", "color", "normal"),
     10: ("coord", "color", "normal", "segment"),
 }
+_UNIT = 0.05  # by how much the length of a normal may miss 1
 
 
 def read_cloud(path: str | os.PathLike[str], *, segments: tuple[str, ...] = SEGMENTS) -> Cloud:
@@ -85,8 +86,13 @@ def _columns(array: NDArray[Any], path: Path) -> Cloud:
             f"{path} has an array of the shape {array.shape}, and a cloud has one row per point and these columns "
             f"({known})"
         )
+    layout = LAYOUTS[array.shape[1]]
+    if layout[1:2] == ("color",) and "normal" not in layout and len(array) and np.nanmin(array[:, 3:6]) < 0:
+        if np.abs(np.linalg.norm(array[:, 3:6], axis=1) - 1).max() > _UNIT:
+            raise CloudError(f"{path}: columns 4 to 6 are below zero and no directions, so neither colours nor normals")
+        layout = ("coord", "normal", *layout[2:])
     parts, begin = {}, 0
-    for name in LAYOUTS[array.shape[1]]:
+    for name in layout:
         width = 1 if name == "segment" else 3
         parts[name] = array[:, begin] if width == 1 else array[:, begin : begin + 3]
         begin += width
