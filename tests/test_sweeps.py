@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -54,6 +56,16 @@ def test_a_run_is_what_train_makes_and_the_table_its_mean(photos, tmp_path):
     assert [row["runs"] for row in again["table"]] == [2, 2]
     with pytest.raises(ValueError, match=r"another recipe: optimizer.lr .*--fresh"):
         sweep("mixernet_pico", words, out=out, settings=[*SETTINGS, "lr=0.1"], data=photos, log=_silent)
+    code = (
+        "import sys; from tokenmix.files import locked\nwith locked(sys.argv[1]): print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()  # it is at work there, as a cluster's job may be
+        with pytest.raises(ValueError, match="another process is at work"):
+            sweep("mixernet_pico", words, out=out, settings=SETTINGS, data=photos, log=_silent, fresh=True)
+        other.communicate()
+    assert (run / "outcome.json").read_bytes() == stamp
 
 
 def test_a_failed_run_stands_in_the_table_and_the_others_go_on(photos, tmp_path, capsys):

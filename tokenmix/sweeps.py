@@ -99,7 +99,9 @@ def sweep(
             options: dict[str, Any] = {"device": device, "workers": workers, "download": download, "data": source}
             jobs.append(Job(folder / run_name(point), one, one.run.seed, **options))
         for job in jobs if fresh else []:
-            shutil.rmtree(job.folder, ignore_errors=True)
+            if job.folder.is_dir():
+                with locked(job.folder):  # or what a cluster still runs would lose its checkpoints
+                    shutil.rmtree(job.folder, ignore_errors=True)
         task = find_task(recipes[0].task.name)
         metric = f"val_{task.headline}"
         runs = []
