@@ -184,6 +184,11 @@ def test_auto_is_a_device_everywhere(run_folder) -> None:
     assert bench_place("auto").type in ("cpu", "cuda")
 
 
+def test_all_of_a_set_in_parts_is_refused(run_folder, capsys) -> None:
+    assert main(["eval", str(run_folder), "--data", "digits", "--split", "all"]) == 2
+    assert "digits is in parts: --split all is for folders" in capsys.readouterr().err
+
+
 def test_a_device_is_found_or_named() -> None:
     assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert find_device("cpu") == torch.device("cpu")

@@ -54,6 +54,10 @@ def test_a_file_says_what_its_model_says(tmp_path: Path, capsys: pytest.CaptureF
     for wrong in (["--image-size", "48"], ["--mirror"]):
         assert main(["eval", file, "--data", str(root), *wrong]) == 2
         assert f"{wrong[0]}: an exported file answers as it was exported" in capsys.readouterr().err
+    (tmp_path / "notes.json").write_text("{}")
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "notes.onnx")]) == 2
+    assert "notes.json is there and no manifest of an export" in capsys.readouterr().err
+    assert not (tmp_path / "notes.onnx").exists()
     tables = []
     for source in (file, str(tmp_path / "run")):
         assert main(["predict", *pictures, "--model", source, "--csv", str(tmp_path / "answers.csv")]) == 0

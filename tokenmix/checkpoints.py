@@ -184,9 +184,12 @@ def _remembered(source: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:
     told, file = info.get("data"), source / "data.json"
     if not told or told.get("parts") or not file.is_file():
         return info
-    known = read_json(file)
+    try:
+        known = read_json(file)
+    except (OSError, ValueError):  # the weights are whole without it
+        return info
     same = isinstance(known, dict) and known.get("fingerprint") == told.get("fingerprint")
-    return {**info, "data": known} if same else info
+    return {**info, "data": known} if same and isinstance(known.get("parts"), dict) else info
 
 
 def _untrained(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any]) -> _Loaded | None:

@@ -151,6 +151,8 @@ def judge(
             metric needs is missing.
     """
     task, device = find_task(loaded.task), find_device(device)
+    if image_size is not None and not task.takes_image_size:
+        raise ValueError(f"{task.title}: samples have their own size, which image_size would not change: leave it out")
     share: dict[str, Any] = {"workers": workers, "rank": rank, "world": world}
     loader = task.loader(loaded, samples, image_size=image_size, batch_size=batch_size or task.batch_size, **share)
     if objective is None:

@@ -245,7 +245,9 @@ def _measured(
 
 def _decimals(column: Array) -> int:
     """Digits after the point that tell a hundred-thousandth of a variable's spread, or else of its size."""
-    size = float(np.std(column)) or float(np.abs(column).max()) or 1.0
+    spread, size = float(np.std(column)), float(np.abs(column).max()) or 1.0
+    if spread > 1e-9 * size:  # else it never changes, but for rounding
+        size = spread
     return min(max(0, 5 - math.floor(math.log10(size))), 17)
 
 

@@ -96,8 +96,6 @@ def add_file(path: Path, manifest: Mapping[str, Any], name: str, facts: Mapping[
         facts: About the file.
     """
     before = read_manifest(path)
-    if not before and path.exists():
-        raise ValueError(f"{path} is there and no manifest of an export: give another --out")
     same = all(before.get(key) == json.loads(json.dumps(manifest[key])) for key in _SAME)
     files = {**before["files"], name: dict(facts)} if same else {name: dict(facts)}
     whole = {**manifest, "files": files}

@@ -144,7 +144,8 @@ def settling(comparison: Comparison) -> str:
             least, name = min(found)
             most = max(found)[0]
             span = f"about {_rounded(least)} {nouns[kind]} to tell {best} from {name}"
-            rest = f", {_rounded(most)} from all {len(found)}" if len(found) > 1 and most > least else ""
+            all_of_them = "both" if len(found) == 2 else f"all {len(found)}"
+            rest = f", {_rounded(most)} from {all_of_them}" if most > least else ""
             parts.append(span + rest)
     return f"If the differences are what they seem, it takes {'; '.join(parts)}." if parts else ""
 

@@ -181,6 +181,7 @@ class Task(ABC):
         title: How people call it.
         noun: What its samples are called, in the plural.
         timed_noun: What a model answers at a time, where that is no whole sample.
+        takes_image_size: Whether samples are brought to a size to be judged; else they have their own.
         headline: The number of the metric that decides which weights are best.
         lower_is_better: Of the headline.
         headline_is_share: Whether the headline is the percentage of the samples that are right, so that their number
@@ -212,6 +213,7 @@ class Task(ABC):
     title: str
     noun: str = "images"
     timed_noun: str = ""
+    takes_image_size: bool = True
     headline: str
     lower_is_better: bool = False
     headline_is_share: bool = False
@@ -283,12 +285,12 @@ class Task(ABC):
         Raises:
             ValueError: They cannot be read, or are of other facts than the model.
         """
+        from tokenmix.tasks.judged import part_of
+
         data = self.open_data(spec, seed=seed, download=download, log=log)
         if different := self.other_facts(loaded, data):
             raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
-        if split == "all":
-            raise ValueError(f"{spec} is in parts: --split all is for folders; name train, val or test")
-        return Judged(data.name, getattr(data, split or "test"), data.facts)
+        return Judged(data.name, part_of(data, split, spec), data.facts)
 
     def recognise_data(self, inventory: Inventory) -> str:
         """What in a folder speaks for its being this task's data, in words; empty if nothing does."""

@@ -9,12 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.identity import PARTS, stored_contents
 from tokenmix.data.random_numbers import stratified
 
 OWN = 0.5  # the share of known samples from which on a folder is the run's own
 ALL = "all"
 SHARES = {"val": 0.15, "test": 0.15}
+
+
+def part_of(data: DataSet, split: str | None, name: str) -> Samples:
+    """A part of a data set that is in parts, the test part where none is named.
+
+    Raises:
+        ValueError: All of it is wanted.
+    """
+    if split == ALL:
+        raise ValueError(f"{name} is in parts: --split all is for folders; name train, val or test")
+    return getattr(data, split or "test")
 
 
 def choose(

@@ -35,6 +35,7 @@ class ForecastingTask(Task):
     title = "forecasting"
     noun = "rows"
     timed_noun = "windows"
+    takes_image_size = False
     headline = "mse"
     lower_is_better = True
     headline_meaning = (
@@ -257,10 +258,6 @@ class ForecastingTask(Task):
         from tokenmix.tasks.forecasting.batches import window_loader
         from tokenmix.tasks.forecasting.series_data import SeriesRows
 
-        if image_size is not None:
-            raise ValueError(
-                f"{self.title}: samples have their own size, so that image_size changes nothing: leave it out"
-            )
         if not isinstance(samples, SeriesRows):
             raise ValueError(f"{loaded.name} is for {self.title}: use load_data(..., task={self.name!r})")
         lengths = loaded.model.look_back, loaded.model.horizon

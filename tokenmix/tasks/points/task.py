@@ -53,6 +53,7 @@ class PointsTask(Task):
     name = "points"
     title = "points"
     noun = "clouds"
+    takes_image_size = False
     headline = "mIoU"
     headline_meaning = (
         "Of each class the points found over those that are of it or were taken for it (IoU), as the mean over the "
@@ -215,10 +216,6 @@ class PointsTask(Task):
         from tokenmix.tasks.points.batches import cloud_loader
         from tokenmix.tasks.points.sets import CloudSet
 
-        if image_size is not None:
-            raise ValueError(
-                f"{self.title}: samples have their own size, so that image_size changes nothing: leave it out"
-            )
         if not isinstance(samples, CloudSet):
             raise ValueError(f"{loaded.name} is for points: use load_data(..., task='points')")
         seen = self.seen(loaded)

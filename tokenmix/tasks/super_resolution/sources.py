@@ -10,7 +10,7 @@ import numpy as np
 
 from tokenmix.data.dataset import Skipped, printable
 from tokenmix.data.random_numbers import permutation
-from tokenmix.tasks.judged import choose
+from tokenmix.tasks.judged import choose, part_of
 from tokenmix.tasks.super_resolution.data import ArrayPhotographs, FilePhotographs, PhotographData, Photographs
 from tokenmix.tasks.super_resolution.layouts import Pair, find_pairs
 from tokenmix.tasks.super_resolution.metrics import WINDOW
@@ -78,10 +78,8 @@ def load_judged(
     Raises:
         ValueError: See `load_photographs`.
     """
-    if spec in NAMED and split == "all":
-        raise ValueError(f"{spec} is in parts: --split all is for folders; name train, val or test")
     if spec in NAMED:
-        return spec, getattr(_embedded(), split or "test")
+        return spec, part_of(_embedded(), split, spec)
     path = Path(spec).expanduser()
     found, _ = _found(path, True, log)
     whole = len(found) == 1

@@ -63,6 +63,7 @@ class SuperResolutionTask(Task):
     title = "super-resolution"
     noun = "pictures"
     timed_noun = "patches"
+    takes_image_size = False
     headline = "psnr"
     headline_meaning = (
         "The peak signal-to-noise ratio of the luma, without as many pixels at each border as the scale is, as the "
@@ -258,10 +259,6 @@ class SuperResolutionTask(Task):
         from tokenmix.tasks.super_resolution.batches import picture_loader
         from tokenmix.tasks.super_resolution.data import Photographs
 
-        if image_size is not None:
-            raise ValueError(
-                f"{self.title}: samples have their own size, so that image_size changes nothing: leave it out"
-            )
         if not isinstance(samples, Photographs):
             raise ValueError(f"{loaded.name} is for {self.title}: use load_data(..., task={self.name!r})")
         return picture_loader(samples, loaded.model.scale, **share)
