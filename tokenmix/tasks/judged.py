@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmix.data.dataset import DataSet, Samples
+from tokenmix.data.dataset import DataSet
 from tokenmix.data.identity import PARTS, stored_contents
 from tokenmix.data.random_numbers import stratified
 
@@ -18,8 +18,8 @@ ALL = "all"
 SHARES = {"val": 0.15, "test": 0.15}
 
 
-def part_of(data: DataSet, split: str | None, name: str) -> Samples:
-    """A part of a data set that is in parts, the test part where none is named.
+def part_of(data: DataSet, split: str | None, name: str) -> Any:
+    """A part of a data set that is in parts, samples of its kind; the test part where none is named.
 
     Raises:
         ValueError: All of it is wanted.
