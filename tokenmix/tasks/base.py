@@ -285,7 +285,7 @@ class Task(ABC):
         Raises:
             ValueError: They cannot be read, or are of other facts than the model.
         """
-        from tokenmix.tasks.judged import part_of
+        from tokenmix.data.judged import part_of
 
         data = self.open_data(spec, seed=seed, download=download, log=log)
         if different := self.other_facts(loaded, data):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenmix.data.dataset import printable, unreadable
+from tokenmix.data.judged import choose
 from tokenmix.data.natural import same
 from tokenmix.tasks.base import Judged, Log
 from tokenmix.tasks.classification.folder import read_class_folders, tell_unused
 from tokenmix.tasks.classification.images import FileImages
-from tokenmix.tasks.judged import choose
 from tokenmix_runtime.names import unknown
 
 
@@ -32,7 +32,7 @@ def open_judged_folder(path: Path, loaded: Any, split: str | None, seed: int, lo
     Args:
         path: The folder.
         loaded: The model.
-        split: Which part; None: all that it has not learnt from, see `tokenmix.tasks.judged.choose`.
+        split: Which part; None: all that it has not learnt from, see `tokenmix.data.judged.choose`.
         seed: Of the split, where the folder has none and the model does not know the folder.
         log: Hears what is chosen, and what is left out.
 

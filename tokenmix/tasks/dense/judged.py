@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenmix.data.dataset import printable
 from tokenmix.data.inventory import Inventory, take_inventory
+from tokenmix.data.judged import choose
 from tokenmix.data.natural import same
 from tokenmix.tasks.base import Judged, Log, Task
 from tokenmix.tasks.dense.checks import usable
@@ -15,7 +16,6 @@ from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.sets import IGNORED, ObjectSet, UnlabelledSet
 from tokenmix.tasks.dense.sources import inside, read_layout, readings
-from tokenmix.tasks.judged import choose
 from tokenmix_runtime.names import unknown
 
 
@@ -28,7 +28,7 @@ def open_judged_folder(task: Task, path: Path, loaded: Any, split: str | None, s
         task: The model's.
         path: The folder.
         loaded: The model.
-        split: Which part; None: all that it has not learnt from, see `tokenmix.tasks.judged.choose`.
+        split: Which part; None: all that it has not learnt from, see `tokenmix.data.judged.choose`.
         seed: Of the split, where the folder has none and the model does not know the folder.
         log: Hears what is chosen, and what is left out.
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tokenmix.data.dataset import Skipped, printable
+from tokenmix.data.judged import choose, part_of
 from tokenmix.data.random_numbers import permutation
-from tokenmix.tasks.judged import choose, part_of
 from tokenmix.tasks.super_resolution.data import ArrayPhotographs, FilePhotographs, PhotographData, Photographs
 from tokenmix.tasks.super_resolution.layouts import Pair, find_pairs
 from tokenmix.tasks.super_resolution.metrics import WINDOW
@@ -70,7 +70,7 @@ def load_judged(
 
     Args:
         spec: See `load_photographs`.
-        learnt: What the network says of its data, see `tokenmix.tasks.judged.choose`.
+        learnt: What the network says of its data, see `tokenmix.data.judged.choose`.
         split: Which part; None: of a folder all that it has not learnt from, else the test pictures.
         seed: Of the split, where the folder has none and the network does not know the folder.
         log: Hears what was decided.
