@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -148,9 +149,26 @@ def test_openvino(precision: str, tmp_path: Path) -> None:
     case = opened(small_net("aff"), (32, 32))
     manifest = export(case, ["openvino"], tmp_path / "net", precision=precision, images=images, calibration=images)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.json", "net.xml"]
-    assert manifest["files"]["openvino"]["errors"]["verified"]
+    file = manifest["files"]["openvino"]
+    assert file["errors"]["verified"]
+    assert file["bytes"] == sum((tmp_path / name).stat().st_size for name in ("net.xml", "net.bin"))
+    assert file["parts"] == {"net.bin": hashlib.sha256((tmp_path / "net.bin").read_bytes()).hexdigest()}
     model = openvino.Core().read_model(tmp_path / "net.xml")
     assert json.loads(model.get_rt_info(["tokenmix"]).value)["schema"] == manifest["schema"]
+
+
+@needs("openvino")
+@quietly
+def test_openvino_keeps_off_weights_of_others(tmp_path: Path) -> None:
+    images = torch.randn(4, 3, 32, 32)
+    case = opened(small_net("pool"), (32, 32))
+    (tmp_path / "net.bin").write_bytes(b"somebody's")
+    with pytest.raises(ValueError, match=r"net\.bin is in the way"):
+        export(case, ["openvino"], tmp_path / "net", images=images)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.bin"]
+    assert (tmp_path / "net.bin").read_bytes() == b"somebody's"
+    export(case, ["openvino"], tmp_path / "other", images=images)
+    export(case, ["openvino"], tmp_path / "other", images=images)
 
 
 @needs("executorch")

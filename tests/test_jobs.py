@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from tests.train_toys import toy_data, toy_model, toy_recipe
 from tokenmix.cli import main
+from tokenmix.files import Busy
 from tokenmix.jobs import Job, Local, Ray, Slurm, make_runner, options
-from tokenmix.jobs.job import claim, pack, unpack
+from tokenmix.jobs.job import Queued, attempt, claim, pack, unpack
 from tokenmix.jobs.shared import Token
 from tokenmix.train import Diverged, FitResult
 
@@ -112,3 +114,33 @@ def test_the_script_of_slurm_is_written_even_where_there_is_no_slurm(tmp_path, m
     assert Job.read(out / "a run" / "two").threads == 3
     with pytest.raises(ValueError, match="array job decides"):
         Slurm(sbatch=("array=0-5",)).run(jobs, out, print)
+
+
+def test_a_script_submitted_by_hand_is_not_submitted_again(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    job = replace(_job(out / "run"), make=None)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with pytest.raises(ValueError, match="by hand"):
+        Slurm().run([job], out, print)
+    stand_in = tmp_path / "bin" / "squeue"
+    stand_in.parent.mkdir()
+    stand_in.write_text(f"#!/bin/sh\necho '76 /other/job.sh'\necho '77 {out.resolve() / 'jobs' / 'job.sh'}'\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:/usr/bin:/bin")
+    with pytest.raises(Queued, match="array job 77 is not done"):
+        Slurm().run([job], out, print)
+    stand_in.write_text("#!/bin/sh\n")  # it is in the queue no more
+    with pytest.raises(ValueError, match="no sbatch"):
+        Slurm().run([job], out, print)
+
+
+def test_what_another_process_does_is_for_that_one_to_tell(tmp_path):
+    job = replace(_job(tmp_path / "run"), make=None)
+    code = f"from tokenmix.files import locked\nwith locked({str(job.folder)!r}):\n    print(flush=True)\n    input()\n"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as other:
+        assert other.stdout.readline() == "\n"
+        outcome = attempt(job, print)
+        other.communicate("\n")
+    assert isinstance(outcome, Busy)
+    assert not job.outcome_file.exists()

@@ -118,6 +118,10 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+class Busy(ValueError):
+    """Another process is at work in a folder."""
+
+
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str], *, wait_s: float = 0.0) -> Iterator[None]:
     """Keep other processes out of ``folder`` (made if missing); the system lets go when this one ends, however it ends.
@@ -130,7 +134,8 @@ def locked(folder: str | os.PathLike[str], *, wait_s: float = 0.0) -> Iterator[N
         wait_s: How many seconds another process there has to end.
 
     Raises:
-        ValueError: Another process is at work there, or it is no folder.
+        Busy: Another process is at work there.
+        ValueError: It is no folder.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -140,7 +145,7 @@ def locked(folder: str | os.PathLike[str], *, wait_s: float = 0.0) -> Iterator[N
         while (file := _lock(path / ".lock")) is None and time.monotonic() < deadline:
             time.sleep(0.1)
         if file is None:
-            raise ValueError(f"another process is at work in {path}: wait for it, or choose another folder with --out")
+            raise Busy(f"another process is at work in {path}: wait for it, or choose another folder with --out")
         stack.enter_context(file)
         try:
             yield

@@ -138,11 +138,11 @@ def export(
                         kind.embed(path, manifest)
                     numbers = _verify(kind, path, target, form, given, batches, expected, limit, truth)
                     facts["errors"] = {"images": len(examples), "source": what, **numbers}
+                    beside = _move(Path(folder), target)
                 except ValueError as error:
                     failures.append(error)
                     continue
-                _move(Path(folder), stem.parent)
-            facts = {"file": target.name, **_size(target), "precision": precision, **facts}
+            facts = {"file": target.name, **_size(target, beside), "precision": precision, **facts}
             facts["input_shape"] = manifest["input"]["shape"]
             written = add_file(stem.with_name(stem.name + ".json"), manifest, kind.name, facts)
         if len(failures) == 1:
@@ -329,20 +329,32 @@ def _cut(outputs: Sequence[Sequence[Tensor]], batches: _Batches) -> list[list[Te
     return [[one[: len(own)] for one in some] for some, (_, own) in zip(outputs, batches, strict=True)]
 
 
-def _move(folder: Path, target: Path) -> None:
-    """Put all that a writer left in its folder in place, the old ones away."""
-    for path in sorted(folder.iterdir()):
-        place = target / path.name
+def _move(folder: Path, target: Path) -> list[Path]:
+    """Put all that a writer left in its folder in place, the old ones away.
+
+    Returns:
+        What lies beside ``target`` now and belongs to it: the weights of OpenVINO's network.
+
+    Raises:
+        ValueError: A file there has the name of one of these, and came from elsewhere, as there is no ``target`` yet.
+    """
+    places = {path: target.parent / path.name for path in sorted(folder.iterdir())}
+    beside = [place for place in places.values() if place != target]
+    if not target.exists() and (others := [place for place in beside if place.exists()]):
+        raise ValueError(f"{others[0]} is in the way, and no part of an earlier export: choose another name with --out")
+    for path, place in places.items():
         if path.is_file():
             sync(path)
         elif place.is_dir():
             shutil.rmtree(place)
         os.replace(path, place)
-    sync(target)
+    sync(target.parent)
+    return beside
 
 
-def _size(path: Path) -> dict[str, Any]:
-    """Bytes and hash of a file, or the bytes of a folder, which has no single hash."""
-    if path.is_file():
-        return {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    return {"bytes": sum(part.stat().st_size for part in path.rglob("*") if part.is_file()), "sha256": None}
+def _size(path: Path, beside: Sequence[Path]) -> dict[str, Any]:
+    """Bytes of a file or a folder and what lies beside it, and hashes of files; a folder has no single one."""
+    if path.is_dir():
+        return {"bytes": sum(part.stat().st_size for part in path.rglob("*") if part.is_file()), "sha256": None}
+    parts = {"parts": {one.name: sha256(one) for one in beside}} if beside else {}
+    return {"bytes": sum(one.stat().st_size for one in (path, *beside)), "sha256": sha256(path), **parts}

@@ -15,7 +15,7 @@ from torch import nn
 
 from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import find_device
-from tokenmix.files import write_json
+from tokenmix.files import Busy, write_json
 from tokenmix.recipes import Recipe, differences
 from tokenmix.recipes.stored import check_recipe
 from tokenmix.safety import judging_anew, trusting
@@ -138,7 +138,8 @@ def claim(jobs: Sequence[Job]) -> None:
 def attempt(job: Job, log: Log) -> Outcome:
     """Train, or continue, or return at once if that is done, and leave what came of it in ``outcome.json``.
 
-    An error is an outcome, a signal is raised.
+    An error is an outcome, a signal is raised. Where another process is at work in the folder, what comes of the job is
+    for that one to write.
     """
     outcome: Outcome
     try:
@@ -151,7 +152,8 @@ def attempt(job: Job, log: Log) -> Outcome:
         outcome = fit(recipe, load(), job.folder, model=job.make, log=log, **options)
     except Exception as error:
         outcome = error
-    write_json(job.outcome_file, pack(outcome))
+    if not isinstance(outcome, Busy):
+        write_json(job.outcome_file, pack(outcome))
     return outcome
 
 

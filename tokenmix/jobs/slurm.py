@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 import shutil
@@ -64,7 +65,7 @@ class Slurm:
         folder = out.resolve() / "jobs"
         stamp = folder / "submitted.json"
         if stamp.is_file():
-            id = read_json(stamp)["id"]
+            id = read_json(stamp)["id"] or _by_hand(folder / "job.sh")
             left = [job for job in jobs if outcome_of(job) is None]
             if left and id is not None and _in_queue(id):
                 raise _queued(f"the array job {id} is not done", id, left, len(jobs), folder)
@@ -136,6 +137,19 @@ def _in_queue(id: str) -> bool:
     if asked.returncode and "Invalid job id" not in asked.stderr:
         raise ValueError(f"squeue cannot tell whether the array job {id} still runs: {asked.stderr.strip()}")
     return bool(asked.stdout.strip())
+
+
+def _by_hand(script: Path) -> str | None:
+    """Slurm's name for a script that was submitted by hand; None: it is not in the queue, or there is no Slurm."""
+    try:
+        command = ["squeue", "--noheader", "--format=%F %o", "--user", getpass.getuser()]
+        asked = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    if asked.returncode:
+        raise ValueError(f"squeue cannot tell whether {script} was submitted by hand: {asked.stderr.strip()}")
+    lines = (line.strip().partition(" ") for line in asked.stdout.splitlines())
+    return next((id for id, _, command in lines if command == str(script)), None)
 
 
 def _queued(what: str, id: str, left: Sequence[Job], count: int, folder: Path) -> Queued:
