@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ def test_data_are_split_and_checked(folder: Path, tmp_path: Path, capsys: pytest
     assert sorted(name for part in names[0] for name in part) == sorted(f"{number}.png" for number in range(10))
     flat.rename(tmp_path / "Set14")
     (tmp_path / "Set14" / "broken.png").write_text("no picture")
-    Image.fromarray(photograph(0)[:8]).save(tmp_path / "Set14" / "small.png")
+    Image.fromarray(photograph(0)[:18]).save(tmp_path / "Set14" / "small.png")
     assert sorted(one.name for one in load_data(tmp_path / "Set14", task="super_resolution", log=quiet).skipped) == [
         "broken.png",
         "small.png",
@@ -236,6 +237,12 @@ def test_data_are_split_and_checked(folder: Path, tmp_path: Path, capsys: pytest
     assert len(judged.samples) == 10  # all of a folder from which nothing was learnt
     assert main(["data", "check", str(folder), "--task", "super_resolution"]) in (0, 3)
     assert "train: 4 pictures" in capsys.readouterr().out
+    shutil.copytree(folder, tmp_path / "parts")
+    (tmp_path / "parts" / "more").mkdir()
+    Image.fromarray(photograph(9)).save(tmp_path / "parts" / "more" / "9.png")
+    said: list[str] = []
+    load_data(tmp_path / "parts", task="super_resolution", log=said.append)
+    assert said == [f"{tmp_path / 'parts'}: 1 other pictures are no part of it and not taken: more/9.png"]
 
 
 def test_upscale_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ class Pair:
     low: Path | None = None
 
 
-def find_pairs(path: Path, scale: int) -> dict[str, list[Pair]]:
+def find_pairs(path: Path, scale: int, inventory: Inventory | None = None) -> dict[str, list[Pair]]:
     """The pictures of a folder by split, ``train``, ``val`` and ``test``; a folder without splits is all ``train``.
 
     Small pictures of another scale are not taken: then they are made.
@@ -42,11 +42,12 @@ def find_pairs(path: Path, scale: int) -> dict[str, list[Pair]]:
     Args:
         path: The folder.
         scale: How many times larger the large ones are.
+        inventory: What the folder holds; None: it is looked up.
 
     Raises:
         ValueError: There is no such folder or no picture in it, or a large picture has no small one where others have.
     """
-    inventory = take_inventory(path)
+    inventory = take_inventory(path) if inventory is None else inventory
     found = _challenge(inventory, scale)
     if not found:
         folders = _folders(inventory, ".").values()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tokenmix.data.dataset import Skipped, printable
+from tokenmix.data.inventory import summary, take_inventory
 from tokenmix.data.judged import choose, part_of
 from tokenmix.data.random_numbers import permutation
 from tokenmix.tasks.super_resolution.data import ArrayPhotographs, FilePhotographs, PhotographData, Photographs
@@ -19,6 +20,7 @@ from tokenmix_runtime.images import open_known
 NAMED = {"photographs": "16 photographs of scikit-image and scikit-learn; embedded"}
 SPLITS = ("train", "val", "test")
 SHARES = {"val": 0.1, "test": 0.1}
+SMALLEST = WINDOW + 2 * 4  # SSIM's window within the border that is not judged, up to a scale of 4
 # Of each part the files in the packages' folders of pictures.
 EMBEDDED = {
     "train": (
@@ -94,9 +96,13 @@ def load_judged(
 
 def _found(path: Path, check: bool, log: Log) -> tuple[dict[str, list[Pair]], list[Skipped]]:
     """The pictures of a folder by split, and what was left out."""
-    found, skipped = find_pairs(path, 2), list[Skipped]()
+    inventory = take_inventory(path)
+    found, skipped = find_pairs(path, 2, inventory), list[Skipped]()
     if not check:
         return found, skipped
+    taken = {file for pairs in found.values() for pair in pairs for file in (pair.high, pair.low)}
+    if others := [name for name in inventory.pictures if inventory.root / name not in taken]:
+        log(f"{path}: {len(others):,} other pictures are no part of it and not taken: {summary(others)}")
     for split, pairs in found.items():
         wrong = {pair.name: reason for pair in pairs if (reason := _problem(pair))}
         skipped += [Skipped(printable(name), reason) for name, reason in wrong.items()]
@@ -114,10 +120,11 @@ def _found(path: Path, check: bool, log: Log) -> tuple[dict[str, list[Pair]], li
 def _problem(pair: Pair) -> str:
     """Why a picture cannot be used, as far as its header tells."""
     try:
-        for path in [pair.high, *([pair.low] if pair.low else [])]:
+        for path in filter(None, (pair.low, pair.high)):
             with open_known(path) as image:
-                if min(image.size) < WINDOW:
-                    return f"{image.width} x {image.height} pixels are too few"
+                width, height = image.size
+        if min(width, height) < SMALLEST:
+            return f"{width} x {height} pixels are too few to be judged: {SMALLEST} x {SMALLEST} are needed"
     except Exception as error:  # whatever Pillow raises on a broken header
         return str(error) or type(error).__name__
     return ""
