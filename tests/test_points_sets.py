@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from tokenmix.data.identity import DataIdentity
 from tokenmix.tasks.points.cloud import make_cloud
-from tokenmix.tasks.points.ply import write_ply
+from tokenmix.tasks.points.judged import judged_clouds
+from tokenmix.tasks.points.ply import read_ply, write_ply
 from tokenmix.tasks.points.rooms import CLASSES, Dice, Solid, room
 from tokenmix.tasks.points.sets import S3DIS, SCANNET, open_clouds
 
@@ -120,9 +122,9 @@ def test_scannet(tmp_path):
         open_clouds(f"{tmp_path}:area=2")
 
 
-def files(folder: Path, count: int, top: int = 2) -> None:
+def files(folder: Path, count: int, top: int = 2, first: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
+    for number in range(first, first + count):
         points = np.random.default_rng(number).random((12, 3))
         write_ply(folder / f"{number}.ply", make_cloud(points, points * 255, segment=np.arange(12) % (top + 1)))
 
@@ -171,3 +173,32 @@ def test_folders_without_clouds_are_told(tmp_path):
     write_ply(tmp_path / "0.ply", make_cloud(np.zeros((2, 3))))
     with pytest.raises(ValueError, match="no labels"):
         open_clouds(str(tmp_path), log=quiet)
+
+
+def test_a_network_is_judged_by_clouds_from_which_it_has_not_learnt(tmp_path):
+    files(tmp_path / "own", 12)
+    learnt = open_clouds(str(tmp_path / "own"), seed=3, log=quiet)
+    known = DataIdentity.of(learnt).brief()
+    told: list[str] = []
+
+    def judged(spec, split=None, known=known):
+        told.clear()
+        data = open_clouds(str(spec), seed=0, log=quiet)
+        return judged_clouds(data, str(spec), known, split, seed=0, log=told.append)
+
+    (tmp_path / "own").rename(tmp_path / "moved")
+    clouds = judged(tmp_path / "moved")  # whatever the folder is called, and whichever seed it is opened with
+    assert clouds.names == learnt.test.names
+    assert np.array_equal(clouds.load(0).coord, read_ply(tmp_path / "moved" / clouds.names[0]).coord)
+    assert judged(tmp_path / "moved", "val").names == learnt.val.names
+    assert len(judged(tmp_path / "moved", "all")) == 12
+    assert told == [f"warning: the model has learnt from {12 - len(learnt.test)} of these 12 samples"]
+
+    files(tmp_path / "new" / "Training", 3, first=50)
+    files(tmp_path / "new" / "dev", 2, first=60)
+    assert len(judged(tmp_path / "new")) == 5
+    assert judged(tmp_path / "new", "train").names == [f"Training/{number}.ply" for number in (50, 51, 52)]
+    assert judged(tmp_path / "new", known=None).names == ["dev/60.ply", "dev/61.ply"]
+    files(tmp_path / "new" / "valid", 1)
+    with pytest.raises(ValueError, match="dev and valid are both its part 'val'"):
+        judged(tmp_path / "new")

@@ -93,11 +93,24 @@ def choose(
         chosen = known[split]
     else:
         parts, _ = stratified(labels, list(SHARES.values()), seed, names)
-        rows = dict(zip((*SHARES, "train"), parts, strict=True))[split]
-        chosen = np.isin(np.arange(count), rows)
+        own_rows = dict(zip((*SHARES, "train"), parts, strict=True))[split]
+        chosen = np.isin(np.arange(count), own_rows)
     if not chosen.any():
         raise ValueError(f"{path}: it has no samples in its part {split!r}")
-    seen = int((chosen & (known["train"] | (known["val"] & ~known["test"]))).sum())
-    if seen and split != "train":
-        notes.append(f"warning: the model has learnt from {seen:,} of these {int(chosen.sum()):,} samples")
-    return np.flatnonzero(chosen).tolist(), notes
+    rows = np.flatnonzero(chosen)
+    return rows.tolist(), notes + learnt_among(contents[rows], learnt, split)
+
+
+def learnt_among(contents: NDArray[np.uint64], learnt: Mapping[str, Any] | None, split: str | None) -> list[str]:
+    """What is to be said of samples from which a model has learnt, or by which its best epoch was chosen.
+
+    Args:
+        contents: 64 bits of each sample's content, (N,).
+        learnt: See `choose`.
+        split: The part that the user chose; of ``"train"`` nobody needs to be told.
+    """
+    train, val, test = (np.isin(contents, stored_contents(learnt or {}, part)) for part in PARTS)
+    seen = int((train | (val & ~test)).sum())
+    if not seen or split == "train":
+        return []
+    return [f"warning: the model has learnt from {seen:,} of these {len(contents):,} samples"]

@@ -285,12 +285,16 @@ class Task(ABC):
         Raises:
             ValueError: They cannot be read, or are of other facts than the model.
         """
-        from tokenmix.data.judged import part_of
+        from tokenmix.data.judged import learnt_among, part_of
 
         data = self.open_data(spec, seed=seed, download=download, log=log)
         if different := self.other_facts(loaded, data):
             raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
-        return Judged(data.name, part_of(data, split, spec), data.facts)
+        samples = part_of(data, split, spec)
+        if (loaded.data or {}).get("parts"):  # else nothing is known, and contents may take long
+            for note in learnt_among(samples.contents(), loaded.data, split):
+                log(f"{note}; its run may have split them by another --seed")
+        return Judged(data.name, samples, data.facts)
 
     def recognise_data(self, inventory: Inventory) -> str:
         """What in a folder speaks for its being this task's data, in words; empty if nothing does."""

@@ -14,15 +14,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenmix.data.dataset import DataSet, Samples, Skipped
+from tokenmix.data.file_identity import file_identities
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import permutation
+from tokenmix.data.split_words import split_of
 from tokenmix.tasks.points import rooms
 from tokenmix.tasks.points.cloud import Cloud, CloudError
 from tokenmix.tasks.points.options import FEATURES
@@ -49,11 +52,12 @@ class CloudSet(Samples):
     Args:
         names: Of the clouds, relative to their set.
         read: The cloud of that number.
+        paths: Of their files or folders; None where they are computed.
     """
 
-    def __init__(self, names: Sequence[str], read: Callable[[int], Cloud]) -> None:
+    def __init__(self, names: Sequence[str], read: Callable[[int], Cloud], paths: Sequence[Path] | None = None) -> None:
         super().__init__(names)
-        self.read = read
+        self.read, self.paths = read, paths
 
     def load(self, index: int) -> Cloud:
         """A cloud.
@@ -62,6 +66,17 @@ class CloudSet(Samples):
             CloudError: It cannot be read.
         """
         return self.read(index)
+
+    def contents(self) -> NDArray[np.uint64]:
+        """64 bits of each cloud's file, or of the coordinates in its folder, (N,)."""
+        if self.paths is None:
+            return super().contents()
+        return file_identities([path / "coord.npy" if path.is_dir() else path for path in self.paths])
+
+    def subset(self, rows: Sequence[int]) -> CloudSet:
+        """Some of the clouds."""
+        paths = None if self.paths is None else [self.paths[row] for row in rows]
+        return CloudSet([self.names[row] for row in rows], lambda index: self.read(rows[index]), paths)
 
 
 @dataclass
@@ -159,8 +174,9 @@ def _s3dis(folder: Path, areas: Sequence[Path], settings: dict[str, int], check:
 
 
 def _folder(folder: Path, settings: dict[str, int], seed: int, check: bool, log: Log) -> PointData:
-    parts = {part: _clouds(folder / part) if (folder / part).is_dir() else [] for part in ("train", "val", "test")}
-    if not parts["train"]:
+    parts = _parts(folder)
+    split_off = not parts["train"]
+    if split_off:
         parts = _divided(_clouds(folder), seed)
     if not parts["train"]:
         raise ValueError(f"{folder} has no clouds: files of a kind that can be read, or folders with coord.npy")
@@ -170,7 +186,7 @@ def _folder(folder: Path, settings: dict[str, int], seed: int, check: bool, log:
         learnt = parts["train"]
         if len(learnt) < 2:
             raise ValueError(f"{folder} has one cloud, and another is needed to judge by: put it into {folder / 'val'}")
-        rows = permutation(len(learnt), seed)
+        rows, split_off = permutation(len(learnt), seed), True
         count = max(round(_HELD_OUT[0] * len(learnt)), 1)
         parts["val"] = [learnt[row] for row in sorted(rows[:count].tolist())]
         parts["train"] = [learnt[row] for row in sorted(rows[count:].tolist())]
@@ -182,7 +198,18 @@ def _folder(folder: Path, settings: dict[str, int], seed: int, check: bool, log:
         classes = classes or list(SCANNET)
         if settings.get("classes", 20) == 200:
             segments, classes = SEGMENTS_200, _class_names(folder) or [f"class {number}" for number in range(200)]
-    return _data(folder, parts, classes, 0.02, segments, check, log)
+    return replace(_data(folder, parts, classes, 0.02, segments, check, log), split_off=split_off)
+
+
+def _parts(folder: Path) -> dict[str, list[Path]]:
+    """The clouds in folders that are called after a part."""
+    parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and split_of(path.name)):
+        clouds, part = _clouds(path), split_of(path.name)
+        if clouds and parts[part]:
+            raise ValueError(f"{folder}: {parts[part][0].parent.name} and {path.name} are both its part {part!r}")
+        parts[part] += clouds
+    return parts
 
 
 def _divided(paths: list[Path], seed: int) -> dict[str, list[Path]]:
@@ -273,7 +300,7 @@ def _data(
         def read(index: int) -> Cloud:
             return read_cloud(paths[index], segments=segments)
 
-        return CloudSet([path.relative_to(folder).as_posix() for path in paths], read)
+        return CloudSet([path.relative_to(folder).as_posix() for path in paths], read, paths)
 
     train, val, test = of("train"), of("val"), of("test")
     classes = classes or [f"class {number}" for number in range(inspection.highest + 1)]

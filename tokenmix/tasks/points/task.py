@@ -15,7 +15,7 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import ImageOverlaps, ItemScores
 from tokenmix.safety import is_trusted
-from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task, answers_folder
+from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.points.options import VIEWS, Augment, PointsOptions
 from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.names import unknown
@@ -89,6 +89,17 @@ class PointsTask(Task):
         data = open_clouds(spec, seed=seed, check=bool(check), log=log)
         log(data.summary())
         return data
+
+    def open_judged(
+        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
+    ) -> Judged:
+        """See `tokenmix.tasks.points.judged.judged_clouds`."""
+        from tokenmix.tasks.points.judged import judged_clouds
+
+        data = self.open_data(spec, seed=seed, download=download, log=log)
+        if different := self.other_facts(loaded, data):
+            raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
+        return Judged(data.name, judged_clouds(data, spec, loaded.data, split, seed=seed, log=log), data.facts)
 
     def recognise_data(self, inventory: Inventory) -> str:
         files = [path for path in inventory.others if path.endswith((".ply", ".las", ".laz", "/coord.npy"))]
