@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
     """One small comparison with a named mixer, a user's own, and one per stage; its folder and results."""
     out = tmp_path_factory.mktemp("compare")
     mixers = ["pool", Mine, "identity,identity,aff,aff"]
-    results = compare("digits", mixers, out=out, settings=SMALL, measure_seconds=2, match="params", log=_silent)
+    results = compare("digits", mixers, out=out, settings=SMALL, measure_seconds=1, match="params", log=_silent)
     return out, mixers, results
 
 

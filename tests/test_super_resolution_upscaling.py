@@ -47,7 +47,7 @@ def whole(model: torch.nn.Module, picture: np.ndarray) -> np.ndarray:
     return model(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),
