@@ -372,7 +372,7 @@ def test_an_answer_has_the_format_of_the_question(tmp_path, name):
     else:
         (np.save if name == "a.npy" else np.savetxt)(source, coord)
     cloud = read_cloud(source)
-    out = write_answer(source, tmp_path / "out" / "b.tmp", cloud, label, ["x", "y", "z"], np.ones(20))
+    out = write_answer(source, tmp_path / "out" / "b.1", cloud, label, ["x", "y", "z"], np.ones(20))
     assert out.suffix == (source.suffix if name != "a" else ".npz")
     again = read_cloud(out)
     np.testing.assert_allclose(again.world(), coord, atol=0.01)
@@ -380,3 +380,71 @@ def test_an_answer_has_the_format_of_the_question(tmp_path, name):
     assert again.segment.tolist() == label.tolist()
     assert again.color is not None
     assert np.array_equal(np.rint(again.color), painted(label, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("X Y Z Intensity\n0 0 0 100\n1 0 0 200\n", {"strength": [100 / 255, 200 / 255]}),
+        ("x,y,z,class,r,g,b\n0,0,0,3,10,20,30\n", {"segment": [3], "color": [[10, 20, 30]]}),
+        ("//X Y Z R G B Scalar_Label GpsTime\n0 0 0 10 20 30 4 99\n", {"segment": [4], "color": [[10, 20, 30]]}),
+        ("\ufeff0 0 0 1\n1 1 1 2\n2 2 2 3\n", {"segment": [1, 2, 3]}),
+        ("2\n3d scan\n0 0 0\n1 1 1\n", {}),
+        ("0 0 0 0.5\n1 1 1 0.25\n", {"strength": [0.5, 0.25]}),
+        ("0 0 0 0 0 1 5\n1 1 1 0 1 0 6\n", {"normal": [[0, 0, 1], [0, 1, 0]], "segment": [5, 6]}),
+    ],
+)
+def test_texts_say_what_their_columns_are(tmp_path, text, parts):
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    cloud = read_cloud(tmp_path / "a.txt")
+    assert len(cloud) == text.count("\n0") + text.count("\n1") + text.count("\n2") + (text[0] in "0\ufeff")
+    for name in ("color", "normal", "strength", "segment"):
+        found = getattr(cloud, name)
+        assert (found is None) == (name not in parts), name
+        if found is not None:
+            np.testing.assert_allclose(found, parts[name], atol=1e-5)
+
+
+def test_columns_without_names_are_not_guessed(tmp_path):
+    rows = np.hstack([np.zeros((60, 3)), np.arange(60)[:, None], np.full((60, 3), 7) + np.arange(60)[:, None]])
+    np.save(tmp_path / "a.npy", rows)
+    with pytest.raises(CloudError, match="more than 50 values: name the columns"):
+        read_cloud(tmp_path / "a.npy")
+    (tmp_path / "a.txt").write_text("x y z label\n0 0 0 1 2\n")
+    with pytest.raises(CloudError, match="names 4 columns, and there are 5"):
+        read_cloud(tmp_path / "a.txt")
+    (tmp_path / "b.txt").write_text("nan 0 0\n0 0 0\n")
+    with pytest.raises(CloudError, match="coordinates of 1 points are no numbers"):
+        read_cloud(tmp_path / "b.txt")
+
+
+def test_damaged_archives_are_told(tmp_path):
+    np.savez_compressed(tmp_path / "good.npz", coord=np.random.default_rng(0).random((50, 3)))
+    content = bytearray((tmp_path / "good.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    np.save(tmp_path / "array.npy", np.zeros((2, 3)))
+    damaged = {"a.npz": bytes(content), "b.npz": b"", "c.npz": b"PK\3\4 no", "d.npy": b""}
+    damaged["e.npz"] = (tmp_path / "array.npy").read_bytes()
+    for name, data in damaged.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(CloudError, match=name):
+            read_cloud(tmp_path / name)
+    half = {"coord": torch.randn(4, 3, requires_grad=True), "strength": torch.rand(4).bfloat16()}
+    torch.save(half, tmp_path / "half.pth")
+    assert len(read_cloud(tmp_path / "half.pth")) == 4
+
+
+def test_an_answer_keeps_the_whole_name_and_never_replaces_its_question(tmp_path):
+    cloud, label = example(), np.zeros(20, int)
+    for name in ("scan.1", "scan.2"):
+        write_ply(tmp_path / f"{name}.ply", cloud)
+        write_answer(tmp_path / f"{name}.ply", tmp_path / "out" / f"{name}-points", cloud, label, ["x"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scan.1-points.ply", "scan.2-points.ply"]
+    with pytest.raises(CloudError, match="is what was given"):
+        write_answer(tmp_path / "scan.1.ply", tmp_path / "scan.1", cloud, label, ["x"])
+
+
+def test_strengths_have_the_range_of_their_type():
+    values = np.array([0, 200])
+    assert make_cloud(np.eye(3)[:2], strength=values.astype(np.uint16)).strength.max() == pytest.approx(200 / 65535)
+    assert make_cloud(np.eye(3)[:2], strength=values.astype(np.uint8)).strength.max() == pytest.approx(200 / 255)

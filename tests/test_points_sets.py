@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tokenmix.data.identity import DataIdentity
-from tokenmix.tasks.points.cloud import make_cloud
+from tokenmix.tasks.points.cloud import CloudError, make_cloud
 from tokenmix.tasks.points.judged import judged_clouds
 from tokenmix.tasks.points.ply import read_ply, write_ply
 from tokenmix.tasks.points.rooms import CLASSES, Dice, Solid, room
@@ -202,3 +202,27 @@ def test_a_network_is_judged_by_clouds_from_which_it_has_not_learnt(tmp_path):
     files(tmp_path / "new" / "valid", 1)
     with pytest.raises(ValueError, match="dev and valid are both its part 'val'"):
         judged(tmp_path / "new")
+
+
+def test_what_cannot_be_judged_by_and_what_means_nothing_is_said(tmp_path):
+    files(tmp_path / "set" / "train", 3)
+    files(tmp_path / "set" / "val", 1, first=10)
+    (tmp_path / "set" / "test").mkdir()
+    write_ply(tmp_path / "set" / "test" / "a.ply", make_cloud(np.zeros((2, 3))))
+    told: list[str] = []
+    data = open_clouds(str(tmp_path / "set"), log=told.append)
+    assert data.test.names == data.val.names
+    assert "none of its test clouds can be used" in told[-1]
+    assert data.summary().endswith("1 skipped; points with color; 3 classes")
+    with pytest.raises(ValueError, match="classes= is for ScanNet"):
+        open_clouds(f"{tmp_path / 'set'}:classes=200", log=quiet)
+    files(tmp_path / "odd:a=1", 4)
+    assert len(open_clouds(str(tmp_path / "odd:a=1"), log=quiet).train) == 2
+    (tmp_path / "set" / "classes.txt").write_text("a\nb\n")
+    late = open_clouds(str(tmp_path / "set"), check=False, log=quiet)
+    with pytest.raises(CloudError, match="has the label 2, and the classes end at 1"):
+        late.train.load(1)
+    for number in range(4):
+        write_ply(tmp_path / "none" / f"{number}.ply", make_cloud(np.zeros((2, 3)), segment=np.full(2, -1)))
+    with pytest.raises(ValueError, match="none of its points has a label"):
+        open_clouds(str(tmp_path / "none"), log=quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,16 @@ def test_batches_in_parts_are_whole_clouds() -> None:
     assert [count for _, count in parts] == [3, 2]
     assert torch.equal(torch.cat([part["feat"] for part, _ in parts]), batch["feat"])
     assert parts[1][0]["offset"].tolist() == [len(samples[3].feat), len(samples[3].feat) + len(samples[4].feat)]
+    mixed = collate([replace(sample, mix=True) for sample in samples]) | {"index": torch.arange(5)}
+    assert [count for _, count in objective.parts(mixed, 3)] == [2, 2, 1]
+
+
+def test_a_cloud_of_one_coarse_voxel_can_be_learnt_from() -> None:
+    network = PointUNet((1, 1), (8, 8), (1,), (2,), num_classes=2, in_chans=3).train()
+    coord = torch.tensor([[0, 0, 0], [0, 0, 1], [1, 0, 0]])
+    network(feat=torch.randn(3, 3), grid_coord=coord, offset=torch.tensor([3])).sum().backward()
+    assert all(torch.isfinite(one.grad).all() for one in network.parameters() if one.grad is not None)
+    assert torch.isfinite(torch.cat([one.flatten().float() for one in network.buffers()])).all()
 
 
 def test_options_are_checked() -> None:

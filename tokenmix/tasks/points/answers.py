@@ -74,8 +74,8 @@ class CloudAnswers:
     def _free(self, stem: str) -> str:
         """A name for an answer; several files of one name are numbered."""
         number, name = 1, f"{stem}-points"
-        while name in self._written:
+        while name.casefold() in self._written:  # some file systems do not tell A from a
             number += 1
             name = f"{stem}-points-{number}"
-        self._written.add(name)
+        self._written.add(name.casefold())
         return name

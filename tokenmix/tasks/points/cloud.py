@@ -61,7 +61,8 @@ def make_cloud(
 ) -> Cloud:
     """A cloud from arrays as files have them, whatever their types and ranges.
 
-    Colours of whole numbers beyond 255 are those of 16 bits, fractions up to 1 those of 0 to 1. Coordinates whose
+    Colours of whole numbers beyond 255 are those of 16 bits, fractions up to 1 those of 0 to 1; strengths of 8 and 16
+    bits have the range of their type, others end at 1, 255 or 65,535, whichever comes next. Coordinates whose
     numbers float32 would not tell apart lose their least corner, in whole thousands, to the origin.
 
     Args:
@@ -96,8 +97,11 @@ def make_cloud(
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         columns["normal"] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-12).astype("f4")
     if strength is not None:
-        values = _matrix(np.asarray(strength).reshape(-1, 1), 1, count, "strengths", name)[:, 0]
+        given = np.asarray(strength)
+        values = _matrix(given.reshape(-1, 1), 1, count, "strengths", name)[:, 0]
         top = 65535.0 if values.max() > 255 else 255.0 if values.max() > 1 else 1.0
+        if given.dtype in (np.uint8, np.uint16):  # their type tells the range, whatever this cloud has of it
+            top = float(np.iinfo(given.dtype).max)
         columns["strength"] = (values / top).clip(0, 1).astype(np.float32)
     if segment is not None:
         columns["segment"] = _labels(segment, count, name)

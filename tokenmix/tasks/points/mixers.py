@@ -18,9 +18,20 @@ from tokenmix.ops.sparse import Voxels, average, convolve, pool, unpool
 from tokenmix_runtime.names import unknown
 
 
+class VoxelNorm(nn.BatchNorm1d):
+    """``(N, C) -> (N, C)``: a batch norm over all voxels of a batch; a single one, which has no variance, is normalised
+    as in evaluation: small clouds are one voxel at their coarsest level.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
 def batch_norm(dim: int, *, device=None, dtype=None) -> nn.BatchNorm1d:
-    """``(N, dim) -> (N, dim)``: a batch norm with the official model's numbers, over all voxels of a batch."""
-    return nn.BatchNorm1d(dim, eps=1e-3, momentum=0.01, device=device, dtype=dtype)
+    """``(N, dim) -> (N, dim)``: a batch norm with the official model's numbers."""
+    return VoxelNorm(dim, eps=1e-3, momentum=0.01, device=device, dtype=dtype)
 
 
 class VoxelConv(nn.Module):

@@ -84,12 +84,12 @@ class PointsObjective(Objective):
         clouds = len(ends) - 1
         size = -(-clouds // count)
         samples = len(batch["index"])
+        each = -(-samples // max(clouds, 1))  # mixed ones are two by two, and an odd last one is alone
         parts = []
         for begin in range(0, clouds, size):
             end = min(begin + size, clouds)
             points = slice(ends[begin], ends[end])
             part: dict[str, Any] = {key: batch[key][points] for key in ("feat", "grid_coord", "segment")}
             part["offset"] = batch["offset"][begin:end] - ends[begin]
-            first, last = (round(place * samples / clouds) for place in (begin, end))  # mixed ones are two by two
-            parts.append((part, last - first))
+            parts.append((part, min(end * each, samples) - min(begin * each, samples)))
         return parts

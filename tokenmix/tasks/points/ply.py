@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tokenmix.files import atomic_path
 from tokenmix.tasks.points.cloud import MAX_POINTS, Cloud, CloudError, make_cloud
+from tokenmix.tasks.points.column_names import known_columns
 from tokenmix_runtime.untrusted import regular_file, shown
 
 TYPES = {
@@ -39,29 +40,6 @@ TYPES = {
     "float64": "f8",
 }
 ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
-# What programs call the same thing.
-NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "coord": (("x", "y", "z"),),
-    "color": (
-        ("red", "green", "blue"),
-        ("r", "g", "b"),
-        ("diffuse_red", "diffuse_green", "diffuse_blue"),
-        ("scalar_R", "scalar_G", "scalar_B"),
-    ),
-    "normal": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
-    "strength": (("intensity",), ("scalar_Intensity",), ("scalar_intensity",), ("reflectance",)),
-    "segment": (
-        ("label",),
-        ("class",),
-        ("segment",),
-        ("semantic",),
-        ("classification",),
-        ("scalar_Label",),
-        ("scalar_label",),
-        ("scalar_Classification",),
-        ("scalar_class",),
-    ),
-}
 _HEADER_BYTES = 1 << 16
 _LINES = 2_000
 
@@ -85,13 +63,13 @@ def read_ply(path: str | os.PathLike[str]) -> Cloud:
     with path.open("rb") as file:
         order, elements, begin = _header(file.read(_HEADER_BYTES), path)
         rows = _vertices(file, order, elements, begin, path)
-    columns: dict[str, Any] = {}
-    for key, candidates in NAMES.items():
-        names = next((names for names in candidates if set(names) <= set(rows.dtype.names or ())), None)
-        if names is not None:
-            columns[key] = rows[names[0]] if len(names) == 1 else np.stack([rows[name] for name in names], axis=1)
+    names = rows.dtype.names or ()
+    columns = {
+        key: rows[names[own[0]]] if len(own) == 1 else np.stack([rows[names[place]] for place in own], axis=1)
+        for key, own in known_columns(names).items()
+    }
     if "coord" not in columns:
-        raise CloudError(f"{path}: its vertices have no x, y and z, only {', '.join(rows.dtype.names or ())}")
+        raise CloudError(f"{path}: its vertices have no x, y and z, only {', '.join(names)}")
     return make_cloud(**columns, name=str(path))
 
 

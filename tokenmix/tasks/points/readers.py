@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,15 @@ from numpy.typing import NDArray
 
 from tokenmix.backbones.official import ALLOWED
 from tokenmix.tasks.points.cloud import MAX_POINTS, Cloud, CloudError, make_cloud
+from tokenmix.tasks.points.column_names import known_columns
 from tokenmix.tasks.points.ply import read_ply
-from tokenmix_runtime.untrusted import regular_file
+from tokenmix_runtime.untrusted import regular_file, shown
 
 # What Pointcept's versions call the labels; ScanNet's 20 classes are taken unless its 200 are asked for.
 SEGMENTS = ("segment", "segment20", "semantic_gt", "semantic_gt20")
 SEGMENTS_200 = ("segment200", "semantic_gt200")
-# Columns of an array without names, by their number; directions below zero are normals in the place of colours.
+# Columns of an array without names, by their number. Directions of length 1 in the place of colours are normals, and a
+# fourth of four columns that cannot be labels is a strength.
 LAYOUTS: Mapping[int, tuple[str, ...]] = {
     3: ("coord",),
     4: ("coord", "segment"),
@@ -33,6 +37,7 @@ LAYOUTS: Mapping[int, tuple[str, ...]] = {
     10: ("coord", "color", "normal", "segment"),
 }
 _UNIT = 0.05  # by how much the length of a normal may miss 1
+MOST_LABELS = 50  # how many a column without a name may have before it is none of labels
 
 
 def read_cloud(path: str | os.PathLike[str], *, segments: tuple[str, ...] = SEGMENTS) -> Cloud:
@@ -40,7 +45,8 @@ def read_cloud(path: str | os.PathLike[str], *, segments: tuple[str, ...] = SEGM
 
     Args:
         path: By its ending ``.ply``, ``.las``, ``.laz``, ``.npy``, ``.npz``, ``.txt``, ``.xyz`` or ``.pth``; or a
-            folder that has ``coord.npy``. An array without names has the columns of `LAYOUTS`.
+            folder that has ``coord.npy``. A text may name its columns in the line above the numbers; an array without
+            names has the columns of `LAYOUTS`.
         segments: The names, in named arrays, under which the labels are looked for.
 
     Raises:
@@ -58,8 +64,8 @@ def read_cloud(path: str | os.PathLike[str], *, segments: tuple[str, ...] = SEGM
         raise
     except OSError as error:
         raise CloudError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise CloudError(f"{path} cannot be read: {error}") from None
+    except (ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # damaged archives
+        raise CloudError(f"{path} cannot be read: {error or type(error).__name__}") from None
     except MemoryError:
         raise CloudError(f"{path} does not fit into memory: cut it into parts") from None
 
@@ -87,16 +93,30 @@ def _columns(array: NDArray[Any], path: Path) -> Cloud:
             f"({known})"
         )
     layout = LAYOUTS[array.shape[1]]
-    if layout[1:2] == ("color",) and "normal" not in layout and len(array) and np.nanmin(array[:, 3:6]) < 0:
-        if np.abs(np.linalg.norm(array[:, 3:6], axis=1) - 1).max() > _UNIT:
+    if layout[1:2] == ("color",) and "normal" not in layout and len(array):
+        lengths = np.linalg.norm(array[:, 3:6].astype(np.float64), axis=1)
+        if np.abs(lengths - 1).max() <= _UNIT:
+            layout = ("coord", "normal", *layout[2:])
+        elif np.nanmin(array[:, 3:6]) < 0:
             raise CloudError(f"{path}: columns 4 to 6 are below zero and no directions, so neither colours nor normals")
-        layout = ("coord", "normal", *layout[2:])
+    if layout[-1] == "segment" and not _labels_may_be(array[:, -1]):
+        if len(layout) > 2:
+            raise CloudError(
+                f"{path}: its last column would be labels, and has more than {MOST_LABELS} values: name the columns, in"
+                " a text by a line such as 'x y z intensity red green blue' above them, in arrays by numpy.savez"
+            )
+        layout = ("coord", "strength")
     parts, begin = {}, 0
     for name in layout:
-        width = 1 if name == "segment" else 3
+        width = 1 if name in ("segment", "strength") else 3
         parts[name] = array[:, begin] if width == 1 else array[:, begin : begin + 3]
         begin += width
     return make_cloud(**parts, name=str(path))
+
+
+def _labels_may_be(values: NDArray[Any]) -> bool:
+    """Whether numbers without a name may be the labels of points: whole, and of few kinds."""
+    return bool(np.array_equal(values, np.rint(values))) and len(np.unique(values)) <= MOST_LABELS
 
 
 def _load_array(path: Path) -> NDArray[Any]:
@@ -120,7 +140,9 @@ def _read_npy(path: Path, segments: tuple[str, ...]) -> Cloud:
 
 def _read_npz(path: Path, segments: tuple[str, ...]) -> Cloud:
     """Arrays by Pointcept's names; compressed ones are not unpacked beyond what a cloud may have."""
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, zipfile.ZipFile(file):  # NumPy leaves damaged archives open
+        file.seek(0)
+        archive = np.load(file, allow_pickle=False)
         total = sum(entry.file_size for entry in archive.zip.infolist())
         if total > 128 * MAX_POINTS:
             raise CloudError(f"{path} would unpack to {total:,} bytes, more than any cloud has")
@@ -129,21 +151,43 @@ def _read_npz(path: Path, segments: tuple[str, ...]) -> Cloud:
 
 
 def _read_text(path: Path, segments: tuple[str, ...]) -> Cloud:
-    """Numbers in columns, with spaces, commas or semicolons between; lines of other text at the start are left out."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        skipped, first = 0, ""
+    """Numbers in columns, with spaces, commas or semicolons between; the line above them may name the columns."""
+    skipped, above, first = 0, "", ""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         for line in file:
-            first = line.strip()
-            if first and first[0] in "+-.0123456789":
+            if _numbers(first := line.strip()):
                 break
+            above = first or above
             skipped += 1
             if skipped > 100:
                 raise CloudError(f"{path} begins with 100 lines that are no numbers")
-    between = next((mark for mark in (",", ";") if mark in first), None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty file is told below
-        table = np.loadtxt(path, ndmin=2, skiprows=skipped, delimiter=between, max_rows=MAX_POINTS, encoding="utf-8")
-    return _columns(table, path)
+        options: dict[str, Any] = {"skiprows": skipped, "max_rows": MAX_POINTS + 1, "encoding": "utf-8-sig"}
+        table = np.loadtxt(path, ndmin=2, delimiter=_mark(first), **options)
+    above = above.lstrip("#/ ")
+    names = [name.strip().strip('"') for name in above.split(_mark(above))]
+    known = known_columns(names)
+    if "coord" not in known:
+        return _columns(table, path)
+    if len(names) != table.shape[1]:
+        raise CloudError(f"{path}: the line {shown(above)} names {len(names)} columns, and there are {table.shape[1]}")
+    parts = {part: table[:, own[0]] if len(own) == 1 else table[:, own] for part, own in known.items()}
+    return make_cloud(**parts, name=str(path))
+
+
+def _mark(line: str) -> str | None:
+    """What stands between the columns of a line; None: spaces."""
+    return next((mark for mark in (",", ";") if mark in line), None)
+
+
+def _numbers(line: str) -> bool:
+    """Whether a line is one of three numbers or more."""
+    words = line.split(_mark(line))
+    try:
+        return len([float(word) for word in words]) >= 3
+    except ValueError:
+        return False
 
 
 def _read_las(path: Path, segments: tuple[str, ...]) -> Cloud:
@@ -220,11 +264,17 @@ def _read_pth(path: Path, segments: tuple[str, ...]) -> Cloud:
     if not isinstance(content, dict):
         raise CloudError(f"{path} holds a {type(content).__name__}, and a dict of arrays is needed")
     arrays = {
-        str(name): value.value if isinstance(value, _Array) else value.numpy()
+        str(name): value.value if isinstance(value, _Array) else _plain(value)
         for name, value in content.items()
         if (isinstance(value, _Array) and value.value is not None) or isinstance(value, torch.Tensor)
     }
     return _named(arrays, path, segments)
+
+
+def _plain(tensor: torch.Tensor) -> NDArray[Any]:
+    """Its numbers; NumPy has no bfloat16."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _read_ply(path: Path, segments: tuple[str, ...]) -> Cloud:

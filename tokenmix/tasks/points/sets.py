@@ -97,6 +97,10 @@ class PointData(DataSet):
     features: list[str]
     voxel: float
 
+    def summary(self) -> str:
+        """Also what the points have, as it was found in the files, and the number of classes."""
+        return f"{super().summary()}; points with {', '.join(self.features)}; {len(self.classes):,} classes"
+
     @property
     def facts(self) -> dict[str, Any]:
         return {"classes": list(self.classes), "features": list(self.features), "voxel": self.voxel}
@@ -124,6 +128,8 @@ def open_clouds(spec: str, *, seed: int = 0, check: bool = True, log: Log = prin
         )
     areas = sorted(path for path in folder.iterdir() if re.fullmatch(r"Area_\d", path.name) and path.is_dir())
     if areas:
+        if "classes" in settings:
+            raise ValueError(f"{spec}: classes= is for ScanNet, and {folder} has the areas of S3DIS")
         return _s3dis(folder, areas, settings, check, log)
     if "area" in settings:
         raise ValueError(f"{spec}: area= is for S3DIS, and {folder} has no folder Area_1")
@@ -150,7 +156,7 @@ def embedded_rooms() -> PointData:
 def _settings(spec: str) -> tuple[Path, dict[str, int]]:
     """``folder:area=5`` -> the folder, and numbers by name."""
     name, mark, text = spec.rpartition(":")
-    if not mark or "=" not in text:
+    if not mark or "=" not in text or Path(spec).expanduser().exists():
         return Path(spec).expanduser(), {}
     settings = {}
     for part in text.split(","):
@@ -194,9 +200,15 @@ def _folder(folder: Path, settings: dict[str, int], seed: int, check: bool, log:
     parts["test"] = [path for path in parts["test"] if not path.is_dir() or _has_labels(path)] or parts["val"]
     segments: Names = SEGMENTS
     classes = _class_names(folder)
-    if (parts["train"][0] / "segment20.npy").exists():
+    wanted = settings.get("classes", 20)
+    if not (parts["train"][0] / "segment20.npy").exists():
+        if "classes" in settings:
+            raise ValueError(f"{folder}: classes= is for ScanNet, of which each scene is a folder with segment20.npy")
+    elif wanted not in (20, 200):
+        raise ValueError(f"{folder}: ScanNet has 20 or 200 classes, not {wanted}")
+    else:
         classes = classes or list(SCANNET)
-        if settings.get("classes", 20) == 200:
+        if wanted == 200:
             segments, classes = SEGMENTS_200, _class_names(folder) or [f"class {number}" for number in range(200)]
     return replace(_data(folder, parts, classes, 0.02, segments, check, log), split_off=split_off)
 
@@ -287,25 +299,37 @@ def _data(
     """Sets of these files; each is read once to see that it can be used, and which labels there are."""
     inspection = _Inspection(classes, segments, log)
 
-    def of(part: str) -> CloudSet:
+    def usable(part: str) -> list[Path]:
         paths = parts[part]
         if check or not classes:
-            paths = [path for path in paths if inspection.usable(path, part)]
-        elif paths:
+            return [path for path in paths if inspection.usable(path, part)]
+        if paths:
             inspection.usable(paths[0], part)  # what the points have is asked of one
-        if not paths:
+        return paths
+
+    def of(part: str) -> CloudSet:
+        if not used[part]:
             first = f": {inspection.skipped[0].reason}" if inspection.skipped else ""
             raise ValueError(f"{folder}: no cloud to {part} with can be used{first}")
+        paths = used[part]
 
         def read(index: int) -> Cloud:
-            return read_cloud(paths[index], segments=segments)
+            cloud = read_cloud(paths[index], segments=segments)
+            _highest(cloud, part, names, paths[index])
+            return cloud
 
         return CloudSet([path.relative_to(folder).as_posix() for path in paths], read, paths)
 
+    used = {part: usable(part) for part in ("train", "val", "test")}
+    if used["val"] and not used["test"]:
+        log(f"{folder}: none of its test clouds can be used: what is chosen by is judged by too")
+        used["test"] = used["val"]
+    names = classes or [f"class {number}" for number in range(inspection.highest + 1)]
+    if used["train"] and not names:
+        raise ValueError(f"{folder}: none of its points has a label of 0 or more")
     train, val, test = of("train"), of("val"), of("test")
-    classes = classes or [f"class {number}" for number in range(inspection.highest + 1)]
     usual: list[str] = [name for name in FEATURES if name in inspection.features - {"coord"}] or ["coord"]
-    return PointData(folder.name, train, val, test, classes, usual, voxel, skipped=inspection.skipped)
+    return PointData(folder.name, train, val, test, names, usual, voxel, skipped=inspection.skipped)
 
 
 def _highest(cloud: Cloud, part: str, classes: Sequence[str], path: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenmix.files import atomic_path
+from tokenmix.files import atomic_path, short_name
 from tokenmix.tasks.points.cloud import Cloud, CloudError
 from tokenmix.tasks.points.picture import painted
 from tokenmix.tasks.points.ply import write_ply
@@ -26,18 +26,20 @@ def write_answer(
 
     Args:
         source: The file or folder that was given.
-        target: Where to; its ending is that of the source, or ``.npz``.
+        target: Where to, without the ending, which is that of the source, or ``.npz``.
         cloud: What was read from it.
         segment: (P,) the predicted classes.
         classes: Their names.
         confidence: (P,) how sure the model is, 0 to 1; kept where the format has columns with names.
 
     Raises:
-        CloudError: It cannot be written in this format.
+        CloudError: It cannot be written in this format, or would replace its source.
     """
     labelled = dataclasses.replace(cloud, segment=segment, color=painted(segment, len(classes)).astype(np.float32))
     suffix = source.suffix.lower() if source.is_file() else ""
-    target = target.with_suffix(suffix if suffix in WRITERS else ".npz")
+    target = target.with_name(short_name(target.name, suffix if suffix in WRITERS else ".npz"))
+    if target.resolve() == source.resolve():
+        raise CloudError(f"{target} is what was given: choose another folder with --out")
     WRITERS.get(suffix, _write_npz)(source, target, labelled, classes, confidence)
     return target
 
@@ -60,7 +62,7 @@ def _write_npy(source: Path, target: Path, cloud: Cloud, classes: Sequence[str],
 
 def _write_text(source: Path, target: Path, cloud: Cloud, classes: Sequence[str], confidence: Any) -> None:
     with atomic_path(target) as temporary:
-        np.savetxt(temporary, _table(cloud), fmt=["%.6f"] * 3 + ["%d"] * 4)
+        np.savetxt(temporary, _table(cloud), fmt=["%.6f"] * 3 + ["%d"] * 4, header="x y z red green blue label")
 
 
 def _write_npz(source: Path, target: Path, cloud: Cloud, classes: Sequence[str], confidence: Any) -> None:
