@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import tokenmix
 from tests.backbone_cases import MODELS, TOYS, distance, images, toy, toy_features
 from tokenmix.backbones.base import POOLINGS, Backbone, Head, Stage, feature_indices
+from tokenmix.backbones.official import unwrap
+from tokenmix.mixers import make_mixer
 
 each_toy = pytest.mark.parametrize("name", sorted(TOYS))
 
@@ -222,3 +225,41 @@ def test_affnet_output_stride(stride: int) -> None:
     assert features.feature_info.reduction() == [min(r, stride) for r in (2, 4, 8, 16, 32)]
     assert [tuple(f.shape[-2:]) for f in features(x)] == [(64 // r, 96 // r) for r in features.feature_info.reduction()]
     assert set(toy("affnet_et", output_stride=stride).state_dict()) == set(toy("affnet_et").state_dict())
+
+
+def test_what_is_pruned_stays_in_its_mode() -> None:
+    model = tokenmix.create_model("mixernet_pico", num_classes=3).eval()
+    model.prune_intermediate_layers([1])
+    assert not any(module.training for module in model.modules())
+    tokenmix.reparameterize(model)
+    model.reset_classifier(5, "avg")
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"drop_path_rate": 1.0}, "drop_path_rate must be from 0 to below 1"),
+        ({"drop_path_rate": -0.5}, "drop_path_rate must be from 0 to below 1"),
+        ({"depths": (-1, 1, 1, 1)}, "depths must be 0 or more"),
+        ({"mlp_ratio": 0.01}, "larger mlp_ratio"),
+        ({"mixers": "aff(threshold=-0.1)"}, "threshold of a soft-shrink must be 0 or more"),
+        ({"mixers": "afno(threshold=-0.1)"}, "threshold of a soft-shrink must be 0 or more"),
+    ],
+)
+def test_numbers_without_meaning_are_refused(arguments, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tokenmix.create_model("mixernet_pico", **arguments)
+
+
+def test_a_black_picture_in_float16() -> None:
+    mixer = make_mixer("swift", 8).half()
+    torch.nn.init.zeros_(mixer.qk.bias)
+    assert mixer(torch.zeros(1, 8, 4, 4, dtype=torch.float16)).isfinite().all()
+
+
+def test_averages_of_torch_load_and_keys_that_are_no_text_do_not_matter() -> None:
+    model = tokenmix.create_model("casvit_xs", num_classes=3)
+    average = torch.optim.swa_utils.AveragedModel(model)
+    tokenmix.create_model("casvit_xs", num_classes=3).load_state_dict(average.state_dict())
+    assert list(unwrap({0: torch.zeros(1), "a": torch.ones(1)})) == ["a"]

@@ -136,6 +136,10 @@ def test_gradients_and_training_are_refused(fastest) -> None:
         fast(noise(1, 3, 16, 16).requires_grad_())
     with pytest.raises(ValueError, match="cannot be trained"):
         fast.train()
+    with pytest.raises(ValueError, match="load them into the model"):
+        fast.load_state_dict(conv_net().state_dict())
+    with pytest.raises(ValueError, match="stays where and what it is"):
+        fast.half()
     assert fast.eval() is fast
     assert not fast.eager.training
 

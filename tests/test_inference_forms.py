@@ -77,6 +77,9 @@ def test_what_follows_from_a_weight_follows_it_and_goes_with_it() -> None:
         weight.add_(1)
     assert derived(build, weight, 1).max() == 3
     assert made == [1, 2, 1]
+    for other in (4.0, 0.5):
+        weight.data.fill_(other)  # which autograd does not count
+        assert derived(build, weight, 1).equal(weight + 1)
     key = id(weight)
     assert key in _kept
     del weight

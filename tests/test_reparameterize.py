@@ -237,3 +237,60 @@ def test_a_frame_that_reads_its_input_twice_keeps_its_norm() -> None:
     block = Residual(4, frame, norm=norm).eval()
     x = images(5, 5, chans=4)
     assert distance(block.fuse()(x), block(x)) < 1e-6
+
+
+class Skip(nn.Sequential):
+    """A sequence with a way of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        between = self[0](x)
+        return between + self[1](between)
+
+
+class Decoder(nn.Module):
+    """A module inside is called as our method is, and another's method of that name works in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fuse = nn.Conv2d(4, 4, 1)
+        self.other = Foreign()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(self.fuse(x))
+
+
+class Foreign(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3)
+
+    def fuse(self) -> None:
+        """Nothing to do, and nothing to return."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("make", [lambda: Skip(nn.Conv2d(4, 4, 1), nn.GELU()), Decoder])
+def test_modules_of_others_keep_their_ways(make) -> None:
+    model, x = make().double().eval(), torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(tokenmix.reparameterize(model)(x), model(x))
+
+
+def test_another_norm_in_the_place_of_a_batch_norm_stays() -> None:
+    model = double("casvit_xs")
+    model.stem[0].norm = nn.GroupNorm(2, model.stem[0].conv.out_channels).double().eval()
+    assert distance(tokenmix.reparameterize(model)(x64()), model(x64())) < 1e-10
+
+
+def test_classifiers_of_others_stay_and_those_without_bias_are_averaged() -> None:
+    model = double("casvit_xs")
+    width = model.head.hidden_size
+    for make in (lambda: nn.Sequential(nn.Linear(width, 5)), lambda: nn.Linear(width, 5, bias=False)):
+        model.head.fc, model.head.fc_dist = make().double().eval(), make().double().eval()
+        assert distance(tokenmix.reparameterize(model)(x64()), model(x64())) < 1e-10
+
+
+def test_the_first_kernel_must_be_the_largest() -> None:
+    with pytest.raises(ValueError, match=r"first of the kernels must be the largest, not \[3, 7\]"):
+        RepDepthwise(4, (3, 7))

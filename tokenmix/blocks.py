@@ -109,6 +109,8 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Identity() if conv is None else conv
+        if hidden < 1:
+            raise ValueError(f"an MLP needs 1 channel or more between, not {hidden}: take a larger mlp_ratio")
         self.fc1: Any = Pointwise(dim, hidden, device=device, dtype=dtype)
         self.act = act()
         self.fc2 = Pointwise(hidden, dim, device=device, dtype=dtype)

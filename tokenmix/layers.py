@@ -104,6 +104,8 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"a drop path rate must be from 0 to below 1, not {rate}")
         self.rate = float(rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +173,9 @@ class ConvNorm(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
     def fuse(self) -> nn.Module:
-        """The convolution with the norm folded in, followed by the activation if there is one."""
+        """The convolution with the norm folded in, followed by the activation if there is one; itself without one."""
+        if not hasattr(self.norm, "running_mean"):  # another norm was put in its place
+            return copy.deepcopy(self)
         conv = fold_norm_after(self.conv, self.norm)
         return conv if isinstance(self.act, nn.Identity) else nn.Sequential(*with_act(conv, copy.deepcopy(self.act)))
 
@@ -204,6 +208,9 @@ class RepDepthwise(nn.Module):
         dim: Input channels; the groups of every branch.
         kernel_sizes: Odd kernel sizes, one branch each; none may exceed the first in either direction.
         out_chans: Output channels, a multiple of ``dim``.
+
+    Raises:
+        ValueError: A kernel exceeds the first.
     """
 
     def __init__(
@@ -220,6 +227,9 @@ class RepDepthwise(nn.Module):
         self.branches = nn.ModuleList(
             ConvNorm(dim, out_chans or dim, k, stride, groups=dim, device=device, dtype=dtype) for k in kernel_sizes
         )
+        first, *others = (branch.conv.kernel_size for branch in self.branches)
+        if any(other[0] > first[0] or other[1] > first[1] for other in others):
+            raise ValueError(f"the first of the kernels must be the largest, not {list(kernel_sizes)}")
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [branch(x) for branch in self.branches]
@@ -267,12 +277,13 @@ def fused(module: nn.Module) -> nn.Module:
 
     Changes ``module``, so give it a copy.
     """
-    fuse = getattr(module, "fuse", None)
-    if fuse is not None:
-        return fuse()
+    fuse = getattr(type(module), "fuse", None)  # a module inside may have that name
+    if fuse is not None and isinstance(form := fuse(module), nn.Module):
+        return form
     for name, child in module.named_children():
         setattr(module, name, fused(child))
-    if isinstance(module, nn.Sequential):
+    if type(module).forward in (nn.Sequential.forward, Chain.forward):
+        assert isinstance(module, nn.Sequential)
         for i in range(len(module) - 1):
             module[i], module[i + 1] = with_act(module[i], module[i + 1])
     return module

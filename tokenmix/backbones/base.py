@@ -274,10 +274,11 @@ class Backbone(nn.Module):
         taken = feature_indices(len(self.stages), indices)
         keep = max(taken) + 1
         cut = keep < len(self.stages)
-        self.stages = self.stages[:keep]
+        stages = self.stages[:keep]
+        stages.training, self.stages = self.stages.training, stages
         self.feature_info = self.feature_info[:keep]
         if cut or (prune_norm and self._final_is_norm()):
-            self.final = nn.Identity()
+            self.final = nn.Identity().train(self.training)
         if cut:
             self.num_features = self.head_hidden_size = self.feature_info[-1]["num_chs"]
             reference = next(self.parameters())
@@ -292,9 +293,10 @@ class Backbone(nn.Module):
                 device=reference.device,
                 dtype=reference.dtype,
             ).train(old.training)
+            self.head.distilled_training = old.distilled_training
             self.num_classes = classes
         elif prune_head:
-            self.head.norm, self.head.hidden = nn.Identity(), nn.Identity()
+            self.head.norm, self.head.hidden = (nn.Identity().train(self.head.training) for _ in range(2))
             self.head.hidden_size = self.head_hidden_size = self.num_features
             self.reset_classifier(0, "")
         return taken
@@ -355,7 +357,15 @@ def feature_indices(num: int, indices: int | Sequence[int] | None) -> list[int]:
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """Linear from 0 at the first block to ``rate`` at the last, one list per stage."""
+    """Linear from 0 at the first block to ``rate`` at the last, one list per stage.
+
+    Raises:
+        ValueError: If the rate is not from 0 to below 1, or a depth below 0.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"drop_path_rate must be from 0 to below 1, not {rate}")
+    if min(depths, default=0) < 0:
+        raise ValueError(f"depths must be 0 or more, not {tuple(depths)}")
     total = sum(depths)
     rates = [rate * i / max(total - 1, 1) for i in range(total)]
     return [[rates.pop(0) for _ in range(depth)] for depth in depths]

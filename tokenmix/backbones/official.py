@@ -129,7 +129,9 @@ def unwrap(content: Mapping[str, Any], *, ema: bool = True) -> dict[str, Tensor]
     found = averaged + raw if ema else raw
     if found:
         return unwrap(found[0], ema=ema)
-    return {_bare(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    # An average of torch.optim.swa_utils counts what it has averaged.
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return {_bare(key): value for key, value in tensors.items() if key != "n_averaged"}
 
 
 def backbone_of(state_dict: StateDict) -> tuple[dict[str, Tensor], list[str]]:

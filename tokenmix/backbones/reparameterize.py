@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +18,8 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
     """A new model that computes the same in eval mode with fewer operations; the given one is left as it was.
 
     Batch norms are folded wherever that is exact (into a neighbouring convolution, never through zero padding),
-    parallel kernels and skips merged, two classifiers averaged into one. What precedes the pooling stays, so that
-    ``forward_features`` returns the same. A second call changes nothing more. On a CPU the weights are laid out in
+    parallel kernels and skips merged, two linear classifiers averaged into one. What precedes the pooling stays, so
+    that ``forward_features`` returns the same. A second call changes nothing more. On a CPU the weights are laid out in
     channels_last memory, in which its convolutions are faster; shapes are the same.
 
     Args:
@@ -58,7 +59,10 @@ def reparameterize(model: nn.Module, *, fold_layer_scale: bool = False) -> nn.Mo
 def _average_classifiers(model: Backbone) -> None:
     """One classifier whose output is the mean of both: exact, because both are linear."""
     head = model.head
-    if isinstance(head.fc, nn.Linear) and isinstance(head.fc_dist, nn.Linear):
-        head.fc.weight.copy_((head.fc.weight + head.fc_dist.weight) / 2)
-        head.fc.bias.copy_((head.fc.bias + head.fc_dist.bias) / 2)
+    pair: Any = (head.fc, head.fc_dist)
+    if all(isinstance(one, nn.Linear) for one in pair) and (head.fc.bias is None) == (pair[1].bias is None):
+        for own, other in zip(*(one.parameters() for one in pair), strict=True):
+            own.copy_((own + other) / 2)
+    elif not all(isinstance(one, nn.Identity) for one in pair):
+        return  # somebody's own
     head.fc_dist, head.num_classifiers = None, 1

@@ -88,6 +88,17 @@ class CompiledModel(nn.Module):
             raise ValueError("a compiled model cannot be trained: train the model, and compile it again")
         return self
 
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """It keeps the weights that it was compiled with.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("a compiled model keeps its weights: load them into the model, and compile it again")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CompiledModel:
+        raise ValueError("a compiled model stays where and what it is: move or convert the model, and compile it again")
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.choice.name}, for {self.choice.holds_for})"
 

@@ -51,6 +51,8 @@ class FourierOperator(nn.Module):
             )
         self.dim = dim
         self.groups = groups
+        if threshold < 0:
+            raise ValueError(f"the threshold of a soft-shrink must be 0 or more, not {threshold}")
         self.threshold = float(threshold)
         self.form = "auto"
         shape, dd = (2, groups, dim // groups), {"device": device, "dtype": dtype}

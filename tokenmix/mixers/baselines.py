@@ -158,6 +158,11 @@ class SeparableAttention(nn.Module):
         return True
 
 
+def _unit(x: Tensor, dim: int) -> Tensor:
+    """Vectors along a dimension at length 1; PyTorch's usual eps would be 0 in float16."""
+    return F.normalize(x, dim=dim, eps=1e-6)
+
+
 class SwiftAttention(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``: ``out(proj(g * k) + q)``, g = sum_n a_n q_n: SwiftFormer's additive attention.
 
@@ -178,15 +183,15 @@ class SwiftAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key = self.qk(x).chunk(2, 1)
-        query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
-        weights = F.normalize((self.score(query) * self.scale).flatten(2), dim=-1)  # (B, 1, N)
+        query, key = _unit(query, 1), _unit(key, 1)
+        weights = _unit((self.score(query) * self.scale).flatten(2), -1)  # (B, 1, N)
         context = (query.flatten(2) @ weights.transpose(-1, -2)).unsqueeze(-1)  # (B, C, 1, 1)
         return self.out(self.proj(context * key) + query)
 
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`; and the tokens' weights."""
-        query, key = (F.normalize(part, dim=1) for part in self.qk(x).chunk(2, 1))
-        weights = F.normalize((self.score(query) * self.scale).flatten(2), dim=-1)
+        query, key = (_unit(part, 1) for part in self.qk(x).chunk(2, 1))
+        weights = _unit((self.score(query) * self.scale).flatten(2), -1)
         mixed = (query.flatten(2) @ weights.transpose(-1, -2)).unsqueeze(-1) * key
         return {
             "query": Slot(query),

@@ -87,6 +87,7 @@ class DynamicFilter(nn.Module):
         planes = rfft2_planes(y, self.form)
         grids = resize_kernel(self.weight, planes.size(-2), planes.size(-1)).to(planes.dtype)
         mask = (weights.transpose(1, 2).to(planes.dtype) @ grids.flatten(2)).unflatten(-1, planes.shape[2:])
+        mask = mask.to(planes.dtype)
         out = filter_planes(planes, mask, x.size(-2), x.size(-1), self.form).to(y.dtype)
         return {
             "query": Slot(torch.complex(planes[:, :, 0], planes[:, :, 1]), "fourier"),

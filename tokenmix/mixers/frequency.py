@@ -80,6 +80,8 @@ class _Filter(nn.Module):
         super().__init__()
         self.dim = dim
         self.groups = groups
+        if threshold < 0:
+            raise ValueError(f"the threshold of a soft-shrink must be 0 or more, not {threshold}")
         self.threshold = float(threshold)
         self.form = "auto"
         self.act = act

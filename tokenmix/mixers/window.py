@@ -61,7 +61,7 @@ class WindowAttention(nn.Module):
         pad = [start, across * side - width - start, start, down * side - height - start]
         qkv = F.pad(self.qkv(x), pad).reshape(x.size(0), 3, self.heads, self.head_dim, down, side, across, side)
         q, k, v = qkv.permute(1, 0, 4, 6, 2, 5, 7, 3).flatten(5, 6).unbind(0)  # (B, down, across, heads, side^2, d)
-        real = F.pad(torch.ones_like(x[:1, 0]), pad).view(down, side, across, side)
+        real = F.pad(x.new_ones(1, height, width), pad).view(down, side, across, side)
         real = real.permute(0, 2, 1, 3).flatten(2)[:, :, None, None]  # (down, across, 1, 1, side^2)
         scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5 + offset_bias(self.offsets)
         weights = torch.softmax(scores.masked_fill(real == 0, float("-inf")), -1)

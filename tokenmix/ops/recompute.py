@@ -41,7 +41,7 @@ def without_keeping(x: Tensor, step: Callable[[Tensor], Any]) -> Any:
     """
     if isinstance(step, nn.Conv2d) and x.dtype == torch.float32 and situation(x).autocast:
         x = x.to(torch.get_autocast_dtype(x.device.type))  # else the convolution keeps a copy of its own
-    make = _maker(x.grad_fn, x.dtype)
+    make = _maker(x.grad_fn, x)
     if make is None:
         return step(x)
     kept: list[_Kept] = []
@@ -104,7 +104,7 @@ def _memory(tensor: Tensor) -> tuple[int, torch.dtype]:
     return tensor.untyped_storage().data_ptr(), tensor.dtype
 
 
-def _maker(node: Any, dtype: torch.dtype) -> Make | None:
+def _maker(node: Any, like: Tensor) -> Make | None:
     """How the backward pass can make anew what this node made, or None. Only then is read what the node keeps."""
     kind = type(node).__name__
     if kind in ("NativeBatchNormBackward0", "CudnnBatchNormBackward0"):
@@ -118,9 +118,10 @@ def _maker(node: Any, dtype: torch.dtype) -> Make | None:
     if kind == "MulBackward0" and all(edge is not None for edge, _ in node.next_functions):  # else it keeps one factor
         return lambda: saved(node, "self") * saved(node, "other")
     if kind in ("ToCopyBackward0", "PermuteBackward0"):
-        before, dims = _maker(node.next_functions[0][0], dtype), saved(node, "dims")
+        before, dims = _maker(node.next_functions[0][0], like), saved(node, "dims")
+        device, dtype = like.device, like.dtype
         if before is not None:
-            return lambda: before().to(dtype) if dims is None else before().permute(dims)
+            return lambda: before().to(device, dtype) if dims is None else before().permute(dims)
     return None
 
 
