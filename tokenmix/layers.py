@@ -224,10 +224,10 @@ class RepDepthwise(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            ConvNorm(dim, out_chans or dim, k, stride, groups=dim, device=device, dtype=dtype) for k in kernel_sizes
-        )
-        first, *others = (branch.conv.kernel_size for branch in self.branches)
+        dd = {"device": device, "dtype": dtype}
+        branches = [ConvNorm(dim, out_chans or dim, k, stride, groups=dim, **dd) for k in kernel_sizes]
+        self.branches = nn.ModuleList(branches)
+        first, *others = (branch.conv.kernel_size for branch in branches)
         if any(other[0] > first[0] or other[1] > first[1] for other in others):
             raise ValueError(f"the first of the kernels must be the largest, not {list(kernel_sizes)}")
 

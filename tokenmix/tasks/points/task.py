@@ -96,7 +96,7 @@ class PointsTask(Task):
         """See `tokenmix.tasks.points.judged.judged_clouds`."""
         from tokenmix.tasks.points.judged import judged_clouds
 
-        data = self.open_data(spec, seed=seed, download=download, log=log)
+        data: Any = self.open_data(spec, seed=seed, download=download, log=log)
         if different := self.other_facts(loaded, data):
             raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
         return Judged(data.name, judged_clouds(data, spec, loaded.data, split, seed=seed, log=log), data.facts)
