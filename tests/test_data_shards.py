@@ -149,6 +149,11 @@ def test_labels_that_are_words(tmp_path):
     assert data.classes == ["cat2", "cat10"]
     for images in (data.train, data.val, data.test):
         assert images.labels == [1 - number % 2 for number in (int(name[-10:-4]) for name in images.names)]
+    (tmp_path / "classes.txt").write_text("cat2 \ncat10\n\n")
+    assert load_data(tmp_path / "x.tar", log=silent).classes == ["cat2", "cat10"]
+    (tmp_path / "classes.txt").write_text("cat2\ncat10\ncat2\n")
+    with pytest.raises(ValueError, match="names 'cat2' twice"):
+        load_data(tmp_path / "x.tar", log=silent)
     (tmp_path / "classes.txt").write_text("dog\ncat10\n")
     with pytest.raises(ValueError, match="the label 'cat2' is not in the list"):
         load_data(tmp_path / "x.tar", log=silent)

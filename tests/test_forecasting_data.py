@@ -13,7 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenmix.sources import recognise
+from tokenmix.tasks.forecasting.baselines import SeasonalNaive
 from tokenmix.tasks.forecasting.batches import window_loader
+from tokenmix.tasks.forecasting.facts import check_facts
+from tokenmix.tasks.forecasting.networks import make_network
+from tokenmix.tasks.forecasting.quick import _look_back
 from tokenmix.tasks.forecasting.series_data import (
     SeriesData,
     in_parts,
@@ -564,3 +568,64 @@ def test_a_variable_that_never_changes_is_not_divided_by_zero() -> None:
     scaler = Scaler.of(np.array([[1.0, 5.0], [3.0, 5.0]]))
     assert scaler.std.tolist() == [1.0, 1.0]
     assert scaler.normalize(np.array([[2.0, 5.0]])).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1.1, 20.7])
+def test_a_deviation_that_is_a_rounding_error_is_none(value: float) -> None:
+    assert Scaler.of(np.full((700, 3), value)).std.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_season_that_the_past_does_not_hold_is_not_repeated_out_of_step() -> None:
+    past = torch.arange(6.0).view(1, 6, 1)
+    assert SeasonalNaive(3, 4)(past).flatten().tolist() == [2, 3, 4]
+    assert SeasonalNaive(3, 8)(past).flatten().tolist() == [5, 5, 5]
+    with pytest.raises(ValueError, match="whole numbers from 1 on"):
+        SeasonalNaive(3, 1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("linear_forecast", {"size": 24}, "must be an odd whole number, not 24"),
+        ("ffnet_forecast", {"mlp_ratio": 2.5}, "mlp_ratio of a forecaster must be a whole number"),
+        ("ffnet_forecast", {"depths": 1}, "depths of a forecaster must be whole numbers, one for each stage"),
+        ("ffnet_forecast", {"depths": [2_000_000]}, "depths of ffnet_forecast come to 2,000,000"),
+        (
+            "ffnet_forecast",
+            {
+                "look_back": 4,
+                "downsample_ratio": 8,
+                **{name: (5, 5) for name in ("dims", "kernel_sizes", "small_sizes")},
+            },
+            "downsample_ratio=8 is too large for 2 tokens",
+        ),
+    ],
+)
+def test_sizes_without_sense_are_refused(name: str, arguments: dict[str, object], message: str) -> None:
+    if "dims" in arguments:
+        arguments = {**arguments, "depths": (1, 1)}
+    with pytest.raises(ValueError, match=message):
+        make_network(name, {}, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"variables": 5}, "no list of names"),
+        ({"season": -3}, "no number of steps"),
+        ({"learnt": [5]}, "not a number of rows and a time"),
+        ({"variables": ["a", "b"], "mean": [0.0, 0.0], "std": [0, 1]}, "a std is not above 0"),
+        ({"variables": ["a", "b"], "mean": [0.0], "std": [1.0]}, "1 means and 1 deviations for 2 variables"),
+        ({"mean": "ab", "std": [1.0]}, "no lists of numbers"),
+    ],
+)
+def test_what_a_file_says_of_its_series_is_checked(facts: dict[str, object], message: str) -> None:
+    check_facts({"variables": ["a"], "season": 24, "learnt": [9, None], "mean": [1e6], "std": [2.0]})
+    with pytest.raises(ValueError, match=message):
+        check_facts(facts)
+
+
+def test_the_quick_model_looks_back_no_longer_than_it_can_be_fitted_to() -> None:
+    assert _look_back(86_400, 70_000, 24) == 96
+    assert _look_back(24, 70_000, 24) == 96
+    assert _look_back(144, 70_000, 24) == 144

@@ -12,6 +12,9 @@ from PIL import Image
 
 from tokenmix.tasks.super_resolution.data import ArrayPairs, FilePairs, map_plain, shrunk, to_tensor
 from tokenmix.tasks.super_resolution.layouts import find_pairs, speaking_folders
+from tokenmix.tasks.super_resolution.model import create_upscaler
+from tokenmix.tasks.super_resolution.photographs import picture_pixels
+from tokenmix.tasks.super_resolution.upscaling import upscale
 from tokenmix_runtime.images import ImageError
 
 
@@ -224,3 +227,29 @@ def test_to_tensor() -> None:
     with warnings.catch_warnings():
         pixels.flags.writeable = False
         to_tensor(pixels)
+
+
+def test_small_pictures_are_found_by_their_own_names_first(tmp_path: Path) -> None:
+    for name in ("fo", "fox2", "box2"):
+        put(tmp_path / f"HR/{name}.png")
+    for name in ("fo", "fox2", "box2x2"):
+        put(tmp_path / f"LR/{name}.png")
+    assert told(tmp_path)["train"] == [
+        ("HR/box2.png", "LR/box2x2.png"),
+        ("HR/fo.png", "LR/fo.png"),
+        ("HR/fox2.png", "LR/fox2.png"),
+    ]
+    put(tmp_path / "LR/fo.jpg")
+    with pytest.raises(ValueError, match=r"could both go with HR/fo\.png"):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "values"), [("F", np.full((20, 20), 0.5, np.float32)), ("I", np.full((20, 20), 40_000, np.int32))]
+)
+def test_pictures_of_pillow_keep_their_range(mode: str, values: np.ndarray) -> None:
+    image = Image.fromarray(values)
+    assert image.mode == mode
+    assert float(picture_pixels(image).max()) == values.max()
+    larger = upscale(image, create_upscaler("ffnet_sr_tiny").eval())
+    assert larger.dtype == (np.float32 if mode == "F" else np.uint16)

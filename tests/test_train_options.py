@@ -229,6 +229,9 @@ def test_teachers(tmp_path, monkeypatch, trained) -> None:
         run(tmp_path / "seven", with_values(one, teacher_weights=str(tmp_path / "seven.pth")))
     with pytest.raises(ValueError, match="did you mean 'mixernet_pico'"):
         run(tmp_path / "none", with_values(one, teacher="mixernet_pic"))
+    turned = dataclasses.replace(toy_data(), classes=toy_data().classes[::-1])
+    with pytest.raises(ValueError, match="other classes, or in another order: 'red' stands where"):
+        run(tmp_path / "turned", with_values(casvit, teacher=str(trained)), turned)
     fewer = dataclasses.replace(toy_data(), classes=["red", "green"])
     with pytest.raises(ValueError, match="knows 3 classes, the data has 2"):
         run(tmp_path / "classes", with_values(casvit, teacher=str(trained)), fewer)

@@ -181,7 +181,7 @@ def _open(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any])
 
 def _remembered(source: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:
     """With what the weights of a run's folder are too small to hold of its data: ``data.json`` beside them has more."""
-    told, file = info.get("data"), source / "data.json"
+    told, file = info.get("data"), (source if source.is_dir() else source.parent) / "data.json"
     if not told or told.get("parts") or not file.is_file():
         return info
     try:
@@ -415,7 +415,13 @@ def _of_a_task(
         task, variant, args = find_task(info["task"]), info.get("model"), info.get("model_args")
         if not isinstance(variant, str) or variant not in task.networks() or not isinstance(args, dict):
             return None
+        args = {key: value for key, value in args.items() if key not in ("device", "dtype")}  # the caller's to say
         facts = {fact: info[fact] for fact in task.fact_names if fact in info}
+        try:
+            check_info(info, pictures=not task.own_statistics)
+            task.check_facts(info)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{name}: {error}; copy or write the file again") from None
     else:
         for task in all_tasks().values():
             if found := task.recognise(state_dict):

@@ -115,8 +115,12 @@ def check_local(folder: str | os.PathLike[str]) -> None:
         raise CheckpointError(str(error)) from None
 
 
-def check_info(info: Mapping[str, Any]) -> None:
+def check_info(info: Mapping[str, Any], *, pictures: bool = True) -> None:
     """Raise unless what stands beside the model in our own file is of the kinds and sizes that it has.
+
+    Args:
+        info: The file's metadata.
+        pictures: Whether means and deviations are those of pictures' channels.
 
     Raises:
         ValueError: It is not.
@@ -134,7 +138,7 @@ def check_info(info: Mapping[str, Any]) -> None:
         raise ValueError(f"its levels are {shown(levels)}, and no list of whole numbers")
     if not isinstance(info.get("task_args") or {}, dict):
         raise ValueError(f"its task_args are {shown(info['task_args'])}, and no mapping")
-    mean, std = info.get("mean") or [0.5], info.get("std") or [0.5]
+    mean, std = (info.get("mean") or [0.5], info.get("std") or [0.5]) if pictures else ([0.5], [0.5])
     size, crop = info.get("image_size") or [1, 1], info.get("crop_pct") or 1.0
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)):
         raise ValueError(f"its image_size is {shown(size)}, and not [height, width]")

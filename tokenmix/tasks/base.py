@@ -181,6 +181,7 @@ class Task(ABC):
         title: How people call it.
         noun: What its samples are called, in the plural.
         timed_noun: What a model answers at a time, where that is no whole sample.
+        own_statistics: Whether means and deviations in a model's file are of its samples, not of pictures' channels.
         takes_image_size: Whether samples are brought to a size to be judged; else they have their own.
         headline: The number of the metric that decides which weights are best.
         lower_is_better: Of the headline.
@@ -213,6 +214,7 @@ class Task(ABC):
     title: str
     noun: str = "images"
     timed_noun: str = ""
+    own_statistics: bool = False
     takes_image_size: bool = True
     headline: str
     lower_is_better: bool = False
@@ -398,6 +400,9 @@ class Task(ABC):
     def recognise(self, state_dict: StateDict) -> tuple[str, dict[str, Any], dict[str, Any], dict[str, Tensor]] | None:
         """An official checkpoint of one of `networks`: name, arguments, facts, weights by our names; or None."""
         return None
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:  # noqa: B027 - most facts are checked for all tasks
+        """Raise ValueError unless what a file of weights says of its data is what its networks are built from."""
 
     def official_weights(self, model: nn.Module) -> dict[str, Tensor]:
         """The weights of one of `networks` by the names of its official project.

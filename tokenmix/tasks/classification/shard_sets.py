@@ -245,15 +245,22 @@ def _class_list(shards: Sequence[Shard]) -> list[str]:
     for folder in sorted(folders) + sorted({folder.parent for folder in folders}):
         text, table = folder / "classes.txt", folder / "classes.json"
         if text.is_file():
-            return read_text(text).splitlines()
+            return _named_once([line.strip() for line in read_text(text).splitlines() if line.strip()], text)
         if table.is_file():
             names = read_json(table)
             if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
                 names = [names[str(number)] for number in range(len(names))]
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError(f'{table}: must be a list of names, or an object such as {{"0": "cat", "1": "dog"}}')
-            return names
+            return _named_once(names, table)
     return []
+
+
+def _named_once(names: list[str], path: Path) -> list[str]:
+    """The names, each of which is one class."""
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{path} names {double!r} twice: each class needs a name of its own")
+    return names
 
 
 def _say_limit(shards: Sequence[Shard], found: Sequence[Contents], log: Callable[[str], None]) -> None:

@@ -235,7 +235,7 @@ class ClassificationTask(PictureTask):
             return mixing
         from tokenmix.tasks.classification.teacher import Teacher
 
-        teacher = Teacher(recipe.task, self.outputs(data.facts), preparation["mean"], preparation["std"], device)
+        teacher = Teacher(recipe.task, data.facts["classes"], preparation["mean"], preparation["std"], device)
         if hasattr(model, "set_distilled_training") and isinstance(model.get_classifier(), tuple):
             model.set_distilled_training(True)
 

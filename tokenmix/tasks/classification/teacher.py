@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import safetensors.torch
@@ -21,7 +22,7 @@ class Teacher:
 
     Args:
         options: Name the teacher.
-        num_classes: That it must know.
+        classes: Names of those that it must know, in their order.
         mean: Of the values in 0..1, that the trained model's images are normalised with.
         std: Per channel, of values in 0..1.
         device: Where it works.
@@ -33,13 +34,13 @@ class Teacher:
     def __init__(
         self,
         options: Options,
-        num_classes: int,
+        classes: Sequence[str],
         mean: tuple[float, ...],
         std: tuple[float, ...],
         device: torch.device,
     ) -> None:
         assert options.teacher is not None
-        self.model, theirs = _open(options.teacher, options.teacher_weights, num_classes)
+        self.model, theirs = _open(options.teacher, options.teacher_weights, classes)
         self.model.eval().requires_grad_(False).to(device)
 
         def row(values: tuple[float, ...]) -> Tensor:
@@ -56,12 +57,19 @@ class Teacher:
 
 
 def _open(
-    name: str, weights: str | None, num_classes: int
+    name: str, weights: str | None, classes: Sequence[str]
 ) -> tuple[nn.Module, tuple[tuple[float, ...], tuple[float, ...]]]:
     """The teacher, and the mean and standard deviation of its images."""
     model: Any
+    num_classes = len(classes)
     if weights is None:
         opened = open_model(name, tasks=("classification",))
+        if opened.classes is not None and len(opened.classes) == num_classes and list(opened.classes) != list(classes):
+            ours, theirs = next(pair for pair in zip(classes, opened.classes, strict=True) if pair[0] != pair[1])
+            raise ValueError(
+                f"the teacher {name} knows other classes, or in another order: {theirs!r} stands where the data have "
+                f"{ours!r}; train one on these data"
+            )
         model, statistics = opened.model, (opened.mean, opened.std)
     else:
         if not timm.is_model(name):

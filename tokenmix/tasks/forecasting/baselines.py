@@ -13,21 +13,22 @@ class SeasonalNaive(nn.Module):
 
     Args:
         horizon: Future values, H.
-        season: Its length in steps; 1 repeats the last value. A season longer than the past is the whole past.
+        season: Its length in steps; 1 repeats the last value. So is done where the past is shorter than a season:
+            another length would repeat it out of step.
         look_back: Past values that it is given, L; it takes any number.
 
     Raises:
-        ValueError: If a length is below 1.
+        ValueError: If a length is no whole number from 1 on.
     """
 
     def __init__(self, horizon: int, season: int, look_back: int = 96) -> None:
         super().__init__()
-        if horizon < 1 or season < 1:
-            raise ValueError(f"horizon and season must be at least 1, not {horizon} and {season}")
+        if not all(isinstance(one, int) and one >= 1 for one in (horizon, season)):
+            raise ValueError(f"horizon and season must be whole numbers from 1 on, not {horizon} and {season}")
         self.horizon, self.season, self.look_back = horizon, season, look_back
 
     def forward(self, past: Tensor) -> Tensor:
-        season = min(self.season, past.size(1))
+        season = self.season if self.season <= past.size(1) else 1
         steps = torch.arange(self.horizon, device=past.device) % season
         return past[:, past.size(1) - season + steps]
 
@@ -43,10 +44,15 @@ class DecomposedLinear(nn.Module):
         size: Of the moving average, odd.
         device: Where the parameters are created.
         dtype: Their type.
+
+    Raises:
+        ValueError: The size is no odd whole number.
     """
 
     def __init__(self, look_back: int, horizon: int, size: int = 25, *, device=None, dtype=None) -> None:
         super().__init__()
+        if not isinstance(size, int) or size < 1 or size % 2 == 0:
+            raise ValueError(f"the size of a moving average must be an odd whole number, not {size}")
         self.look_back, self.horizon, self.size = look_back, horizon, size
         self.residual = nn.Linear(look_back, horizon, device=device, dtype=dtype)
         self.trend = nn.Linear(look_back, horizon, device=device, dtype=dtype)

@@ -20,6 +20,10 @@ NORMS = ("revin", "revin_affine", "none")
 CENTERS = ("mean", "last")
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What a forecaster is made of; the defaults are the official ETTh1 script's.
@@ -66,8 +70,11 @@ class Architecture:
 
     def __post_init__(self) -> None:
         for name in ("num_variables", "look_back", "horizon", "patch_size", "patch_stride", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} of a forecaster must be at least 1, not {getattr(self, name)}")
+            if not _is_whole(getattr(self, name)) or getattr(self, name) < 1:
+                raise ValueError(f"{name} of a forecaster must be a whole number from 1 on, not {getattr(self, name)}")
+        for name in ("depths", "dims", "kernel_sizes", "small_sizes"):
+            if not isinstance(values := getattr(self, name), tuple | list) or not all(map(_is_whole, values)):
+                raise ValueError(f"{name} of a forecaster must be whole numbers, one for each stage, not {values}")
         stages = len(self.depths)
         for name in ("dims", "kernel_sizes", "small_sizes"):
             if len(getattr(self, name)) != stages:
@@ -86,14 +93,21 @@ class Architecture:
             raise ValueError(f"patch_stride={self.patch_stride} skips values: it must not exceed {self.patch_size=}")
         if stages_without := [d for d in (*self.depths, *self.dims) if d < 1]:
             raise ValueError(f"depths and dims must be at least 1, not {stages_without[0]}")
-        if len(self.depths) > 1 and self.downsample_ratio < 2:
+        if len(self.depths) > 1 and not (_is_whole(self.downsample_ratio) and self.downsample_ratio >= 2):
             raise ValueError(f"downsample_ratio must be at least 2 between stages, not {self.downsample_ratio}")
         for large, small in zip(self.kernel_sizes, self.small_sizes, strict=True):
             if large < 1 or large % 2 == 0 or small < 0 or (small % 2 == 0 and small > 0) or small > large:
                 raise ValueError(
                     f"kernel sizes must be odd and the small one not the larger (or 0), not {large} and {small}"
                 )
-        if self.decomposition < 0 or (self.decomposition and self.decomposition % 2 == 0):
+        for before in self.tokens[:-1]:
+            if -before % self.downsample_ratio > before:
+                raise ValueError(f"downsample_ratio={self.downsample_ratio} is too large for {before} tokens")
+        if (
+            not _is_whole(self.decomposition)
+            or self.decomposition < 0
+            or (self.decomposition and self.decomposition % 2 == 0)
+        ):
             raise ValueError(f"the moving average of decomposition must be odd, not {self.decomposition}")
 
     @property

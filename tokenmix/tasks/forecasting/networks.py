@@ -47,6 +47,15 @@ def make_network(name: str, facts: Mapping[str, Any], **arguments: Any) -> nn.Mo
         value = given.get(argument, 1)
         if not isinstance(value, int) or not 1 <= value <= LIMITS[limit]:
             raise ValueError(f"{argument} of {name} must be a whole number from 1 to {LIMITS[limit]:,}, not {value!r}")
+    lists = {"dims": "width", "kernel_sizes": "width", "small_sizes": "width", "patch_size": "width"}
+    for argument, limit in {"depths": "depth", **lists, "mlp_ratio": "width"}.items():
+        values = given.get(argument, 1)
+        values = values if isinstance(values, list | tuple) else [values]
+        most = sum(values) if argument == "depths" else max(values, default=0)
+        if most > LIMITS[limit] or len(values) > LIMITS["entries"]:
+            raise ValueError(
+                f"{argument} of {name} come to {most:,}, and {LIMITS[limit]:,} is the most that they may be"
+            )
     if name == "seasonal_naive":
         return SeasonalNaive(**given)
     build = DecomposedLinear if name == "linear_forecast" else ffnet_forecast

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenmix.tasks.forecasting.splits import Scaler
 from tokenmix_runtime.forecasts import ForecastModel
 from tokenmix_runtime.series import Series
 
@@ -21,6 +22,7 @@ USUAL = 96  # past rows, about
 HORIZON = 24  # rows ahead, where nobody says
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 MOST_WINDOWS = 20_000  # that it is fitted on
+LONGEST = 1_000  # past rows: the fit takes time by their cube
 Array = NDArray[Any]
 
 
@@ -41,9 +43,8 @@ def quick_model(
     season = series.step.season if series.step is not None else 1
     rows = int(LEARNT * len(series)) if rows is None else rows
     look_back = _look_back(season, rows, horizon) if look_back is None else look_back
-    mean, std = series.values[:rows].mean(0), series.values[:rows].std(0)
-    std = np.where(std > 0, std, 1.0)
-    windows = _windows((series.values[:rows] - mean) / std, look_back, horizon)
+    scaler = Scaler.of(series.values[:rows])
+    windows = _windows(scaler.normalize(series.values[:rows]), look_back, horizon)
     cut = len(windows[0]) - max(len(windows[0]) // 10, 1)
     fitted = _moments(*(part[:cut] for part in windows))
     later = [part[cut:] for part in windows]
@@ -60,8 +61,8 @@ def quick_model(
         run,
         look_back,
         horizon,
-        mean,
-        std,
+        scaler.mean,
+        scaler.std,
         series.variables,
         season,
         (rows, until),
@@ -69,12 +70,12 @@ def quick_model(
 
 
 def _look_back(season: int, rows: int, horizon: int) -> int:
-    """About 96 rows, whole seasons of them, or fewer in a short series.
+    """About 96 rows, whole seasons of them where those are no longer than `LONGEST`, or fewer in a short series.
 
     Raises:
         ValueError: The series is too short for any.
     """
-    wanted = season * max(1, round(USUAL / season))
+    wanted = season * max(1, round(USUAL / season)) if season <= LONGEST else USUAL
     most = (rows - horizon) // 3
     if most < 2:
         raise ValueError(

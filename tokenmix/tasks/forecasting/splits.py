@@ -107,8 +107,8 @@ class Scaler:
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Scaler:
         """The scaler of rows ``(T, M)``."""
-        std = values.std(0)
-        return cls(values.mean(0), np.where(std > 0, std, 1.0))
+        still = values.max(0) == values.min(0)  # the deviation of such values may be a rounding error
+        return cls(values.mean(0), np.where(still, 1.0, values.std(0)))
 
     def normalize(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """``(..., M)`` in standard deviations from the mean."""

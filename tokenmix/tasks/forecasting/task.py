@@ -35,6 +35,7 @@ class ForecastingTask(Task):
     title = "forecasting"
     noun = "rows"
     timed_noun = "windows"
+    own_statistics = True
     takes_image_size = False
     headline = "mse"
     lower_is_better = True
@@ -104,6 +105,8 @@ class ForecastingTask(Task):
         series = data.series
         known = loaded.facts.get("learnt")
         own = known is None or known == data.facts["learnt"]
+        if known and own and known[1] is None and split is None:
+            log(f"{data.name}: without dates the model's own series is known by its {len(series):,} rows alone")
         if split == "all" or (split is None and not own):
             first, told = (0, "") if split else unseen(series, known, loaded.model.horizon)
             if told:
@@ -115,6 +118,11 @@ class ForecastingTask(Task):
         from tokenmix.tasks.forecasting.series_data import data_names
 
         return data_names()
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        from tokenmix.tasks.forecasting.facts import check_facts
+
+        check_facts(facts)
 
     def check_data(self, spec: str, *, seed: int, download: bool, log: Log) -> dict[str, Any]:
         """What was read and found in a file; what cannot be used without a repair is an error with the rows."""

@@ -22,6 +22,7 @@ from tokenmix.data.inventory import Inventory, summary, take_inventory
 from tokenmix.data.split_words import split_of
 
 HIGH = ("high", "hr", "gt", "hq", "target", "targets", "original", "ground_truth")
+_MARK = r"[_-](?:HR|LR|GT|LQ)$"  # at the end of a name
 LOW = ("low", "lr", "lq", "input", "inputs", "lr_bicubic", "lrbicx", "bicubic")
 
 
@@ -136,15 +137,27 @@ def _combined(inventory: Inventory, where: str, given: bool) -> list[Pair]:
 
 def _matched(inventory: Inventory, high: str, low: str | None, scale: int) -> list[Pair]:
     """The large pictures of a folder with the small ones of the same name, with or without ``x2`` at its end."""
-    small = {} if low is None else {_key(name, low, scale): inventory.root / name for name in inventory.below(low)}
-    pairs = [Pair(name, inventory.root / name, small.get(_key(name, high, scale))) for name in inventory.below(high)]
-    return _checked(inventory, pairs, low or high, bool(small))
+    stems: dict[str, list[str]] = {}
+    keys: dict[str, list[str]] = {}
+    for name in () if low is None else inventory.below(low):
+        stem = _stem(name, low or "")
+        stems.setdefault(stem, []).append(name)
+        key = re.sub(rf"[_-]?(?:x{scale}|{scale}x)[a-z]?$|{_MARK}", "", stem, flags=re.IGNORECASE)
+        keys.setdefault(key, []).append(name)
+    pairs = []
+    for name in inventory.below(high):
+        stem = _stem(name, high)
+        bare = re.sub(_MARK, "", stem, flags=re.IGNORECASE)
+        small = stems.get(stem) or keys.get(stem) or keys.get(bare) or []
+        if len(small) > 1:
+            raise ValueError(f"{inventory.root}: {small[0]} and {small[1]} could both go with {name}: rename one")
+        pairs.append(Pair(name, inventory.root / name, inventory.root / small[0] if small else None))
+    return _checked(inventory, pairs, low or high, bool(stems))
 
 
-def _key(name: str, folder: str, scale: int) -> str:
-    """What large and small pictures have in common: the path in the folder without ending and scale."""
-    stem = Path(name).relative_to(folder).with_suffix("").as_posix()
-    return re.sub(rf"[_-]?(?:x{scale}|{scale}x)[a-z]?$|[_-](?:HR|LR|GT|LQ)$", "", stem, flags=re.IGNORECASE)
+def _stem(name: str, folder: str) -> str:
+    """The path in the folder without its ending."""
+    return Path(name).relative_to(folder).with_suffix("").as_posix()
 
 
 def _checked(inventory: Inventory, pairs: list[Pair], where: str, complete: bool) -> list[Pair]:

@@ -155,6 +155,23 @@ def plain(image: Image.Image) -> Image.Image:
     return image.convert("L" if grey else "RGB")
 
 
+def picture_pixels(image: Image.Image) -> NDArray[Any]:
+    """``(H, W)`` or ``(H, W, C)``: 8 or 16 bits, or float32 as they are of a picture of fractions.
+
+    Raises:
+        ValueError: Whole numbers of 32 bits do not fit into 16.
+    """
+    if image.mode == "F":
+        return np.asarray(image)
+    if image.mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"a picture of mode I has values from 0 to 65,535, not {values.min()} to {values.max()}")
+        return values.astype(np.uint16)
+    pixels = np.asarray(plain(image))
+    return pixels.astype(pixels.dtype.newbyteorder("="))
+
+
 class Writer(ABC):
     """Writes a picture from the top down.
 

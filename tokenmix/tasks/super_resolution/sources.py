@@ -20,7 +20,8 @@ from tokenmix_runtime.images import open_known
 NAMED = {"photographs": "16 photographs of scikit-image and scikit-learn; embedded"}
 SPLITS = ("train", "val", "test")
 SHARES = {"val": 0.1, "test": 0.1}
-SMALLEST = WINDOW + 2 * 4  # SSIM's window within the border that is not judged, up to a scale of 4
+# SSIM's window within the border that is not judged, a multiple of the scale, which is 4 at most in what is published.
+SMALLEST = WINDOW + 2 * 4 + 1
 # Of each part the files in the packages' folders of pictures.
 EMBEDDED = {
     "train": (

@@ -237,6 +237,8 @@ class SuperResolutionTask(Task):
 
         source = open_model(recipe.model.weights, tasks=[self.name]).model.state_dict()
         own = self.build(recipe, facts).state_dict()
+        if source.keys() != own.keys():
+            raise ValueError(f"{recipe.model.weights} holds another architecture than {recipe.model.name}")
         fresh = [key for key in own if key.startswith("head.") and own[key].shape != source[key].shape]
         if fresh:
             log(f"{recipe.model.weights}: is for another scale, so that the last layer is fresh")

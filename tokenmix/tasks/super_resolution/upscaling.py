@@ -17,7 +17,7 @@ from torch import nn
 
 from tokenmix.backbones.reparameterize import reparameterize
 from tokenmix.files import atomic_path, short_name
-from tokenmix.tasks.super_resolution.photographs import WRITERS, holds, plain, read_photograph
+from tokenmix.tasks.super_resolution.photographs import WRITERS, holds, picture_pixels, read_photograph
 from tokenmix.tasks.super_resolution.resize import resized_strips
 from tokenmix.tasks.super_resolution.tiles import MEMORY_MB, Progress, choose_tiling, strips
 
@@ -60,7 +60,7 @@ def upscale(
     if isinstance(picture, str | os.PathLike):
         pixels = read_photograph(picture).pixels
     elif isinstance(picture, Image.Image):
-        pixels = np.asarray(plain(picture))
+        pixels = picture_pixels(picture)
     else:
         pixels = picture
     flat = pixels.ndim == 2
