@@ -1,6 +1,6 @@
 # `make demo` and `make test` work as the first command on a fresh clone: they create the environment and install.
 PYTHON ?= python3
-# Another torch gets an environment of its own: make test TORCH=2.11.*
+# Another torch gets an environment of its own: make test 'TORCH=2.11.*'
 TORCH ?=
 VENV ?= .venv$(if $(TORCH),-torch-$(subst *,x,$(TORCH)))
 # Optional: the address of a package index with CPU builds of torch, for a small installation.

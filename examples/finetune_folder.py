@@ -1,7 +1,7 @@
 """Fine-tune on a folder of photographs, judge, and ask: ``python examples/finetune_folder.py photos/scenes``.
 
 The folder holds a folder per class, below ``train``, ``val`` and ``test``. ``--weights`` are a run of yours, a file of
-weights, or ``pretrained`` with ``--download``; without them training starts from fresh ones. See ``docs/finetune.md``,
+weights, or ``pretrained``, which are fetched; without them training starts from fresh ones. See ``docs/finetune.md``,
 and ``examples/photographs.py`` for a folder.
 """
 
@@ -23,7 +23,7 @@ def main(words: Sequence[str] | None = None) -> float:
     parser.add_argument("--weights", default="None")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--epochs", type=float, default=12)
-    parser.add_argument("--download", action="store_true", help="allow published weights to be downloaded")
+    parser.add_argument("--download", action="store_true", help="allow a named data set to be downloaded")
     args = parser.parse_args(words)
 
     values = {"model": args.model, "weights": args.weights, "image_size": args.image_size, "epochs": args.epochs}

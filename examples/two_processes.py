@@ -1,7 +1,7 @@
 """One training by two processes: ``torchrun --nproc-per-node=2 examples/two_processes.py photos``.
 
 Each takes its part of every batch, so that the result does not depend on their number but for rounding (batch norm
-aside, whose statistics are each process's own). On GPUs say ``--device cuda``; ``docs/scaling.md`` has more machines.
+aside, whose statistics are each process's own). On GPUs say ``--device cuda``; ``docs/recipes.md`` has more machines.
 """
 
 from __future__ import annotations
