@@ -6,16 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenmix_runtime.console import Output, steady_streams
+from tokenmix_runtime.console import Output, exit_code
 from tokenmix_runtime.images import ImageError
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.manifest import TASKS, ModelError
 from tokenmix_runtime.predictor import Predictor
 from tokenmix_runtime.results import Enlarged, Result
-from tokenmix_runtime.shortage import shortage
 from tokenmix_runtime.terminal import say
 
 
@@ -25,22 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 where an answer is missing, 130 after Ctrl-C, and 141 when nobody reads the answers.
     """
-    with steady_streams(needed=True) as output:
-        try:
-            code = _answer(argv, output)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            print("\nstopped", file=sys.stderr)
-            return 130
-        except Exception as error:
-            if isinstance(error, BrokenPipeError) and error is output.error:
-                return 141
-            told = f"standard output: {error}" if error is output.error else shortage(error)
-            if told is None:
-                raise
-            print(f"tokenmix_runtime: error: {told}", file=sys.stderr)
-            return 2
-        return code
+    return exit_code(partial(_answer, argv))
 
 
 def _answer(argv: Sequence[str] | None, output: Output) -> int:

@@ -9,8 +9,10 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from tokenmix_runtime.shortage import shortage
 
 ERRORS = "tokenmix_runtime.console"
 PLAIN = {"█": "#", "·": ".", "–": "-", "…": "...", "×": "x", "±": "+-", "²": "2"}
@@ -50,6 +52,34 @@ class Output:
     """What became of a stream: ``error``, why it broke, or None."""
 
     error: OSError | None = None
+
+
+def exit_code(answer: Callable[[Output], int]) -> int:
+    """Run what a program of the run-time does, with steady streams of which standard output is needed.
+
+    Args:
+        answer: Returns the exit code. What it raises goes on, unless it says that standard output broke, or what the
+            machine lacks: this is told in a line.
+
+    Returns:
+        Its code, 130 after Ctrl-C, 141 where nobody reads the answers, and 2 where one of the others was told.
+    """
+    with steady_streams(needed=True) as output:
+        try:
+            code = answer(output)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and error is output.error:
+                return 141
+            told = f"standard output: {error}" if error is output.error else shortage(error)
+            if told is None:
+                raise
+            print(f"tokenmix_runtime: error: {told}", file=sys.stderr)
+            return 2
+        return code
 
 
 class _Raw(io.RawIOBase):

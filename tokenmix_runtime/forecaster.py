@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tokenmix_runtime.console import exit_code
+from tokenmix_runtime.files import check_other_file, whole_file
 from tokenmix_runtime.forecasts import LEVEL, Array, Forecast, ForecastModel, forecast
 from tokenmix_runtime.manifest import ModelError, inner_manifest
 from tokenmix_runtime.series import Series, read_series
@@ -110,7 +111,15 @@ def _count(name: str, value: Any) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Forecast a CSV file; returns the exit code: 0, or 2 for a mistake."""
+    """Forecast a CSV file.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake, 130 after Ctrl-C, and 141 when nobody reads the forecast.
+    """
+    return exit_code(lambda output: _forecast(argv))
+
+
+def _forecast(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="tokenmix_runtime.forecaster", description=__doc__)
     add = parser.add_argument
     add("model", help="an ONNX file that tokenmix export wrote")
@@ -122,10 +131,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--json", action="store_true", help="print what is known of the forecast as JSON")
     args = parser.parse_args(argv)
     try:
+        if args.out:
+            check_other_file(args.out, args.series)
         series = read_series(args.series, repair=args.repair)
         found = Forecaster(args.model)(series, horizon=args.horizon, level=args.level)
         if args.out:
-            Path(args.out).write_text(found.to_csv(), encoding="utf-8")
+            with whole_file(args.out) as temporary:
+                temporary.write_text(found.to_csv(), encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:
         say(f"tokenmix_runtime: error: {error}", file=sys.stderr)
         return 2

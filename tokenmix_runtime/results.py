@@ -6,13 +6,13 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tokenmix_runtime.files import whole_file
 from tokenmix_runtime.maps import paste
 
 
@@ -211,14 +211,8 @@ class Enlarged(Result):
         Raises:
             OSError: It cannot be written.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
+        with whole_file(path) as temporary:
             self.picture.save(temporary, "PNG")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def as_dict(self, top: int = 5) -> dict[str, Any]:
         """For JSON: the size, not pixels."""

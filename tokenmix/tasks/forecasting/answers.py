@@ -79,8 +79,14 @@ def forecast_file(
 
 
 def write_forecast(found: Forecast, table: Path) -> tuple[Path, Path]:
-    """Write the forecast as a CSV file, and beside it the picture; returns both paths."""
+    """Write the forecast as a CSV file, and beside it the picture; returns both paths.
+
+    Raises:
+        ValueError: A picture is there that belongs to no earlier forecast, as there is no ``table`` yet.
+    """
     picture = table.with_suffix(".svg")
+    if picture.exists() and not table.exists():
+        raise ValueError(f"{picture} is in the way, and of no earlier forecast: choose another name with --out")
     table.parent.mkdir(parents=True, exist_ok=True)
     write_text(table, found.to_csv())
     write_text(picture, str(forecast_picture(found)))

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from tokenmix.argument_types import whole
+from tokenmix_runtime.files import check_other_file
 from tokenmix_runtime.numerals import DECIMALS
 from tokenmix_runtime.terminal import say
 
@@ -44,12 +45,14 @@ def run(args: argparse.Namespace) -> None:
     from tokenmix.checkpoints import open_model
     from tokenmix.evaluate import find_device
     from tokenmix.tasks.forecasting.answers import forecast_file, forecast_model, write_forecast
-    from tokenmix.tasks.forecasting.series_data import read_spec
+    from tokenmix.tasks.forecasting.series_data import read_spec, split_spec
 
     device = find_device(args.device)
     out = Path(args.out) if args.out else None
     if out is not None and out.suffix != ".csv":
         raise ValueError(f"--out {out}: the forecast is a CSV file; give a name that ends in .csv")
+    if out is not None:
+        check_other_file(out, split_spec(args.series)[0])
     names = {"target": "target", "time": "time", "time_format": "format", "leave": "leave", "decimal": "decimal"}
     given = {key: value for name, key in names.items() if (value := getattr(args, name)) is not None}
     series = read_spec(args.series, {**given, **({"repair": "yes"} if args.repair else {})})
