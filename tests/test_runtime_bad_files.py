@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -151,6 +152,29 @@ def test_its_own_manifest_fits(tmp_path, picture, kind: str, capsys) -> None:
     assert main([str(path), str(picture), "--task", task]) == 0
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_number_is_no_answer(tmp_path, picture, kind: str, value: float, capsys) -> None:
+    outputs, task, rules = KINDS[kind]
+    outputs = {name: array.copy() for name, array in outputs.items()}
+    for array in outputs.values():
+        if array.dtype.kind == "f":
+            array.flat[-1] = value
+    path = constant_file(tmp_path / "model.onnx", outputs, manifest(task, rules, SHAPE))
+    if kind == "classes":  # whole numbers
+        assert main([str(path), str(picture)]) == 0
+    else:
+        assert_refused(path, picture, "computes no finite numbers for this picture", capsys)
+
+
+def test_as_many_answers_as_pictures(tmp_path, picture, capsys) -> None:
+    path = constant_file(tmp_path / "model.onnx", {"logits": np.zeros((2, 3), np.float32)}, content())
+    assert_refused(path, picture, r"shape \(1 pictures, classes\), not \(2, 3\)", capsys)
+    small = {"classes": np.zeros((1, 2, 2), np.int32)}
+    path = constant_file(tmp_path / "map.onnx", small, manifest("segmentation", KINDS["classes"][2], SHAPE))
+    assert_refused(path, picture, r"a map of \(2, 2\) for an input of \(8, 8\)", capsys)
+
+
 @pytest.mark.parametrize("label", [0, 3])
 def test_objects_of_unknown_classes(tmp_path, picture, label: int, capsys) -> None:
     wrong = manifest("detection", {"kind": "ssdlite", "inside": True}, SHAPE, labels=["cat", "dog"])
@@ -227,6 +251,21 @@ def test_bad_pictures_are_named_and_the_others_answered(good, picture, tmp_path,
     assert [entry["image"] for entry in answers if "error" in entry] == [str(tmp_path / name) for name in names]
     assert len(err.splitlines()) == len(names)
     assert "bomb.png: over the limit of 179 megapixels" in err
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_a_picture_without_pixels(good, mode: str) -> None:
+    embed(good, content(preprocess={"crop_mode": mode}))
+    with pytest.raises(ImageError, match="the picture has no pixels"):
+        Predictor(good)(Image.new("RGB", (0, 5)))
+
+
+def test_a_graph_without_inputs(tmp_path, picture, capsys) -> None:
+    path = constant_file(tmp_path / "model.onnx", LOGITS, content())
+    proto = onnx.load(path)
+    del proto.graph.input[:]
+    onnx.save(proto, path)
+    assert_refused(path, picture, r"that of another graph \(input none\)", capsys)
 
 
 def test_images_that_pillow_has_not_read(good, picture, tmp_path, monkeypatch) -> None:

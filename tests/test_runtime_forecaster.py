@@ -105,3 +105,32 @@ def test_a_stop_is_no_traceback(waves: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("tokenmix_runtime.forecaster.read_series", stopped)
     assert main(["model.onnx", str(waves)]) == 130
+
+
+@pytest.mark.parametrize("shape", [(1, HORIZON + 1, 2), (1, HORIZON, 1), (1, 2), (2, HORIZON, 2)])
+def test_outputs_of_another_shape_are_refused(
+    shape: tuple[int, ...], tmp_path: Path, waves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = forecaster(tmp_path / "model.onnx", np.zeros(shape, np.float32))
+    assert main([str(model), str(waves)]) == 2
+    assert f"not those of its manifest: {shape}, not (1, 2, 2)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_no_forecast(
+    value: float, tmp_path: Path, waves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = forecaster(tmp_path / "model.onnx", np.full((1, HORIZON, 2), value, np.float32))
+    assert main([str(model), str(waves), "--json"]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "tokenmix_runtime: error: toy computes no finite numbers for this series\n")
+    assert tokenmix(["forecast", str(waves), "--model", str(model), "--out", str(tmp_path / "out.csv")]) == 2
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("learnt", [[5], [], 5, {"rows": 5}])
+def test_a_wrong_manifest_is_one_line(
+    learnt: Any, tmp_path: Path, waves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(forecaster(tmp_path / "model.onnx", preprocess={"learnt": learnt})), str(waves)]) == 2
+    assert "the manifest inside" in capsys.readouterr().err

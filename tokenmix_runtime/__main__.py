@@ -74,7 +74,7 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
             raise
         fail(error)
     if args.json and answers:
-        print(json.dumps(answers, indent=1))
+        print(json.dumps(answers, indent=1, allow_nan=False))
     return 2 if failed else 0
 
 

@@ -46,7 +46,7 @@ class Forecaster:
             raise
         except KeyError as error:
             raise ModelError(f"the manifest inside {self.path} lacks {error}: export the model again") from None
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise ModelError(f"the manifest inside {self.path} is wrong ({error}): export the model again") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -80,7 +80,7 @@ class Forecaster:
         learnt, season = before["learnt"], before["season"]
         return ForecastModel(
             str(content["model"]),
-            partial(self._run, source),
+            partial(self._run, source, (horizon, len(mean))),
             look_back,
             horizon,
             mean,
@@ -90,7 +90,7 @@ class Forecaster:
             None if learnt is None else (int(learnt[0]), None if learnt[1] is None else str(np.datetime64(learnt[1]))),
         )
 
-    def _run(self, source: Any, x: Array) -> Array:
+    def _run(self, source: Any, wanted: tuple[int, int], x: Array) -> Array:
         """``(B, L, M) -> (B, H, M)``, so many windows at once as the graph takes."""
         size = source.shape[0] if isinstance(source.shape[0], int) else len(x)
         parts = []
@@ -98,9 +98,14 @@ class Forecaster:
             batch = x[begin : begin + size]
             whole = np.concatenate([batch, np.zeros((size - len(batch), *x.shape[1:]), x.dtype)])
             try:
-                parts.append(self._session.run({source.name: whole})[0][: len(batch)])
+                found = self._session.run({source.name: whole})[0]
             except Exception as error:  # onnxruntime has one class per status and no common public base
                 raise ModelError(f"ONNX Runtime cannot run {self.path} on {whole.shape}: {error}") from None
+            if found.shape != (size, *wanted):
+                raise ModelError(
+                    f"the outputs of {self.path} are not those of its manifest: {found.shape}, not {(size, *wanted)}"
+                )
+            parts.append(found[: len(batch)])
         return np.concatenate(parts)
 
 
@@ -142,7 +147,7 @@ def _forecast(argv: Sequence[str] | None) -> int:
         say(f"tokenmix_runtime: error: {error}", file=sys.stderr)
         return 2
     if args.json:
-        print(json.dumps(found.as_dict(), indent=1))
+        print(json.dumps(found.as_dict(), indent=1, allow_nan=False))
     else:
         findings = [f"{series.name}: {finding.message}" for finding in series.findings]
         say("\n".join([*findings, *found.lines()]), file=sys.stdout if args.out else sys.stderr)

@@ -54,10 +54,17 @@ class ForecastModel:
     learnt: tuple[int, str | None] | None = None
 
     def __call__(self, past: Array) -> Array:
-        """``(B, L, M) -> (B, H, M)``, both in the units of the series."""
+        """``(B, L, M) -> (B, H, M)``, both in the units of the series.
+
+        Raises:
+            ValueError: What it computes are no finite numbers.
+        """
         x = ((past - self.mean) / self.std).astype(np.float32)
         parts = [self.run(x[begin : begin + BATCH]) for begin in range(0, len(x), BATCH)]
-        return np.concatenate(parts).astype(np.float64) * self.std + self.mean
+        found = np.concatenate(parts).astype(np.float64) * self.std + self.mean
+        if not np.isfinite(found).all():
+            raise ValueError(f"{self.name} computes no finite numbers for this series")
+        return found
 
 
 @dataclass(frozen=True)
@@ -172,7 +179,8 @@ def forecast(series: Series, model: ForecastModel, *, horizon: int | None = None
         level: Share of the truths that shall lie inside of the intervals.
 
     Raises:
-        ValueError: The series is too short, lacks a variable, or the horizon is too long.
+        ValueError: The series is too short, lacks a variable, the horizon is too long, or the model computes no finite
+            numbers.
     """
     horizon = model.horizon if horizon is None else horizon
     if not 1 <= horizon <= model.horizon:

@@ -59,12 +59,14 @@ class Predictor:
         self.task = self.manifest.task
         if task is not None:
             check_task(self.path, self.task, task)
-        (source, *others) = self._session.here().get_inputs()
-        graph = tuple(side if isinstance(side, int) else None for side in source.shape)
-        if others or source.name != self.manifest.input_name or graph != self.manifest.shape:
+        graph = [
+            (source.name, tuple(side if isinstance(side, int) else None for side in source.shape))
+            for source in self._session.here().get_inputs()
+        ]
+        if graph != [(self.manifest.input_name, self.manifest.shape)]:
+            told = ", ".join(f"{name} {shape}" for name, shape in graph) or "none"
             raise ModelError(
-                f"the manifest inside {self.path} is that of another graph (input {source.name} {source.shape}): "
-                "export the model again"
+                f"the manifest inside {self.path} is that of another graph (input {told}): export the model again"
             )
         self._names = [output.name for output in self._session.here().get_outputs()]
 
@@ -96,7 +98,7 @@ class Predictor:
             return list(self.manifest.reading.read(run(batch), self.manifest, views))
         except (ModelError, ImageError):
             raise
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ModelError(f"the outputs of {self.path} are not those of its manifest: {reason}") from None
 
@@ -106,6 +108,8 @@ class Predictor:
             values = self._session.run({self.manifest.input_name: batch})
         except Exception as error:  # onnxruntime has one class per status and no common public base
             raise ModelError(f"ONNX Runtime cannot run {self.path} on {batch.shape}: {first_line(error)}") from None
+        if not all(np.isfinite(value).all() for value in values if np.issubdtype(value.dtype, np.floating)):
+            raise ModelError(f"{self.path} computes no finite numbers for this picture")
         return dict(zip(self._names, values, strict=True))
 
     def _enlarge(self, batch: Array) -> dict[str, Array]:
@@ -121,6 +125,8 @@ class Predictor:
             reduced = not m.reading.placed and m.crop_mode != "fit" and "resize" not in m.inside
             return open_image(picture, at_least=enough(m.image_size, m.crop_pct) if reduced else None)
         if isinstance(picture, Image.Image):
+            if not picture.width * picture.height:
+                raise ImageError("the picture has no pixels")
             if picture.width * picture.height > MAX_PIXELS:
                 raise ImageError(f"{picture.width} x {picture.height} pixels are over the limit of {MAX_PIXELS}")
             try:
@@ -157,7 +163,7 @@ class Predictor:
         seen = picture.height, picture.width
         if m.inside:
             image = np.asarray(picture).transpose(2, 0, 1).astype(m.dtype, order="C")
-            fill = np.array([round(255 * value) for value in m.mean], m.dtype)
+            fill = np.array([255 * value if m.dtype == "float32" else round(255 * value) for value in m.mean], m.dtype)
         else:
             image, fill = normalised(picture, m.mean, m.std), np.zeros(3, np.float32)
         if m.reading.enlarges:

@@ -68,8 +68,8 @@ def _classes(outputs: Outputs, manifest: Manifest, views: Sequence[View]) -> lis
         rows = outputs["probabilities"].astype(np.float32)
     else:
         rows = boxes.softmax(outputs["logits"].astype(np.float32))
-    if rows.ndim != 2:
-        raise ValueError(f"a classifier's have the shape (pictures, classes), not {rows.shape}")
+    if rows.ndim != 2 or len(rows) != len(views):
+        raise ValueError(f"a classifier's have the shape ({len(views)} pictures, classes), not {rows.shape}")
     labels = manifest.names(range(rows.shape[1]), whole=True)
     return [Classification(row, labels) for row in rows]
 
@@ -79,6 +79,8 @@ def _segments(outputs: Outputs, manifest: Manifest, views: Sequence[View]) -> li
     rules = manifest.postprocess
     if rules["inside"]:
         (classes,) = outputs["classes"]
+        if classes.shape != canvas:
+            raise ValueError(f"a map of {classes.shape} for an input of {canvas}")
         labels = manifest.names(range(int(classes.min()), int(classes.max()) + 1))
         kept = classes[: seen[0], : seen[1]].astype(np.uint8 if len(labels) <= 256 else np.int32)
         return [SegmentMap(maps.nearest(kept, size), labels)]

@@ -72,6 +72,30 @@ def test_models_of_another_task_are_said(show: Open) -> None:
     assert {text for pair, text in answers.items() if pair not in MISTAKEN} == {"classes", "map", "objects"}
 
 
+def test_outputs_for_no_such_picture_are_said(show: Open) -> None:
+    """No finite numbers, answers for several pictures, and a map of another size than the input's."""
+    cases = [
+        ("logits", "logits", [1, 3], [1, None, 2], "the model computes no finite numbers for this picture."),
+        ("maps", "logits", [1, 1, 1, 2], [1, "NaN"], "the model computes no finite numbers for this picture."),
+        ("logits", "logits", [2, 3], [0] * 6, "model.json describes: logits has the shape 2 × 3."),
+        ("classes", "classes", [1, 2, 2], [0] * 4, "model.json describes: classes has the shape 1 × 2 × 2."),
+        ("maps", "logits", [2, 1, 1, 1], [0] * 2, "model.json describes: logits has the shape 2 × 1 × 1 × 1."),
+    ]
+    for kind, name, dims, data, message in cases:
+        told = call(
+            show("toy"),
+            "decode.js",
+            """(() => {
+              const input = {dims: [1, 3, 8, 8], frame: {height: 8, width: 8, left: 0, top: 0, scaleX: 1, scaleY: 1}};
+              const data = Float32Array.from(a[2], (value) => value ?? Infinity);
+              try { return m.answer({[a[0]]: {dims: a[1], data}}, a[3], input, {height: 8, width: 8}).kind; }
+              catch (error) { return error.message; }
+            })()""",
+            *(name, dims, data, manifest(KINDS[kind][1], KINDS[kind][2], [1, 3, 8, 8])),
+        )
+        assert told.endswith(message)
+
+
 @pytest.mark.slow
 def test_bad_files_of_the_page_are_said(driver: Any, bundle: Bundle, serve: Serve) -> None:
     files = bundle("toy")

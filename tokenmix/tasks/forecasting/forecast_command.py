@@ -66,8 +66,9 @@ def run(args: argparse.Namespace) -> None:
     found = forecast_file(series, model, horizon=args.horizon, level=args.level)
     table, picture = write_forecast(found, out or Path(f"{series.name}-forecast.csv"))
     if args.json:
-        told = {"findings": [finding.message for finding in series.findings]}
-        print(json.dumps({**found.as_dict(), **told, "forecast": str(table), "picture": str(picture)}, indent=1))
+        findings = [finding.message for finding in series.findings]
+        written = {"findings": findings, "forecast": str(table), "picture": str(picture)}
+        print(json.dumps({**found.as_dict(), **written}, indent=1, allow_nan=False))
         return
     for finding in series.findings:
         say(f"{series.name}: {finding.message}")

@@ -9,11 +9,12 @@ export function softmax(logits) {
   return powers.map((value) => value / sum);
 }
 
-// The outputs of these names, if they have as many axes as they should.
+// The outputs of these names, if they have as many axes as they should, or the lengths: null stands for any.
 function taken(outputs, axes) {
-  for (const [name, rank] of Object.entries(axes)) {
+  for (const [name, wanted] of Object.entries(axes)) {
     const found = outputs[name]?.dims;
-    if (found?.length === rank) continue;
+    const lengths = Number.isInteger(wanted) ? Array(wanted).fill(null) : wanted;
+    if (found?.length === lengths.length && lengths.every((length, i) => length === null || length === found[i])) continue;
     throw new Error(`the outputs are not those that model.json describes: ${found ? `${name} has the shape ${found.join(" × ")}` : `${name} is missing`}.`);
   }
   return outputs;
@@ -36,7 +37,7 @@ function listed({ boxes, scores, labels, masks }) {
 
 function classes(outputs, manifest) {
   const name = manifest.postprocess.inside ? "probabilities" : "logits";
-  const { dims, data } = taken(outputs, { [name]: 2 })[name];
+  const { dims, data } = taken(outputs, { [name]: [1, null] })[name];
   checkClasses(manifest, dims[1], { all: true });
   return { kind: "classes", probabilities: name === "logits" ? softmax(data) : Array.from(data) };
 }
@@ -45,11 +46,11 @@ function map(outputs, manifest, input, picture) {
   const { inside, ...post } = manifest.postprocess;
   const size = reduced(picture);
   if (inside) {
-    const found = enlarged(taken(outputs, { classes: 3 }).classes, input, size);
+    const found = enlarged(taken(outputs, { classes: [1, ...input.dims.slice(2)] }).classes, input, size);
     checkClasses(manifest, 1 + found.reduce((a, b) => Math.max(a, b)), { all: false });
     return { kind: "map", map: found, ...size };
   }
-  const { logits } = taken(outputs, { logits: 4 });
+  const { logits } = taken(outputs, { logits: [1, null, null, null] });
   checkClasses(manifest, logits.dims[1], { all: true });
   return { kind: "map", map: segments(logits, post, input, size), ...size };
 }
@@ -103,5 +104,8 @@ export const className = ({ labels, postprocess }, label) => labels?.[label - KI
 // {kind: "classes", probabilities} or {kind: "map", map, height, width} or {kind: "enlarged", pixels (RGBA), scale, height, width} or {kind: "objects", objects}, whose boxes are
 // in the picture's pixels and whose labels start at 1.
 export function answer(outputs, manifest, input, picture) {
+  for (const { data } of Object.values(outputs)) {
+    if (data instanceof Float32Array && !data.every(Number.isFinite)) throw new Error("the model computes no finite numbers for this picture.");
+  }
   return KINDS[manifest.postprocess.kind].read(outputs, manifest, input, picture);
 }
