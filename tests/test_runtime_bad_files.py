@@ -115,6 +115,8 @@ def test_a_newer_schema(good, picture, capsys) -> None:
         ({"preprocess": {"inside": ["resize", "normalize"]}}, "would be of any size, and the input takes [8, 8]"),
         ({"input": {"name": "pixels"}}, "that of another graph"),
         ({"labels": ["a", "b"]}, "classes 0 to 2, and 2 labels"),
+        ({"postprocess": 5}, "is wrong"),
+        ({"postprocess": {"multiple": 1.5}}, "postprocess.multiple is 1.5"),
     ],
 )
 def test_an_edited_manifest(good, picture, changes, message, capsys) -> None:
@@ -150,6 +152,34 @@ def test_its_own_manifest_fits(tmp_path, picture, kind: str, capsys) -> None:
     outputs, task, rules = KINDS[kind]
     path = constant_file(tmp_path / "model.onnx", outputs, manifest(task, rules, SHAPE, labels=["a", "b", "c"]))
     assert main([str(path), str(picture), "--task", task]) == 0
+
+
+@pytest.mark.parametrize("stride", [0, 5e-324, 1e-3, -8, True, "8"])
+def test_strides_that_make_no_cells(tmp_path, picture, stride: Any, capsys) -> None:
+    assert_detector_refused(tmp_path, picture, {"levels": [{"stride": stride, "anchors": [[-4, -4, 4, 4]]}]}, capsys)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: value} for name in ("candidates", "max_detections") for value in (-1, 0, 2.5, None)),
+        *({name: value} for name in ("score_threshold", "nms_threshold", "max_log_size") for value in ("0.5", None)),
+        *({"weights": value} for value in ([0, 1, 1, 1], 1, ["1"] * 4)),
+        {"levels": 5},
+        {"levels": [5]},
+    ],
+)
+def test_numbers_that_decode_no_boxes(tmp_path, picture, changes: dict[str, Any], capsys) -> None:
+    assert_detector_refused(tmp_path, picture, changes, capsys)
+
+
+def assert_detector_refused(folder: Path, picture: Path, changes: dict[str, Any], capsys) -> None:
+    """Before anything is run."""
+    outputs, task, rules = KINDS["retinanet"]
+    path = constant_file(folder / "model.onnx", outputs, manifest(task, {**rules, **changes}, SHAPE))
+    assert_refused(path, picture, "the manifest inside .* is wrong", capsys)
+    with pytest.raises(ModelError, match="is wrong"):
+        Predictor(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,8 @@ def read_manifest(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> 
     """
     content = inner_manifest(path, metadata)
     name, version = os.fspath(path), _version(content["schema"])
-    if "horizon" in (content.get("postprocess") or {}):
+    after = content.get("postprocess")
+    if isinstance(after, dict) and "horizon" in after:
         raise ModelError(
             f"{name} forecasts series: tokenmix forecast CSV --model {name}, or python -m tokenmix_runtime.forecaster"
         )
@@ -211,12 +212,13 @@ def _parsed(content: Mapping[str, Any]) -> Manifest:
         ("task", task, task in TASKS),
         ("postprocess.kind", kind, isinstance(kind, str) and kind in READINGS and task in READINGS[kind].tasks),
         ("postprocess.inside", after["inside"], isinstance(after["inside"], bool)),
-        ("postprocess.multiple", after["multiple"], 1 <= after["multiple"] <= LIMITS["side"]),
+        ("postprocess.multiple", after["multiple"], _counts(after["multiple"], 1)),
         ("mean", before["mean"], len(before["mean"]) == 3),
         ("std", before["std"], len(before["std"]) == 3),
         ("crop_mode", before["crop_mode"], before["crop_mode"] in _modes(kind)),
         ("postprocess.scale", after.get("scale", 1), _counts(after.get("scale", 1), 1)),
         ("postprocess.radius", after.get("radius"), after.get("radius") is None or _counts(after["radius"], 0)),
+        *((f"postprocess.{name}", after[name], holds(after[name])) for name, holds in _RULES.items() if name in after),
         ("interpolation", before["interpolation"], before["interpolation"] in INTERPOLATIONS),
         ("preprocess.inside", inside, list(inside) in INSIDE),
         ("input.dtype", source["dtype"], source["dtype"] in (("float32", "uint8") if inside else ("float32",))),
@@ -263,6 +265,31 @@ def _modes(kind: Any) -> tuple[str, ...]:
 def _counts(value: Any, least: int) -> bool:
     """Whether a value is a whole number of pixels, or of times, that a picture can have."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LIMITS["side"]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_factors(values: Any) -> bool:
+    return isinstance(values, list) and all(_is_number(value) and value != 0 for value in values)
+
+
+def _are_levels(levels: Any) -> bool:
+    return isinstance(levels, list) and all(level["stride"] is None or _counts(level["stride"], 1) for level in levels)
+
+
+# What holds of the numbers by which boxes are decoded, where a kind has them; JSON's are finite.
+_RULES: Mapping[str, Callable[[Any], bool]] = {
+    "levels": _are_levels,
+    "variances": _are_factors,
+    "weights": _are_factors,
+    "max_log_size": _is_number,
+    "score_threshold": _is_number,
+    "nms_threshold": _is_number,
+    "candidates": lambda value: isinstance(value, int) and value >= 1,
+    "max_detections": lambda value: isinstance(value, int) and value >= 1,
+}
 
 
 def check_task(name: str, task: str, wanted: str) -> None:
