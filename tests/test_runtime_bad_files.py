@@ -253,7 +253,10 @@ def test_the_first_schema(good, picture, capsys) -> None:
     assert_refused(good, picture, "nothing is said about mean, std", capsys)
 
 
-def test_wrong_options(good) -> None:
+def test_wrong_options(good, picture, capsys) -> None:
+    for score in ("nan", "7", "-0.1"):
+        assert main([str(good), str(picture), "--score", score]) == 2
+        assert "--score must be from 0 to 1" in capsys.readouterr().err
     with pytest.raises(ValueError, match="threads must be 1 or more, not 0"):
         Predictor(good, threads=0)
 

@@ -182,7 +182,8 @@ def test_the_command_writes_pictures(open_file: tuple[Upscaler, Path], tmp_path:
 
 def test_no_picture_that_is_still_to_come_is_written_over(open_file: tuple[Upscaler, Path], tmp_path: Path) -> None:
     _, path = open_file
-    names = [tmp_path / "a.png", tmp_path / "a-x2.png"]
+    (tmp_path / "linked").symlink_to(tmp_path)
+    names = [tmp_path / "linked" / "a.png", tmp_path / "linked" / "a-x2.png"]
     for number, name in enumerate(names):
         photograph(12, 10, number).save(name)
     before = names[1].read_bytes()

@@ -14,7 +14,7 @@ from tokenmix.data.prepare import preprocess
 from tokenmix.tasks.dense.augment import RandomScale, dense_augment
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.sources import load_dense
-from tokenmix_runtime.preprocess import fit, normalised, resize_and_crop
+from tokenmix_runtime.preprocess import fit, height_width, normalised, resize_and_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -70,3 +70,7 @@ def test_within_a_fixed_size_every_shape_fits(width: int, height: int) -> None:
     assert found.height <= 20
     assert found.width <= 50
     assert found.height == 20 or found.width == 50
+
+
+def test_a_size_may_be_numpys() -> None:
+    assert height_width(np.int64(8)) == height_width(np.array([8, 8])) == (8, 8)

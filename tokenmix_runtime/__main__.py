@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -47,11 +48,13 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
         say(f"tokenmix_runtime: error: {error}", file=sys.stderr)
 
     answers = []
-    taken = {Path(path).absolute() for path in args.images}  # none of which is written over
+    taken = {_place(path) for path in args.images}  # none of which is written over
     try:
         if args.top < 1:
             raise ValueError(f"--top must be 1 or more, got {args.top}")
         check_number("top", args.top, "--top")
+        if not 0 <= args.score <= 1:
+            raise ValueError(f"--score must be from 0 to 1, not {args.score}")
         predict = Predictor(args.model, task=args.task)
         if args.out is not None and not predict.manifest.reading.enlarges:
             raise ValueError(f"--out is for models that enlarge pictures, and {args.model} is for {predict.task}")
@@ -78,17 +81,22 @@ def _answer(argv: Sequence[str] | None, output: Output) -> int:
     return 2 if failed else 0
 
 
-def _written(answer: Result, path: str, folder: Path, taken: set[Path]) -> Path:
+def _written(answer: Result, path: str, folder: Path, taken: set[str]) -> Path:
     """The file, one that is not taken yet, into which an enlarged picture was written."""
     assert isinstance(answer, Enlarged)
     stem, number = f"{Path(path).stem}-x{answer.scale}", 1
     target = folder / f"{stem}.png"
-    while target.absolute() in taken:
+    while _place(target) in taken:
         number += 1
         target = folder / f"{stem}-{number}.png"
-    taken.add(target.absolute())
+    taken.add(_place(target))
     answer.save(target)
     return target
+
+
+def _place(path: str | Path) -> str:
+    """Where a file lies: the same for all names of it, through links and in either case where the system has one."""
+    return os.path.normcase(os.path.realpath(path))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         ValueError: It is not one or two positive numbers of a possible size.
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    size = (image_size, image_size) if isinstance(image_size, int | np.integer) else tuple(image_size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"image_size must be a positive number of pixels or (height, width), not {image_size!r}")
     for side in size:
