@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,40 @@ def test_open_to_the_network_it_answers_to_addresses_only(files: dict[str, bytes
         assert server.url == f"http://127.0.0.1:{server.server_port}/"
         assert server.knows(f"192.0.2.7:{server.server_port}")
         assert not server.knows(f"evil.example:{server.server_port}")
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_it_listens_on_ipv6_too(files: dict[str, bytes], host: str) -> None:
+    try:
+        socket.socket(socket.AF_INET6).close()
+        server = PageServer(files, host)
+    except (OSError, ValueError):
+        pytest.skip("this machine has no IPv6")
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert server.url == f"http://[::1]:{server.server_port}/"
+        connection = http.client.HTTPConnection("::1", server.server_port, timeout=10)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == files["index.html"]
+        connection.close()
+        server.shutdown()
+
+
+def test_a_slow_reader_that_never_pauses_gets_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of silence is over several times before the answer is read."""
+    monkeypatch.setattr("tokenmix.web.server._Handler.timeout", 0.3)
+    content = bytes(16 << 20)
+    with PageServer({"index.html": content}) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
+            host = f"127.0.0.1:{server.server_port}"
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            got = 0
+            while part := connection.recv(1 << 18, socket.MSG_WAITALL):
+                got += len(part)
+                time.sleep(0.015)
+        server.shutdown()
+    assert got > len(content)
 
 
 def test_broken_requests_do_not_stop_the_server(server: PageServer) -> None:

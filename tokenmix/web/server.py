@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import ipaddress
+import os
 import re
 import socket
 import sys
@@ -44,6 +45,7 @@ _HEADERS = {
 
 
 REQUEST_S, ANSWER_S = 30.0, 300.0  # a request may take to come (the wait for the next one too), an answer to be read
+PART_BYTES = 1 << 16  # of an answer that are sent at once: of a slow reader the silence counts, not the whole answer
 CONNECTIONS = 64  # at once; further ones are closed
 _PAUSE_S = 0.1  # before another connection is taken where there are no more descriptors or threads
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -70,12 +72,14 @@ class PageServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    allow_reuse_address = os.name != "nt"  # Windows would give a port to two at once
 
     def __init__(self, files: Mapping[str, bytes], host: str = "127.0.0.1", port: int = 0) -> None:
         self.files = {f"/{name}": content for name, content in files.items()}
         self.files["/"] = self.files["/index.html"]
         self.tags = {name: f'"{hashlib.sha256(content).hexdigest()[:32]}"' for name, content in self.files.items()}
         self.host = host
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.deadlines: dict[socket.socket, float] = {}  # of the open connections, by the monotonic clock
         if not 0 <= port < 65536:
             raise ValueError(f"port must be from 0 to 65535, not {port}")
@@ -90,8 +94,8 @@ class PageServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The address of the page."""
-        name = "127.0.0.1" if ipaddress_or_none(self.host) == ipaddress.ip_address("0.0.0.0") else self.host
-        return f"http://{name}:{self.server_port}/"
+        name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(ipaddress_or_none(self.host)), self.host)
+        return f"http://{f'[{name}]' if ':' in name else name}:{self.server_port}/"
 
     def knows(self, host: str) -> bool:
         """Whether the value of a ``Host`` header means this server."""
@@ -207,7 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            for begin in range(0, len(content), PART_BYTES):
+                self.wfile.write(content[begin : begin + PART_BYTES])
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
