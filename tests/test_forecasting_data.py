@@ -211,7 +211,10 @@ def test_ordinary_decimals_stay_decimals_without_a_word(tmp_path, cells: tuple[s
 
 
 def test_commas_alone_are_decimals_unless_they_divide_the_columns(tmp_path) -> None:
-    assert column(tmp_path, "1,179", "2,204") == ([1.179, 2.204], [])
+    values, told = column(tmp_path, "1,179", "2,204")
+    assert values == [1.179, 2.204]
+    assert "2 cells such as '1,179' are read as decimals, as nothing else tells" in told[0]
+    assert "if they are thousands, say so (--decimal point" in told[0]
     values, told = column(tmp_path, '"1,179"', '"2,204"', delimiter=",")
     assert values == [1179, 2204]
     assert "are read as thousands, as the comma divides the columns" in told[0]
@@ -230,10 +233,33 @@ def test_thousands_separators(tmp_path, cells: tuple[str, ...]) -> None:
     assert column(tmp_path, *(f'"{cell}"' for cell in cells), delimiter=",") == ([1178.8, 991.5, 1234567], [])
 
 
-@pytest.mark.parametrize("cell", ["1.17.80", "1.178.80", "12,34,56", "1 17", "1,178,80", "1 178 80", "0.123.456"])
+@pytest.mark.parametrize(
+    "cell", ["1.17.80", "1.178.80", "12,34,56", "1 17", "1,178,80", "1 178 80", "0.123.456", "1_2", "1_200"]
+)
 def test_what_is_grouped_otherwise_is_no_number(tmp_path, cell: str) -> None:
     with pytest.raises(ValueError, match="1 cells are not a number: row 2"):
         column(tmp_path, "1", cell, "3")
+
+
+def test_a_cell_longer_than_any_number_is_said(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"series\.csv, line 2: field larger than field limit"):
+        read_series(write(tmp_path, f"date,a\n2024-01-01,{'1' * 200_000}\n"))
+
+
+def test_numbers_beyond_all_times_are_no_dates(tmp_path) -> None:
+    rows = "\n".join(f"999999999999999999{i},{i}" for i in range(5))
+    with pytest.raises(ValueError, match="is no date that can be read"):
+        read_series(write(tmp_path, f"time,a\n{rows}\n"))
+
+
+def test_a_mistyped_year_is_said_before_its_rows_are_made() -> None:
+    """Of six billion rows, one a second."""
+    times = np.append(hourly(1)[0] + np.arange(600) * np.timedelta64(1, "s"), np.datetime64("2204-01-01", "us"))
+    series = Series("mine", ("a",), np.arange(601.0)[:, None], times)
+    with pytest.raises(ValueError, match=r"5,806,425,000 of 5,806,425,601 rows .* 2020-01-01 00:09:59 and 2204-01-01"):
+        check_series(series, repair=True)
+    between = times + np.append(np.zeros(600, int), 5) * np.timedelta64(1, "ms")  # off the steps: nothing is filled
+    assert len(check_series(Series("mine", ("a",), series.values, between), repair=True)) == 601
 
 
 def test_columns_without_numbers_are_left_out_and_said(tmp_path) -> None:

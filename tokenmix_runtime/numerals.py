@@ -36,7 +36,7 @@ def number(cell: str, decimal: str | None = None) -> float:
     if text.count(",") == 1 and "." not in text:
         text = text.replace(",", ".")
     try:
-        return float(text)
+        return float("nan") if "_" in text else float(text)
     except ValueError:
         return float("nan")
 
@@ -84,9 +84,9 @@ def numbers(
         mark, why = "." if point else ",", f"so that they are nearer in size to whole numbers such as {whole[0]!r}"
     elif mark is None:
         mark = "." if comma_divides or "." in either[0] else ","
-        why = "as the comma divides the columns"
+        why = "as the comma divides the columns" if comma_divides else "as nothing else tells"
     grouped = sum(mark not in cell for cell in either)
-    if not grouped and not whole:
+    if not grouped and not whole and mark == ".":  # as programs write decimals
         return _read(cells, mark), None
     said, otherwise = ("thousands", "decimals") if grouped else ("decimals", "thousands")
     shown = next(cell for cell in either if not grouped or mark not in cell)
@@ -103,7 +103,9 @@ def _read(cells: Sequence[str], mark: str | None) -> NDArray[np.float64]:
 
 
 def _plain(cells: Sequence[str]) -> NDArray[np.float64] | None:
-    """Cells that Python reads as numbers, at once."""
+    """Cells that Python reads as numbers, at once; not those that only a program would write, such as ``1_000``."""
+    if any("_" in cell for cell in cells):
+        return None
     try:
         return np.array(cells, dtype=np.float64)
     except ValueError:

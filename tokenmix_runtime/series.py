@@ -98,9 +98,7 @@ class Series:
 
     def time_name(self, row: int) -> str:
         """The time of a row for people, or its number."""
-        return (
-            f"row {row + 1}" if self.times is None else str(self.times[row].astype("datetime64[s]")).replace("T", " ")
-        )
+        return f"row {row + 1}" if self.times is None else _told(self.times[row])
 
     def next_times(self, count: int) -> Times | None:
         """The ``count`` times that follow the last one; None without dates or a step."""
@@ -202,7 +200,7 @@ def check_series(series: Series, *, repair: bool = False) -> Series:
         step = step_of(times)
         findings += _time_findings(times, step)
     if repair and times is not None:
-        values, times = _regular(values, times, step)
+        values, times = _regular(series.name, values, times, step)
     findings += _value_findings(series.variables, values)
     serious = [finding.message for finding in findings if finding.is_serious]
     if serious and not repair:
@@ -246,14 +244,27 @@ def _value_findings(variables: Sequence[str], values: NDArray[np.float64]) -> li
     return [Finding("constant", f"variables that never change: {names}", len(constant))]
 
 
-def _regular(values: NDArray[np.float64], times: Times, step: Step | None) -> tuple[NDArray[np.float64], Times]:
+def _regular(
+    name: str, values: NDArray[np.float64], times: Times, step: Step | None
+) -> tuple[NDArray[np.float64], Times]:
     """The last row of every repeated time, and rows of NaN where a step is missing."""
     keep = np.append(np.diff(times) > np.timedelta64(0), True)
     values, times = values[keep], times[keep]
     if step is None or len(times) < 2:
         return values, times
     shortest = np.timedelta64(step.count * (1 if step.unit == "us" else _SHORTEST[step.unit]), "us")
-    grid = np.append(times[:1], further_times(times[0], step, int((times[-1] - times[0]) / shortest)))
+    count = int((times[-1] - times[0]) / shortest)
+    if step.unit == "us":
+        if bool(((times - times[0]) % shortest != np.timedelta64(0)).any()):  # as below
+            return values, times
+        if count + 1 > len(times) / (1 - TOO_MUCH):  # a mistyped year asks for billions of rows
+            before = int(np.diff(times).argmax())
+            raise ValueError(
+                f"{name}: {count + 1 - len(times):,} of {count + 1:,} rows are missing, too many to fill, most of them "
+                f"between {_told(times[before])} and {_told(times[before + 1])}: correct the dates, or cut the file to "
+                "where it has rows"
+            )
+    grid = np.append(times[:1], further_times(times[0], step, count))
     full = grid[grid <= times[-1]]
     if not bool(np.isin(times, full).all()):  # rows between the steps would be lost
         return values, times
@@ -290,8 +301,12 @@ def _filled(series: Series, values: NDArray[np.float64]) -> tuple[NDArray[np.flo
 
 
 def _finding(kind: str, words: str, times: Times) -> Finding:
-    shown = ", ".join(str(time.astype("datetime64[s]")).replace("T", " ") for time in times[:SHOWN])
+    shown = ", ".join(map(_told, times[:SHOWN]))
     return Finding(kind, f"{words} {shown}{', ...' if len(times) > SHOWN else ''} ({len(times)})", len(times))
+
+
+def _told(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[s]")).replace("T", " ")
 
 
 def _time_column(header: Sequence[str], columns: Sequence[Sequence[str]], time: str | None) -> int | None:
@@ -462,7 +477,10 @@ def _delimiter(lines: Sequence[str]) -> str:
     for first in range(min(MOST_TITLES + 1, max(len(lines) - 1, 1))):
         part = lines[first : first + 50]
         for delimiter in DELIMITERS:
-            rows = list(csv.reader(part, delimiter=delimiter, skipinitialspace=True))
+            try:
+                rows = list(csv.reader(part, delimiter=delimiter, skipinitialspace=True))
+            except csv.Error:  # a cell of more than 128 KiB
+                continue
             counts = {len(row) for row in rows}
             if len(counts) == 1 and counts != {1} and (not first or delimiter != " " or _is_header(rows[0])):
                 return delimiter

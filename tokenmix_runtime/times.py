@@ -196,7 +196,10 @@ def _numbers(cells: Sequence[str]) -> tuple[Times, list[str]] | None:
     if length not in _EPOCHS:
         return None
     unit = _EPOCHS[length]
-    times = np.array([int(cell) for cell in whole], dtype=np.int64).astype(f"datetime64[{unit}]")
+    try:
+        times = np.array([int(cell) for cell in whole], dtype=np.int64).astype(f"datetime64[{unit}]")
+    except OverflowError:
+        return None
     return times.astype("datetime64[us]"), [f"dates are numbers and were read as {unit} since 1970, UTC"]
 
 
