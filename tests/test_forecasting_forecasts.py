@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,32 @@ def test_intervals_hold_what_they_promise_and_errors_are_in_the_units() -> None:
     widths = (found.upper - found.lower)[:, 0]
     assert widths[5] / widths[0] == pytest.approx(math.sqrt(6), rel=0.25)
     assert found.rows[0] == "2024-08-14 16:00:00"
+
+
+def test_windows_in_parts_tell_what_they_do_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(size=(700, 2)).cumsum(0)
+    whole = forecast(hourly(noise), last_value())
+    monkeypatch.setattr("tokenmix_runtime.forecasts.MOST_VALUES", 7 * 30 * 2)
+    parts = forecast(hourly(noise), last_value())
+    assert np.array_equal(whole.lower, parts.lower)
+    assert whole.errors.windows == parts.errors.windows
+    assert whole.errors.coverage == pytest.approx(parts.errors.coverage)
+    for name in ("model", "season"):
+        assert getattr(whole.errors, name) == pytest.approx(getattr(parts.errors, name))
+
+
+def test_a_small_file_needs_little_memory() -> None:
+    """Of 4,000 windows a model sees a few at a time; all at once they are 500 times the series."""
+    wide = Series("wide", tuple(f"v{i}" for i in range(8)), np.random.default_rng(0).normal(size=(4300, 8)))
+    ones = np.ones(8)
+    model = ForecastModel("the last value", lambda x: np.repeat(x[:, -1:], 6, axis=1), 240, 6, 0 * ones, ones)
+    tracemalloc.start()
+    try:
+        forecast(wide, model)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * wide.values.nbytes
 
 
 def test_what_was_learnt_is_not_measured_on() -> None:

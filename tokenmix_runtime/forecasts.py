@@ -10,20 +10,22 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from tokenmix_runtime.intervals import Intervals, fit_intervals
+from tokenmix_runtime.intervals import Intervals, intervals_of
 from tokenmix_runtime.series import Series
 from tokenmix_runtime.times import Times
 
 Array = NDArray[Any]
 MOST_WINDOWS = 2_000  # of each half that are looked at, evenly spaced
 BATCH = 256  # windows that a model is given at once
+MOST_VALUES = 1 << 24  # of those that are looked at together
 LEVEL = 0.9
 
 
@@ -232,23 +234,27 @@ def _measured(
     if count < 2:
         return None, None, ["no windows are left that the model did not learn from: nothing could be measured"]
     half = first + count // 2
-    earlier = _windows(series, model, first, max(half - horizon, first + 1), horizon)  # no row is in both halves
-    later = _windows(series, model, half, last + 1, horizon)
+    end = max(half - horizon, first + 1)  # no row is in both halves
+    errors = np.concatenate([np.abs(truth - found) for found, _, truth in _windows(series, model, first, end, horizon)])
     notes: list[str] = []
     if model.learnt is None:
         notes.append("nobody knows what the model has learnt from: its errors may be too small")
     intervals = None
     try:
-        intervals = fit_intervals(*earlier, level=level)
+        intervals = intervals_of(errors, level=level)
     except ValueError as error:
         if not 0 < level < 1:
             raise
         notes.append(f"no intervals: {error}")
-    found, past, truth = later
-    inside = None if intervals is None else float(intervals.coverage(found, past, truth).mean())
-    naive = last_season(past, season, horizon)
-    own, season_s = (np.abs(one - truth).mean((0, 1)) for one in (found, naive))
-    return intervals, Errors(own, season_s, inside, len(truth)), notes
+    count, inside = 0, 0.0
+    sums = np.zeros((2, len(series.variables)))
+    for found, past, truth in _windows(series, model, half, last + 1, horizon):
+        naive = last_season(past, season, horizon)
+        sums += [np.abs(one - truth).mean(1).sum(0) for one in (found, naive)]
+        inside += 0.0 if intervals is None else len(truth) * float(intervals.coverage(found, past, truth).mean())
+        count += len(truth)
+    own, season_s = sums / count
+    return intervals, Errors(own, season_s, None if intervals is None else inside / count, count), notes
 
 
 def _decimals(column: Array) -> int:
@@ -274,10 +280,14 @@ def first_unseen(series: Series, learnt: Sequence[Any] | None) -> int:
     return min(rows, len(series))
 
 
-def _windows(series: Series, model: ForecastModel, first: int, end: int, horizon: int) -> tuple[Array, Array, Array]:
-    """Forecasts, pasts and truths of windows whose pasts begin in rows ``first ... end``, evenly spaced."""
+def _windows(
+    series: Series, model: ForecastModel, first: int, end: int, horizon: int
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Forecasts, pasts and truths of windows whose pasts begin in rows ``first ... end``, evenly spaced, in parts."""
     starts = np.unique(np.linspace(first, end - 1, min(end - first, MOST_WINDOWS)).round().astype(int))
-    rows = starts[:, None] + np.arange(model.look_back + horizon)
-    windows = series.values[rows]
-    past, truth = windows[:, : model.look_back], windows[:, model.look_back :]
-    return model(past)[:, :horizon], past, truth
+    windows = sliding_window_view(series.values, model.look_back + horizon, axis=0)  # (T - L - H + 1, M, L + H)
+    at_once = max(1, min(BATCH, MOST_VALUES // windows[0].size))
+    for begin in range(0, len(starts), at_once):
+        part = np.ascontiguousarray(windows[starts[begin : begin + at_once]].swapaxes(1, 2))
+        past, truth = part[:, : model.look_back], part[:, model.look_back :]
+        yield model(past)[:, :horizon], past, truth

@@ -59,18 +59,29 @@ def fit_intervals(
     Raises:
         ValueError: If the level is not between 0 and 1, or the windows are too few for it.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level of an interval must be between 0 and 1, not {level}")
     errors = np.abs(truth - forecast)
     if relative:
         errors = errors / scale_of(past)
+    return intervals_of(errors, level=level, relative=relative)
+
+
+def intervals_of(errors: Array, *, level: float = 0.9, relative: bool = False) -> Intervals:
+    """Intervals from absolute errors ``(B, H, M)``; see `fit_intervals`.
+
+    Raises:
+        ValueError: If the level is not between 0 and 1, or the windows are too few for it.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval must be between 0 and 1, not {level}")
     count = len(errors)
     rank = math.ceil((count + 1) * level)
     if rank > count:
         raise ValueError(
             f"{count} windows are too few for intervals of level {level}: {math.ceil(level / (1 - level))} are needed"
         )
-    return Intervals(level, np.partition(errors, rank - 1, axis=0)[rank - 1], relative, count)
+    steps = errors.swapaxes(0, 1)  # one at a time: of many variables the errors are large, and are copied
+    width = np.stack([np.partition(step, rank - 1, axis=0)[rank - 1] for step in steps])
+    return Intervals(level, width, relative, count)
 
 
 def scale_of(past: Array) -> Array:
