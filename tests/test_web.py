@@ -308,6 +308,9 @@ def test_the_manifest_beside_the_file_adds_its_errors(model: Path, tmp_path: Pat
     (tmp_path / "model.json").write_text(json.dumps({**content, "files": {"onnx": {**entry, "sha256": "0" * 64}}}))
     with pytest.raises(ValueError, match=r"model\.onnx is not the file that model\.json describes"):
         page_files(path)
+    for wrong in ({"relative_error": "x"}, {"max_error": None}, 5):
+        (tmp_path / "model.json").write_text(json.dumps({**content, "files": {"onnx": {**entry, "errors": wrong}}}))
+        assert "errors" not in json.loads(page_files(path)["model.json"])  # the page would not start
     (tmp_path / "model.json").write_text("[1, 2]")
     assert "errors" not in json.loads(page_files(path)["model.json"])
 

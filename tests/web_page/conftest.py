@@ -20,11 +20,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "ssdlite": {"task": "detection", "size": (96, 96)},
     "retinanet": {"task": "detection", "size": (128, 128)},
 }
-# Keeps the worker's last answer, so that tests can read all of its numbers.
+# Keeps the worker and its last answer, so that tests can read all of its numbers, and speak in its place.
 RECORDER = """
 window.Worker = class extends Worker {
   constructor(...rest) {
     super(...rest);
+    window.engine = this;
     this.addEventListener("message", ({ data }) => { if (data.type === "answer") window.answer = data.answer; });
   }
 };"""

@@ -96,6 +96,24 @@ def test_outputs_for_no_such_picture_are_said(show: Open) -> None:
         assert told.endswith(message)
 
 
+def test_the_failure_of_an_earlier_picture_is_not_that_of_a_newer_one(show: Open, tmp_path: Path) -> None:
+    driver = show("toy")
+    photo(50, 50).save(tmp_path / "x.png")
+    choose(driver, tmp_path / "x.png")
+    driver.execute_script("document.getElementById('latency-text').textContent = 'Median 2 ms'")
+    answered = int(driver.execute_script("return document.body.dataset.answered"))
+    fail = (
+        "engine.dispatchEvent(new MessageEvent('message',"
+        " {data: {type: 'failed', job: 'look', id: arguments[0], text: 'no'}}));"
+        " return document.getElementById('problem').hidden"
+    )
+    assert driver.execute_script(fail, answered - 1)
+    assert text(driver, "status") != "No answer."
+    assert not driver.execute_script(fail, answered)
+    assert text(driver, "status") == "No answer."
+    assert text(driver, "latency-text") == "Median 2 ms"
+
+
 @pytest.mark.slow
 def test_bad_files_of_the_page_are_said(driver: Any, bundle: Bundle, serve: Serve) -> None:
     files = bundle("toy")

@@ -17,7 +17,7 @@ from tokenmix.version import __version__
 from tokenmix.web.masks import add_masks
 from tokenmix.web.samples import sample_pictures
 from tokenmix_runtime.manifest import read_manifest
-from tokenmix_runtime.untrusted import read_json, regular_file
+from tokenmix_runtime.untrusted import read_json
 
 
 def page_files(path: str | os.PathLike[str]) -> dict[str, bytes]:
@@ -107,11 +107,13 @@ def _manifest(proto: Any, path: Path) -> dict[str, Any]:
 def _errors(path: Path) -> dict[str, Any]:
     """What the manifest beside the file, which `read_manifest` found to be the file's, says of how exact it is."""
     try:
-        text = regular_file(path.with_suffix(".json")).read_text(encoding="utf-8")
-        entry = json.loads(text)["files"]["onnx"]
-        return {"errors": entry["errors"], "precision": entry["precision"]} if entry["file"] == path.name else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        entry = read_json(path.with_suffix(".json"))["files"]["onnx"]
+        told = {"errors": entry["errors"], "precision": entry["precision"]}
+        numbers = [entry["errors"].get(name, 0.0) for name in ("relative_error", "max_error")]
+        fits = entry["file"] == path.name and all(type(number) in (int, float) for number in numbers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # there is none, or it is about something else
+    return told if fits else {}
 
 
 @functools.cache

@@ -176,18 +176,19 @@ const handlers = {
     $("latency-text").textContent = `Median ${milliseconds(median)}, p90 ${milliseconds(p90)}, fastest ${milliseconds(least)}, n = ${n} (${document.body.dataset.ready}).`;
     $("histogram").replaceChildren(histogram(times));
   },
-  failed({ job, text }) {
+  failed({ job, id, text }) {
     if (job === "load") {
       state.dead = true;
       status("The model is not running.");
       document.body.dataset.failed = "true";
       return problem(text);
     }
+    if (job === "look" && id !== state.id) return; // a newer picture is waited for
     live.stop();
-    handlers.measured({ times: [] });
+    if (job === "measure") handlers.measured({ times: [] });
     status("No answer.");
     problem(`The model could not answer: ${text}`);
-    state.waiting?.(false);
+    if (job === "look") state.waiting?.(false);
   },
 };
 

@@ -1,4 +1,5 @@
-// Pillow's resize of 8-bit pictures, to the bit: what training and evaluation saw. A canvas would not smooth alike.
+// Pillow's resize of 8-bit pictures, along the rows first: what training and evaluation saw, to the bit but for pictures
+// that Pillow 13 resizes along the columns first. A canvas would not smooth alike.
 
 const BITS = 22; // of the fraction in fixed-point weights
 
