@@ -16,6 +16,7 @@ from tests.backbone_cases import TOYS
 from tests.backbone_cases import toy as toy_model
 from tests.export_cases import conv_net, opened, small_net
 from tokenmix.export import FORMATS, ExportError, Format, VerificationError, export, graph_operators, prepare
+from tokenmix.export import main as export_main
 from tokenmix.export.extras import require
 from tokenmix.export.manifest import weights_sha256
 from tokenmix.export.onnx import write_onnx
@@ -119,6 +120,10 @@ def test_the_manifest_keeps_files_of_the_same_weights_only(tmp_path, images, mon
         model[3].bias += 1
     new = export(opened(model), ("two",), tmp_path / "m", images=images)
     assert list(new["files"]) == ["two"]
+    for files in (None, [1]):
+        damaged = {key: value for key, value in new.items() if key != "files"} | ({"files": files} if files else {})
+        (tmp_path / "m.json").write_text(json.dumps(damaged))
+        assert list(export(opened(model), ("one",), tmp_path / "m", images=images)["files"]) == ["one"]
 
 
 def test_export_is_quiet_and_holds_no_paths(tmp_path, capfd, images):
@@ -209,6 +214,38 @@ def test_a_failed_format_does_not_take_the_others_with_it(tmp_path, monkeypatch,
     assert list(json.loads((tmp_path / "m.json").read_text())["files"]) == ["good"]
 
 
+def test_a_runtime_that_fails_does_not_either(tmp_path, monkeypatch, images):
+    def fails(path, images):
+        raise RuntimeError("no kernel\nat line 5 of its source")
+
+    model = conv_net().eval()
+    monkeypatch.setitem(FORMATS, "good", fake("good", model))
+    monkeypatch.setitem(FORMATS, "bad", dataclasses.replace(fake("bad", model), run=fails))
+    with pytest.raises(ExportError, match=r"m\.bad could not be written and run: no kernel$"):
+        export(opened(model), ("bad", "good"), tmp_path / "m", images=images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.good", "m.json"]
+
+
+def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):
+    """However early the second one is killed."""
+    moved = []
+
+    def replace(path, place):
+        assert not (tmp_path / "net.xml").exists()
+        moved.append(place.name)
+        path.rename(place)
+
+    monkeypatch.setattr(export_main.os, "replace", replace)
+    for content in ("old", "new"):
+        (tmp_path / "made").mkdir(exist_ok=True)
+        for name in ("net.bin", "net.xml", "net.zzz"):
+            (tmp_path / "made" / name).write_text(content)
+        beside = export_main._move(tmp_path / "made", tmp_path / "net.xml")
+        assert [place.name for place in beside] == ["net.bin", "net.zzz"]
+    assert moved == ["net.bin", "net.zzz", "net.xml"] * 2
+    assert (tmp_path / "net.xml").read_text() == "new"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -227,6 +264,12 @@ def test_a_failed_format_does_not_take_the_others_with_it(tmp_path, monkeypatch,
 def test_mistakes_are_told_before_the_work(arguments, message, tmp_path):
     with pytest.raises((ValueError, OSError), match=message):
         export(opened(conv_net()), out=tmp_path / "model", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_ending_is_no_name(tmp_path):
+    with pytest.raises(ValueError, match=r"\.onnx is an ending alone: give a name before it, such as model\.onnx"):
+        export(opened(conv_net()), out=tmp_path / ".onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -139,8 +139,10 @@ def export(
                     numbers = _verify(kind, path, target, form, given, batches, expected, limit, truth)
                     facts["errors"] = {"images": len(examples), "source": what, **numbers}
                     beside = _move(Path(folder), target)
-                except ValueError as error:
-                    failures.append(error)
+                except (ValueError, RuntimeError) as error:  # the latter of runtimes whose errors have no class
+                    if shortage(error):
+                        raise
+                    failures.append(error if isinstance(error, ValueError) else _failure(target, error))
                     continue
             facts = {"file": target.name, **_size(target, beside), "precision": precision, **facts}
             facts["input_shape"] = manifest["input"]["shape"]
@@ -150,6 +152,13 @@ def export(
         if failures:
             raise ExportError("\n".join(map(str, failures)))
     return written
+
+
+def _failure(target: Path, error: RuntimeError) -> ExportError:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    told = ExportError(f"{target} could not be written and run: {reason}")
+    told.__cause__ = error
+    return told
 
 
 def _loaded(source: Any) -> LoadedModel:
@@ -187,6 +196,8 @@ def _formats(formats: Sequence[str], out: str | os.PathLike[str], precision: str
     own = [kind for kind in FORMATS.values() if stem.name.endswith(kind.suffix)]
     if own:
         kind = max(own, key=lambda kind: len(kind.suffix))  # ``.aoti.pt2``, not ``.pt2``
+        if stem.name == kind.suffix:
+            raise ValueError(f"--out {stem} is an ending alone: give a name before it, such as model{kind.suffix}")
         if [kind] != kinds:
             raise ValueError(f"{stem} is no name for {' and '.join(formats)}: leave its ending out")
         stem = stem.with_name(stem.name.removesuffix(kind.suffix))
@@ -330,7 +341,7 @@ def _cut(outputs: Sequence[Sequence[Tensor]], batches: _Batches) -> list[list[Te
 
 
 def _move(folder: Path, target: Path) -> list[Path]:
-    """Put all that a writer left in its folder in place, the old ones away.
+    """Put all that a writer left in its folder in place, the old ones away; never are parts of both there together.
 
     Returns:
         What lies beside ``target`` now and belongs to it: the weights of OpenVINO's network.
@@ -342,7 +353,9 @@ def _move(folder: Path, target: Path) -> list[Path]:
     beside = [place for place in places.values() if place != target]
     if not target.exists() and (others := [place for place in beside if place.exists()]):
         raise ValueError(f"{others[0]} is in the way, and no part of an earlier export: choose another name with --out")
-    for path, place in places.items():
+    if beside:
+        target.unlink(missing_ok=True)
+    for path, place in sorted(places.items(), key=lambda pair: pair[1] == target):  # last of all
         if path.is_file():
             sync(path)
         elif place.is_dir():

@@ -97,7 +97,7 @@ def add_file(path: Path, manifest: Mapping[str, Any], name: str, facts: Mapping[
     """
     before = read_manifest(path)
     same = all(before.get(key) == json.loads(json.dumps(manifest[key])) for key in _SAME)
-    files = {**before["files"], name: dict(facts)} if same else {name: dict(facts)}
-    whole = {**manifest, "files": files}
+    kept = before.get("files") if same else None
+    whole = {**manifest, "files": {**(kept if isinstance(kept, dict) else {}), name: dict(facts)}}
     write_json(path, whole)
     return whole
