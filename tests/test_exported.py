@@ -100,6 +100,11 @@ def test_folders_patterns_and_lists(tmp_path: Path) -> None:
     for nothing in (str(tmp_path / "empty"), str(root / "*.png")):
         with pytest.raises(ValueError, match="no file"):
             expanded([nothing])
+    (root / "none.list").write_text("\n\n")
+    (root / "none.txt").write_text("")  # a cloud or a series without rows
+    with pytest.raises(ValueError, match=r"none\.list: the list names no file"):
+        expanded([str(root / "none.list")])
+    assert expanded([str(root / "none.txt")]) == [str(root / "none.txt")]
 
 
 def test_a_runs_folder_knows_more_of_its_data_than_its_weights(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -130,7 +130,7 @@ def expanded(paths: Sequence[str]) -> list[str]:
     from the list's own folder.
 
     Raises:
-        ValueError: A folder or pattern names none.
+        ValueError: A folder, a pattern or a list names none.
     """
     found: list[str] = []
     for path in paths:
@@ -174,6 +174,10 @@ def _listed(path: str) -> list[str] | None:
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = (line.strip() for line in file)
         first = next(filter(None, lines), "")
+        if not first:
+            if path.endswith(".txt"):
+                return None
+            raise ValueError(f"{path}: the list names no file")
         beside = not os.path.exists(first) and os.path.exists(os.path.join(folder, first))
         if path.endswith(".txt") and not beside and not os.path.isfile(first):
             return None
