@@ -29,7 +29,7 @@ from tokenmix.tasks.forecasting.series_data import (
 )
 from tokenmix.tasks.forecasting.splits import PUBLISHED, Scaler, Windows, ends_of, find_published
 from tokenmix_runtime.series import MISSING, Series, check_series, read_series
-from tokenmix_runtime.times import Step, further_times, parse_times, step_of
+from tokenmix_runtime.times import Step, further_times, parse_times, step_of, told_time
 
 HOURS = [datetime(2021, 2, 27, 22) + timedelta(hours=i) for i in range(60)]
 
@@ -655,3 +655,29 @@ def test_the_quick_model_looks_back_no_longer_than_it_can_be_fitted_to() -> None
     assert _look_back(86_400, 70_000, 24) == 96
     assert _look_back(24, 70_000, 24) == 96
     assert _look_back(144, 70_000, 24) == 144
+
+
+def test_a_column_that_counts_has_no_dates(tmp_path) -> None:
+    for first in (0, 1000):
+        rows = "".join(f"{first + row},{row % 7}\n" for row in range(30))
+        (tmp_path / "a.csv").write_text("time,load\n" + rows)
+        series = read_series(tmp_path / "a.csv")
+        assert series.times is None
+        assert series.variables == ("load",)
+        assert any("time: counts rows or seconds" in found.message for found in series.findings)
+    years = "".join(f"{1990 + row},{row % 7}\n" for row in range(30))
+    (tmp_path / "a.csv").write_text("time,load\n" + years)
+    assert str(read_series(tmp_path / "a.csv").step) == "year"
+
+
+def test_months_that_are_shorter_than_their_day() -> None:
+    days = [datetime(2023, month, 28 if month == 2 else 30) for month in range(1, 13)]
+    times = np.array([*days, datetime(2024, 1, 30), datetime(2024, 2, 29)], dtype="datetime64[us]")
+    step = step_of(times)
+    assert step == Step(1, "month", 30)
+    assert [str(time)[:10] for time in further_times(times[-1], step, 2)] == ["2024-03-30", "2024-04-30"]
+
+
+def test_times_are_told_to_the_fraction_that_they_have() -> None:
+    assert told_time(np.datetime64("2024-01-01T00:00:20")) == "2024-01-01 00:00:20"
+    assert told_time(np.datetime64("2024-01-01T00:00:20.100000", "us")) == "2024-01-01 00:00:20.1"

@@ -162,6 +162,10 @@ def test_what_does_not_fit_is_said() -> None:
 def test_the_last_season_is_the_networks() -> None:
     past = np.arange(10.0)[None, :, None]
     assert last_season(past, 3, 7).ravel().tolist() == [7, 8, 9, 7, 8, 9, 7]
+    series = hourly(np.random.default_rng(0).normal(size=(700, 2)))
+    found = forecast(series, last_value(144), horizon=6)
+    assert found.season.tolist() == [series.values[-1].tolist()] * 6
+    assert any("sees less than a season, 24 rows" in note for note in found.notes)
 
 
 def test_the_quick_model_finds_season_and_trend() -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tokenmix_runtime.intervals import Intervals, intervals_of
 from tokenmix_runtime.series import Series
-from tokenmix_runtime.times import Times
+from tokenmix_runtime.times import Times, told_time
 
 Array = NDArray[Any]
 MOST_WINDOWS = 2_000  # of each half that are looked at, evenly spaced
@@ -119,7 +119,7 @@ class Forecast:
         """The times of the forecast for people, or the numbers of its rows."""
         if self.times is None:
             return [f"row {len(self.series) + step + 1}" for step in range(len(self.values))]
-        return [str(time.astype("datetime64[s]")).replace("T", " ") for time in self.times]
+        return [told_time(time) for time in self.times]
 
     def to_csv(self) -> str:
         """A table: the times, and of each variable forecast, interval and base line."""
@@ -198,10 +198,12 @@ def forecast(series: Series, model: ForecastModel, *, horizon: int | None = None
         )
     if len(series) < model.look_back:
         raise ValueError(f"{series.name} has {len(series)} rows, and {model.name} needs the last {model.look_back}")
-    season = min(model.season or (series.step.season if series.step is not None else 1), model.look_back)
+    season = model.season or (series.step.season if series.step is not None else 1)
+    season, whole = (season, "") if season <= model.look_back else (1, f"{model.name} sees less than a season")
     past = series.values[None, len(series) - model.look_back :]
     values = model(past)[0, :horizon]
     intervals, errors, notes = _measured(series, model, season, horizon, level)
+    notes = [*notes, f"{whole}, {model.look_back} rows: the last value stands for the last season"] if whole else notes
     lower, upper = (None, None)
     if intervals is not None:
         lower, upper = (bound[0] for bound in intervals.bounds(values[None], past))

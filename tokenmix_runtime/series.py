@@ -20,11 +20,21 @@ from numpy.typing import NDArray
 
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.numerals import DECIMALS, decimal_marks, number, numbers
-from tokenmix_runtime.times import Step, Times, further_times, looks_like_times, parse_times, step_of, usual_form
+from tokenmix_runtime.times import (
+    Step,
+    Times,
+    further_times,
+    looks_like_times,
+    parse_times,
+    step_of,
+    told_time,
+    usual_form,
+)
 from tokenmix_runtime.untrusted import regular_file
 
 TIME_NAMES = ("date", "time", "datetime", "timestamp", "ds")  # always dates, and these if they can be read as such:
 PERIOD_NAMES = ("month", "year", "quarter", "week", "period", "day")
+FIRST_YEAR = 1500  # a column that counts up to less has no dates
 MOST_BYTES = 4 << 30  # of a file, also unpacked
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "nil", "#n/a", "missing"})
 DELIMITERS = ("\t", ";", "|", ",", " ")  # a comma may be a decimal one, a space divides dates from clocks
@@ -98,7 +108,7 @@ class Series:
 
     def time_name(self, row: int) -> str:
         """The time of a row for people, or its number."""
-        return f"row {row + 1}" if self.times is None else _told(self.times[row])
+        return f"row {row + 1}" if self.times is None else told_time(self.times[row])
 
     def next_times(self, count: int) -> Times | None:
         """The ``count`` times that follow the last one; None without dates or a step."""
@@ -156,6 +166,9 @@ def read_series(
             raise ValueError(unknown("column", left, header))
     place = _time_column(header, columns, time)
     others = [i for i in range(len(header)) if i != place and header[i] not in leave]
+    for i in [i for i in others if header[i].strip().lower() in TIME_NAMES and _counts(columns[i])]:
+        others.remove(i)
+        findings.append(Finding("left out", f"{header[i]}: counts rows or seconds, and has no dates", 1))
     times = None
     if place is not None:
         clock = next((i for i in others if _is_clock(columns[i])), None)
@@ -261,8 +274,8 @@ def _regular(
             before = int(np.diff(times).argmax())
             raise ValueError(
                 f"{name}: {count + 1 - len(times):,} of {count + 1:,} rows are missing, too many to fill, most of them "
-                f"between {_told(times[before])} and {_told(times[before + 1])}: correct the dates, or cut the file to "
-                "where it has rows"
+                f"between {told_time(times[before])} and {told_time(times[before + 1])}: correct the dates, or cut the "
+                "file to where it has rows"
             )
     grid = np.append(times[:1], further_times(times[0], step, count))
     full = grid[grid <= times[-1]]
@@ -301,12 +314,8 @@ def _filled(series: Series, values: NDArray[np.float64]) -> tuple[NDArray[np.flo
 
 
 def _finding(kind: str, words: str, times: Times) -> Finding:
-    shown = ", ".join(map(_told, times[:SHOWN]))
+    shown = ", ".join(map(told_time, times[:SHOWN]))
     return Finding(kind, f"{words} {shown}{', ...' if len(times) > SHOWN else ''} ({len(times)})", len(times))
-
-
-def _told(time: np.datetime64) -> str:
-    return str(time.astype("datetime64[s]")).replace("T", " ")
 
 
 def _time_column(header: Sequence[str], columns: Sequence[Sequence[str]], time: str | None) -> int | None:
@@ -321,6 +330,8 @@ def _time_column(header: Sequence[str], columns: Sequence[Sequence[str]], time: 
     samples = {place: columns[place][:20] for place in days}
     for place, cells in samples.items():
         title = header[place].strip().lower()
+        if _counts(cells):
+            continue
         if title in TIME_NAMES or (title in PERIOD_NAMES and _can_be_times(_usual(cells))):
             return place
     sure = (place for place, cells in samples.items() if looks_like_times(cells))
@@ -331,6 +342,17 @@ def _is_clock(cells: Sequence[str]) -> bool:
     """Whether a column has times of the day alone."""
     filled = [cell for cell in map(str.strip, cells[:20]) if cell]
     return bool(filled) and all(_CLOCK.fullmatch(cell) for cell in filled)
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Whether a column counts rows or seconds from some number below any year on."""
+    try:
+        values = np.array([float(cell) for cell in cells])
+    except ValueError:
+        return False
+    steps = np.diff(values)
+    even = len(steps) > 1 and np.allclose(steps, steps[0], rtol=1e-6, atol=1e-9) and steps[0] > 0
+    return bool(even) and values[0] >= 0 and values[-1] < FIRST_YEAR
 
 
 def _usual(cells: Sequence[str]) -> list[str]:

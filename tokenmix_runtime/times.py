@@ -41,10 +41,12 @@ class Step:
     Attributes:
         count: How many units.
         unit: ``"us"``, ``"month"`` (the same day of the month), ``"month end"``, or ``"weekday"`` (Monday to Friday).
+        day: Of the month, where shorter months have an earlier one; else 0.
     """
 
     count: int
     unit: str
+    day: int = 0
 
     def __str__(self) -> str:
         count, name = self.count, self.unit
@@ -120,8 +122,10 @@ def step_of(times: Times) -> Step | None:
     if months is not None:
         if bool(_at_month_end(times).all()):
             return Step(months, "month end")
-        if len(np.unique(_day_of_month(times))) == 1:
-            return Step(months, "month")
+        days, firsts = _day_of_month(times), times.astype("datetime64[M]")
+        longest = ((firsts + 1).astype("datetime64[D]") - firsts.astype("datetime64[D]")).astype(np.int64) - 1
+        if np.array_equal(days, np.minimum(days.max(), longest)):
+            return Step(months, "month", 0 if days.min() == days.max() else int(days.max()) + 1)
     return None if distance is None else Step(distance, "us")
 
 
@@ -136,8 +140,16 @@ def further_times(last: np.datetime64, step: Step, count: int) -> Times:
         months = day.astype("datetime64[M]") + ahead.astype("timedelta64[M]")
         longest = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]") - np.timedelta64(1, "D")
         after = day - day.astype("datetime64[M]").astype("datetime64[D]")
+        after = np.timedelta64(step.day - 1, "D") if step.day else after
         days = months.astype("datetime64[D]") + (longest if step.unit == "month end" else np.minimum(longest, after))
     return days + (last.astype("datetime64[us]") - day)
+
+
+def told_time(time: np.datetime64) -> str:
+    """A time for people: to the second, or as much more as it has."""
+    whole, exact = (str(time.astype(f"datetime64[{unit}]")).replace("T", " ") for unit in ("s", "us"))
+    fraction = exact.rpartition(".")[2].rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
 
 
 def _most_common(times: Times, unit: str) -> int | None:

@@ -58,7 +58,10 @@ COMMON: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "processes that load samples (default: %(default)s)",
     },
-    "--download": {"action": "store_true", "help": "allow named data sets to be downloaded, and published weights for a plan"},
+    "--download": {
+        "action": "store_true",
+        "help": "allow named data sets to be downloaded, and published weights for a plan",
+    },
     "--fresh": {"action": "store_true", "help": "start again, whatever the folder holds"},
     "--seed": {"type": whole("seed"), "default": 0, "metavar": "N", "help": "of everything random (default: 0)"},
     "--image-size": {"type": size, "metavar": "H[,W]", "help": "in pixels (default: the model's)"},
