@@ -79,7 +79,7 @@ def test_the_last_season_again() -> None:
     assert SeasonalNaive(7, 3)(past).flatten().tolist() == [7, 8, 9, 7, 8, 9, 7]
     assert SeasonalNaive(3, 1)(past).flatten().tolist() == [9, 9, 9]
     assert SeasonalNaive(12, 24)(past).flatten().tolist() == [9] * 12  # the past holds no season
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="whole numbers from 1 on"):
         SeasonalNaive(3, 0)
 
 
