@@ -173,6 +173,23 @@ def test_padding_and_order_of_images_do_not_count() -> None:
         CocoAP(CLASSES).compute()
 
 
+@pytest.mark.parametrize("lost", ["box", "score"])
+def test_detections_that_are_not_finite_find_nothing(lost) -> None:
+    box, mask = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.zeros(1, *SIZE)
+    mask[:, :10, :10] = 1
+    target = {"boxes": box, "labels": torch.tensor([1]), "masks": mask, "iscrowd": torch.tensor([0])}
+    target["area"] = torch.tensor([100.0])
+    found = {"boxes": box.clone(), "labels": torch.tensor([1]), "scores": torch.tensor([0.9]), "masks": mask[:, None]}
+    assert judged([(found, target)]).compute()["mask_AP"] == pytest.approx(100)
+    wrong = {name: value.clone() for name, value in found.items()}
+    wrong["boxes" if lost == "box" else "scores"].view(-1)[0] = torch.nan
+    values = judged([(wrong, target)]).compute()
+    assert values["box_AP"] == values["mask_AP"] == 0
+    both = {name: torch.cat((wrong[name], found[name] * (0.5 if name == "scores" else 1))) for name in found}
+    values = judged([(both, target)]).compute()  # the false one comes first
+    assert values["box_AP"] == values["mask_AP"] == pytest.approx(50)
+
+
 def test_a_missing_package_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
     with pytest.raises(ValueError, match=r"pip install 'tokenmix\[detection\]'"):

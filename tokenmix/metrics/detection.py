@@ -30,7 +30,7 @@ class CocoAP(Metric):
     AP is the mean over the classes and the IoU thresholds 0.5, 0.55, ..., 0.95 of the precision at 101 levels of
     recall, with the 100 best detections of an image; AP50 and AP75 are those of one threshold, APs, APm and APl those
     of annotations of an ``area`` below 32^2, up to 96^2 and above. pycocotools computes all of it. What
-    does not exist (no annotation to be found) is NaN.
+    does not exist (no annotation to be found) is NaN. A detection whose box or score is not finite finds nothing.
 
     Args:
         num_classes: K; labels are 1 .. K.
@@ -66,7 +66,7 @@ class CocoAP(Metric):
         for (found, target, size, index), counts in zip(rows, batch["mask"].tolist(), strict=True):
             if counts:
                 truth = self._entries(target, index, ("iscrowd", "area"))
-                self.images[index] = (self._entries(found, index, ("score",)), truth, tuple(size))
+                self.images[index] = (self._entries(_all_finite(found), index, ("score",)), truth, tuple(size))
                 self.add(torch.ones(1, dtype=self.sums.dtype))
 
     def _entries(self, values: dict[str, Tensor], index: int, more: Sequence[str]) -> list[dict[str, Any]]:
@@ -218,6 +218,20 @@ class CocoAP(Metric):
             "categories": [{"id": number} for number in range(1, self.num_classes + 1)],
             "annotations": [entry | {"id": number} for number, entry in enumerate(entries, 1)],
         }
+
+
+def _all_finite(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, where a detection whose box or score is not finite is an empty one: NaN passes all of COCO's limits."""
+    known = found["scores"].isfinite()
+    lost = ~(known & found["boxes"].isfinite().all(1))
+    if not lost.any():
+        return found
+    emptied = {"boxes": found["boxes"].masked_fill(lost[:, None], 0.0), "scores": found["scores"].where(known, 1.0)}
+    if "masks" in found:
+        masks = found["masks"].clone()
+        masks[lost] = 0
+        emptied["masks"] = masks
+    return {**found, **emptied}
 
 
 def _encoded(masks: Tensor) -> list[dict[str, Any]]:
