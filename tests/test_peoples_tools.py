@@ -21,6 +21,7 @@ from tokenmix.tasks import find_task
 from tokenmix.tasks.dense.checks import TURNED
 from tokenmix.tasks.dense.judged import open_judged_folder
 from tokenmix.tasks.dense.pairing import Pairing
+from tokenmix.tasks.detection.predictions import write_detections
 
 LEFT, TOP, RIGHT, BOTTOM = BOX[0], BOX[1], BOX[0] + BOX[2], BOX[1] + BOX[3]
 CORNERS = [[LEFT, TOP], [RIGHT, TOP], [RIGHT, BOTTOM], [LEFT, BOTTOM]]
@@ -283,6 +284,19 @@ def test_a_test_part_alone_is_judged_and_not_trained_on(tmp_path: Path, write: C
     assert samples.target(0)["labels"].tolist() == [2]
     with pytest.raises(ValueError, match=r"no training pictures; as .* it has 3 test pictures"):
         load(root)
+
+
+def test_results_have_the_ids_of_the_folders_own_file(tmp_path: Path) -> None:
+    def renumber(content: dict[str, Any]) -> None:
+        content["categories"] = [{"id": 9, "name": "red"}]
+        for entry in content["annotations"]:
+            entry["category_id"] = 9
+
+    samples = judged(coco(tmp_path, {"test": 3}, names=["red"], test=renumber)).samples
+    label = int(samples.target(0)["labels"][0])
+    found = {0: [{"category_id": number, "bbox": list(BOX), "score": 0.5} for number in (label, 1)]}  # 1: green
+    write_detections(tmp_path / "found.json", found, samples)
+    assert [row["category_id"] for row in json.loads((tmp_path / "found.json").read_text())] == [9, 10]
 
 
 def test_a_run_without_test_pictures_is_judged_by_its_validation(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +96,8 @@ def _renumber(layout: Layout, classes: list[str], path: Path) -> None:
     place = [numbers[same(printable(name))] for name in layout.classes]
     if place == list(range(len(place))) and len(place) == len(classes):
         return
-    layout.class_ids = []
+    if layout.class_ids:
+        layout.class_ids = _ids(layout.class_ids, place, len(classes))
     if layout.table is not None:
         table = layout.table.copy()
         for value in range(len(table)):
@@ -109,6 +112,13 @@ def _renumber(layout: Layout, classes: list[str], path: Path) -> None:
     for part, items in layout.splits.items():
         layout.splits[part] = [_moved(item, place) for item in items]
     layout.classes = classes
+
+
+def _ids(given: Sequence[int | str], place: Sequence[int], size: int) -> list[int | str]:
+    """The ids of a folder's classes at their places among ``size``; a class that it has not gets one that is free."""
+    known = dict(zip(place, given, strict=True))
+    free = count(max((number for number in given if isinstance(number, int)), default=0) + 1)
+    return [known[number] if number in known else next(free) for number in range(size)]
 
 
 def _moved(item: Item, place: list[int]) -> Item:
