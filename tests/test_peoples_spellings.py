@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from tests.folders_of_people import BOX, HEIGHT, WIDTH, classes, coco, picture, yolo_line
+from tokenmix.data.inventory import take_inventory
 from tokenmix.sources import load_data
+from tokenmix.tasks.dense.class_maps import read_class_map
 
 LEFT, TOP, RIGHT, BOTTOM = BOX[0], BOX[1], BOX[0] + BOX[2], BOX[1] + BOX[3]
 CORNERS = [LEFT, TOP, RIGHT, BOTTOM]
@@ -199,6 +201,23 @@ def test_class_maps_of_parts_say_the_same(tmp_path: Path) -> None:
     write(tmp_path / "valid" / "_classes.csv", "Pixel Value, Class\n0, background\n1, lane\n")
     with pytest.raises(ValueError, match=r"train/_classes\.csv and valid/_classes\.csv say different things"):
         load(tmp_path, "segmentation")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("_classes.csv", "Pixel Value, Class\n0, road\n1, lane\n1, kerb\n", r"'lane' and 'kerb' are both 1"),
+        ("_classes.csv", "Pixel Value, Class\n0, road\n65536, lane\n", r"line 3: the value of 'lane' is 65536, not"),
+        ("_classes.csv", "Pixel Value, Class\n-1, road\n1, lane\n", r"line 2: the value of 'road' is -1, not"),
+        ("class_dict.csv", "name,r,g,b\nroad,9,9,9\nlane,9,9,9\n", r"'road' and 'lane' are both \(9, 9, 9\)"),
+        ("class_dict.csv", "name,r,g,b\nroad,-9,9,9\nlane,9,9,9\n", r"line 2: a colour is three numbers from 0 to 255"),
+        ("labelmap.txt", "road:9,9,9::\nlane:9,9,9::\n", r"'road' and 'lane' are both \(9, 9, 9\)"),
+    ],
+)
+def test_class_maps_that_cannot_be_meant_are_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
+    write(tmp_path / name, text)
+    with pytest.raises(ValueError, match=words):
+        read_class_map(take_inventory(tmp_path))
 
 
 def test_masks_by_camvids_ending(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -89,6 +90,7 @@ def _cvat(file: str, path: Path) -> ClassMap:
             raise ValueError(f"{path}, line {number}: {line.strip()[:80]!r} is no class: write name:r,g,b::")
         classes.append(found[1].strip())
         colours.append(_colour(found.groups()[1:], path, number))
+    _all_differ(path, classes, colours)
     return ClassMap(file, classes, colours)
 
 
@@ -111,9 +113,27 @@ def _table(file: str, path: Path) -> ClassMap:
             colours.append(_colour(digits, path, number))
         else:
             values.append(int(digits[0]))
+            if not 0 <= values[-1] <= 65535:
+                raise ValueError(
+                    f"{path}, line {number}: the value of {words[0]!r} is {values[-1]}, not from 0 to 65535"
+                )
     if colours and values:
         raise ValueError(f"{path}: some classes have a colour and others a value: give all the same")
+    _all_differ(path, classes, colours or values)
     return ClassMap(file, classes, colours or None, values or None)
+
+
+def _all_differ(path: Path, classes: list[str], marks: Sequence[Colour | int]) -> None:
+    """Raise if two classes have the same colour or value.
+
+    Raises:
+        ValueError: They do; the message names both.
+    """
+    first: dict[Colour | int, str] = {}
+    for name, mark in zip(classes, marks, strict=True):
+        if mark in first:
+            raise ValueError(f"{path}: {first[mark]!r} and {name!r} are both {mark}: which of them are such pixels?")
+        first[mark] = name
 
 
 def _numbers(cell: str) -> list[str]:
@@ -124,6 +144,6 @@ def _numbers(cell: str) -> list[str]:
 
 def _colour(words: tuple[str, ...] | list[str], path: Path, number: int) -> Colour:
     red, green, blue = map(int, words)
-    if max(red, green, blue) > 255:
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
         raise ValueError(f"{path}, line {number}: a colour is three numbers from 0 to 255")
     return red, green, blue
