@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,16 @@ def test_names_of_maps(tmp_path) -> None:
     maps.update([torch.full((2, 3), number) for number in range(4)], batch)
     found = {path.relative_to(tmp_path).as_posix(): read_labels(path)[0, 0] for path in tmp_path.rglob("*.png")}
     assert found == {"maps/a/1.jpg.png": 0, "maps/a/1.png.png": 1, "maps/b.png": 2}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["x.jpg", "x.png", "x.jpg.jpg", "x.jpg-2.png"], ["A.jpg", "a.png", "b.jpg"], ["e\u0301.jpg", "é.png"]],
+)
+def test_no_two_maps_are_one_file(tmp_path, names) -> None:
+    """Also where a system ignores case, or forms of Unicode."""
+    files = [unicodedata.normalize("NFC", str(path)).casefold() for path in LabelMaps(tmp_path, names).paths]
+    assert len(set(files)) == len(names)
 
 
 @pytest.mark.parametrize(
