@@ -174,6 +174,15 @@ def test_our_own_files_rebuild_any_head(head: str, tmp_path) -> None:
         load_checkpoint(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("head", SEGMENTERS)
+def test_a_segmenter_says_how_many_images_a_step_needs(head: str) -> None:
+    model = dense(head, "casvit_xs").train()
+    if model.least_batch > 1:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            model(images(64, 64, batch=model.least_batch - 1, dtype=torch.float64))
+    model(images(64, 64, batch=model.least_batch, dtype=torch.float64))
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="unknown head 'deeplab'; did you mean 'deeplabv3'"):
         make_dense("deeplab", "affnet_et", 21)

@@ -112,4 +112,6 @@ def upernet(
     levels = feature_levels(backbone, (-4, -3, -2, -1), **backbone_args)
     head = UPerHead(levels.num_chs, num_classes, channels=channels, drop_rate=drop_rate)
     second = FCNHead(-2, levels.num_chs[-2], 256, num_classes, drop_rate=drop_rate) if aux else None
-    return Segmenter(levels, head, second)
+    model = Segmenter(levels, head, second)
+    model.least_batch = 2
+    return model
