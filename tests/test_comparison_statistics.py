@@ -207,6 +207,20 @@ def test_overlaps_by_image_are_those_of_all_but_one() -> None:
     assert found.values == pytest.approx(jackknife(without(None), [without(row) for row in range(5)]))
 
 
+def test_overlaps_of_one_labelled_image_alone_are_numbers() -> None:
+    prediction, batch = overlaps(np.random.default_rng(0), 3)
+    batch["label"][1:] = 255
+    witness = ImageOverlaps(4)
+    witness.update(prediction, batch)
+    found, metric = witness.scores(), SegmentationOverlap(4)
+    metric.update(prediction, batch)
+    assert found is not None
+    assert found.values == pytest.approx(jackknife(metric.compute()["mIoU"], [0, *[metric.compute()["mIoU"]] * 2]))
+    batch["label"][:] = 255
+    witness.update(prediction, batch)
+    assert witness.scores() is None
+
+
 def test_average_precision_by_image_is_that_of_all_but_one() -> None:
     def of(kept: list[int]) -> CocoAP:
         metric = CocoAP(CLASSES)

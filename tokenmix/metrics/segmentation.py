@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,12 +97,17 @@ class ImageOverlaps:
                 self.parts[index] = torch.stack((table.diagonal(), table.sum(1), table.sum(0))).cpu()
 
     def scores(self) -> ItemScores | None:
-        """The mIoU in percent by image, see `tokenmix.metrics.items.jackknife`; None of fewer than two images."""
+        """The mIoU in percent by image, see `tokenmix.metrics.items.jackknife`.
+
+        None of fewer than two images, or where no pixel is labelled. Without the one image that holds all labelled
+        pixels it is taken to be 0.
+        """
         if len(self.parts) < 2:
             return None
         parts = torch.stack([self.parts[index] for index in sorted(self.parts)]).double()  # (N, 3, K)
-        whole = parts.sum(0)
-        return ItemScores(jackknife(float(_mean_iou(whole)), _mean_iou(whole - parts).numpy()), self.noun)
+        sums = parts.sum(0)
+        whole, without = float(_mean_iou(sums)), _mean_iou(sums - parts).nan_to_num(0.0)
+        return None if math.isnan(whole) else ItemScores(jackknife(whole, without.numpy()), self.noun)
 
 
 def _counted(found: Tensor, label: Tensor, size: int) -> Tensor:
