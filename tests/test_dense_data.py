@@ -71,22 +71,47 @@ def annotation(**values):
     return {"id": 99, "image_id": 500, "category_id": 7, "bbox": [1, 1, 5, 5], "iscrowd": 0, **values}
 
 
+def run_length_codes(values: np.ndarray) -> list[dict]:
+    """The mask as a list of counts, and as COCO's tools write it."""
+    changes = np.flatnonzero(np.diff(np.concatenate(([0], values.T.flatten(), [2]))))
+    counts = np.diff(np.concatenate(([0], changes))).tolist()
+    code = coco_mask.encode(np.asfortranarray(values))["counts"].decode()
+    return [{"size": [*values.shape], "counts": counts}, {"size": [*values.shape], "counts": code}]
+
+
 def test_run_length_codes_and_crowds(tmp_path) -> None:
     values = np.random.default_rng(0).integers(0, 2, (HEIGHT, WIDTH), dtype=np.uint8)
-    code = coco_mask.encode(np.asfortranarray(values))
-    columns = values.T.flatten()
-    changes = np.flatnonzero(np.diff(np.concatenate(([0], columns, [2]))))
-    counts = np.diff(np.concatenate(([0], changes))).tolist()
-    shapes = [
-        {"size": [HEIGHT, WIDTH], "counts": counts},
-        {"size": [HEIGHT, WIDTH], "counts": code["counts"].decode()},
-    ]
+    shapes = run_length_codes(values)
     entries = [annotation(segmentation=shape, iscrowd=crowd, area=7.5) for crowd, shape in enumerate(shapes)]
     data, _ = load(write_coco(tmp_path, more={"annotations": entries}), "instances")
     target = data.train.target(0)
     assert target["iscrowd"].tolist() == [0, 0, 0, 1]
     assert target["area"].tolist()[2:] == [7.5, 7.5]
     for drawn in target["masks"][2:]:
+        assert np.array_equal(drawn.numpy(), values)
+
+
+@pytest.mark.parametrize("task", ["detection", "instances"])
+def test_run_length_codes_say_box_and_area_that_lack(tmp_path, task) -> None:
+    """The mask's, by COCO's tools; also of a code whose numbers are floats or texts."""
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[3:9, 4], values[3, 4:20] = 1, 1
+    shapes = run_length_codes(values)
+    shapes[0] = {
+        "size": [float(HEIGHT), str(WIDTH)],
+        "counts": [str(shapes[0]["counts"][0]), *map(float, shapes[0]["counts"][1:])],
+    }
+    entries = [annotation(segmentation=shape, bbox=None) for shape in shapes]
+    entries += [annotation(segmentation=shape, area=area) for shape in shapes for area in (0, None)]
+    for number, entry in enumerate(entries):
+        entry["id"] += number
+    data, _ = load(write_coco(tmp_path, more={"annotations": entries}), task)
+    assert not data.problems
+    target = data.train.target(0)
+    assert target["boxes"][2:4].tolist() == [[4, 3, 20, 9]] * 2
+    assert target["boxes"][4:].tolist() == [[1, 1, 6, 6]] * 4
+    assert target["area"][2:].tolist() == [float(values.sum())] * 6
+    for drawn in target["masks"][2:] if task == "instances" else ():
         assert np.array_equal(drawn.numpy(), values)
 
 
@@ -270,6 +295,13 @@ def test_mistakes_of_whole_sets(tmp_path) -> None:
         load(yolo)
     (yolo / "classes.txt").write_text("red\ngreen\n")
     assert load(yolo)[0].classes == ["red", "green"]
+
+
+def test_crowds_alone_are_nothing_to_learn_from(tmp_path) -> None:
+    path = write_coco(tmp_path) / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
+    with pytest.raises(ValueError, match="all 12 usable objects are crowds in its 6 training pictures"):
+        load(tmp_path)
 
 
 def test_unchecked_sets_trust_what_is_inside(tmp_path) -> None:

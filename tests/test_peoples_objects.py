@@ -60,6 +60,7 @@ SPELLINGS: dict[str, Callable[[dict[str, Any]], None]] = {
     "crowd as a text": lambda c: [entry.update(iscrowd="0") for entry in c["annotations"]] and None,
     "no crowd": lambda c: [entry.pop("iscrowd") for entry in c["annotations"]] and None,
     "sizes as floats": lambda c: [e.update(width=float(WIDTH), height=str(HEIGHT)) for e in c["images"]] and None,
+    "areas of 0": lambda c: [entry.update(area=0) for entry in c["annotations"]] and None,
     "a flat polygon": lambda c: [entry.update(segmentation=outline()) for entry in c["annotations"]] and None,
     "a part of two points": lambda c: [e["segmentation"].append([1, 2, 3, 4]) for e in c["annotations"]] and None,
     "backslashes": lambda c: [entry.update(file_name=".\\" + entry["file_name"]) for entry in c["images"]] and None,
@@ -71,7 +72,7 @@ def test_harmless_spellings_read_the_same(tmp_path: Path, name: str) -> None:
     data = load(coco(tmp_path, {"train": 4, "val": 2}, train=SPELLINGS[name]), "instances")
     target = data.train.target(0)
     assert is_the_box(target, 1)
-    assert int(target["masks"].sum()) == BOX[2] * BOX[3]
+    assert int(target["masks"].sum()) == int(target["area"]) == BOX[2] * BOX[3]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -20,7 +20,17 @@ from tokenmix.data.likeness import Look, look_of
 from tokenmix.data.text_files import is_file
 from tokenmix.tasks.dense.layout import LEADS_OUT, Item, Layout, RawObject, leads_out
 from tokenmix.tasks.dense.problems import Problems
-from tokenmix.tasks.dense.sets import LabelSet, Log, Objects, ObjectSet, draw, labels_of, mask_problem
+from tokenmix.tasks.dense.sets import (
+    LabelSet,
+    Log,
+    Objects,
+    ObjectSet,
+    coco_tools,
+    compressed,
+    draw,
+    labels_of,
+    mask_problem,
+)
 from tokenmix_runtime.cores import usable_cores
 from tokenmix_runtime.images import open_image, open_known
 
@@ -227,6 +237,10 @@ def checked(
             problems.add("part of a polygon with fewer than 3 points: part left out", f"{file} {entry.name}")
             entry = replace(entry, shape=whole)
         shape, box = _in_pixels(entry, width, height)
+        area = entry.area
+        if isinstance(shape, dict) and (box is None or area is None) and not _wrong_mask(shape, size, check=False):
+            around, covered = _measured(shape)
+            box, area = around if box is None else box, covered if area is None else area
         wrong = _wrong(entry, box, size) or (_wrong_mask(shape, size, check) if masks else "")
         if wrong:
             problems.add(wrong, f"{file} {entry.name}")
@@ -238,8 +252,7 @@ def checked(
         if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
             problems.add("box outside the picture: left out", f"{file} {entry.name}")
             continue
-        area = entry.area
-        if area is None:
+        if not area:
             area = sum(map(_shoelace, shape)) if _are_polygons(shape) else 0.0
             area = area or (clipped[2] - clipped[0]) * (clipped[3] - clipped[1])
         boxes.append(clipped)
@@ -266,6 +279,13 @@ def _in_pixels(entry: RawObject, width: int, height: int) -> tuple[Any, Any]:
         ys = [y for line in shape for y in line[1::2]]
         box = (min(xs), min(ys), max(xs), max(ys))
     return shape, box
+
+
+def _measured(code: dict[str, Any]) -> tuple[tuple[float, ...], float]:
+    """The box of a run-length code's mask, and its area."""
+    tools, code = coco_tools(), compressed(code)
+    left, top, width, height = tools.toBbox(code).tolist()
+    return (left, top, left + width, top + height), float(tools.area(code))
 
 
 def _wrong(entry: RawObject, box: Any, size: tuple[int, int]) -> str:

@@ -228,14 +228,16 @@ def _object(entry: _Annotation, labels: Mapping[Any, int], name: str, file: str,
         labels.get(_key(entry.category_id)),
         box,
         crowd=crowd,
-        area=area if 0 <= area < math.inf else None,
+        area=area if 0 < area < math.inf else None,  # some tools write 0 for all
         shape=_shape(entry.segmentation),
         name=name,
     )
 
 
 def _shape(shape: Any) -> Any:
-    """Polygons as lists of numbers: also one that is not in a list of its own, and numbers as texts."""
+    """Polygons as lists of numbers: also one that is not in a list of its own, and numbers as texts; or a code."""
+    if isinstance(shape, dict):
+        return _code(shape) or None
     if not isinstance(shape, list) or not shape:
         return shape or None
     if not isinstance(shape[0], list):
@@ -244,6 +246,17 @@ def _shape(shape: Any) -> Any:
         return [[number_of(value) for value in line] for line in shape]
     except (TypeError, ValueError):
         return shape
+
+
+def _code(shape: dict[str, Any]) -> dict[str, Any]:
+    """A run-length code whose whole numbers may be floats or texts; of anything else the same."""
+    try:
+        lists = {
+            name: [*map(whole_of, shape[name])] for name in ("size", "counts") if isinstance(shape.get(name), list)
+        }
+    except ValueError:
+        return shape  # named when it is checked
+    return {**shape, **lists}
 
 
 def _placed(inventory: Inventory, path: Path, split: str, names: list[str]) -> Callable[[str], str]:

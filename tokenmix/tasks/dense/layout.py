@@ -21,10 +21,10 @@ class RawObject:
 
     Args:
         label: Its class from 1 on, or None: a class that is not in the list.
-        box: Left, top, right, bottom; None: the smallest one around its polygons.
+        box: Left, top, right, bottom; None: the smallest one around its polygons or mask.
         relative: Whether box and polygons are shares of the picture's width and height, not pixels.
         crowd: Whether it is a group that training leaves out.
-        area: In square pixels; None: that of its polygons or box.
+        area: In square pixels; None: that of its polygons, mask or box.
         shape: Polygons ``[[x, y, x, y, ...], ...]``, a run-length code of COCO, or None.
         name: What a message calls it.
     """

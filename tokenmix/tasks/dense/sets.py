@@ -155,8 +155,13 @@ def draw(shape: Any, height: int, width: int) -> NDArray[np.uint8]:
     if isinstance(shape, list):
         code = tools.merge(tools.frPyObjects([list(polygon) for polygon in shape], height, width))
     else:
-        code = tools.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
+        code = compressed(shape)
     return tools.decode(code)
+
+
+def compressed(code: dict[str, Any]) -> dict[str, Any]:
+    """A run-length code of which `mask_problem` says nothing, as COCO's tools take it, if its counts are a list."""
+    return coco_tools().frPyObjects(code, *code["size"]) if isinstance(code["counts"], list) else code
 
 
 def mask_problem(shape: Any, height: int, width: int) -> str:

@@ -254,9 +254,10 @@ def _check_whole(root: Path, layout: Layout, sets: dict[str, Any], problems: Pro
     if isinstance(train, ObjectSet):
         used = sum(len(one.labels) for one in train.objects)
         given = sum(len(item.objects) for item in layout.splits["train"])
-        if not used:
+        if not any((~one.crowd).any() for one in train.objects):
+            what = f"all {used:,} usable objects are crowds" if used else "no usable object"
             raise ValueError(
-                f"{root}: no usable object in its {len(train):,} training pictures ({layout.kind}): nothing could "
+                f"{root}: {what} in its {len(train):,} training pictures ({layout.kind}): nothing could "
                 f"be learnt{first}"
             )
         ends = [
