@@ -227,6 +227,25 @@ def test_masks_by_camvids_ending(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- Label Studio
 
 
+@pytest.mark.parametrize("folder", ["images", "left"])
+@pytest.mark.parametrize("end", ["_l", "_seg", "_label"])
+def test_pictures_may_be_called_as_masks_are(tmp_path: Path, folder: str, end: str) -> None:
+    root = masks(tmp_path, end=end)
+    (root / "images").rename(root / "pictures")
+    (root / folder).mkdir()
+    for path in (root / "pictures").iterdir():
+        path.rename(root / folder / f"{path.stem}{end}.jpg")
+    picture(root / folder / "0.jpg", seed=7)
+    Image.new("L", (WIDTH, HEIGHT), 2).save(root / "masks" / "0.png")
+    data = load(root, "segmentation")
+    assert not data.problems
+    pairs = [
+        pair for part in (data.train, data.val, data.test) for pair in zip(part.files, part.label_files, strict=True)
+    ]
+    names = ["0", *(f"{number}{end}" for number in range(6))]
+    assert sorted(pairs) == [(f"{folder}/{name}.jpg", f"masks/{name}.png") for name in names]
+
+
 def test_label_studios_unfinished_tasks_are_no_empty_pictures(tmp_path: Path) -> None:
     """And its ways to write a picture's name: as an address, and with a code before that of an uploaded file."""
     percent = {"x": 100 * LEFT / WIDTH, "y": 100 * TOP / HEIGHT}

@@ -9,7 +9,7 @@ import numpy as np
 from tokenmix.data.inventory import Inventory
 from tokenmix.tasks.dense.class_maps import ClassMap, read_class_map
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, read_classes
-from tokenmix.tasks.dense.pairing import LABEL_WORDS, Pairing, mask_stem, stem
+from tokenmix.tasks.dense.pairing import LABEL_WORDS, Pairing, mask_stems, stem
 from tokenmix.tasks.dense.sets import IGNORED, read_mask
 from tokenmix.tasks.dense.voc import identity, splits_of
 
@@ -85,7 +85,7 @@ def read_cityscapes(inventory: Inventory) -> Layout:
 def find_masks(inventory: Inventory) -> str:
     """What speaks for masks in plain folders: pictures that have another picture of their name in a folder of masks."""
     pictures, masks = _divided(inventory)
-    pairing = Pairing(masks, mask_stem)
+    pairing = Pairing(masks, mask_stems)
     for picture in pictures:
         if mask := pairing.of(picture):
             return f"masks with the names of pictures, such as {mask}"
@@ -93,19 +93,26 @@ def find_masks(inventory: Inventory) -> str:
 
 
 def _divided(inventory: Inventory) -> tuple[list[str], list[str]]:
-    """The pictures, and the masks: those in a folder that is called so, or whose own name says it."""
-    masks = [name for name in inventory.pictures if _is_mask(name)]
-    there = set(masks)
-    return [name for name in inventory.pictures if name not in there], masks
+    """The pictures, and the masks: those in a folder that is called so, or whose own name says it.
+
+    What such a folder has a mask for is a picture whatever its name, such as those of a left camera, ``1_l.png``.
+    """
+    masks = {name for name in inventory.pictures if _among_masks(name)}
+    shown = {name for mask in masks for name in mask_stems(mask)}
+    masks |= {name for name in inventory.pictures if len(mask_stems(name)) > 1 and stem(name) not in shown}
+    parts: tuple[list[str], list[str]] = [], []
+    for name in inventory.pictures:
+        parts[name in masks].append(name)
+    return parts
 
 
-def _is_mask(name: str) -> bool:
+def _among_masks(name: str) -> bool:
+    """Whether a file is in a folder of masks."""
     words = [part.casefold() for part in PurePosixPath(name).parts[:-1]]
-    in_folder = any(
+    return any(
         word in LABEL_WORDS or word.endswith(("annot", "_masks", "_mask", "_labels", "_label", "-masks", "_gt"))
         for word in words
     )
-    return in_folder or mask_stem(name) != stem(name)
 
 
 def read_masks(inventory: Inventory) -> Layout:
@@ -119,7 +126,7 @@ def read_masks(inventory: Inventory) -> Layout:
         ValueError: No mask that can be read, or their values are no numbers of classes.
     """
     pictures, masks = _divided(inventory)
-    pairing = Pairing(masks, mask_stem)
+    pairing = Pairing(masks, mask_stems)
     layout = Layout("images and masks", [], {split: [] for split in SPLITS})
     by_split, missing = splits_of(inventory, pictures, ())
     for split, names in by_split.items():

@@ -22,17 +22,22 @@ def stem(name: str) -> str:
     return same(PurePosixPath(name).stem).casefold()
 
 
-def mask_stem(name: str) -> str:
-    """The same, without what says that it is a mask."""
+def stems(name: str) -> tuple[str, ...]:
+    """The only name of a picture that a label file can have which is called alike."""
+    return (stem(name),)
+
+
+def mask_stems(name: str) -> tuple[str, ...]:
+    """The names of pictures that a mask can belong to: its own one, and that without an ending that says "mask"."""
     plain = stem(name)
-    return next((plain.removesuffix(end) for end in _ENDS if plain.endswith(end) and plain != end), plain)
+    return (plain, *[plain.removesuffix(end) for end in _ENDS if plain.endswith(end) and plain != end][:1])
 
 
 class Pairing:
     """Finds for pictures the label files of their name.
 
     Where several have that name, the one is taken whose folders are like the picture's but for words such as ``images``
-    and ``labels``, and whose name has the same case of letters.
+    and ``labels``, and whose name is wholly the picture's, in the same case of letters.
 
     Attributes:
         taken: The label files that belong to pictures.
@@ -40,26 +45,33 @@ class Pairing:
 
     Args:
         files: The label files, relative to the data set's folder.
-        key: What of a label file's name must equal the `stem` of the picture.
+        keys: Of a label file's name what the `stem` of its picture can be.
     """
 
-    def __init__(self, files: Iterable[str], key: Callable[[str], str] = stem) -> None:
+    def __init__(self, files: Iterable[str], keys: Callable[[str], Iterable[str]] = stems) -> None:
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         for file in files:
-            self.by_stem[key(file)].append(file)
+            for key in keys(file):
+                self.by_stem[key].append(file)
         self.taken: dict[str, str] = {}
         self.doubts: list[tuple[str, str]] = []
 
     def of(self, picture: str) -> str | None:
         """The label file of a picture, or None."""
         place = _plain_folders(picture)
-        files = self.by_stem.get(stem(picture), ())
+        name = stem(picture)
+        files = self.by_stem.get(name, ())
         found = [file for file in files if not _of_other_part(place, _plain_folders(file))]
         if not found or (len(found) == 1 and not _may_belong(place, _plain_folders(found[0]))):
             return None
         exact = same(PurePosixPath(picture).stem)
         ranks = {
-            file: (*_likeness(place, _plain_folders(file)), exact in same(PurePosixPath(file).stem)) for file in found
+            file: (
+                *_likeness(place, _plain_folders(file)),
+                stem(file) == name,
+                exact in same(PurePosixPath(file).stem),
+            )
+            for file in found
         }
         best = max(found, key=ranks.__getitem__)
         owner = self.taken.setdefault(best, picture)
@@ -71,7 +83,8 @@ class Pairing:
 
     def left(self) -> list[str]:
         """The label files that no picture has asked for."""
-        return [file for files in self.by_stem.values() for file in files if file not in self.taken]
+        files = dict.fromkeys(file for files in self.by_stem.values() for file in files)
+        return [file for file in files if file not in self.taken]
 
 
 def _plain_folders(file: str) -> tuple[str, ...]:

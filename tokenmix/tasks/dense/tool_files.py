@@ -99,7 +99,7 @@ def read_tool(inventory: Inventory) -> Layout:
         if tool:
             inventory.use([file])
             annotated += found
-    pictures = Pairing(inventory.pictures, _name)
+    pictures = Pairing(inventory.pictures, lambda name: (_name(name),))
     rows: list[tuple[str, str, AnnotatedPicture]] = []
     for one in annotated:
         if one.problem:
