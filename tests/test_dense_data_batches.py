@@ -13,7 +13,7 @@ from tests.dense_toys import HEIGHT, WIDTH, labels, rectangles, write_coco, writ
 from tokenmix.sources import load_data
 from tokenmix.tasks.dense.augment import dense_augment, dense_transform
 from tokenmix.tasks.dense.loader import DenseLoader
-from tokenmix.tasks.dense.options import DENSE_AUGMENTS, DenseAugment
+from tokenmix.tasks.dense.options import DENSE_AUGMENTS, DenseAugment, LabelAugment, ObjectAugment
 
 TASKS = ("instances", "segmentation")
 UNIT = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -192,6 +192,24 @@ def test_mistakes() -> None:
             dense_augment("light", "detection", {name: value})
     with pytest.raises(ValueError, match=r"'augment\.scale' must be"):
         dense_augment("light", "detection", {"scale": 3})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "part", "changes"),
+    [
+        (LabelAugment, "light", "iou_crop", {"iou_crop": True}),
+        (LabelAugment, "light", "crop", {"crop": False}),
+        (LabelAugment, "none", "cat_max_ratio", {"stretch": True, "cat_max_ratio": 0.5}),
+        (LabelAugment, "none", "scale", {"stretch": True, "scale": (0.5, 2)}),
+        (ObjectAugment, "standard", "cat_max_ratio", {"cat_max_ratio": 0.5}),
+        (ObjectAugment, "light", "crop_size", {"crop_size": (8, 8)}),
+        (ObjectAugment, "ssd", "short_sides", {"short_sides": (8,)}),
+    ],
+)
+def test_parts_that_would_change_nothing_are_refused(kind, name, part, changes) -> None:
+    with pytest.raises(ValueError, match=rf"'augment\.{part}'.*leave it out"):
+        kind(name=name, **changes)
+    assert kind(name=name, **(changes | {part: None}))
 
 
 def test_crops_of_another_size_than_the_pictures(data) -> None:

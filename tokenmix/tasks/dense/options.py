@@ -122,7 +122,7 @@ class NamedAugment(TaskAugment):
         photometric: Whether colours change.
 
     Raises:
-        ValueError: There is no such name, or a value is out of range.
+        ValueError: There is no such name, a value is out of range, or one would change nothing.
     """
 
     sets: ClassVar[Mapping[str, DenseAugment]]
@@ -141,7 +141,15 @@ class NamedAugment(TaskAugment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        assert self.parts  # which checks the values
+        plain, parts = DenseAugment(), self.parts  # which checks the values
+        for name, why in self.idle(parts).items():
+            if getattr(self, name) not in (None, getattr(plain, name)):
+                raise ValueError(f"recipe key {self.key(name)!r} would change nothing, since {why}: leave it out")
+
+    def idle(self, parts: DenseAugment) -> dict[str, str]:
+        """The parts that have no effect beside these, with the reason."""
+        why = "stretch=true gives each picture the size itself"
+        return {"short_sides": why, "scale": why} if parts.stretch else {}
 
     @property
     def parts(self) -> DenseAugment:
@@ -157,6 +165,10 @@ class ObjectAugment(NamedAugment):
     sets: ClassVar[Mapping[str, DenseAugment]] = OBJECT_SETS
     name: str = field(default="light", metadata=choice(OBJECT_SETS))
 
+    def idle(self, parts: DenseAugment) -> dict[str, str]:
+        uncut = {} if parts.crop else {"crop_size": "nothing is cut without crop=true"}
+        return super().idle(parts) | {"cat_max_ratio": "it counts labelled pixels, and here are boxes"} | uncut
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelAugment(NamedAugment):
@@ -164,3 +176,16 @@ class LabelAugment(NamedAugment):
 
     sets: ClassVar[Mapping[str, DenseAugment]] = LABEL_SETS
     name: str = field(default="light", metadata=choice(LABEL_SETS))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop is False and not self.parts.stretch:
+            raise ValueError(
+                "recipe key 'augment.crop': without stretch=true pictures are always cut, since those of a batch have "
+                "one size: leave it out"
+            )
+
+    def idle(self, parts: DenseAugment) -> dict[str, str]:
+        why = "nothing is cut with stretch=true and without crop=true"
+        uncut = {"crop_size": why, "cat_max_ratio": why} if parts.stretch and not parts.crop else {}
+        return super().idle(parts) | {"iou_crop": "there are no boxes that crops could overlap with"} | uncut
