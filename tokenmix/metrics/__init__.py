@@ -3,7 +3,7 @@
 from tokenmix.metrics.answers import Answers, GatheredAnswers
 from tokenmix.metrics.base import Metric
 from tokenmix.metrics.calibration import Calibration
-from tokenmix.metrics.classification import ClassScores, Confusion, TopK
+from tokenmix.metrics.classification import ClassScores, TopK
 from tokenmix.metrics.detection import CocoAP
 from tokenmix.metrics.items import ItemScores, jackknife
 from tokenmix.metrics.segmentation import ImageOverlaps, SegmentationOverlap
@@ -13,7 +13,6 @@ __all__ = [
     "Calibration",
     "ClassScores",
     "CocoAP",
-    "Confusion",
     "GatheredAnswers",
     "ImageOverlaps",
     "ItemScores",

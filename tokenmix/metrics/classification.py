@@ -1,4 +1,4 @@
-"""Metrics of classification: top-1 and top-5 accuracy, loss, scores over the classes, and the confusion matrix."""
+"""Metrics of classification: top-1 and top-5 accuracy, loss, and scores over the classes."""
 
 from __future__ import annotations
 
@@ -93,39 +93,4 @@ class ClassScores(Metric):
             "balanced_top1": float(100 * (hits[seen] / there[seen]).mean()),
             "macro_f1": float(100 * (2 * hits[named] / (there + told)[named]).mean()),
             "loss": loss,
-        }
-
-
-class Confusion(Metric):
-    """Logits (B, K), label (B,) or (B, K) -> how often each class was taken for each other one.
-
-    Args:
-        num_classes: K.
-    """
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__((num_classes, num_classes), torch.int64)
-        self.num_classes = num_classes
-
-    def update(self, prediction: Tensor, batch: dict[str, Any]) -> None:
-        """Add a batch of logits or probabilities."""
-        valid, size = counted(prediction, batch), self.num_classes
-        cells = (classes_of(batch["label"]) * size + prediction.argmax(1))[valid]
-        self.add(torch.bincount(cells, minlength=size * size).view(size, size))
-
-    def matrix(self) -> list[list[int]]:
-        """(K, K) counts; rows are the true classes, columns the predicted ones."""
-        return self.total().tolist()
-
-    def compute(self) -> dict[str, float]:
-        """``{"top1", "balanced_top1"}`` in percent; balanced = the mean over the classes that occur."""
-        total = self.total().double()
-        if not total.sum():
-            raise ValueError(NOTHING)
-        rows = total.sum(1)
-        seen = rows > 0
-        recall = total.diagonal()[seen] / rows[seen]
-        return {
-            "top1": float(100 * total.diagonal().sum() / total.sum()),
-            "balanced_top1": float(100 * recall.mean()),
         }
