@@ -32,7 +32,8 @@ from tokenmix.recipes import Recipe
 from tokenmix.recipes.recipe import override
 from tokenmix.sources import load_data
 from tokenmix.tasks import to_device
-from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective
+from tokenmix.tasks.detection import objective as detection_objective
+from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
 from tokenmix.tasks.segmentation import objective as segmentation_objective
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.train import fit
@@ -315,6 +316,15 @@ def test_detections_are_those_of_the_stored_image() -> None:
     logits.model.forward = lambda images: torch.zeros(2, 3)
     with pytest.raises(ValueError, match="must return a list of dicts"):
         logits.predict(batch)
+
+
+def test_masks_are_enlarged_a_few_at_a_time(monkeypatch) -> None:
+    chance = torch.Generator().manual_seed(0)
+    found = {"boxes": torch.zeros(5, 4), "masks": torch.rand(5, 1, 16, 24, generator=chance)}
+    monkeypatch.setattr(detection_objective, "_MOST_PIXELS", 2 * 33 * 71 + 1)
+    large = enlarged(found, torch.Size((16, 24)), [33, 71])["masks"]
+    assert large.dtype == torch.bool
+    assert torch.equal(large, F.interpolate(found["masks"], (33, 71), mode="bilinear") > 0.5)
 
 
 def test_lists_go_to_the_device_too() -> None:

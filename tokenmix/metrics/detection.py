@@ -239,8 +239,8 @@ def _encoded(masks: Tensor) -> list[dict[str, Any]]:
     import pycocotools.mask
 
     masks = masks[:, 0] if masks.ndim == 4 else masks
-    values = (masks > 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return pycocotools.mask.encode(np.asfortranarray(values))
+    values = ((mask > 0.5).to(torch.uint8).cpu().numpy() for mask in masks)  # one at a time: all would be gigabytes
+    return [pycocotools.mask.encode(np.asfortranarray(value)) for value in values]
 
 
 def _best_score(scores: Sequence[float], hits: Sequence[bool], there: int) -> float:

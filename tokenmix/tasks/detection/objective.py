@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from tokenmix.metrics import CocoAP
 from tokenmix.tasks.base import Batch, Objective
 
+_MOST_PIXELS = 2**24  # of masks that are enlarged at once: 64 megabytes
+
 
 class DetectionObjective(Objective):
     """image: list of (3, h, w); target: list of torchvision's dicts -> the sum of the detector's losses.
@@ -41,8 +43,9 @@ class DetectionObjective(Objective):
     def predict(self, batch: Batch) -> list[dict[str, Tensor]]:
         """Of each image what was found, in the pixels of the stored image where the batch says its ``size``.
 
-        ``masks`` (N, 1, H, W) are probabilities, enlarged to that size. The model sees each image by itself: padded to
-        the size of others it would find other things, and which others, depends on the number of processes.
+        ``masks`` (N, 1, H, W) are probabilities, or booleans where they were enlarged to that size. The model sees each
+        image by itself: padded to the size of others it would find other things, and which others, depends on the
+        number of processes.
         """
         images, found = list(batch["image"]), []
         for image in images:
@@ -71,12 +74,18 @@ class InstancesObjective(DetectionObjective):
 
 
 def enlarged(found: dict[str, Tensor], seen: torch.Size, size: list[int]) -> dict[str, Tensor]:
-    """Detections in an image of the size ``seen`` -> those in the image of ``size``, (height, width)."""
+    """Detections in an image of the size ``seen`` -> those in the image of ``size``, (height, width).
+
+    Masks become booleans, a few at a time: a hundred probabilities of 24 megapixels would take ten gigabytes.
+    """
     if list(seen) == size:
         return found
     down, right = size[0] / seen[0], size[1] / seen[1]
     changed = {**found, "boxes": found["boxes"] * found["boxes"].new_tensor([right, down, right, down])}
     if "masks" in found:
-        masks = found["masks"].float()
-        changed["masks"] = F.interpolate(masks, size, mode="bilinear") if len(masks) else masks.new_zeros(0, 1, *size)
+        changed["masks"] = found["masks"].new_zeros(len(found["masks"]), 1, *size, dtype=torch.bool)
+        count = max(1, _MOST_PIXELS // (size[0] * size[1]))
+        for masks, large in zip(found["masks"].split(count), changed["masks"].split(count), strict=True):
+            if len(masks):
+                large.copy_(F.interpolate(masks.float(), size, mode="bilinear") > 0.5)
     return changed
