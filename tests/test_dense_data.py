@@ -21,6 +21,8 @@ from tests.dense_toys import (
     write_yolo,
 )
 from tokenmix.sources import load_data
+from tokenmix.tasks.dense.crops import LEAST_PX, object_crops
+from tokenmix.tasks.dense.sets import ObjectSet
 
 
 def load(root: Path, task: str = "detection", **options):
@@ -295,6 +297,14 @@ def test_mistakes_of_whole_sets(tmp_path) -> None:
         load(yolo)
     (yolo / "classes.txt").write_text("red\ngreen\n")
     assert load(yolo)[0].classes == ["red", "green"]
+
+
+def test_cut_outs_of_objects_need_no_masks(tmp_path, monkeypatch) -> None:
+    data, _ = load(write_coco(tmp_path), "instances")
+    monkeypatch.delattr(ObjectSet, "target")  # which would draw them
+    boxes = [box for seed in range(6) for box in rectangles(seed)]
+    large = [box for box in boxes if min(box[2] - box[0], box[3] - box[1]) >= LEAST_PX]
+    assert len(object_crops(data).train) == len(large) > 0
 
 
 def test_crowds_alone_are_nothing_to_learn_from(tmp_path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tokenmix.tasks.classification.images import ClassData, ImageSet
-from tokenmix.tasks.dense.sets import IGNORED, DenseData, DenseSet
+from tokenmix.tasks.dense.sets import IGNORED, DenseData, DenseSet, ObjectSet
 
 CROP_PX = 64  # the side at which they are seen
 LEAST_PX = 8  # the shorter side of an object that is cut out
@@ -85,15 +85,22 @@ def object_crops(data: DenseData) -> ClassData:
 def _crops(part: DenseSet, classes: list[str]) -> Iterator[Crop]:
     """The objects of a set that are large enough, or of each picture the place of each class that its pixels name."""
     for index in range(min(len(part), MOST_PICTURES)):
-        target = part.target(index)
         if part.per_pixel:
-            yield from _of_pixels(index, target["label"].numpy(), classes)
+            yield from _of_pixels(index, part.target(index)["label"].numpy(), classes)
         else:
             height, width = _size(part, index)
-            known = zip(*(target[name].tolist() for name in ("boxes", "labels", "iscrowd")), strict=True)
-            for box, label, crowd in known:
+            for box, label, crowd in zip(*_objects(part, index), strict=True):
                 if not crowd and min(box[2] - box[0], box[3] - box[1]) >= LEAST_PX:
                     yield Crop(index, label - 1, _with_margin(box, height, width))
+
+
+def _objects(part: DenseSet, index: int) -> tuple[list[list[float]], list[int], list[bool]]:
+    """The boxes and labels of a picture's objects, and which are crowds; no mask is drawn for them."""
+    if isinstance(part, ObjectSet):
+        found = part.objects[index]
+        return found.boxes.astype(np.float32).tolist(), found.labels.tolist(), found.crowd.tolist()
+    target = part.target(index)
+    return target["boxes"].tolist(), target["labels"].tolist(), target["iscrowd"].bool().tolist()
 
 
 def _of_pixels(index: int, label: np.ndarray, classes: list[str]) -> Iterator[Crop]:
