@@ -78,6 +78,18 @@ def test_other_shapes_of_labelme_are_named(tmp_path: Path) -> None:
     }
 
 
+def test_holes_of_supervisely_are_named(tmp_path: Path) -> None:
+    hole = [[LEFT + 2, TOP + 2], [RIGHT - 2, TOP + 2], [RIGHT - 2, BOTTOM - 2]]
+    points = [{"exterior": CORNERS, "interior": interior} for interior in ([], [hole])]
+    objects = [{"classTitle": "red", "geometryType": "polygon", "points": outlines} for outlines in points]
+    for number in range(4):
+        path = pictures(tmp_path, "img") / "ann" / f"{number}.jpg.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"size": {"width": WIDTH, "height": HEIGHT}, "objects": objects}))
+    found = load(tmp_path).problems.found
+    assert found == {"polygon with holes (red): filled": [f"img/{n}.jpg" for n in range(4)]}
+
+
 def test_the_attribute_of_via_that_is_the_class(tmp_path: Path) -> None:
     kind = {"name": "rect", "x": LEFT, "y": TOP, "width": BOX[2], "height": BOX[3]}
 

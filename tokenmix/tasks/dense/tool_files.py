@@ -114,7 +114,7 @@ def read_tool(inventory: Inventory) -> Layout:
         words = [split_of(part) for part in PurePosixPath(exact[0]).parts[:-1]]
         rows.append((next(filter(None, words), "train"), exact[0], one))
         kinds = [f"shape that is neither box nor polygon ({kind}): left out" for kind in one.others]
-        layout.strays += [(kind, exact[0]) for kind in kinds]
+        layout.strays += [(kind, exact[0]) for kind in (*kinds, *one.notes)]
     if not rows:
         first = "".join(f"; {name}: {kind}" for kind, name in layout.strays[:1])
         names = f"none of the {len(annotated):,} pictures that its annotations name is there"

@@ -33,8 +33,8 @@ class Shape:
 class AnnotatedPicture:
     """A picture's name as its tool has it, its claimed (width, height), and what is on it.
 
-    ``others`` are the kinds of shapes that are neither boxes nor polygons, and so not read; ``problem`` is why the
-    picture cannot be used.
+    ``others`` are the kinds of shapes that are neither boxes nor polygons, and so not read; ``notes`` what else is not
+    taken as the file has it; ``problem`` is why the picture cannot be used.
     """
 
     picture: str
@@ -42,6 +42,7 @@ class AnnotatedPicture:
     size: tuple[int, int] | None
     others: Sequence[str] = ()
     problem: str = ""
+    notes: Sequence[str] = ()
 
 
 class _Sides(Entry):
@@ -189,13 +190,14 @@ class _Geometry(Entry):
     geometryType: str | None = None
 
 
-class _Exterior(Entry):
+class _Outlines(Entry):
     exterior: _Points
+    interior: Any = None
 
 
 class _SuperviselyObject(Entry):
     classTitle: str
-    points: _Exterior
+    points: _Outlines
 
 
 def _supervisely(content: Any, file: str) -> Iterator[AnnotatedPicture]:
@@ -211,7 +213,8 @@ def _supervisely(content: Any, file: str) -> Iterator[AnnotatedPicture]:
     ]
     shapes = [Shape(entry.classTitle, entry.points.exterior, kind == "rectangle") for entry, kind in found]
     size, others = entry_of(_Sides, content["size"], "size"), [kind for kind in kinds if kind not in _READ]
-    yield AnnotatedPicture(PurePosixPath(file).name.removesuffix(".json"), shapes, size.size, others)
+    notes = [f"polygon with holes ({entry.classTitle}): filled" for entry, _ in found if entry.points.interior]
+    yield AnnotatedPicture(PurePosixPath(file).name.removesuffix(".json"), shapes, size.size, others, notes=notes)
 
 
 # -------------------------------------------------------------------------------------------------------- Label Studio
