@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from tests.dense_toys import write_coco, write_plain
 from tests.train_toys import toy_data
 from tokenmix.cli import main
-from tokenmix.planning import Budget, make_plan, read_budget
+from tokenmix.planning import Budget, make_plan, read_budget, training
 from tokenmix.planning.pace import Pace, measure_pace
 from tokenmix.recipes import make_recipe
 from tokenmix.tasks import find_task
@@ -164,6 +166,17 @@ def test_a_plan_is_a_recipe_that_is_taken_up(tmp_path, quick, capsys, monkeypatc
     assert set(json.loads(capsys.readouterr().out)) == {"best", "seconds", "weights", "test", "advice"}
     assert main([*words, "--set", "batch_size=21"]) == 0
     assert "the plan that was made before" in capsys.readouterr().out
+
+
+def test_a_class_without_test_samples_has_no_number(tmp_path, monkeypatch) -> None:
+    judged = SimpleNamespace(numbers={"mIoU": 40.0, "edge": math.nan}, rows=[{"class": "b", "IoU": math.nan}])
+    monkeypatch.setattr(training, "open_model", lambda weights: None)
+    monkeypatch.setattr(training, "judge", lambda *args, **options: judged)
+    fitted, recipe = SimpleNamespace(best={"weights_sha256": "1"}, best_weights=tmp_path), make_recipe("basic")
+    for _ in range(2):  # the second time it is read
+        found = training._tested(tmp_path, fitted, toy_data(), recipe, torch.device("cpu"), 0, print)
+        assert found == ({"mIoU": 40.0}, 6)
+    assert json.loads((tmp_path / "test.json").read_text())["rows"] == [{"class": "b", "IoU": None}]
 
 
 def test_a_run_keeps_its_plan(tmp_path, quick, capsys, monkeypatch) -> None:

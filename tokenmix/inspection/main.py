@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tokenmix.checkpoints import LoadedModel, open_model
 from tokenmix.evaluate import find_device
 from tokenmix.exported import expanded, is_exported
-from tokenmix.files import atomic_path, slug, write_json, write_text
+from tokenmix.files import atomic_path, finite, slug, write_json, write_text
 from tokenmix.inspection.activation import grad_cam, score_cam
 from tokenmix.inspection.layers import blocks, chosen_mixers, listening, mixers, passing, stages
 from tokenmix.inspection.receptive import SHARE, reach_of, receptive_fields, width_of
@@ -359,16 +359,7 @@ def _written(
     for name, file in pictures.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_bytes(file)
-    write_json(folder / "inspect.json", _finite(result))
+    write_json(folder / "inspect.json", finite(result))
     write_text(folder / "report.html", inspection_page(result, pictures))
     log(f"{folder / 'report.html'}: {len(pictures)} pictures")
     return result
-
-
-def _finite(value: Any) -> Any:
-    """NaN as None, which JSON has."""
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import torch
 from tokenmix.checkpoints import open_model
 from tokenmix.data.dataset import DataSet
 from tokenmix.evaluate import find_device, judge
-from tokenmix.files import write_json, write_text
+from tokenmix.files import finite, write_json, write_text
 from tokenmix.planning.budget import Budget
 from tokenmix.planning.plan import Plan, is_parts, make_plan, plan_source
 from tokenmix.recipes import Recipe, make_recipe
@@ -249,6 +250,7 @@ def _tested(
     size = recipe.run.batch_size
     shown: dict[str, Any] = {"device": device, "batch_size": size, "workers": workers}
     judged = judge(open_model(fitted.best_weights), data.test, data.facts, **shown)
-    numbers = {name: float(value) for name, value in judged.numbers.items() if value == value}
-    write_json(file, {"weights_sha256": digest, "samples": count, "numbers": numbers, "rows": judged.rows})
+    numbers = {name: float(value) for name, value in judged.numbers.items() if math.isfinite(value)}
+    rows = finite(judged.rows)  # a class that no test sample has is judged by nothing
+    write_json(file, {"weights_sha256": digest, "samples": count, "numbers": numbers, "rows": rows})
     return numbers, count

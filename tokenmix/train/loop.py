@@ -27,7 +27,7 @@ from tokenmix.data.dataset import DataSet
 from tokenmix.data.identity import DataIdentity, changes
 from tokenmix.data.loader import BatchLoader, check_shares, named_deaths
 from tokenmix.evaluate import evaluate, find_device
-from tokenmix.files import DiskFull, atomic_path, locked, sha256, sweep, write_json, write_text
+from tokenmix.files import DiskFull, atomic_path, finite, locked, sha256, sweep, write_json, write_text
 from tokenmix.recipes.recipe import Recipe, differences, with_values
 from tokenmix.tasks import Batch, find_task
 from tokenmix.train import shards
@@ -204,11 +204,6 @@ def fit(
 
 def _bytes(state: dict[str, Tensor]) -> int:
     return sum(value.nbytes for value in state.values())
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with None for what is not finite: JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
 def _silent(line: str) -> None:
@@ -575,16 +570,16 @@ class _Run:
         self.tick()
         state.epoch += 1
         loss = state.loss_sum / state.good if state.good else math.nan
-        row = _finite(
+        row = finite(
             {"epoch": state.epoch, "step": state.steps, "loss": loss}
             | {f"val_{name}": value for name, value in metrics.items()}
         )
         better = self.keeps(row)
         last = state.steps >= self.calendar.total
         if better or last or state.epoch % max(1, len(self.calendar.lengths) // LEARNT_POINTS) == 0:
-            row |= _finite(self.recorder.learnt(judged))
-        row |= _finite({"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)})
-        row |= _finite(self.recorder.speed())
+            row |= finite(self.recorder.learnt(judged))
+        row |= finite({"lr": self.calendar.lr(state.steps - 1), "seconds": round(state.seconds, 3)})
+        row |= finite(self.recorder.speed())
         state.history.append(row)
         if better:
             state.best = row
