@@ -184,7 +184,8 @@ def test_single_bad_steps_are_skipped_and_leave_no_trace(tmp_path) -> None:
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-def test_an_endless_gradient_is_a_bad_step_too(tmp_path) -> None:
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_an_endless_gradient_is_a_bad_step_too(tmp_path, clip) -> None:
     class Cliff(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -195,7 +196,7 @@ def test_an_endless_gradient_is_a_bad_step_too(tmp_path) -> None:
             return self.inner(x) + self.zero.abs().sqrt()  # infinite slope at 0
 
     with pytest.raises(Diverged, match="the gradient is not finite"):
-        run(tmp_path, toy_recipe(max_bad_steps=2), model=Cliff)
+        run(tmp_path, toy_recipe(max_bad_steps=2, clip_grad=clip), model=Cliff)
 
 
 def test_empty_parts_are_named(tmp_path) -> None:

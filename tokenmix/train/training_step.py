@@ -153,9 +153,10 @@ class TrainingStep:
         loss = self._gradients(batch, samples, step, self.recipe.run.accumulate)
         numbers = [*self.group.sum(torch.stack([loss, *(torch.full_like(loss, wish) for wish in wishes)]))]
         self.scaler.unscale_(self.optimizer)
-        if clip or self.scaler.is_enabled():
-            norm = nn.utils.clip_grad_norm_(self.parameters, clip or math.inf)
-            numbers.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        norm = nn.utils.get_total_norm([value.grad for value in self.parameters if value.grad is not None])
+        if clip:
+            nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
+        numbers.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         values = torch.stack(numbers).tolist()  # the one wait for the device: whether to step depends on it
         bad = ""
         if all(math.isfinite(value) for value in values):
