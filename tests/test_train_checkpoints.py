@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import tokenmix.files
 from tests.test_train_resume import killed, outcome, run, same
 from tests.train_toys import checkpoint, toy_recipe
 from tokenmix.cli import main
-from tokenmix.files import DiskFull
+from tokenmix.files import DiskFull, sweep
 from tokenmix.recipes import Recipe
 from tokenmix.train.checkpoint import Checkpoints
 
@@ -41,6 +42,29 @@ def test_what_killed_writers_left_is_removed(tmp_path, monkeypatch) -> None:
     (folder := tmp_path / "checkpoints" / ".step-00000009-epoch-0000.tmp").mkdir()
     run(tmp_path)
     assert not any(path.exists() for path in (*left, folder))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_fresh_start_that_was_killed_leaves_a_folder_that_works(tmp_path, monkeypatch, fresh) -> None:
+    def dying(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(tmp_path)
+    _write_one(checkpoints)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", dying)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.clear()
+    if fresh:
+        _write_one(checkpoints)
+        checkpoints.clear()
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def _write_one(checkpoints: Checkpoints) -> None:
+    checkpoints.folder.mkdir()
+    (checkpoints.folder / "step-00000001-epoch-0000.pt").write_bytes(b"of another recipe")
 
 
 def test_the_recipe_in_a_checkpoint_and_beside_it_repeats_the_run(tmp_path) -> None:

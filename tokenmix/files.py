@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -85,9 +86,12 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:
-    """Remove the temporary files in ``folder`` that writers left who were killed; nobody else may write there."""
+    """Remove what is temporary in ``folder`` and was left by those who were killed; nobody else may write there."""
     for path in Path(folder).glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

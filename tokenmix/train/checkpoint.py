@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.checkpoints import fill, load_checkpoint
-from tokenmix.files import DiskFull, atomic_path, is_full, sync
+from tokenmix.files import DiskFull, atomic_path, is_full, sweep, sync
 from tokenmix.train import shards
 from tokenmix.train.distributed import Group, laid_out, local
 from tokenmix.version import __version__
@@ -173,8 +173,7 @@ class Checkpoints:
 
     def sweep(self) -> None:
         """Remove what writers left who were killed."""
-        for path in self.folder.glob(".*.tmp"):
-            _remove(path)
+        sweep(self.folder)
 
     def clear(self) -> None:
         """Remove everything."""
@@ -206,7 +205,9 @@ def _remove(path: Path) -> None:
     """Remove a file or a folder, if it is there; a folder never stays in part under its name."""
     if path.is_dir():
         aside = path if path.name.startswith(".") else path.with_name(f".{path.name}.tmp")
-        os.replace(path, aside)
+        if aside != path:
+            _remove(aside)  # of a process that was killed right here
+            os.replace(path, aside)
         shutil.rmtree(aside)
     else:
         path.unlink(missing_ok=True)
