@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
+from tests.test_files import HOLD
 from tokenmix.cli import compare_command, main
 from tokenmix.comparison import compare, spec_name
-from tokenmix.comparison.request import Request, named_specs
+from tokenmix.comparison.request import Request, claim, named_specs
 from tokenmix.comparison.results import command_line
 from tokenmix.recipes import make_recipe
 
@@ -79,9 +82,25 @@ def test_a_path_object_is_a_data_set(stopped, tmp_path):
         stopped(tmp_path / "photos", "pool", out=tmp_path / "out")
 
 
+def test_a_fresh_start_leaves_what_is_at_work(tmp_path):
+    pytest.importorskip("fcntl")
+    run = tmp_path / "pool" / "seed-0"
+    request = Request("digits", ("pool",), None, make_recipe("digits"), 1, None)
+    with subprocess.Popen([sys.executable, "-c", HOLD, run], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=r"at work in .*seed-0"):
+            claim(tmp_path, request, fresh=True)
+        assert run.exists()
+        other.kill()
+    claim(tmp_path, request, fresh=True)
+    assert not run.exists()
+
+
 def test_names_of_objects():
     assert spec_name(conv) == f"{__name__}:conv"
     assert spec_name(functools.partial(conv, kernel=5)) == f"{__name__}:conv(kernel=5)"
+    assert spec_name(functools.partial(conv, 3, kernel=5)) == f"{__name__}:conv(3, kernel=5)"
     assert spec_name(["aff", conv]) == f"aff,{__name__}:conv"
 
 

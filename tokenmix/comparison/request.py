@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tokenmix.bench.match import BUDGETS
-from tokenmix.files import write_json
+from tokenmix.files import locked, write_json
 from tokenmix.mixers import MixerSpec, list_mixers, split_specs
 from tokenmix.planning.latency import TIMED_IN
 from tokenmix.recipes import RECIPES, Recipe, differences, make_recipe, override, with_values
@@ -91,7 +91,8 @@ def spec_name(spec: Spec) -> str:
     if isinstance(spec, Sequence):
         return ",".join(map(spec_name, spec))
     if isinstance(spec, functools.partial):
-        return f"{spec_name(spec.func)}({', '.join(f'{name}={value!r}' for name, value in spec.keywords.items())})"
+        arguments = [*map(repr, spec.args), *(f"{name}={value!r}" for name, value in spec.keywords.items())]
+        return f"{spec_name(spec.func)}({', '.join(arguments)})"
     module = getattr(spec, "__module__", None)
     return f"{module}:{getattr(spec, '__qualname__', type(spec).__name__)}"
 
@@ -184,7 +185,8 @@ def claim(folder: Path, request: Request, fresh: bool) -> None:
     """Write into ``folder`` which comparison it belongs to, once nothing but training can go wrong."""
     if fresh:
         for entry in folder.glob("*/seed-*"):
-            shutil.rmtree(entry)
+            with locked(entry):  # or what a cluster still runs would lose its checkpoints
+                shutil.rmtree(entry, ignore_errors=True)
     write_json(folder / "compare.json", identity(request))
 
 
