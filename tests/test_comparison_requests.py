@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import functools
+import math
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tests.comparison_results import made_up
 from tests.test_files import HOLD
 from tokenmix.cli import compare_command, main
-from tokenmix.comparison import compare, spec_name
+from tokenmix.comparison import compare, spec_name, training
 from tokenmix.comparison.request import Request, claim, named_specs
-from tokenmix.comparison.results import command_line
+from tokenmix.comparison.results import command_line, decided
+from tokenmix.jobs import Job
+from tokenmix.pages.comparison import comparison_page
+from tokenmix.pages.conclusions import headline
 from tokenmix.recipes import make_recipe
+from tokenmix.tasks import find_task
+from tokenmix.train import FitResult
 
 pytest.importorskip("sklearn")
 pytest.importorskip("onnxruntime")
@@ -152,3 +161,62 @@ def test_stages_by_object_are_built(stopped, tmp_path):
     stages = ["pool", functools.partial(conv, kernel=5), conv, torch.nn.Identity]
     with pytest.raises(Stop):
         stopped("digits", [stages, "pool"], out=tmp_path, match="params")
+
+
+class Odd:
+    """A task whose numbers some networks do not have."""
+
+    name = noun = headline = "error"
+    lower_is_better, headline_is_share = True, False
+
+    def timed(self, loaded, data, batch):
+        return nn.Identity(), (torch.zeros(1, 3),)
+
+    def own_widths(self, recipe):
+        return (8,)
+
+    def compared(self, judging):
+        return {}
+
+    def exported(self):
+        return ()
+
+    def shown(self, name, value):
+        return f"{value}"
+
+
+def test_numbers_that_a_seed_does_not_have_are_ranked_last(tmp_path, monkeypatch):
+    """A validation without its headline, and a test that is NaN, cost neither the results nor the other seeds."""
+    tested = iter([math.nan, 3.0])
+    judging = SimpleNamespace(item_scores=lambda: None)
+    monkeypatch.setattr(training, "find_task", lambda name: Odd())
+    monkeypatch.setattr(training, "open_model", lambda weights: SimpleNamespace(model=nn.Identity(), weights=weights))
+    monkeypatch.setattr(
+        training,
+        "judge",
+        lambda *args, **options: SimpleNamespace(numbers={"error": next(tested)}, judging=judging),
+    )
+    jobs, results = [], []
+    for seed, value in enumerate((None, 2.0)):
+        (weights := tmp_path / f"{seed}.safetensors").write_text(str(seed))
+        jobs.append(Job(tmp_path / "aff" / f"seed-{seed}", make_recipe("digits"), 0))
+        results.append(FitResult({"val_error": value, "weights_sha256": "1"}, [], 1.0, weights))
+    data = SimpleNamespace(test=range(4), facts={})
+    found = training.judge_runs("aff", "aff", jobs, results, data, lambda line: None)
+    assert (tmp_path / "aff" / "best.safetensors").read_text() == "1"
+    assert found.entry["val_error"] == 2.0
+    assert found.entry["test_error_per_seed"][1] == 3.0
+
+
+def test_a_mixer_with_a_score_that_is_no_number_leaves_no_winner():
+    scores = {"pool": np.zeros((1, 40)), "aff": np.full((1, 40), 100.0), "dsm": np.full((1, 40), 100.0)}
+    trained = {name: SimpleNamespace(scores=values, item_noun="images") for name, values in scores.items()}
+    task = find_task("classification")
+    trained["dsm"].scores = None
+    assert decided(task, trained) | {"winner": "aff", "left_out": []} == decided(task, trained)
+    trained["dsm"].scores = np.array([[math.inf] + [100.0] * 39])
+    found = decided(task, trained)
+    assert (found["winner"], found["left_out"]) == (None, ["dsm"])
+    results = made_up(3) | {"statistics": found}
+    assert "every other" not in headline(results)
+    assert "Compared with none, since their scores are not all finite: dsm." in comparison_page(results)

@@ -30,7 +30,7 @@ from tokenmix.comparison.training import Trained, judge_runs, mixer_jobs
 from tokenmix.comparison.widths import choose_widths
 from tokenmix.evaluate import find_device
 from tokenmix.export.extras import require
-from tokenmix.files import locked, write_json, write_text
+from tokenmix.files import finite, locked, write_json, write_text
 from tokenmix.jobs import Local, Outcomes, Runner, make_runner, options
 from tokenmix.pages.comparison import write_comparison
 from tokenmix.planning.latency import TIMED_IN
@@ -210,7 +210,7 @@ def compare(
             "statistics": decided(task, trained),
             "mixers": {name: one.entry for name, one in trained.items()},
         }
-        results = json.loads(json.dumps(results))  # what is returned is what the file holds
+        results = finite(json.loads(json.dumps(results)))  # what is returned is what the file holds
         write_json(folder / "results.json", results)
         write_text(folder / "command.txt", results["command"] + "\n")
         write_comparison(results, folder / "report.html", pictures)

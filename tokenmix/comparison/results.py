@@ -80,11 +80,15 @@ def add_samples(task: Task, trained: Mapping[str, Trained], data: DataSet) -> di
 
 
 def decided(task: Task, trained: Mapping[str, Trained]) -> dict[str, Any] | None:
-    """What the test says of the mixers, see `tokenmix.comparison.statistics.decide`; None where it says nothing."""
-    scores = {
-        name: one.scores for name, one in trained.items() if one.scores is not None and np.isfinite(one.scores).all()
-    }
+    """What the test says of the mixers, see `tokenmix.comparison.statistics.decide`; None where it says nothing.
+
+    ``left_out`` names the mixers with a score that is not finite. As long as there is one, nobody is the winner.
+    """
+    told = {name: one.scores for name, one in trained.items() if one.scores is not None}
+    scores = {name: values for name, values in told.items() if np.isfinite(values).all()}
     if len(scores) < 2:
         return None
     noun = trained[next(iter(scores))].item_noun
-    return decide(scores, noun=noun, lower_is_better=task.lower_is_better)
+    found = decide(scores, noun=noun, lower_is_better=task.lower_is_better)
+    left_out = [name for name in told if name not in scores]
+    return {**found, "left_out": left_out, "winner": None if left_out else found["winner"]}

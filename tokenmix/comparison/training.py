@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -91,9 +92,12 @@ def judge_runs(
         runs.append((result, loaded, judgement))
         by_item.append(judgement.judging.item_scores())
     headline = task.headline
-    scores = [judgement.numbers[headline] for *_, judgement in runs]
     better = min if task.lower_is_better else max
-    best = better(range(len(runs)), key=lambda row: runs[row][0].best[f"val_{headline}"])
+    scores = [judgement.numbers[headline] for *_, judgement in runs]
+    several = len(scores) > 1 and all(map(math.isfinite, scores))
+    chosen_by = [run[0].best[f"val_{headline}"] for run in runs]  # None where it was no number
+    known = [row for row, value in enumerate(chosen_by) if value is not None] or [0]
+    best = better(known, key=chosen_by.__getitem__)
     result, loaded, judgement = runs[best]
     with atomic_path(place / "best.safetensors") as temporary:
         shutil.copyfile(result.best_weights, temporary)
@@ -102,7 +106,7 @@ def judge_runs(
     entry = {
         "mixer": name,
         f"test_{headline}": sum(scores) / len(scores),
-        f"test_{headline}_spread": statistics.stdev(scores) if len(scores) > 1 else None,
+        f"test_{headline}_spread": statistics.stdev(scores) if several else None,
         f"test_{headline}_per_seed": scores,
         f"val_{headline}": result.best[f"val_{headline}"],
         "dims": list(task.own_widths(jobs[0].recipe)),
@@ -118,13 +122,15 @@ def judge_runs(
     }
     mean = task.shown(headline, entry[f"test_{headline}"])
     log(f"  {name}: {headline} {mean} on {len(data.test):,} test {task.noun}")
-    known = [found for found in by_item if found is not None]
-    if len(known) < len(runs):
+    items = [found for found in by_item if found is not None]
+    if len(items) < len(runs):
         return Trained(spec, loaded, judgement, entry)
-    values = np.stack([found.values for found in known])
+    values = np.stack([found.values for found in items])
+    if not np.isfinite(values).all():
+        log(f"  {name}: its {headline} is not finite on all {items[0].noun}: it is compared with none, and nobody wins")
     if not task.headline_is_share:
         entry[f"test_{headline}_interval"] = interval(values)
-    return Trained(spec, loaded, judgement, entry, values, known[0].noun)
+    return Trained(spec, loaded, judgement, entry, values, items[0].noun)
 
 
 def _shown(loader: BatchLoader, *, log: Callable[[str], None], label: str) -> Shown:

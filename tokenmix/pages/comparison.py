@@ -192,6 +192,8 @@ def _telling(comparison: Comparison) -> Markup:
             f"{how[:1].upper()}{how[1:]}; with Holm's correction for all {len(comparison.corrected)} pairs, the chance "
             f"of a single false difference is {100 * comparison.level:g} % at most. {settling(comparison)}"
         )
+    if left_out := sequence(found.get("left_out")):
+        verdict += f" Compared with none, since their scores are not all finite: {', '.join(map(str, left_out))}."
     return render(
         "telling.html",
         verdict=verdict.strip(),

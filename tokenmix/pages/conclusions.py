@@ -90,7 +90,7 @@ def headline(results: Mapping[str, Any]) -> str:
         text = f"{names(best)}: {label} {top}"
     else:
         text = f"{names(best)} {'has' if len(best) == 1 else 'have'} the best {label} ({top})"
-        if comparison.corrected and len(best) == 1:
+        if comparison.corrected and len(best) == 1 and not sequence(comparison.statistics.get("left_out")):
             text += f", which holds at {100 * comparison.level:g} % against every other"
     if view is None or fastest is None or answer.pick is None:
         return f"{text}; no latency was measured."
