@@ -96,6 +96,13 @@ def test_rare_classes_count_for_more() -> None:
     assert "rare classes are shown as often as the others" in first.words["classes"]
 
 
+def test_a_short_plan_is_not_all_warm_up() -> None:
+    found = drafts(toy_data(), torch.device("cpu"), published=False)[0]
+    assert found.shorter is not None
+    warmups = [found.shorter(epochs).schedule.warmup_epochs for epochs in (1, 3, 4, 60)]
+    assert warmups == [0.25, 0.75, 1.0, 3.0]
+
+
 def test_time_decides(quick) -> None:
     data = toy_data(train=480)
     plan = make_plan(data, "toy", TASK)

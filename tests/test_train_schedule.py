@@ -72,6 +72,22 @@ def test_a_run_of_steps_ends_within_an_epoch() -> None:
     assert Calendar(toy_recipe(**COUNTED | {"steps": 4}), lambda epoch: 6).lengths == [4]
 
 
+def test_a_warm_up_that_is_most_of_the_run_is_said(tmp_path) -> None:
+    long = toy_recipe(epochs=2, warmup_epochs=0, warmup_steps=48)
+    lines: list[str] = []
+    run(tmp_path, long, log=lines.append)
+    assert sum("rises for 48 steps, and the run has 12: it reaches 0.0025 of lr=0.01" in line for line in lines) == 1
+    assert "warmup_steps=1 would" in Calendar(long, lambda epoch: 6).long_rise()
+    assert "warmup_epochs=0.2 would" in Calendar(toy_recipe(epochs=2, warmup_epochs=2), lambda epoch: 6).long_rise()
+    assert Calendar(toy_recipe(epochs=2, warmup_epochs=1), lambda epoch: 6).long_rise() == ""
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 2, "cooldown_epochs": 2}, {"epochs": 0.01}])
+def test_a_run_without_a_fall_has_rates_too(changes) -> None:
+    calendar = Calendar(toy_recipe(schedule="poly", warmup_epochs=0, min_lr=1e-3, **changes), lambda epoch: 6)
+    assert [calendar.lr(step) for step in range(3)] == pytest.approx([1e-2, 1e-3, 1e-3])
+
+
 @pytest.fixture(scope="module")
 def unkilled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("steps")

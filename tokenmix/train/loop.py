@@ -283,6 +283,8 @@ class _Run:
         path = self.group.by_first(find)
         if path is None:
             self.trained.begin(self.log)
+            if words := self.calendar.long_rise():
+                self.log(words)
             self.write_recipe()
             self.write(lambda: self.reporter.publish(self.moment), 0)
             return

@@ -54,7 +54,7 @@ def learning_rate(
     elif schedule == "linear":
         rate = lr + (min_lr - lr) * share
     elif schedule == "poly":
-        rate = min_lr + (lr - min_lr) * (1 - min(1.0, step / total)) ** power
+        rate = min_lr + (lr - min_lr) * (1 - min(1.0, step / max(1, total))) ** power
     elif schedule == "step":
         rate = lr * factor ** sum(step >= milestone for milestone in milestones)
     elif schedule == "constant":
@@ -98,6 +98,18 @@ class Calendar:
         self.epochs = schedule.epochs if schedule.steps is None else len(self.whole) - 1 + last / self.whole[-1]
         self.warmup = schedule.warmup_steps or self._steps(schedule.warmup_epochs)
         self.milestones = [self._steps(milestone) for milestone in schedule.milestones]
+
+    def long_rise(self) -> str:
+        """In words, that most of the run is warm-up, and the remedy; empty where it is not."""
+        if 2 * self.warmup <= self.total:
+            return ""
+        highest = max(map(self.lr, range(self.total)))
+        rare = self.schedule.warmup_steps > 0
+        remedy = f"warmup_steps={self.total // 10}" if rare else f"warmup_epochs={self.epochs / 10:.2g}"
+        return (
+            f"the learning rate rises for {self.warmup:,} steps, and the run has {self.total:,}: it reaches "
+            f"{highest:.2g} of lr={self.peak:g}; {remedy} would leave time to learn at it"
+        )
 
     def _steps(self, epochs: float) -> int:
         """The steps of the first epochs, at most all."""

@@ -76,7 +76,7 @@ def _recipe(data: ClassData, model: str, size: int, look: Look, epochs: int) -> 
             drop_path_rate=0.05,
         ),
         optimizer=Optimizer(lr=2e-3, weight_decay=0.05, clip_grad=5.0, ema_decay=round(1 - 10 / max(200, steps), 5)),
-        schedule=Schedule(epochs=epochs, warmup_epochs=max(1, round(epochs / 20)), min_lr=2e-5),
+        schedule=Schedule(epochs=epochs, warmup_epochs=min(max(1, round(epochs / 20)), epochs / 4), min_lr=2e-5),
         run=Run(batch_size=batch, patience=max(20, 2 * epochs // 3), slack=round(50 / max(1, len(data.val)) ** 0.5, 2)),
         task=Options(image_size=(size, size), label_smoothing=0.1, balance=_balance(data)),
         augment=_augment(data, look, lasting),
