@@ -27,7 +27,8 @@ from tokenmix.tasks.classification.recipes.basic import basic
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_json_round_trip(name: str) -> None:
-    recipe = override(RECIPES[name](), ["model_args.depths=(1, 1)", "model_args.mixers=aff,pool", "betas=0.8,0.9"])
+    settings = ["model_args.depths=(1, 1)", "model_args.mixers=aff,pool", "optimizer=adamw", "betas=0.8,0.9"]
+    recipe = override(RECIPES[name](), settings)
     assert recipe.model.args == RECIPES[name]().model.args | {"depths": [1, 1], "mixers": "aff,pool"}
     assert recipe.optimizer.betas == (0.8, 0.9)
     again = Recipe.from_json(recipe.to_json())
@@ -78,6 +79,28 @@ def test_overrides(setting: str, path: str, value: object) -> None:
     assert found == value
     assert type(found) is type(value)
     assert basic() == RECIPES["basic"]()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["schedule=constant", "min_lr=1e-3"], "'schedule.min_lr' is for schedule=cosine or .*schedule is 'constant'"),
+        (["cooldown_epochs=1", "schedule=constant"], "'schedule.cooldown_epochs' is for schedule=cosine"),
+        (["schedule=step", "milestones=2,3", "min_lr=1e-3"], "'schedule.min_lr' is for"),
+        (["milestone_factor=0.5"], "'schedule.milestone_factor' is for schedule=step, and the schedule is 'cosine'"),
+        (["momentum=0.8"], "'optimizer.momentum' is for optimizer=sgd, and the optimizer is 'adamw'"),
+        (["optimizer=sgd", "betas=0.8,0.9"], "'optimizer.betas' is for optimizer=adamw"),
+    ],
+)
+def test_what_nothing_reads_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        override(basic(), settings)
+
+
+def test_what_a_recipe_has_for_another_schedule_does_no_harm() -> None:
+    """A recipe's own floor, and a value that is so anyway."""
+    falling = override(basic(), ["min_lr=1e-5"])
+    assert override(falling, ["schedule=constant", "momentum=0.9"]).schedule.min_lr == 1e-5
 
 
 def test_overrides_add_up_without_touching_the_first() -> None:

@@ -12,6 +12,14 @@ from tokenmix.text_tables import counted
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "onecycle", "linear", "poly", "step", "constant")
 PRECISIONS = ("float32", "bfloat16", "float16")
+FALLING = ("cosine", "onecycle", "linear", "poly")  # the schedules that fall to a last rate
+READ_BY = {  # of the schedule or the optimiser, by these names of it alone
+    "schedule.cooldown_epochs": FALLING,
+    "schedule.min_lr": FALLING,
+    "schedule.milestone_factor": ("step",),
+    "optimizer.betas": ("adamw",),
+    "optimizer.momentum": ("sgd",),
+}
 PUBLISHED = "pretrained"  # weights: timm's own
 RESERVED = {  # model arguments that have a place of their own
     "num_classes": "it comes from the data",

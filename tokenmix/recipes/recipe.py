@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenmix.checked_values import literal
 from tokenmix.recipes.keys import NOTES, OF_TASKS, PARTS, SHORT, Key, find_key, parts_of, put, settings_of, task_name
-from tokenmix.recipes.parts import Model, Optimizer, Run, Schedule
+from tokenmix.recipes.parts import READ_BY, Model, Optimizer, Run, Schedule
 from tokenmix.tasks import DEFAULT_TASK, TaskOptions, find_task
 from tokenmix_runtime.untrusted import parse_json, shown
 
@@ -181,8 +181,8 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     augmentation what the new task knows too.
 
     Raises:
-        ValueError: No ``=``, an unknown key (with a suggestion) or one of another task, or a value that the field
-            refuses.
+        ValueError: No ``=``, an unknown key (with a suggestion) or one of another task, a value that the field
+            refuses, or one that the schedule or the optimiser does not read.
     """
     texts = []
     for setting in overrides:
@@ -207,7 +207,20 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     if recipe.schedule.steps is not None and isinstance(steps, int) and steps > 0:
         schedule = recipe.schedule.scaled(steps / recipe.schedule.steps, steps=steps)
         recipe = dataclasses.replace(recipe, schedule=schedule)
-    return _changed(recipe, settings)
+    changed = _changed(recipe, settings)
+    for path in changes.keys() & READ_BY.keys():
+        _check_read(changed, find_key(path, task))
+    return changed
+
+
+def _check_read(recipe: Recipe, key: Key) -> None:
+    """Raise if a value that was asked for says nothing, since the schedule or the optimiser has no such thing."""
+    part = getattr(recipe, key.part)
+    if part.name not in READ_BY[key.field] and not key.is_default(getattr(part, key.name)):
+        forms = " or ".join(f"{key.part}={name}" for name in READ_BY[key.field])
+        raise ValueError(
+            f"recipe key {key.path!r} is for {forms}, and the {key.part} is {part.name!r}: leave one of the two out"
+        )
 
 
 def with_values(recipe: Recipe, **values: Any) -> Recipe:
