@@ -17,7 +17,7 @@ from tests.series_files import write_waves
 from tokenmix.checkpoints import LoadedModel
 from tokenmix.cli import main
 from tokenmix.inspection import inspect
-from tokenmix.inspection.main import _names
+from tokenmix.inspection.main import Subject, _names, _receptive
 from tokenmix.tasks import find_task
 from tokenmix.tasks.forecasting.baselines import DecomposedLinear
 from tokenmix.tasks.forecasting.looking import time_kernel
@@ -26,6 +26,7 @@ from tokenmix.tasks.points.looking import influence_of
 from tokenmix.tasks.points.model import PointUNet
 from tokenmix.tasks.super_resolution.looking import attribution, diffusion_index
 from tokenmix.tasks.super_resolution.model import upscaler
+from tokenmix.tasks.view import View
 
 SIZE = (32, 32)
 
@@ -98,6 +99,26 @@ def test_models_are_called_by_the_end_of_their_paths() -> None:
     assert _names(["runs/aff/seed-0", "runs/dsm/seed-0"], [one, other]) == ["aff/seed-0", "dsm/seed-0"]
     assert _names(["a/best.safetensors", one], [one, other]) == ["best.safetensors", "net"]
     assert _names([one, other], [one, other]) == ["net (1)", "net (2)"]
+
+
+def test_pictures_of_one_name_stay_two(pictures: list[str], tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.open(pictures[0]).save(tmp_path / name / "1.png")
+    files = [str(tmp_path / "cat" / "1.png"), str(tmp_path / "dog" / "1.png")]
+    found = quiet(classifier(), files, out=tmp_path / "out")
+    check(tmp_path / "out", found)
+    assert list(found["models"]["net"]["answers"]) == found["files"] == ["cat/1.png", "dog/1.png"]
+
+
+def test_pictures_of_another_size_are_not_averaged_in_silence() -> None:
+    def fields(*sizes: tuple[int, int]) -> str:
+        loaded = classifier("pool")
+        views = [View(f"{size}", torch.zeros(1, 3, *size), loaded.model) for size in sizes]
+        return _receptive(Subject("net", loaded, views))[0][0]
+
+    assert fields((32, 32), (32, 32)) == "net"
+    assert fields((32, 32), (32, 64)) == "net, averaged over the 1 of 2 pictures that it sees at 32 x 32 px"
 
 
 def test_a_model_is_like_itself(pictures: list[str], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def inspect(
         loaded.model.to(where).eval()
         log(f"{name}: looking at {len(files)} {'file' if len(files) == 1 else 'files'}")
         views = [task.view(loaded, path, wanted=target, image_size=_size(image_size)) for path in files]
-        subjects.append(Subject(name, loaded, views))
+        subjects.append(Subject(name, loaded, _told_apart(views, files)))
     groups = [group for group in _groups(subjects, layer, log) if group["rows"]]
     if len(subjects) == 2 and all(subject.has_maps for subject in subjects):
         groups.append(_alike(*subjects))
@@ -138,11 +138,24 @@ def _opened(source: Source) -> LoadedModel:
 
 def _names(sources: Sequence[Source], opened: Sequence[LoadedModel]) -> list[str]:
     """What the models are called: as short an end of their paths as tells them apart, or else a number."""
-    paths = [Path(one.name if isinstance(source, LoadedModel) else source).parts
-             for source, one in zip(sources, opened, strict=True)]  # fmt: skip
-    names = [one.name for one in opened]
-    for length in range(1, max(map(len, paths), default=0) + 1):
-        names = ["/".join(parts[-length:]) for parts in paths]
+    own = [one.name for one in opened]
+    paths = [name if isinstance(source, LoadedModel) else source for source, name in zip(sources, own, strict=True)]
+    return _ends(paths, own)
+
+
+def _told_apart(views: list[View], files: Sequence[str]) -> list[View]:
+    """The views, named by the ends of their files' paths where their own names are the same."""
+    names = [view.name for view in views]
+    if len(set(names)) == len(names):
+        return views
+    return [replace(view, name=name) for view, name in zip(views, _ends(files, names), strict=True)]
+
+
+def _ends(paths: Sequence[str | os.PathLike[str]], names: list[str]) -> list[str]:
+    """As short ends of the paths as are different, and numbers where the paths are not."""
+    parts = [Path(path).parts for path in paths]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return names
     return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
@@ -257,7 +270,11 @@ def _receptive(subject: Subject) -> list[tuple[str, list[Figure]]]:
         drawn = enlarged(amounts(energy.cpu().pow(0.25).numpy()), 224)
         figures.append(Figure(name, name, drawn, note, numbers[name]))
     subject.numbers["receptive_fields"] = numbers
-    return [(subject.name, figures)]
+    title = subject.name
+    if len(inputs) < len(subject.views):
+        size = " x ".join(map(str, first[-2:]))
+        title += f", averaged over the {len(inputs)} of {len(subject.views)} pictures that it sees at {size} px"
+    return [(title, figures)]
 
 
 def _slots(
@@ -279,7 +296,7 @@ def _slots(
                 if difference is not None:
                     differences[name] = max(difference, differences.get(name, 0.0))
                 title = f"{subject.name}: {name}, {view.name}"
-                yield title, [_named(figure, f"{name}-{Path(view.name).stem}") for figure in figures]
+                yield title, [_named(figure, f"{name}-{Path(view.name).with_suffix('')}") for figure in figures]
     subject.numbers["slots_differ_by"] = differences
 
 
@@ -352,7 +369,7 @@ def _written(
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "task": subjects[0].loaded.task,
-        "files": [Path(file).name for file in files],
+        "files": _ends(files, list(files)),
         "models": {one.name: {"model": one.loaded.name, **one.numbers} for one in subjects},
         "groups": shown,
     }
