@@ -10,9 +10,11 @@ import sys
 import numpy as np
 import pytest
 
+from tests.series_files import TOY, write_waves
 from tests.small_photos import SETTINGS, make_photos
 from tokenmix.cli import main
 from tokenmix.sweeps import run_name, sweep
+from tokenmix.train import FitResult
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,25 @@ def test_a_failed_run_stands_in_the_table_and_the_others_go_on(photos, tmp_path,
     assert "lr-1e30 failed: Diverged" in capsys.readouterr().out
 
 
+def test_what_is_varied_is_not_set_too(tmp_path):
+    with pytest.raises(ValueError, match=r"'optimizer\.lr=1' sets for all runs what --over lr=\.\.\. varies"):
+        sweep("digits", ["lr=1e-3,1e-4"], settings=["optimizer.lr=1"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_number_is_said_as_its_task_says_it(tmp_path):
+    class Done:
+        """Runs nothing."""
+
+        def run(self, jobs, folder, log):
+            yield from (FitResult({"val_mse": 0.0042}, [], 1.0, job.folder) for job in jobs)
+
+    lines: list[str] = []
+    waves = write_waves(tmp_path / "waves.csv")
+    sweep("ffnet_forecast", ["seed=0"], settings=TOY[:5], data=waves, out=tmp_path / "out", on=Done(), log=lines.append)
+    assert lines[-1] == "  seed-0: val_mse 0.0042"
+
+
 @pytest.mark.parametrize(
     ("over", "message"),
     [
@@ -88,6 +109,8 @@ def test_a_failed_run_stands_in_the_table_and_the_others_go_on(photos, tmp_path,
         (["seed=0,1,0"], "value 0 twice"),
         (["seed=0,,1"], "empty value"),
         (["seed=0,1", "seed=2"], "varied twice"),
+        (["lr=1e-3", "optimizer.lr=1e-4"], "'lr' and 'optimizer.lr' are one key, varied twice"),
+        (["data=digits"], "sets for all runs what --over data=... varies"),
         (["sede=0,1"], "did you mean 'seed'"),
         (["lr=1e-3,-1"], "'optimizer.lr' must be above 0"),
         (["model_args.mixers=pool,afff"], "did you mean 'aff'"),

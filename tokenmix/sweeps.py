@@ -21,8 +21,9 @@ from tokenmix.files import locked, slug, write_csv, write_json
 from tokenmix.jobs import Job, Local, Outcome, Runner, make_runner
 from tokenmix.mixers import split_specs
 from tokenmix.recipes import Recipe, make_recipe
+from tokenmix.recipes.keys import find_key
 from tokenmix.sources import load_data
-from tokenmix.tasks import find_task
+from tokenmix.tasks import Task, find_task
 from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.terminal import say
 
@@ -84,6 +85,8 @@ def sweep(
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     common = [*settings, *([f"data={os.fspath(data)}"] if data is not None else [])]
     recipes = [make_recipe(recipe, [*common, *_settings(point)]) for point in points]
+    task = find_task(recipes[0].task.name)
+    _check_once(axes, common, task)
     folder = Path(out)
     with locked(folder):
         load = functools.cache(functools.partial(_load, recipes[0].task.name, download, log))
@@ -102,7 +105,6 @@ def sweep(
             if job.folder.is_dir():
                 with locked(job.folder):  # or what a cluster still runs would lose its checkpoints
                     shutil.rmtree(job.folder, ignore_errors=True)
-        task = find_task(recipes[0].task.name)
         metric = f"val_{task.headline}"
         runs = []
         with contextlib.closing(runner.run(jobs, folder, log)) as outcomes:
@@ -110,7 +112,8 @@ def sweep(
                 name = str(job.folder.relative_to(folder))
                 log(f"[{number}/{len(jobs)}] {name}")
                 runs.append(_row(name, point, next(outcomes), metric))
-                log(f"  {name}: " + (runs[-1]["error"] or f"{metric} {runs[-1]['result'][metric]:.2f}"))
+                said = runs[-1]["error"] or f"{metric} {task.shown(task.headline, runs[-1]['result'][metric])}"
+                log(f"  {name}: {said}")
         results = {
             "schema": SCHEMA,
             "recipe": recipe,
@@ -148,6 +151,18 @@ def _axes(over: Sequence[str]) -> dict[str, list[str]]:
     if not axes:
         raise ValueError("name what is varied, for example --over seed=0,1,2; a single run is `tokenmix train`")
     return axes
+
+
+def _check_once(axes: Mapping[str, Sequence[str]], common: Sequence[str], task: Task) -> None:
+    """Raise where a key is varied under two of its names, or both varied and set: one of them would be ignored."""
+    varied: dict[str, str] = {}
+    for key in axes:
+        if (other := varied.setdefault(find_key(key, task).path, key)) != key:
+            raise ValueError(f"{other!r} and {key!r} are one key, varied twice: give all its values at once")
+    for setting in common:
+        if (path := find_key(setting.partition("=")[0].strip(), task).path) in varied:
+            told = f"--over {varied[path]}=..."
+            raise ValueError(f"{setting!r} sets for all runs what {told} varies: leave one of the two out")
 
 
 def _settings(point: Point) -> list[str]:
