@@ -41,8 +41,11 @@ def alone(tmp_path_factory):
     return out
 
 
-def test_shares_equal_one_process(tmp_path, alone) -> None:
-    trained(tmp_path / "two", 2, options=SHARED, **CHANGES, accumulate=2)
+def test_shares_equal_one_process(tmp_path) -> None:
+    """Of nine samples one process has five, in three parts, and the other four, in four."""
+    changes, alone = CHANGES | {"epochs": 4, "batch_size": 9}, tmp_path / "one"
+    fit(toy_recipe(**changes), toy_data(val=19), alone, model=Exact, progress=False)
+    trained(tmp_path / "two", 2, options=SHARED, **changes, accumulate=4)
     folder = Checkpoints(tmp_path / "two").newest()
     assert folder.name == "step-00000020-epoch-0004"
     assert {path.name for path in folder.glob("shard-*")} == {

@@ -26,6 +26,7 @@ from tokenmix.train.loop import _Run
 from tokenmix.train.model import synchronise
 from tokenmix.train.optimizer import make_optimizer
 from tokenmix.train.schedule import Calendar, learning_rate
+from tokenmix.train.training_step import _check_parts
 
 TINY = {"model": "mixernet_pico", "model_args": {"mixers": "pool", "depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}}
 EVERYTHING = {
@@ -114,6 +115,17 @@ def test_accumulated_parts_equal_the_whole_batch(tmp_path, monkeypatch) -> None:
     )
     for one, other in zip(whole.trained.objective.parameters(), parts.trained.objective.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("samples", "accumulate", "world", "least"),
+    [(5, 4, 1, 1), (10, 2, 4, 1), (9, 2, 1, 4), (9, 4, 2, 1), (8, 2, 2, 2)],
+)
+def test_the_smallest_part_is_known(samples, accumulate, world, least) -> None:
+    recipe = toy_recipe(batch_size=128, accumulate=accumulate)
+    _check_parts(recipe, samples, least, world)
+    with pytest.raises(ValueError, match=f"a batch of {samples} in parts .* leaves a part of {least}"):
+        _check_parts(recipe, samples, least + 1, world)
 
 
 def test_calendar() -> None:

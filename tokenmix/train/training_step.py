@@ -45,7 +45,9 @@ class TrainingStep:
         torch.manual_seed(recipe.run.seed)
         network: Any = model() if model else task.build(recipe, self.facts)
         self.preparation = task.preparation(recipe, data, network)
-        _check_parts(recipe, getattr(network, "least_batch", 1), group.world)
+        _check_parts(
+            recipe, min(recipe.run.batch_size, len(data.train)), getattr(network, "least_batch", 1), group.world
+        )
         self.change = task.changes(recipe, data, self.preparation, network, self.device)
         if recipe.run.grad_checkpointing:
             if not hasattr(network, "set_grad_checkpointing"):
@@ -65,6 +67,8 @@ class TrainingStep:
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.run.precision == "float16")
         self.classifiers = classifier_of(network) if recipe.schedule.freeze_epochs else []
+        # whether the processes wait for each other within a pass, so that all must have as many of them
+        self.meeting = group.mesh is not None or (recipe.run.sync_batchnorm and group.world > 1)
         self.fixed = task.fixed_modules(recipe, network)
         self.frozen: bool | None = None  # whether only the classifier learns; None before the first epoch
         # a batch that gives NaN also spoils the norms' running statistics, in the forward pass: keep the last good ones
@@ -216,8 +220,13 @@ class TrainingStep:
         kind = torch.float16 if run.precision == "float16" else torch.bfloat16
         losses = []
         parts = self.objective.parts(batch, count)
+        own_parts = len(parts)
+        if self.meeting and count > 1:  # what one has less of, it works through again for nothing
+            parts += parts[-1:] * (max(self.group.collect(own_parts)) - own_parts)
         for number, (part, own) in enumerate(parts):
-            share = own / samples
+            if number == own_parts:
+                kept = [value.clone() for value in self.statistics]
+            share = own / samples if number < own_parts else 0.0
             with self.group.accumulate(self.wrapped, number == len(parts) - 1):
                 with torch.autocast(self.device.type, kind, enabled=run.precision != "float32"):
                     if self.change:
@@ -225,6 +234,8 @@ class TrainingStep:
                     loss = self.forward(part)["loss"] * (share * world)  # the processes' gradients are averaged
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach() / world)
+        if len(parts) > own_parts:
+            _copy(self.statistics, kept)
         return torch.stack(losses).sum()
 
 
@@ -234,20 +245,21 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
         torch._foreach_copy_(targets, sources)
 
 
-def _check_parts(recipe: Recipe, least: int, world: int) -> None:
-    """Raise unless each part of a step has as many samples as the model needs in training.
+def _check_parts(recipe: Recipe, samples: int, least: int, world: int) -> None:
+    """Raise unless each part of a step of so many samples has as many as the model needs in training.
 
     Raises:
         ValueError: One has fewer.
     """
-    own = recipe.run.batch_size // world
-    size = -(-own // recipe.run.accumulate)
-    last = own % size or size
-    if min(size, last) < least:
-        run = f"batch_size={recipe.run.batch_size} in parts (accumulate={recipe.run.accumulate})"
+    smallest = samples
+    for own in (samples // world, -(-samples // world)):
+        size = -(-own // recipe.run.accumulate)
+        smallest = min(smallest, own % size or size)
+    if smallest < least:
         raise ValueError(
-            f"the model normalises over the samples of a batch and needs at least {least}, but {run} leaves a part of "
-            f"{min(size, last)}: choose a batch_size that accumulate divides into parts of {least} or more"
+            f"the model normalises over the samples of a batch and needs at least {least}, but a batch of {samples} in "
+            f"parts (accumulate={recipe.run.accumulate}) leaves a part of {smallest}: choose a batch_size that "
+            f"accumulate divides into parts of {least} or more, and no more than there are samples to learn from"
         )
 
 
