@@ -118,10 +118,17 @@ def test_the_script_of_slurm_is_written_even_where_there_is_no_slurm(tmp_path, m
 
 def test_a_script_submitted_by_hand_is_not_submitted_again(tmp_path, monkeypatch):
     out = tmp_path / "out"
-    job = replace(_job(out / "run"), make=None)
+    job, other = (replace(_job(out / name), make=None) for name in ("run", "other"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(ValueError, match="by hand"):
-        Slurm().run([job], out, print)
+        Slurm().run([job, other], out, print)
+    other.outcome_file.write_text('{"mistake": "it failed"}')
+    script = (out / "jobs" / "job.sh").read_bytes()
+    with pytest.raises(Queued, match=r"job\.sh was to be submitted .* 1 of 2 jobs are unfinished \(run\)") as queued:
+        Slurm().run([job, other], out, print)
+    assert queued.value.unfinished == [job.folder.resolve()]
+    assert (out / "jobs" / "job.sh").read_bytes() == script
+    assert other.outcome_file.exists()
     stand_in = tmp_path / "bin" / "squeue"
     stand_in.parent.mkdir()
     stand_in.write_text(f"#!/bin/sh\necho '76 /other/job.sh'\necho '77 {out.resolve() / 'jobs' / 'job.sh'}'\n")

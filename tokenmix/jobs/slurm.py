@@ -65,10 +65,20 @@ class Slurm:
         folder = out.resolve() / "jobs"
         stamp = folder / "submitted.json"
         if stamp.is_file():
-            id = read_json(stamp)["id"] or _by_hand(folder / "job.sh")
+            id = read_json(stamp)["id"] or _by_hand(script := folder / "job.sh")
             left = [job for job in jobs if outcome_of(job) is None]
             if left and id is not None and _in_queue(id):
                 raise _queued(f"the array job {id} is not done", id, left, len(jobs), folder)
+            if id is None and shutil.which("squeue") is None and script.is_file():
+                listed = read_json(folder / "jobs.json")
+                if any(str(job.folder) in listed for job in left):
+                    raise Queued(
+                        f"{script} was to be submitted by hand, and may run: {_unfinished(left, len(jobs), folder)}\n"
+                        "collect: the same command (without --fresh), once they are done; to have the script written "
+                        f"anew instead, remove {stamp}",
+                        "",
+                        [job.folder for job in left],
+                    )
         else:
             left = [job for job in jobs if not isinstance(outcome_of(job), FitResult)]
         if left:
@@ -152,11 +162,15 @@ def _by_hand(script: Path) -> str | None:
     return next((id for id, _, command in lines if command == str(script)), None)
 
 
-def _queued(what: str, id: str, left: Sequence[Job], count: int, folder: Path) -> Queued:
+def _unfinished(left: Sequence[Job], count: int, folder: Path) -> str:
     names = ", ".join(str(job.folder.relative_to(folder.parent)) for job in left[:8])
     more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+    return f"{len(left)} of {count} jobs are unfinished ({names}{more})"
+
+
+def _queued(what: str, id: str, left: Sequence[Job], count: int, folder: Path) -> Queued:
     message = (
-        f"{what}: {len(left)} of {count} jobs are unfinished ({names}{more})\n"
+        f"{what}: {_unfinished(left, count, folder)}\n"
         f"watch:   squeue --jobs {id}; what they say is in {folder / f'{id}_*.log'}\n"
         "collect: the same command (without --fresh), once they are done"
     )
