@@ -239,6 +239,8 @@ def test_the_place_that_the_environment_gives(monkeypatch) -> None:
     assert place() == Place(0, 1, 0)  # inside an allocation, but not started by srun
     monkeypatch.setenv("SLURM_PROCID", "5")
     monkeypatch.setenv("SLURM_LOCALID", "1")
+    assert place() == Place(0, 1, 0)  # a batch script's own process
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
     assert place() == Place(5, 8, 1, "tcp://gpu003:24567")
     assert not speaks()
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")

@@ -163,7 +163,8 @@ def place() -> Place:
     get = os.environ.get
     if "WORLD_SIZE" in os.environ:
         return Place(int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0")))
-    tasks = int(get("SLURM_STEP_NUM_TASKS") or get("SLURM_NTASKS") or "1")
+    # A batch script's own process has SLURM_PROCID and the job's SLURM_NTASKS too: only srun's are tasks of a step.
+    tasks = int(get("SLURM_STEP_NUM_TASKS") or "1")
     if "SLURM_PROCID" not in os.environ or tasks == 1:
         return Place()
     nodes = get("SLURM_STEP_NODELIST") or get("SLURM_JOB_NODELIST") or "localhost"
