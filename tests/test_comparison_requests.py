@@ -73,6 +73,7 @@ def test_a_refused_request_leaves_no_claim_on_the_folder(stopped, tmp_path):
         ({"batch_sizes": [0]}, "positive"),
         ({"batch_sizes": []}, "positive"),
         ({"measure_seconds": -1.0}, "positive"),
+        ({"timed_in": "pytorch"}, "nothing is timed in pytorch to choose widths by"),
         ({"device": "gpu"}, "device 'gpu'"),
         ({"mixers": "aff,aff"}, "2 mixers given for 4 stages"),
         ({"mixers": [3]}, "not by int"),
@@ -89,6 +90,12 @@ def test_a_path_object_is_a_data_set(stopped, tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(ValueError, match="no class folders"):
         stopped(tmp_path / "photos", "pool", out=tmp_path / "out")
+
+
+def test_two_data_sets_are_one_too_many(capsys, monkeypatch):
+    monkeypatch.setattr(compare_command, "compare", lambda data, *args, **options: pytest.fail(data))
+    assert main(["compare", "photos", "--data", "other"]) == 2
+    assert "photos and --data other are two data sets" in capsys.readouterr().err
 
 
 def test_a_fresh_start_leaves_what_is_at_work(tmp_path):

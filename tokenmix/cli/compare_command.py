@@ -29,7 +29,7 @@ from tokenmix_runtime.terminal import say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix compare``."""
     add = parser.add_argument
-    add("data", nargs="?", default="digits", help=DATA)
+    add("data", nargs="?", help=DATA)
     add("--data", dest="data_option", metavar="DATA", help="the same as the first argument")
     add(
         "--mixers",
@@ -97,9 +97,12 @@ def run(args: argparse.Namespace) -> int:
     """Compare, then print the table."""
     mixers = args.mixers[0] if args.mixers is not None and len(args.mixers) == 1 else args.mixers
     budget = read_budget(args.budget) if args.budget else Budget()
+    data = args.data_option or args.data or "digits"
+    if args.data not in (None, data):
+        raise ValueError(f"{args.data} and --data {data} are two data sets: name one")
     try:
         results = compare(
-            args.data_option or args.data,
+            data,
             mixers,
             out=args.out,
             skeleton=args.skeleton,

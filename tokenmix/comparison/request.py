@@ -69,6 +69,11 @@ def check_numbers(
         raise ValueError(unknown("budget to match", match, MATCHED))
     if timed_in not in TIMED_IN:
         raise ValueError(unknown("runtime to be timed in", timed_in, TIMED_IN))
+    if timed_in != TIMED_IN[0] and match != "latency" and budget_ms is None:
+        raise ValueError(
+            f"nothing is timed in {timed_in} to choose widths by: add --match latency (match=) or a budget of "
+            "milliseconds, or leave --timed-in (timed_in=) out"
+        )
     if budget_ms is not None and budget_ms <= 0:
         raise ValueError(f"a budget of milliseconds must be above 0, got {budget_ms:g}")
     if budget_ms is not None and match not in (None, "latency"):
