@@ -261,6 +261,13 @@ def test_a_moving_line_on_a_terminal(monkeypatch, capsys) -> None:
     assert (clock(59.6), clock(61), clock(3725)) == ("1:00", "1:01", "1:02:05")
 
 
+def test_a_set_smaller_than_a_batch_is_not_counted_as_one(tmp_path, monkeypatch) -> None:
+    sizes = []
+    monkeypatch.setattr(Progress, "step", lambda self, *_: sizes.append(self.batch_size))
+    run(tmp_path, toy_recipe(epochs=1, batch_size=64))
+    assert sizes == [48]
+
+
 class Still(nn.Module):
     """Learns nothing: its answers do not depend on what is trained."""
 

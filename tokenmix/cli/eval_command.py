@@ -137,13 +137,13 @@ def run(args: argparse.Namespace) -> None:
             data.samples,
             data.facts,
             witnesses=[writer] if writer else [],
-            shown=lambda loader: Shown(loader, log, what) if seen else loader,
+            shown=lambda loader: Shown(loader, log, what, task.noun) if seen else loader,
             objective=partial(ExportedObjective, loaded, data.samples) if exported else None,
             **how,
         )
         corrupted = None
         if args.corruptions:
-            how["shown"] = lambda loader: Shown(loader, log, "corrupted") if seen else loader
+            how["shown"] = lambda loader: Shown(loader, log, "corrupted", task.noun) if seen else loader
             corrupted = corruption_errors(loaded, data.samples, data.facts, seed=args.seed, **how)
     if not group.first:
         return

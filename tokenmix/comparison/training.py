@@ -86,7 +86,7 @@ def judge_runs(
     runs, by_item = [], []
     for job, result in zip(jobs, results, strict=True):
         loaded = open_model(result.best_weights) if job.make is None else _made(job, result)
-        shown = functools.partial(_shown, log=log, label=f"{name}: testing")
+        shown = functools.partial(_shown, log=log, label=f"{name}: testing", noun=task.noun)
         judgement = judge(loaded, data.test, data.facts, device=device, shown=shown)
         loaded.model.cpu()
         runs.append((result, loaded, judgement))
@@ -133,8 +133,8 @@ def judge_runs(
     return Trained(spec, loaded, judgement, entry, values, items[0].noun)
 
 
-def _shown(loader: BatchLoader, *, log: Callable[[str], None], label: str) -> Shown:
-    return Shown(loader, log, label)
+def _shown(loader: BatchLoader, *, log: Callable[[str], None], label: str, noun: str) -> Shown:
+    return Shown(loader, log, label, noun)
 
 
 def _made(job: Job, result: FitResult) -> LoadedModel:

@@ -38,7 +38,7 @@ class Progress:
     Args:
         total: Steps in the whole run.
         done: Steps done before this session.
-        batch_size: Images per step.
+        batch_size: Samples per step.
         log: Takes plain lines.
         show: False says nothing.
         label: Stands before each line.
@@ -122,16 +122,17 @@ class Shown:
     Args:
         loader: A ``tokenmix.data.Loader`` or ``DenseLoader``.
         log: Takes plain lines.
-        label: What is done with its images.
+        label: What is done with its samples.
+        noun: What they are called, in the plural.
     """
 
-    def __init__(self, loader: BatchLoader, log: Callable[[str], None], label: str) -> None:
-        self.loader, self.log, self.label = loader, log, label
+    def __init__(self, loader: BatchLoader, log: Callable[[str], None], label: str, noun: str = "images") -> None:
+        self.loader, self.log, self.label, self.noun = loader, log, label, noun
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The loader's own batches."""
-        total, size = len(self.loader), self.loader.batch_size
-        progress = Progress(total, start, size, self.log, show=True, label=self.label)
+        total, size = len(self.loader), min(self.loader.batch_size, len(self.loader.samples))
+        progress = Progress(total, start, size, self.log, show=True, label=self.label, noun=self.noun)
         for done, batch in enumerate(self.loader.batches(epoch, start), start + 1):
             yield batch
             progress.step(done, functools.partial("batch {} of {}".format, done, total))

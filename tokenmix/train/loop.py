@@ -184,9 +184,8 @@ def fit(
                 run.resume(fresh)
                 show = progress and not run.state.finished
                 total, done = run.calendar.total, run.state.steps
-                run.progress = Progress(
-                    total, done, recipe.run.batch_size, log, show=show, label=label, noun=run.task.noun
-                )
+                size = min(recipe.run.batch_size, len(data.train))
+                run.progress = Progress(total, done, size, log, show=show, label=label, noun=run.task.noun)
                 run.recorder.say = run.progress.say
                 run.reporter.open(trackers, run.progress.say, run.moment)
                 run.work()
