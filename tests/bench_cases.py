@@ -48,6 +48,7 @@ def made_up(**changes: Any) -> dict[str, Any]:
     result = {
         "schema": bench.SCHEMA,
         "kind": "inference",
+        "noun": "images",
         "created": "2026-01-01T00:00:00",
         "device": "cpu",
         "machine": {"cpu": "a processor", "architecture": "x86_64", "cores": 4},

@@ -11,9 +11,13 @@ import torch
 from tests.bench_cases import made_up, tiny_checkpoint
 from tokenmix.bench import main as bench
 from tokenmix.bench import runtimes
+from tokenmix.bench.models import MeasuredModel, noun_of
 from tokenmix.bench.published import published
-from tokenmix.cli import main
+from tokenmix.checkpoints import LoadedModel
+from tokenmix.cli import bench_command, main
+from tokenmix.cli.bench_tables import timing_tables
 from tokenmix.pages.bench import bench_page, caveats
+from tokenmix.tasks.forecasting.baselines import DecomposedLinear
 
 FEW = ["--rounds", "1", "--seconds", "0.01", "--threads", "1"]
 
@@ -98,6 +102,11 @@ def test_training_and_growth(tiny, tmp_path, capsys):
         (["affnet_et", "--train", "--scale"], "choose one"),
         (["--scale", "--mixers", "afff"], "did you mean 'aff'"),
         (["--scale", "--maps", "8"], "at least two different map sizes"),
+        (["affnet_et", "--scale", "--maps", "8", "16"], "--maps is for what is not measured: name --mixers too"),
+        (
+            ["--scale", "--mixers", "aff", "--sizes", "32", "48"],
+            "--sizes is for what is not measured: name a model too",
+        ),
         (["affnet_et", "--rounds", "0"], "--rounds: the number must be from 1 to 1,000,000, not 0"),
         (["vit_tiny_patch16_224", "--image-size", "64"], "cannot take images of 64 x 64 pixels"),
     ],
@@ -108,6 +117,21 @@ def test_mistakes(words, message, capsys, tmp_path, monkeypatch):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_batch_is_measured_once() -> None:
+    assert bench_command._numbers("batch", ["1", "4,1", "best"], "best") == (1, 4, 0)
+    assert bench_command._numbers("batch", None, "best") == ()
+
+
+def test_what_is_counted_is_called_by_its_name(tmp_path) -> None:
+    """Series are no images; of models for different tasks they are samples."""
+    linear = LoadedModel(DecomposedLinear(24, 8), "linear", "forecasting")
+    net = LoadedModel(torch.nn.Identity(), "net", "classification")
+    series, pictures = (MeasuredModel(one.name, one, None, (32, 32), 3, None, None) for one in (linear, net))
+    assert [noun_of(group) for group in ([series], [pictures], [series, pictures])] == ["windows", "images", "samples"]
+    assert "windows/s" in timing_tables(made_up(noun="windows"))[0]
+    assert "windows/s" in bench_page(made_up(noun="windows"))
 
 
 def test_missing_packages_say_what_to_install(monkeypatch, capsys):

@@ -16,7 +16,7 @@ from tokenmix.bench.batch import best_batch
 from tokenmix.bench.drift import Pacer
 from tokenmix.bench.interleaved import Timing, interleave
 from tokenmix.bench.layers import Work, count_layers, time_layers
-from tokenmix.bench.models import MeasuredModel
+from tokenmix.bench.models import MeasuredModel, noun_of
 from tokenmix.bench.ranking import rank
 from tokenmix.bench.roofline import Roofline, measure_roofline
 from tokenmix.bench.runtimes import RUNTIMES, Start, fits_threads, throughput, use_threads
@@ -156,7 +156,7 @@ class Bench:
                 calls["\n".join(key)] = start(models[key[1]].images(sizes[key], self.seed))
             if not calls:
                 continue
-            what = f"batch {asked}" if asked else "the batch with the most images per second"
+            what = f"batch {asked}" if asked else f"the batch with the most {noun_of(self.models)} per second"
             self.log(f"{threads} thread{'s' * (threads > 1)}, {what}: {len(calls)} interleaved")
             timings = interleave(
                 calls,

@@ -17,7 +17,7 @@ from tokenmix.bench.inference import LARGEST, Bench
 from tokenmix.bench.interleaved import interleave
 from tokenmix.bench.machine import describe, load_average
 from tokenmix.bench.memory import peak_memory_mb
-from tokenmix.bench.models import MeasuredModel, open_models
+from tokenmix.bench.models import MeasuredModel, noun_of, open_models
 from tokenmix.bench.ranking import rank
 from tokenmix.bench.runtimes import RUNTIMES, choose, missing, use_threads, waiting
 from tokenmix.bench.serving import load_rows
@@ -79,7 +79,7 @@ def bench_inference(
         ValueError: A model, runtime or number is wrong.
         ImportError: A runtime that was named is missing; the message says what to install.
     """
-    place, counts = _place(device), _counts(threads, device)
+    place, counts, batches = _place(device), _counts(threads, device), tuple(dict.fromkeys(batches))
     if min(batches, default=-1) < 0 or min(rounds, largest_batch) < 1 or seconds <= 0:
         raise ValueError("batches, rounds and seconds must be positive")
     _check_numbers({"batch_size": [count for count in batches if count], "rounds": [rounds], "seconds": [seconds]})
@@ -90,7 +90,7 @@ def bench_inference(
         measured,
         chosen,
         counts,
-        tuple(batches),
+        batches,
         place,
         rounds,
         seconds,
@@ -110,7 +110,7 @@ def bench_inference(
         if memory:
             log("peak memory, each in a process of its own")
             peaks = {one.name: _peaks(one, bench, device) for one in measured}
-    result = _header("inference", place, load, bench.pace)
+    result = _header("inference", measured, place, load, bench.pace)
     result["settings"] = {"rounds": rounds, "seconds": seconds, "threads": counts, "batches": list(batches)}
     result["limits"] = {str(count): dataclasses.asdict(limit) for count, limit in bench.rooflines.items()}
     result["models"] = {one.name: _facts(one) for one in measured}
@@ -158,7 +158,8 @@ def bench_training(
             for one in measured:
                 step = training_step(one.task, one.trained_form().to(place), one.images(batch, seed).to(place))
                 calls[one.name] = waiting(step, place)
-            log(f"{count} thread{'s' * (count > 1)}: {len(calls)} training steps of {batch} images interleaved")
+            what = f"{len(calls)} training steps of {batch} {noun_of(measured)} interleaved"
+            log(f"{count} thread{'s' * (count > 1)}: {what}")
             timings = interleave(
                 calls, rounds=rounds, seed=seed, max_seconds=seconds * len(calls), each_round=pacer.tick
             )
@@ -169,7 +170,7 @@ def bench_training(
             row = {"model": name, "runtime": "pytorch", "threads": count, "batch": batch, "best_batch": False}
             row |= {**dataclasses.asdict(timing), "images_per_s": 1000.0 * batch / timing.median_ms}
             rows.append(row | {"place": places[name].place, "tied_with": list(places[name].tied)})
-    result = _header("training", place, load, pace)
+    result = _header("training", measured, place, load, pace)
     result["settings"] = {"rounds": rounds, "seconds": seconds, "threads": counts, "batches": [batch]}
     result["models"] = {one.name: _facts(one) for one in measured}
     skipped: list[dict[str, Any]] = []
@@ -241,7 +242,7 @@ def bench_growth(
             rows += sweep_mixers(mixers, sides, chans, **common)
         rows += sweep_models(measured, sizes, batches, **common)
         pacer.tick()
-    result = _header("growth", place, load, {threads: pacer.seconds})
+    result = _header("growth", measured, place, load, {threads: pacer.seconds})
     result["settings"] = {"rounds": rounds, "seconds": seconds, "threads": [threads], "chans": chans}
     return result | {"growth": rows, "skipped": []}
 
@@ -323,7 +324,7 @@ def bench_serving(
     if not rows:
         said = "; ".join(f"{row['model'] or row['runtime']}: {row['reason']}" for row in bench.skipped)
         raise ValueError(f"nothing could be measured: {said}")
-    result = _header("serving", place, load, pace)
+    result = _header("serving", measured, place, load, pace)
     result["settings"] = {"seconds": seconds, "threads": counts, "window_ms": window_ms, "max_batch": max_batch}
     result["settings"] |= {"p99_limit_ms": limit_ms, "arrivals": "Poisson", "seed": seed}
     result["models"] = {one.name: _facts(one) for one in measured}
@@ -380,13 +381,18 @@ def _peaks(one: MeasuredModel, bench: Bench, device: str) -> dict[str, float]:
 
 
 def _header(
-    kind: str, device: torch.device, load: list[float] | None, pace: Mapping[int, Sequence[float]]
+    kind: str,
+    measured: Sequence[MeasuredModel],
+    device: torch.device,
+    load: list[float] | None,
+    pace: Mapping[int, Sequence[float]],
 ) -> dict[str, Any]:
     """What every result says of its circumstances."""
     drifts = {str(count): drift(seconds) for count, seconds in pace.items()}
     return {
         "schema": SCHEMA,
         "kind": kind,
+        "noun": noun_of(measured),
         "created": datetime.datetime.fromtimestamp(time.time()).isoformat(timespec="seconds"),
         "device": str(device),
         "machine": describe(),

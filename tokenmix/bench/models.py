@@ -48,6 +48,11 @@ class MeasuredModel:
         assert self.loaded is not None
         return find_task(self.loaded.task)
 
+    @property
+    def noun(self) -> str:
+        """What it answers at a time, in the plural; an ONNX file gets images."""
+        return "images" if self.loaded is None else self.task.timed_noun or self.task.noun
+
     def images(self, batch: int, seed: int = 0) -> Tensor:
         """(batch, chans, H, W) of seeded noise."""
         if self.loaded is not None:
@@ -63,6 +68,12 @@ class MeasuredModel:
     def inference_form(self) -> nn.Module:
         """Merged and folded, see `tokenmix.bench.folded`."""
         return inference_form(self.trained_form(), self.images(1))
+
+
+def noun_of(measured: Sequence[MeasuredModel]) -> str:
+    """What all of these answer at a time, in the plural."""
+    nouns = {one.noun for one in measured}
+    return nouns.pop() if len(nouns) == 1 else "samples"
 
 
 def open_models(

@@ -49,7 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, "--image-size", "--device", device={"default": "cpu"})
     add("--rounds", type=whole("rounds"), metavar="N", help="default: 30, growth 15, quick fewer")
     add(
-        "--seconds", type=number("seconds"), metavar="S", help="at most, for each model, runtime and batch (default: 2)"
+        "--seconds",
+        type=number("seconds"),
+        metavar="S",
+        help="at most, for each model, runtime and batch (default: 2; --train 4, --scale 1)",
     )
     add("--no-memory", action="store_true", help="leave the peak memory out, which takes a process per model")
     add_common(parser, "--seed")
@@ -211,6 +214,13 @@ def _growth(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     names = {"maps": "sides", "channels": "chans", "sizes": "sizes", "batches": "batches"}
     chosen = {ours: value for name, ours in names.items() if (value := getattr(args, name)) is not None}
     specs = [spec for text in mixers for spec in split_specs(text)]
+    for needed, there, options in (
+        ("--mixers", specs, ("maps", "channels")),
+        ("a model", args.models, ("sizes", "batches")),
+    ):
+        for name in options:
+            if not there and getattr(args, name) is not None:
+                raise ValueError(f"--{name} is for what is not measured: name {needed} too, or leave it out")
     return bench_growth(args.models, mixers=specs, threads=threads[0], **chosen, **given)
 
 
@@ -232,7 +242,7 @@ def _numbers(option: str, words: list[str] | None, zero: str | None) -> tuple[in
             raise ValueError(f"--{option} takes positive numbers{more}, not {word!r}")
         check_number("threads" if option == "threads" else "batch_size", int(word), f"--{option}")
         numbers.append(int(word))
-    return tuple(numbers)
+    return tuple(dict.fromkeys(numbers))
 
 
 def _told(numbers: tuple[int, ...]) -> str:

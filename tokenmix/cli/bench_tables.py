@@ -20,7 +20,8 @@ def timing_tables(result: Mapping[str, Any]) -> list[str]:
     for (runtime, threads, best, batch), rows in groups.items():
         what = "training step" if result["kind"] == "training" else runtime_name(runtime)
         head = f"{what}, {threads} thread{'s' * (threads > 1)}, {'best batch' if best else f'batch {batch}'}"
-        titles = ["model", "place", *(["batch"] if best else []), "median ms", "95 % interval", "fastest", "images/s"]
+        rate = f"{result['noun']}/s"
+        titles = ["model", "place", *(["batch"] if best else []), "median ms", "95 % interval", "fastest", rate]
         inference = result["kind"] == "inference"
         titles += ["of the limit", "limited by"] if inference else []
         titles += ["peak MB"] if any(_peak(result, row) for row in rows) else []
@@ -35,7 +36,7 @@ def timing_tables(result: Mapping[str, Any]) -> list[str]:
                 "median ms": f"{row['median_ms']:.3g}",
                 "95 % interval": f"{row['low_ms']:.3g}-{row['high_ms']:.3g}",
                 "fastest": f"{row['min_ms']:.3g}",
-                "images/s": f"{row['images_per_s']:.4g}",
+                rate: f"{row['images_per_s']:.4g}",
                 "of the limit": share(row.get("share")),
                 "limited by": row.get("bound", ""),
                 "peak MB": _peak(result, row),
@@ -88,7 +89,7 @@ def serving_tables(result: Mapping[str, Any]) -> list[str]:
     titles += [] if limit is None else [f"p99 below {limit:g} ms"]
     for (model, runtime, threads), rows in groups.items():
         head = f"{model}: {runtime_name(runtime)}, {threads} thread{'s' * (threads > 1)}, "
-        head += f"at most {rows[0]['capacity']:.4g} images/s"
+        head += f"at most {rows[0]['capacity']:.4g} {result['noun']}/s"
         cells = []
         for row in rows:
             numbers = [f"{row[key]:.4g}" for key in ("rate", "achieved", "p50_ms", "p95_ms", "p99_ms")]

@@ -224,7 +224,7 @@ def _number(value: float | None, style: str) -> Cell:
 
 
 def _times(result: Mapping[str, Any]) -> list[_Table]:
-    titles = ["model", "place", "batch", "median, ms", "fastest, ms", "images/s"]
+    titles = ["model", "place", "batch", "median, ms", "fastest, ms", f"{result.get('noun', 'images')}/s"]
     inference = result["kind"] == "inference"
     titles += ["limit, ms", "of the limit", "limited by"] if inference else []
     tables = []
