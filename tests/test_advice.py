@@ -68,6 +68,25 @@ def test_commands_that_are_proposed_are_taken() -> None:
     assert "steps=2700" in longer
     assert "epochs=" not in longer
 
+    stepped["recipe"] |= {"schedule.steps": 640_000}
+    for row in stepped["history"]:
+        row |= {"val_top1": 3.0 * row["epoch"] + 20, "train_top1": 3.0 * row["epoch"] + 24}
+    (note,) = advise(stepped | {"best_epoch": 20}, TASK, Path("runs/x"))
+    assert "steps=1280000 " in note.command  # a whole number, as it must be typed
+
+
+def test_a_smaller_rate_takes_its_ends_along() -> None:
+    run = healthy()
+    for row in run["history"][-4:]:
+        row["loss"] = 4.0
+    run["recipe"] |= {"schedule.min_lr": 9e-4, "schedule.warmup_lr": 1e-6}
+    (note,) = advise(run, TASK, Path("runs/x"))
+    settings = [word for word in shlex.split(note.command) if "=" in word]
+    assert settings == ["lr=0.00025", "min_lr=0.000225"]
+    start = ["min_lr=9e-4", "warmup_lr=1e-6", "epochs=20"]
+    assert make_recipe("basic", [*start, *settings]).schedule.min_lr == 0.000225
+    assert advise(run | {"made": True}, TASK, Path("runs/x"))[0].command == "", "no recipe names its model"
+
 
 def test_learning_by_heart() -> None:
     run = healthy()

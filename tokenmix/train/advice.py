@@ -84,7 +84,9 @@ class _Run:
         return None if learnt is None or judged is None else self.sign * (learnt - judged)
 
     def again(self, *settings: str) -> str:
-        """The command that trains again with other settings."""
+        """The command that trains again with other settings; empty where no recipe names the model, made in code."""
+        if self.run.get("made"):
+            return ""
         words = ["tokenmix", "train", f"{self.out}/recipe.json", "--data", str(self.recipe["run.data"])]
         weights = self.recipe.get("model.weights")
         if weights not in (None, "pretrained"):  # a path, which a person may name and a file may not
@@ -95,6 +97,12 @@ class _Run:
         """The setting that trains so many times as long."""
         steps = self.recipe["schedule.steps"]
         return f"steps={times * steps}" if steps else f"epochs={times * self.recipe['schedule.epochs']:g}"
+
+    def slower(self, times: int) -> list[str]:
+        """The settings for a learning rate that is so many times smaller, and for what would be above it."""
+        rate = self.recipe["optimizer.lr"] / times
+        ends = [name for name in ("min_lr", "warmup_lr") if self.recipe[f"schedule.{name}"] > rate]
+        return [f"lr={rate:g}", *(f"{name}={self.recipe[f'schedule.{name}'] / times:g}" for name in ends)]
 
 
 def _too_few_steps(run: _Run) -> Iterator[Advice]:
@@ -121,7 +129,7 @@ def _rate_too_high(run: _Run) -> Iterator[Advice]:
         what = f"the training loss does not fall: {losses[0]:.3g} after the first epoch, {last:.3g} now"
     else:
         return
-    yield Advice("rate", f"{what}: the learning rate {rate:g} may be too high", run.again(f"lr={rate / 4:g}"))
+    yield Advice("rate", f"{what}: the learning rate {rate:g} may be too high", run.again(*run.slower(4)))
 
 
 def _learnt_by_heart(run: _Run) -> Iterator[Advice]:
@@ -168,13 +176,11 @@ def _not_learnt_out(run: _Run) -> Iterator[Advice]:
     gained = gain > 1.0 if share else gain > 0.02 * abs(max(before))
     if run.run["best_epoch"] < 0.9 * run.done or not gained or (gap is not None and share and gap > GAP):
         return
-    longer = "steps" if run.recipe["schedule.steps"] is not None else "epochs"
-    value = 2 * run.recipe[f"schedule.{longer}"]
     name = run.task.label(run.task.headline)
     text = f"{name} still rose in the last quarter of the epochs: it underfits, and a longer run learns more"
     if run.task.lower_is_better:
         text = text.replace("rose", "fell")
-    yield Advice("underfits", text, run.again(f"{longer}={value:g}"))
+    yield Advice("underfits", text, run.again(run.longer(2)))
 
 
 def _never_found(run: _Run) -> Iterator[Advice]:
@@ -201,8 +207,7 @@ def _base_line(run: _Run) -> Iterator[Advice]:
         return
     best, name = run.sign * max(scores), run.task.label(run.task.headline)
     text = f"{name} {best:.1f} % is not better than {words}, {value:.1f} %: nothing is learnt yet"
-    rate = run.recipe["optimizer.lr"]
-    yield Advice("nothing", text, run.again(run.longer(3), f"lr={rate / 2:g}"))
+    yield Advice("nothing", text, run.again(run.longer(3), *run.slower(2)))
 
 
 def _doubtful_labels(run: _Run) -> Iterator[Advice]:
