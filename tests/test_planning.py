@@ -60,6 +60,8 @@ def photos(root: Path, classes: dict[str, int], side: int = 40) -> Path:
         (["2h"], Budget(7200.0), "2.0 h"),
         (["2ms"], Budget(None, 2.0), "2ms"),
         (["0.5h", "1.5ms"], Budget(1800.0, 1.5), "30 min 1.5ms"),
+        (["90s"], Budget(90.0), "90 s"),
+        (["149s", "2ms"], Budget(149.0, 2.0), "149 s 2ms"),
     ],
 )
 def test_budgets(words: list[str], budget: Budget, text: str) -> None:

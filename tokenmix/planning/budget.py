@@ -30,7 +30,10 @@ class Budget:
         return USUAL_S if self.seconds is None else self.seconds
 
     def __str__(self) -> str:
+        """In words that differ where the budgets do: a plan is known by them."""
         time = [] if self.seconds is None else [duration(self.seconds)]
+        if time and read_budget(time).seconds != self.seconds:  # it was rounded
+            time = [f"{self.seconds:.15g} s"]
         return " ".join([*time, *([] if self.latency_ms is None else [f"{self.latency_ms:g}ms"])])
 
 
