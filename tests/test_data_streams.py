@@ -166,9 +166,10 @@ def test_the_oldest_are_removed_and_fetched_again(cache, counted, shards, monkey
     assert epoch(data.train) == epoch(whole)
     assert fetched() > before
     assert len(list(cache.iterdir())) == 3
-    monkeypatch.setenv("TOKENMIX_CACHE_GB", "much")
-    with pytest.raises(ValueError, match="TOKENMIX_CACHE_GB must be a number of gigabytes, not 'much'"):
-        load_data(spec, log=silent)
+    for wrong in ("much", "nan", "-1"):
+        monkeypatch.setenv("TOKENMIX_CACHE_GB", wrong)
+        with pytest.raises(ValueError, match=f"TOKENMIX_CACHE_GB must be a number .* 0 or more, not '{wrong}'"):
+            load_data(spec, log=silent)
 
 
 def test_a_shard_that_became_another(cache, counted, shards):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import math
 import os
 import shutil
 import subprocess
@@ -80,9 +81,12 @@ def limit_bytes() -> float:
     """How much fetched files may take: the environment's ``TOKENMIX_CACHE_GB`` (1e9 bytes), else 200 GB."""
     text = os.environ.get("TOKENMIX_CACHE_GB") or str(_DEFAULT_LIMIT_GB)
     try:
-        return float(text) * 1e9
+        gigabytes = float(text)
     except ValueError:
-        raise ValueError(f"TOKENMIX_CACHE_GB must be a number of gigabytes, not {text!r}") from None
+        gigabytes = math.nan
+    if not (math.isfinite(gigabytes) and gigabytes >= 0):  # NaN would keep nothing but the newest file
+        raise ValueError(f"TOKENMIX_CACHE_GB must be a number of gigabytes, 0 or more, not {text!r}")
+    return gigabytes * 1e9
 
 
 def _make_room(newest: Path) -> None:
