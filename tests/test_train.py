@@ -79,6 +79,7 @@ def test_optimizers() -> None:
 
 def test_average_of_weights() -> None:
     task = ClassificationObjective(toy_model(), num_classes=3)
+    task.model.register_parameter("filter", nn.Parameter(torch.ones(2, dtype=torch.complex64) * 1j))
     average = Average(task, 0.5)
     start = [p.clone() for p in task.parameters()]
     with torch.no_grad():

@@ -31,7 +31,7 @@ class Average:
         """Follow the objective's state after optimiser step ``step``, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         pairs: list[tuple[Tensor, Tensor]] = [
-            (local(average), local(value))
+            (_real(local(average)), _real(local(value)))
             for average, value in zip(
                 self.objective.state_dict().values(), objective.state_dict().values(), strict=True
             )
@@ -41,3 +41,8 @@ class Average:
         for average, value in pairs:
             if not average.is_floating_point():
                 average.copy_(value)
+
+
+def _real(value: Tensor) -> Tensor:
+    """A view of a complex value as real ones; any other as it is."""
+    return torch.view_as_real(value) if value.is_complex() else value
