@@ -212,6 +212,12 @@ def test_scores_beside_bicubic() -> None:
     assert scores.gather() == []
 
 
+def test_a_page_judges_its_pictures_as_the_recipe_does() -> None:
+    recipe = make_recipe("photographs_upscale", ["task.rounded_luma=false", "task.border=5"])
+    scores = find_task("super_resolution").evidence(recipe, load_data("photographs", log=quiet)).scores
+    assert (scores.border, scores.rounded) == (5, False)
+
+
 def test_data_are_split_and_checked(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = load_data(folder, task="super_resolution", log=quiet)
     assert [len(part) for part in (data.train, data.val, data.test)] == [4, 1, 1]

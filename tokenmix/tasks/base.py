@@ -479,7 +479,7 @@ class Task(ABC):
         """Submodules that stay in evaluation mode while the rest is trained."""
         return []
 
-    def evidence(self, data: DataSet) -> Evidence | None:
+    def evidence(self, recipe: Any, data: DataSet) -> Evidence | None:
         """Who gathers what a run's page shows of the kept weights, or None."""
         return None
 

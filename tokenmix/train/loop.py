@@ -238,7 +238,7 @@ class _Run:
         self.calendar = Calendar(recipe, lambda epoch: len(self.train_loader.steps(epoch)))
         self.checkpoints, self.versions, self.writer = checkpoints, versions(), Writer(group, log)
         probe = self.task.probe(recipe, data, self.trained.preparation, **share)
-        self.recorder = Recorder(self.task, data, group, self.calendar, workers, probe, log)
+        self.recorder = Recorder(self.task, recipe, data, group, self.calendar, workers, probe, log)
         facts = {
             "versions": self.versions,
             "device": str(group.device),

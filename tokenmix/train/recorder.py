@@ -20,6 +20,7 @@ from tokenmix.data.dataset import DataSet
 from tokenmix.data.loader import BatchLoader
 from tokenmix.evaluate import evaluate
 from tokenmix.metrics import Metric
+from tokenmix.recipes import Recipe
 from tokenmix.tasks import Batch, Objective, Task, Witness
 from tokenmix.train.distributed import Group
 from tokenmix.train.schedule import Calendar
@@ -51,6 +52,7 @@ class Recorder:
 
     Args:
         task: What is learnt.
+        recipe: How.
         data: What is learnt from.
         group: The processes.
         calendar: The run's steps.
@@ -62,6 +64,7 @@ class Recorder:
     def __init__(
         self,
         task: Task,
+        recipe: Recipe,
         data: DataSet,
         group: Group,
         calendar: Calendar,
@@ -72,7 +75,7 @@ class Recorder:
         self.task, self.group, self.calendar, self.workers, self.say = task, group, calendar, workers, log
         self.probe = probe
         self.every = max(1, -(-calendar.total // POINTS))
-        self.evidence = task.evidence(data)
+        self.evidence = task.evidence(recipe, data)
         self.notes = RunNotes()
         self.silent = False  # whether a slow loader needs no word any more
         self.session = [0.0, 0.0]  # seconds waited and worked, without the start of the loader

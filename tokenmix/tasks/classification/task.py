@@ -251,7 +251,7 @@ class ClassificationTask(PictureTask):
             return None
         return super().probe(recipe, data, preparation, **share)
 
-    def evidence(self, data: Any) -> Any:
+    def evidence(self, recipe: Any, data: Any) -> Any:
         from tokenmix.tasks.classification.evidence import ClassEvidence
 
         return ClassEvidence(data)

@@ -66,7 +66,7 @@ def drafts(
             optimizer=Optimizer(
                 lr=2e-3, weight_decay=0.05, clip_grad=5.0, ema_decay=round(1 - 10 / max(200, steps), 5)
             ),
-            schedule=Schedule(epochs=epochs, warmup_epochs=max(1, round(epochs / 16)), min_lr=2e-5),
+            schedule=Schedule(epochs=epochs, warmup_epochs=min(max(1, round(epochs / 16)), epochs / 4), min_lr=2e-5),
             run=Run(batch_size=size_of, patience=max(15, epochs // 2)),
             task=options(image_size=_size(sides, side)),
             augment=augment(**changes) if count < FEW else augment(name="standard"),
@@ -108,7 +108,7 @@ def _start(data: DenseData, dense: Recipe) -> FirstStage | None:
         cost="see the plan",
         model=Model(name=dense.model.name, args=args, drop_path_rate=0.05),
         optimizer=Optimizer(lr=2e-3, weight_decay=0.05, clip_grad=5.0, ema_decay=0.99),
-        schedule=Schedule(epochs=epochs, warmup_epochs=max(1, round(epochs / 16)), min_lr=2e-5),
+        schedule=Schedule(epochs=epochs, warmup_epochs=min(max(1, round(epochs / 16)), epochs / 4), min_lr=2e-5),
         run=Run(data=data.name, batch_size=32, patience=max(5, epochs // 3)),
         task=Options(image_size=(CROP_PX, CROP_PX), label_smoothing=0.1, balance="weights"),
         augment=Augment(name="standard"),

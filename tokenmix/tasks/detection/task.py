@@ -84,7 +84,7 @@ class DetectionTask(DenseTask):
         CocoAP(1)
         return super().objective_of(loaded, facts, **options)
 
-    def evidence(self, data: DataSet) -> Any:
+    def evidence(self, recipe: Any, data: DataSet) -> Any:
         from tokenmix.tasks.detection.evidence import ObjectEvidence
 
         assert hasattr(data, "classes")

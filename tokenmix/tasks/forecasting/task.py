@@ -248,7 +248,7 @@ class ForecastingTask(Task):
         look_back, horizon = (recipe.model.args.get(name, usual) for name, usual in LENGTHS.items())
         return look_back, horizon
 
-    def evidence(self, data: DataSet) -> Any:
+    def evidence(self, recipe: Any, data: DataSet) -> Any:
         from tokenmix.tasks.forecasting.evidence import ForecastEvidence
 
         return ForecastEvidence(data)  # type: ignore[arg-type]

@@ -210,7 +210,7 @@ class PointsTask(Task):
             return None
         return {name: recipe.task.block_lr if ".blocks." in name else 1.0 for name, _ in model.named_parameters()}
 
-    def evidence(self, data: DataSet) -> Any:
+    def evidence(self, recipe: Any, data: DataSet) -> Any:
         from tokenmix.tasks.points.evidence import CloudEvidence
 
         return CloudEvidence(data)  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ class SegmentationTask(DenseTask):
             options["stride"] = None
         return super().objective_of(loaded, facts, **options)
 
-    def evidence(self, data: DataSet) -> Any:
+    def evidence(self, recipe: Any, data: DataSet) -> Any:
         from tokenmix.tasks.segmentation.evidence import LabelEvidence
 
         return LabelEvidence(data)  # type: ignore[arg-type]

@@ -111,11 +111,13 @@ class PictureEvidence:
 
     Args:
         photographs: Those that are validated by.
+        border: See `PictureScores`.
+        rounded: See `PictureQuality`.
     """
 
-    def __init__(self, photographs: Photographs) -> None:
+    def __init__(self, photographs: Photographs, border: int | None = None, *, rounded: bool = True) -> None:
         self.photographs = photographs
-        self.scores = PictureScores(crops=PICTURES)
+        self.scores = PictureScores(border, rounded=rounded, crops=PICTURES)
         self.witnesses = (self.scores,)
 
     def gather(self, metric: Metric) -> dict[str, Any]:

@@ -244,10 +244,10 @@ class SuperResolutionTask(Task):
             log(f"{recipe.model.weights}: is for another scale, so that the last layer is fresh")
         return {**source, **{key: own[key] for key in fresh}}
 
-    def evidence(self, data: Any) -> Any:
+    def evidence(self, recipe: Any, data: Any) -> Any:
         from tokenmix.tasks.super_resolution.evidence import PictureEvidence
 
-        return PictureEvidence(data.val)
+        return PictureEvidence(data.val, recipe.task.border, rounded=recipe.task.rounded_luma)
 
     def describe_batch(self, recipe: Any) -> str:
         return f"a patch of {recipe.task.image_size[0]} x {recipe.task.image_size[1]} pixels"
