@@ -114,9 +114,12 @@ def test_a_runs_folder_knows_more_of_its_data_than_its_weights(tmp_path: Path, m
     settings = ["model=mixernet_pico", "image_size=32", "batch_size=8", "epochs=1", "warmup_epochs=0", f"data={root}"]
     quiet: dict[str, Any] = {"progress": False, "log": lambda line: None}
     fit(make_recipe("basic", settings), load_data(root, log=lambda line: None), tmp_path / "run", **quiet)
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(tmp_path / "run" / "best.safetensors", alone)
     for source, words in (
         (tmp_path / "run", "the model's own data"),
-        (tmp_path / "run" / "best.safetensors", "all 24"),
+        (tmp_path / "run" / "best.safetensors", "the model's own data"),
+        (alone, "all 24"),
     ):
         assert main(["eval", str(source), "--data", str(root)]) == 0
         assert words in capsys.readouterr().out

@@ -362,7 +362,7 @@ def test_options_survive_json() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"horizon": 0}, "horizon of a forecaster must be at least 1"),
+        ({"horizon": 0}, "horizon of a forecaster must be a whole number from 1 on"),
         ({"patch_stride": 5}, "skips values"),
         ({"dims": (8, 8)}, "dims needs one value for each of the 1 stages"),
         ({"kernel_sizes": (4,)}, "must be odd"),

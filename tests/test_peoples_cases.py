@@ -114,7 +114,7 @@ def test_parts_of_one_picture_are_refused_before_training(
     assert main(["train", *words.split(), "--data", str(tmp_path), "--out", str(out)]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert "needs at least 2" in told
-    assert f"batch_size={batch} in parts (accumulate={accumulate})" in told
+    assert f"a batch of {batch} in parts (accumulate={accumulate})" in told
 
 
 def test_published_weights_answer_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

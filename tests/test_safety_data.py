@@ -111,7 +111,7 @@ def test_run_length_codes_must_fill_the_picture(tmp_path, kind) -> None:
         draw(shape, HEIGHT, WIDTH)
 
 
-@pytest.mark.parametrize("size", [[HEIGHT, WIDTH + 1], [float(HEIGHT), WIDTH], [10**9, 10**9], [True, 1], None, "ab"])
+@pytest.mark.parametrize("size", [[HEIGHT, WIDTH + 1], [10**9, 10**9], [True, 1], None, "ab"])
 def test_run_length_codes_have_the_pictures_size(tmp_path, size) -> None:
     shape = {"size": size, "counts": [HEIGHT * WIDTH]}
     data = load(write_coco(tmp_path, more={"annotations": [annotation(segmentation=shape)]}), "instances")
@@ -304,9 +304,9 @@ def test_xml_that_is_odd_is_named(tmp_path, kind) -> None:
 
 
 def test_deep_xml_is_read_without_harm(tmp_path) -> None:
-    root = write_voc(tmp_path, count=2)
+    root = write_voc(tmp_path, count=3)
     (root / "Annotations" / "000.xml").write_text("<annotation>" + "<a>" * 50_000 + "</a>" * 50_000 + "</annotation>")
-    assert len(load(root).train) == 2
+    assert len(load(root).train) == 3
 
 
 def test_voc_lists_do_not_lead_out_of_the_set(tmp_path) -> None:
