@@ -119,9 +119,10 @@ def _section(name: str, runs: Sequence[Run]) -> list[str]:
     by_mixer = {mixer: own for mixer, own in by_mixer.items() if own}
     seeds = max(len(own) for own in by_mixer.values())
     first, machine = runs[0], runs[-1]["machine"]
+    epochs = " or ".join(f"{count}" for count in sorted({run["epochs"] for run in runs}))  # unlike runs are told
     head = (
         f"**{name}**: {SETS[name]['about']}, {first['pictures']['train']:,} pictures to learn from, "
-        f"{first['pictures']['test']:,} to test; `{MODEL}`, {first['epochs']} epochs, {seeds} seed{'s' * (seeds > 1)}. "
+        f"{first['pictures']['test']:,} to test; `{MODEL}`, {epochs} epochs, {seeds} seed{'s' * (seeds > 1)}. "
         f"{machine['cpu']}, torch {machine['versions']['torch']}. In percent, ± half of the 95 % interval over the "
         "seeds; a fall is by how many points the error passes that on plain pictures."
     )

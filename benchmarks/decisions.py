@@ -83,7 +83,9 @@ def false_winners(times: int) -> list[dict[str, Any]]:
                             continue
                         options: dict[str, Any] = {"seeds": seeds, "items": items, "seed_points": spread * scale}
                         found = named(setting(kind, 0.0, **options), times)
-                        even = named(functools.partial(kind, points=np.full(MIXERS, 90.0), **options), times // 4)
+                        even = named(
+                            functools.partial(kind, points=np.full(MIXERS, 90.0), **options), max(times // 4, 1)
+                        )
                         rows.append(
                             {"scores": kind.__name__, "items": items, "seeds": seeds, "seed_points": spread}
                             | {"spreads": words, "two best": 1 - found.get(None, 0.0)}

@@ -142,6 +142,9 @@ def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed:
     stem = f"{name}-{horizon}-{model}-{seed}".replace("'", "").replace("/", "_")
     out = args.out / f"{stem}.json"
     if out.exists():
+        before = json.loads(out.read_text()).get("settings", list(args.set))
+        if before != list(args.set):
+            raise SystemExit(f"{out} was made with the settings {before}: give another --out")
         return
     print(stem, flush=True)
     path = find_file(args.folder, name)

@@ -184,7 +184,8 @@ def table(name: str, found: Mapping[str, Any]) -> str:
 def overview(results: Mapping[str, Any]) -> str:
     """Every mixer in every field that was measured, in Markdown; what cannot be told from a field's best is bold.
 
-    Mixers stand in the order of their mean place, 0 for a field's best and 1 for its worst, and for what is too slow.
+    Of a field whose test tells nobody apart nothing is. Mixers that took part in more fields come first, and among them
+    those of the least mean place, 0 for a field's best and 1 for its worst, and for what is too slow.
     """
     places: dict[str, list[float]] = {}
     for found in results.values():
@@ -199,14 +200,14 @@ def overview(results: Mapping[str, Any]) -> str:
             return "too slow" if mixer in found["left_out"] else ""
         text, best = _score(found, mixer), _ranked(found)[0]
         alike = any(mixer in group and best in group for group in found["groups"])
-        return f"**{text}**" if alike or mixer == best else text
+        return f"**{text}**" if len(found["groups"]) > 1 and (alike or mixer == best) else text
 
     titles = [f"`{name}`: {found['headline']}" for name, found in results.items()]
-    lines = ["| mixer | " + " | ".join(titles) + " | mean place |", "|---|" + "---:|" * (len(titles) + 1)]
-    for mixer in sorted(places, key=lambda one: sum(places[one]) / len(places[one])):
+    lines = ["| mixer | " + " | ".join(titles) + " | fields | mean place |", "|---|" + "---:|" * (len(titles) + 2)]
+    for mixer in sorted(places, key=lambda one: (-len(places[one]), sum(places[one]) / len(places[one]))):
         cells = [cell(found, mixer) for found in results.values()]
         mean = sum(places[mixer]) / len(places[mixer])
-        lines.append(f"| `{mixer}` | {' | '.join(cells)} | {mean:.2f} |")
+        lines.append(f"| `{mixer}` | {' | '.join(cells)} | {len(places[mixer])} | {mean:.2f} |")
     return "\n".join(lines)
 
 

@@ -457,7 +457,7 @@ def main() -> None:
                 continue
             for method in args.methods:
                 key = f"{name} {method} {seed}"
-                if key in rows:
+                if key in rows and rows[key]["budget_s"] == args.budget:
                     continue
                 args.cpu_s = rows.get(f"{name} planned {seed}", {}).get("cpu_s", args.budget)
                 found = choices[method](folder, args, args.work / "runs" / key.replace(" ", "-"))

@@ -77,7 +77,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = read_json(args.out)["rows"] if args.out.exists() else {}
     for task in args.tasks:
-        if task in rows:
+        if task in rows and rows[task].get("budget_s", args.budget) == args.budget:
             continue
         folder = written(task, args.work / task)
         begin, wall = time.process_time(), time.monotonic()
@@ -92,6 +92,7 @@ def main() -> None:
         rows[task] = {
             "test": trained.test,
             "tested": trained.test_samples,
+            "budget_s": args.budget,
             "learnt": LEARNT,
             "cpu_minutes": round((time.process_time() - begin) / 60, 2),
             "minutes": round((time.monotonic() - wall) / 60, 2),

@@ -129,7 +129,8 @@ def export_matrix(rows: Iterable[dict[str, Any]]) -> str:
         if row is None:
             return ""
         if row["status"] == "ok":
-            return f"{row['megabytes']:.1f} MB, {row['relative_error']:.0e}"
+            error = row["relative_error"]
+            return f"{row['megabytes']:.1f} MB" + ("" if error is None else f", {error:.0e}")
         note = f"{row['format']}: {row['reason']}"
         number = reasons.setdefault(note, len(reasons) + 1)
         size = f"{row['megabytes']:.1f} MB" if row["status"] == "unverified" else row["status"]

@@ -155,6 +155,8 @@ def growth(found: Row) -> str:
     """Exponents of growth, from ``growth-cpu.json``."""
     lines = []
     for row in found["growth"]:
+        if len(row["points"]) < 2:
+            continue
         points = sorted(row["points"], key=lambda point: point["tokens"])
         before, last = points[-2:]
         step = math.log(last["median_ms"] / before["median_ms"]) / math.log(last["tokens"] / before["tokens"])
@@ -163,7 +165,7 @@ def growth(found: Row) -> str:
                 f"`{row['name']}`",
                 row["variable"],
                 f"**{row['exponent']:.2f}**",
-                f"{row['low']:.2f} to {row['high']:.2f}",
+                "" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}",
                 f"{step:.2f}",
                 ", ".join(f"{point['tokens']:,}: {point['median_ms']:.3g}" for point in points),
             )

@@ -27,7 +27,9 @@ def main(words: Sequence[str] | None = None) -> float:
     args = parser.parse_args(words)
 
     values = {"model": args.model, "weights": args.weights, "image_size": args.image_size, "epochs": args.epochs}
-    tokenmix.train(args.folder, "finetune", out=args.out, settings=values, download=args.download)
+    # The recipe `finetune` lets only the classifier learn at first, which fresh weights would make pointless.
+    recipe = "basic" if args.weights == "None" else "finetune"
+    tokenmix.train(args.folder, recipe, out=args.out, settings=values, download=args.download)
     found = tokenmix.evaluate(args.out, args.folder, split="test")
     print(f"{found['top1']:.1f} % of the test pictures are named rightly")
     picture = sorted((args.folder / "test").rglob("*.*"))[0]

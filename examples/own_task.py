@@ -51,7 +51,7 @@ class BarBatches(Dataset):
         self.bars, self.mean, self.std = bars, mean, std
 
     def __getitem__(self, key: Key) -> Batch:
-        pictures = [VF.pil_to_tensor(self.bars.load(index).resize(key.shape)) for index in key.indices]
+        pictures = [VF.pil_to_tensor(self.bars.load(index).resize(key.shape[::-1])) for index in key.indices]
         return {
             "image": normalise(torch.stack(pictures), self.mean, self.std),
             "angle": torch.tensor(self.bars.angles[key.indices] / MOST, dtype=torch.float32),
@@ -141,7 +141,7 @@ class AngleTask(PictureTask):
 
     def answerer(self, loaded: Any, device: torch.device, **options: Any) -> Callable[[str], Answer]:
         def answer(path: str) -> Answer:
-            picture = np.asarray(Image.open(path).convert("RGB").resize(loaded.image_size))
+            picture = np.asarray(Image.open(path).convert("RGB").resize(loaded.image_size[::-1]))
             image = normalise(torch.from_numpy(picture.copy()).permute(2, 0, 1), loaded.mean, loaded.std)
             with torch.inference_mode():
                 angle = MOST * float(loaded.model(image[None].to(device))[0, 0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def crops(picture: Image.Image, split: str, count: int, seed: str) -> list[Image
 
 def write(folder: Path, names: tuple[str, ...], counts: dict[str, int], seed: int) -> None:
     """``folder/split/class/number.png``, anew."""
+    others = [path for path in folder.rglob("*") if path.is_file() and not re.fullmatch(r"\d{4}\.png", path.name)]
+    if others:
+        raise SystemExit(f"{folder} holds files of somebody else, such as {others[0]}: name another folder")
     shutil.rmtree(folder, ignore_errors=True)
     for name in names:
         picture = photograph(name)

@@ -613,6 +613,9 @@ def test_a_season_that_the_past_does_not_hold_is_not_repeated_out_of_step() -> N
     ("name", "arguments", "message"),
     [
         ("linear_forecast", {"size": 24}, "must be an odd whole number, not 24"),
+        ("linear_forecast", {"size": 10**9 + 1}, "size of linear_forecast come to 1,000,000,001"),
+        ("ffnet_forecast", {"decomposition": 10**9 + 1}, "decomposition of ffnet_forecast come to"),
+        ("ffnet_forecast", {"dims": ["a"]}, "dims of a forecaster must be whole numbers"),
         ("ffnet_forecast", {"mlp_ratio": 2.5}, "mlp_ratio of a forecaster must be a whole number"),
         ("ffnet_forecast", {"depths": 1}, "depths of a forecaster must be whole numbers, one for each stage"),
         ("ffnet_forecast", {"depths": [2_000_000]}, "depths of ffnet_forecast come to 2,000,000"),

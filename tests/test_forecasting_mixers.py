@@ -171,6 +171,8 @@ def test_the_same_words_select_a_mixer() -> None:
     task.check_mixers(["ffnet", "aff,dsm(nodes=3)"])
     with pytest.raises(ValueError, match="unknown mixer 'swift'"):
         task.check_mixers("swift")
+    with pytest.raises(ValueError, match="more than any size of a mixer"):
+        task.check_mixers("ffnified(key_size=8000001)")
 
 
 @pytest.mark.parametrize(

@@ -380,6 +380,17 @@ def test_mistakes_are_named(options: dict, message: str) -> None:
         small(**options)
 
 
+def test_shapes_that_a_strangers_file_makes_up_cost_no_memory() -> None:
+    state = to_official(small(), Architecture(3, **SMALL))
+    kernel = next(key for key in state if key.endswith("token_mixer.dw1.weight"))
+    with pytest.raises(ValueError, match="another shape than the rest of it says"):
+        load_official({**state, kernel: torch.empty(0, 1, 10**9 + 1)})
+    assert recognise({key: tuple(value.shape) if key != kernel else (3,) for key, value in state.items()}) is None
+    counts = {key: value for key, value in state.items() if not value.is_floating_point()}
+    assert counts, "whole numbers may come first: safetensors sorts by name"
+    assert load_official({**counts, **state}).model.training is False
+
+
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(TypeError, match="did you mean 'mlp_ratio'"):
         ffnet_forecast(3, mlp_ration=2)

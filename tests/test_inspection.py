@@ -17,7 +17,7 @@ from tokenmix.inspection import dynamic_kernel
 from tokenmix.inspection.activation import grad_cam, score_cam
 from tokenmix.inspection.layers import blocks, chosen_mixers, mixers, passing, stages
 from tokenmix.inspection.receptive import reach_of, receptive_fields, width_of
-from tokenmix.inspection.similarity import alignment, rows_of
+from tokenmix.inspection.similarity import alignment, alignments, rows_of
 from tokenmix.inspection.slots import _DRAWN, MAPS, about, kernel_figures, slot_figures, slots_of
 from tokenmix.inspection.spectra import radial_spectrum, whole_spectrum
 from tokenmix.layers import RepDepthwise
@@ -178,6 +178,20 @@ def test_rows_are_cells_of_all_pictures() -> None:
     rows = rows_of([x, x], 7)
     assert rows.shape == (2 * 2 * 49, DIM)
     assert torch.allclose(rows[0], x[0, :, :2, :2].mean((1, 2)))
+
+
+@pytest.mark.parametrize("side", [2, 8, 10, 16])
+def test_unrelated_maps_of_any_size_are_not_alike(side: int) -> None:
+    generator = torch.Generator().manual_seed(side)
+    one, other = (torch.randn(4, 512, side, side, dtype=torch.float64, generator=generator) for _ in range(2))
+    grid = min(7, side)
+    assert abs(alignment(rows_of([one], grid), rows_of([other], grid))) < 0.15
+
+
+def test_a_few_rows_are_alike_in_no_number() -> None:
+    x = {"a": image(2, 2)}
+    ((value,),) = alignments({"a": rows_of([x["a"][:1]], 1)}, {"a": rows_of([x["a"][:1]], 1)})
+    assert value != value
 
 
 # ------------------------------------------------------------------------------------------------------------- the maps

@@ -16,6 +16,7 @@ from tokenmix.pictures.colours import COUNT, class_colour, css_colour, palette
 from tokenmix.pictures.drawing import SMALLEST_PX, draw_labels, draw_objects, shares_of
 from tokenmix.pictures.fonts import numbered
 from tokenmix.pictures.found import FoundLabels, FoundObjects
+from tokenmix.pictures.heat import amounts, signed, spread
 
 GREY = Image.new("RGB", (320, 240), (128, 128, 128))
 # Another model of colour blindness than the one that chose the colours: Vienot, Brettel and Mollon, 1999.
@@ -166,3 +167,10 @@ def test_letters_that_join_are_drawn_only_by_what_can_join_them(only, monkeypatc
         (only / "DejaVuSans.ttf").write_bytes(DEJAVU.read_bytes())
     monkeypatch.setattr(fonts.features, "check", lambda feature: False)
     assert numbered(["کتاب", "cat"]) == {0: "کتاب"}
+
+
+def test_one_value_that_is_no_number_leaves_the_others_their_colours() -> None:
+    values = np.array([[0.0, 1.0], [2.0, np.nan]])
+    for draw in (amounts, spread, signed):
+        pixels = np.asarray(draw(values))
+        assert len({tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}) == 4, draw

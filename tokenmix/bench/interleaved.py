@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_ROUNDS = 3
+MIN_ROUNDS = 5  # of fewer, the bootstrap interval of a median is far too narrow
 """Rounds that are measured even when the time is up."""
 
 

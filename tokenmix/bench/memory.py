@@ -200,8 +200,10 @@ def resident_peak() -> int:
     """Peak resident size in bytes."""
     if sys.platform == "linux":
         return _status("VmHWM")
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        raise RuntimeError(f"the peak memory of a process cannot be asked for on {sys.platform}") from None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -21,7 +21,7 @@ from tokenmix.files import atomic_path, finite, slug, write_json, write_text
 from tokenmix.inspection.activation import grad_cam, score_cam
 from tokenmix.inspection.layers import blocks, chosen_mixers, listening, mixers, passing, stages
 from tokenmix.inspection.receptive import SHARE, reach_of, receptive_fields, width_of
-from tokenmix.inspection.similarity import alignments, rows_of
+from tokenmix.inspection.similarity import SIDE, alignments, rows_of
 from tokenmix.inspection.slots import MAPS, MOST_TOKENS, band_figure, slot_figures, slots_of
 from tokenmix.inspection.spectra import kept_high, spectra
 from tokenmix.pages.inspection import inspection_page
@@ -323,16 +323,18 @@ def _named(figure: Figure, where: str) -> Figure:
 
 def _alike(one: Subject, other: Subject) -> Group:
     """How alike the blocks of two models are."""
-    rows = []
+    seen = []
     for subject in (one, other):
         parts = blocks(subject.loaded.model)
-        passed = [passing(parts, view.run, view.inputs) for view in subject.views]
-        rows.append({name: rows_of([maps[name] for maps in passed]) for name in passed[0]})
+        seen.append([passing(parts, view.run, view.inputs) for view in subject.views])
+    least = min(min(x.shape[-2:]) for passed in seen for maps in passed for x in maps.values())
+    side = min(SIDE, least)
+    rows = [{name: rows_of([maps[name] for maps in passed], side) for name in passed[0]} for passed in seen]
     table = alignments(*rows)
     one.numbers["alignment"] = {"rows": list(rows[0]), "columns": list(rows[1]), "values": table}
     note = (
         f"A row for each block of {one.name}, from the first on top; a column for each of {other.name}. Bright is 1, "
-        "dark 0 or less. The samples are the cells of a grid over "
+        f"dark 0 or less. The samples are the cells of a grid of {side} x {side} over "
         f"{len(one.views)} picture{'s' * (len(one.views) != 1)}."
     )
     values = torch.tensor(table, dtype=torch.float64).nan_to_num(0.0).clamp(min=0)

@@ -8,14 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 7  # of the grid on which maps are compared: rows are its cells, of all pictures
+SIDE = 7  # of the grid on which maps are compared, at most: rows are its cells, of all pictures
 
 
-def rows_of(maps: Sequence[Tensor], side: int = SIDE) -> Tensor:
-    """Maps (B, C, H, W) -> (n, C) float64: a row for each cell of a grid of at most ``side`` x ``side``."""
-    return torch.cat(
-        [F.adaptive_avg_pool2d(x.detach().double(), side).flatten(2).transpose(1, 2).flatten(0, 1) for x in maps]
-    )
+def rows_of(maps: Sequence[Tensor], side: int) -> Tensor:
+    """Maps (B, C, H, W) -> (n, C) float64: the mean of each cell of a grid of ``side`` x ``side``.
+
+    No two cells share a pixel, which would make their rows alike: the maps are at least as large as the grid.
+    """
+    rows = []
+    for x in maps:
+        across, down = (_cells(length, side).to(x.device) for length in (x.size(-1), x.size(-2)))
+        cells = torch.einsum("...hw,hi,wj->...ij", x.detach().double(), down, across)
+        rows.append(cells.flatten(2).transpose(1, 2).flatten(0, 1))
+    return torch.cat(rows)
+
+
+def _cells(length: int, side: int) -> Tensor:
+    """(length, side) float64: what each pixel of an axis weighs in the mean of its cell, and 0 in all others."""
+    place = F.one_hot(torch.arange(length) * side // length, side).double()
+    return place / place.sum(0)
 
 
 def alignment(one: Tensor, other: Tensor) -> float:
@@ -35,8 +47,10 @@ def alignment(one: Tensor, other: Tensor) -> float:
 
 
 def alignments(ones: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[list[float]]:
-    """Rows by layer, twice -> the alignment of each layer of the first with each of the second."""
-    return [[alignment(one, other) for other in others.values()] for one in ones.values()]
+    """Rows by layer, twice -> the alignment of each layer of the first with each of the second; NaN of too few rows."""
+    return [
+        [alignment(one, other) if len(one) >= 4 else float("nan") for other in others.values()] for one in ones.values()
+    ]
 
 
 def _hollow(x: Tensor) -> Tensor:

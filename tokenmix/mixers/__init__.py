@@ -208,8 +208,8 @@ def check_mixers(spec: Any, known: Mapping[str, MixerInfo] = MIXERS) -> None:
         known: The mixers that have names.
 
     Raises:
-        ValueError: It is of another kind, longer than any, cannot be read, names no built-in mixer, or Python code that
-            only a file names (see `tokenmix.safety.permit_code`).
+        ValueError: It is of another kind, longer or with larger numbers than any, cannot be read, names no built-in
+            mixer, or Python code that only a file names (see `tokenmix.safety.permit_code`).
     """
     listed = spec if isinstance(spec, list | tuple) else [spec]
     for text in listed:
@@ -218,7 +218,10 @@ def check_mixers(spec: Any, known: Mapping[str, MixerInfo] = MIXERS) -> None:
         if len(listed) > LIMITS["entries"] or len(text) > LIMITS["text"]:
             raise ValueError(f"{shown(text)}: longer than any text that names a mixer for each stage")
         for part in split_specs(text):
-            module, name, _ = _read(part)
+            module, name, options = _read(part)
+            large = [value for value in options.values() if isinstance(value, int | float) and value > LIMITS["width"]]
+            if large:
+                raise ValueError(f"{shown(part)}: {large[0]:g} is more than any size of a mixer, {LIMITS['width']:,}")
             if module is not None:
                 permit_code(f"{module}:{name}")
             elif name not in known:

@@ -194,7 +194,9 @@ def scatter(
     left, top, right, bottom = box = (52, 26, width - 16, height - 46)
     ends = [end for point in points if point.cost_range for end in point.cost_range]
     x = amount_scale([*(point.cost for point in points), *ends], left, right)
-    y = value_scale([point.value for point in points], bottom, top, weight, band[1] if band else ())
+    reach = [end for point in points if point.value_range for end in point.value_range]
+    reach = [min(max(end, 0.0), 100.0) if weight is not None else end for end in reach]
+    y = value_scale([point.value for point in points], bottom, top, weight, [*(band[1] if band else ()), *reach])
     dots = [(x(point.cost), y(point.value)) for point in points]
     front = [dot for dot, point in zip(dots, points, strict=True) if point.front]
     obstacles = _steps(front, right)

@@ -98,8 +98,6 @@ def headline(results: Mapping[str, Any]) -> str:
         return f"{text}, {speed(fastest, view)}."
     if best == [fastest]:
         return f"{text} and is the fastest ({speed(fastest, view)})."
-    if fastest in best:
-        return f"{text}; {fastest.name} is the fastest ({speed(fastest, view)})."
     return f"{text}; {fastest.name} is the fastest ({speed(fastest, view)})."
 
 

@@ -19,19 +19,25 @@ _SIGNED = ("0b3a78", "3f87c4", "b6d4ea", "f7f7f5", "f6c79f", "dd7a2c", "7a3303")
 def amounts(values: ArrayLike, high: float | None = None) -> Image.Image:
     """(H, W) from 0 on -> a picture of as many pixels, from dark to bright, which is ``high``, or the largest."""
     plain = np.asarray(values, np.float64)
-    return _coloured(plain / ((plain.max() if high is None else high) or 1.0), _AMOUNT)
+    return _coloured(plain / ((_top(plain) if high is None else high) or 1.0), _AMOUNT)
+
+
+def _top(values: NDArray[np.float64]) -> float:
+    """The largest of the values that are numbers, 0 of none."""
+    known = values[np.isfinite(values)]
+    return float(known.max()) if known.size else 0.0
 
 
 def spread(values: ArrayLike) -> Image.Image:
     """(H, W) of any numbers -> the same from the smallest to the largest."""
     plain = np.asarray(values, np.float64)
-    return amounts(plain - plain.min())
+    return amounts(plain + _top(-plain))
 
 
 def signed(values: ArrayLike, high: float | None = None) -> Image.Image:
     """(H, W) -> blue below zero, white at it, orange above; both ends at the largest size, or at ``high``."""
     plain = np.asarray(values, np.float64)
-    top = (np.abs(plain).max() if high is None else high) or 1.0
+    top = (_top(np.abs(plain)) if high is None else high) or 1.0
     return _coloured(0.5 + plain / (2 * top), _SIGNED)
 
 
@@ -86,7 +92,7 @@ def over(picture: Image.Image, values: ArrayLike, share: float = 0.55) -> Image.
         share: How much of the picture the largest amount covers.
     """
     plain = np.asarray(values, np.float64)
-    plain = plain / (plain.max() or 1.0)
+    plain = plain / (_top(plain) or 1.0)
     grown = np.asarray(Image.fromarray(plain.astype(np.float32)).resize(picture.size, Image.Resampling.BILINEAR))
     colour = np.asarray(_coloured(grown, _AMOUNT), np.float64)
     cover = share * grown.clip(0, 1)[..., None]

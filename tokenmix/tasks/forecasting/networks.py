@@ -48,9 +48,11 @@ def make_network(name: str, facts: Mapping[str, Any], **arguments: Any) -> nn.Mo
         if not isinstance(value, int) or not 1 <= value <= LIMITS[limit]:
             raise ValueError(f"{argument} of {name} must be a whole number from 1 to {LIMITS[limit]:,}, not {value!r}")
     lists = {"dims": "width", "kernel_sizes": "width", "small_sizes": "width", "patch_size": "width"}
-    for argument, limit in {"depths": "depth", **lists, "mlp_ratio": "width"}.items():
+    lists |= {"mlp_ratio": "width", "decomposition": "width", "size": "width"}
+    for argument, limit in {"depths": "depth", **lists}.items():
         values = given.get(argument, 1)
         values = values if isinstance(values, list | tuple) else [values]
+        values = [value for value in values if isinstance(value, int)]  # others are refused where they are read
         most = sum(values) if argument == "depths" else max(values, default=0)
         if most > LIMITS[limit] or len(values) > LIMITS["entries"]:
             raise ValueError(

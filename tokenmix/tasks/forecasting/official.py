@@ -93,11 +93,19 @@ def recognise(shapes: Mapping[str, Sequence[int]]) -> Architecture | None:
     if prefix is None or any(f"{prefix}{key}" not in shapes for key in needed):
         return None
     of = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+    try:
+        return _architecture(of, prefix)
+    except (IndexError, KeyError, TypeError, ZeroDivisionError):  # shapes that no tensor of the model has
+        return None
+
+
+def _architecture(of: Mapping[str, Sequence[int]], prefix: str) -> Architecture:
+    """What tensors of these shapes are of; their names are without ``prefix``."""
     stages = range(_count(of, r"stages\.(\d+)\..+"))
     first = [f"stages.{stage}.blocks.0." for stage in stages]
     dims = tuple(of[f"{block}token_mixer.norm.weight"][0] for block in first)
     variables = of[f"{first[0]}token_mixer.ffnpw1.weight"][1]
-    horizon, width = of["head.linear.weight"]
+    horizon, width = of["head.linear.weight"][0], of["head.linear.weight"][1]
     patch = of["downsample_layers.0.0.weight"][2]
     ratio = of.get("downsample_layers.1.1.weight", (0, 0, 2))[2]
     stride = max(patch // 2, 1)
@@ -137,12 +145,18 @@ def load_official(state_dict: Mapping[str, Tensor], **known: Any) -> LoadedForec
     if found is None:
         raise ValueError("this is no checkpoint of the official forecasting code: model.downsample_layers.* is missing")
     arch = _with_known(found, known)
-    model = build_forecaster(arch, dtype=next(iter(state.values())).dtype)
     unused = {key: tensor for key, tensor in state.items() if is_unused(key, len(arch.depths))}
     used = {key: tensor for key, tensor in state.items() if key not in unused}
-    keys = list(model.state_dict())
+    # First without memory: an empty tensor may have any shape, and a model of it would take all there is.
+    shapes = {key: value.shape for key, value in build_forecaster(arch, device="meta").state_dict().items()}
+    keys = list(shapes)
+    ours = KEYS.from_official(used, keys)
+    if other := next((key for key, value in ours.items() if shapes.get(key, value.shape) != value.shape), None):
+        raise ValueError(f"{other} of this checkpoint is of another shape than the rest of it says")
+    kinds = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
+    model = build_forecaster(arch, dtype=kinds[0] if kinds else None)
     try:
-        model.load_state_dict(KEYS.from_official(used, keys), strict=True)
+        model.load_state_dict(ours, strict=True)
     except RuntimeError as error:
         raise ValueError(f"this checkpoint does not fit the official forecasting model: {error}") from error
     return LoadedForecaster(model.eval(), arch, unused)
