@@ -264,7 +264,7 @@ def test_the_first_host(nodes, first) -> None:
 
 @pytest.mark.slow
 def test_slurm_without_torchrun(tmp_path) -> None:
-    slurm = {"SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": str(free_port())}
+    slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": str(free_port())}
     words = [sys.executable, *command(tmp_path / "run", epochs=1)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     started = [
