@@ -214,7 +214,11 @@ def test_scores_beside_bicubic() -> None:
 
 def test_a_page_judges_its_pictures_as_the_recipe_does() -> None:
     recipe = make_recipe("photographs_upscale", ["task.rounded_luma=false", "task.border=5"])
-    scores = find_task("super_resolution").evidence(recipe, load_data("photographs", log=quiet)).scores
+    scores = (
+        find_task("super_resolution")
+        .evidence(recipe, load_data("photographs", task="super_resolution", log=quiet))
+        .scores
+    )
     assert (scores.border, scores.rounded) == (5, False)
 
 

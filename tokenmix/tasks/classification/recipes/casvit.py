@@ -45,7 +45,9 @@ def _scratch(model: str, top1: float, emacs: float) -> Recipe:
             precision="float16",
             seed=43,
         ),
-        task=Options(image_size=(224, 224), multi_scale=(*_SIDES, 224), preprocess="model", label_smoothing=0.1),
+        task=Options(
+            image_size=(224, 224), multi_scale=tuple(sorted((*_SIDES, 224))), preprocess="model", label_smoothing=0.1
+        ),
         augment=Augment(
             name="imagenet",
             rand_augment="rand-m9-mstd0.5-inc1",  # with it timm drops the colour jitter of 0.4 that the script has
