@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tokenmix.data.identity import DataIdentity
+from tokenmix.tasks import find_task
 from tokenmix.tasks.points.cloud import CloudError, make_cloud
-from tokenmix.tasks.points.judged import judged_clouds
 from tokenmix.tasks.points.ply import read_ply, write_ply
 from tokenmix.tasks.points.rooms import CLASSES, Dice, Solid, room
 from tokenmix.tasks.points.sets import S3DIS, SCANNET, open_clouds
@@ -184,7 +184,7 @@ def test_a_network_is_judged_by_clouds_from_which_it_has_not_learnt(tmp_path):
     def judged(spec, split=None, known=known):
         told.clear()
         data = open_clouds(str(spec), seed=0, log=quiet)
-        return judged_clouds(data, str(spec), known, split, seed=0, log=told.append)
+        return find_task("points").judged_samples(data, str(spec), known, split, seed=0, log=told.append)
 
     (tmp_path / "own").rename(tmp_path / "moved")
     clouds = judged(tmp_path / "moved")  # whatever the folder is called, and whichever seed it is opened with

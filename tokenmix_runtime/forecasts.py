@@ -199,11 +199,16 @@ def forecast(series: Series, model: ForecastModel, *, horizon: int | None = None
     if len(series) < model.look_back:
         raise ValueError(f"{series.name} has {len(series)} rows, and {model.name} needs the last {model.look_back}")
     season = model.season or (series.step.season if series.step is not None else 1)
-    season, whole = (season, "") if season <= model.look_back else (1, f"{model.name} sees less than a season")
+    short = season > model.look_back
+    season = 1 if short else season
     past = series.values[None, len(series) - model.look_back :]
     values = model(past)[0, :horizon]
     intervals, errors, notes = _measured(series, model, season, horizon, level)
-    notes = [*notes, f"{whole}, {model.look_back} rows: the last value stands for the last season"] if whole else notes
+    if short:
+        told = (
+            f"{model.name} sees less than a season, {model.look_back} rows: the last value stands for the last season"
+        )
+        notes = [*notes, told]
     lower, upper = (None, None)
     if intervals is not None:
         lower, upper = (bound[0] for bound in intervals.bounds(values[None], past))

@@ -287,16 +287,27 @@ class Task(ABC):
         Raises:
             ValueError: They cannot be read, or are of other facts than the model.
         """
-        from tokenmix.data.judged import learnt_among, part_of
-
         data = self.open_data(spec, seed=seed, download=download, log=log)
         if different := self.other_facts(loaded, data):
             raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
-        samples = part_of(data, split, spec)
-        if (loaded.data or {}).get("parts"):  # else nothing is known, and contents may take long
-            for note in learnt_among(samples.contents(), loaded.data, split):
-                log(f"{note}; its run may have split them by another --seed")
+        samples = self.judged_samples(data, spec, loaded.data, split, seed=seed, log=log)
         return Judged(data.name, samples, data.facts)
+
+    def judged_samples(
+        self, data: Any, spec: str, learnt: Mapping[str, Any] | None, split: str | None, *, seed: int, log: Log
+    ) -> Any:
+        """Those of a data set that a model is judged by, which has learnt from what ``learnt`` says: here a part.
+
+        Raises:
+            ValueError: See `tokenmix.data.judged.part_of`.
+        """
+        from tokenmix.data.judged import learnt_among, part_of
+
+        samples = part_of(data, split, spec)
+        if (learnt or {}).get("parts"):  # else nothing is known, and contents may take long
+            for note in learnt_among(samples.contents(), learnt, split):
+                log(f"{note}; its run may have split them by another --seed")
+        return samples
 
     def recognise_data(self, inventory: Inventory) -> str:
         """What in a folder speaks for its being this task's data, in words; empty if nothing does."""

@@ -102,8 +102,8 @@ def _columns(array: NDArray[Any], path: Path) -> Cloud:
     if layout[-1] == "segment" and not _labels_may_be(array[:, -1]):
         if len(layout) > 2:
             raise CloudError(
-                f"{path}: its last column would be labels, and has more than {MOST_LABELS} values: name the columns, in"
-                " a text by a line such as 'x y z intensity red green blue' above them, in arrays by numpy.savez"
+                f"{path}: its last column would be labels, and has fractions or more than {MOST_LABELS} values: name "
+                "the columns, in a text by a line such as 'x y z intensity red green blue', in arrays by numpy.savez"
             )
         layout = ("coord", "strength")
     parts, begin = {}, 0

@@ -15,7 +15,7 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import ImageOverlaps, ItemScores
 from tokenmix.safety import is_trusted
-from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
+from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task, answers_folder
 from tokenmix.tasks.points.options import VIEWS, Augment, PointsOptions
 from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.names import unknown
@@ -90,16 +90,15 @@ class PointsTask(Task):
         log(data.summary())
         return data
 
-    def open_judged(
-        self, spec: str, loaded: Any, split: str | None, *, seed: int = 0, download: bool = False, log: Log
-    ) -> Judged:
-        """See `tokenmix.tasks.points.judged.judged_clouds`."""
+    def judged_samples(
+        self, data: Any, spec: str, learnt: Mapping[str, Any] | None, split: str | None, *, seed: int, log: Log
+    ) -> Any:
+        """Of a folder those that the model has not learnt from, see `tokenmix.tasks.points.judged.judged_clouds`."""
         from tokenmix.tasks.points.judged import judged_clouds
 
-        data: Any = self.open_data(spec, seed=seed, download=download, log=log)
-        if different := self.other_facts(loaded, data):
-            raise ValueError(f"{spec} has other classes than the model was trained with: {different}")
-        return Judged(data.name, judged_clouds(data, spec, loaded.data, split, seed=seed, log=log), data.facts)
+        if data.train.paths is None or (split in ("train", "val", "test") and not data.split_off):
+            return super().judged_samples(data, spec, learnt, split, seed=seed, log=log)
+        return judged_clouds(data, spec, learnt, split, seed=seed, log=log)
 
     def recognise_data(self, inventory: Inventory) -> str:
         files = [path for path in inventory.others if path.endswith((".ply", ".las", ".laz", "/coord.npy"))]
