@@ -6,6 +6,7 @@ import os
 import re
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -258,7 +259,7 @@ def _class_list(shards: Sequence[Shard]) -> list[str]:
 
 def _named_once(names: list[str], path: Path) -> list[str]:
     """The names, each of which is one class."""
-    if double := next((name for name in names if names.count(name) > 1), None):
+    if double := next((name for name, count in Counter(names).items() if count > 1), None):
         raise ValueError(f"{path} names {double!r} twice: each class needs a name of its own")
     return names
 
