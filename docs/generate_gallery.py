@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -82,7 +83,10 @@ def picture(name: str) -> None:
     """What a browser shows of a page, as a small PNG file."""
     with browser.chromium(width=WIDTH, height=HEIGHT) as driver:
         browser.screen(driver, WIDTH, HEIGHT)
-        driver.get(f"{(GALLERY / f'{name}.html').resolve().as_uri()}#{SHOWN.get(name, '')}")
+        driver.get((GALLERY / f"{name}.html").resolve().as_uri())
+        for _ in range(3 if name in SHOWN else 1):  # pictures that are drawn meanwhile move what is below them
+            driver.execute_script("document.getElementById(arguments[0])?.scrollIntoView()", SHOWN.get(name, ""))
+            time.sleep(2)
         shown = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     shown.quantize(128, dither=Image.Dither.NONE).save(IMAGES / f"gallery-{name}.png", optimize=True)
 

@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     found = tokenmix.inspect(first, picture, against=second, out=args.out, image_size=SIZE_PX)
     for name, numbers in found["models"].items():
         for stage, field in numbers["receptive_fields"].items():
-            print(f"{name}, {stage}: 95 % of what counts lies within {field['width_px']:.0f} px")
+            print(f"{name}, {stage}: 95 % of what counts lies within {field['width_px']} px")
     return found
 
 

@@ -148,7 +148,7 @@ def test_a_limit_narrows_and_leaves_out(clock, tmp_path) -> None:
 def test_a_busy_machine_changes_no_widths_within_a_limit(clock, tmp_path, monkeypatch) -> None:
     names = ["pool", "aff", "identity", "attention"]
     quiet = chosen(tmp_path / "quiet", names, match="latency", limit_ms=5.0)
-    pace = itertools.cycle([1.7, 1.0, 2.5, 3.1])
+    pace = itertools.cycle([2.5, 1.7, 3.1, 1.0])
     times = Stopwatch.times
 
     def disturbed(self, names):

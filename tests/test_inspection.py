@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.mixer_cases import DIM, build, closeness, image
@@ -95,33 +97,54 @@ def test_which_fields_reach_the_whole_map_in_one_block(mixer: str, whole: bool) 
     model = small(mixer).double()
     x = torch.randn(1, 3, 96, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     first = {"stages.0": stages(model)["stages.0"]}
-    energy, centre = receptive_fields(first, model, [x])["stages.0"]
+    energy = receptive_fields(first, model, [x])["stages.0"]
     assert (reach_of(energy) == 1) == whole
     if not whole:  # two kernels of 7 tokens, each 4 pixels of a stem that sees 7
         seen = energy.nonzero()
         sides = seen.amax(0) - seen.amin(0) + 1
         assert sides.tolist() == [12 * 4 + 7] * 2
-        assert width_of(energy, centre, 1.0) <= 12 * 4 + 7 + 8
+        assert width_of(energy, 1.0) == 12 * 4 + 7
 
 
 def test_the_field_of_a_convolution_is_its_kernel() -> None:
     conv = nn.Conv2d(1, 1, 5, padding=2, bias=False).double()
     x = torch.randn(2, 1, 1, 11, 11, dtype=torch.float64)
-    energy, centre = receptive_fields({"conv": conv}, conv, list(x))["conv"]
+    energy = receptive_fields({"conv": conv}, conv, list(x))["conv"]
     expected = conv.weight[0, 0].detach().square()
     assert torch.allclose(energy[3:8, 3:8], expected / expected.sum())
-    assert centre == (5.5, 5.5)
-    assert width_of(energy, centre, 1.0) == 5
+    assert width_of(energy, 1.0) == 5
     assert reach_of(energy) == 25 / 121
 
 
+def test_the_field_of_a_stem_is_what_its_kernels_see() -> None:
+    """Padded kernels of 3 at stride 2 lie half a pixel off the middle of what they stand for."""
+    stem = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)).double()
+    energy = receptive_fields({"stem": stem}, stem, [image(32, 48, batch=1, dim=1)])["stem"]
+    assert width_of(energy, 1.0) == 7
+
+
 def test_width_holds_its_share() -> None:
-    energy = torch.zeros(9, 9, dtype=torch.float64)
+    energy = torch.zeros(9, 12, dtype=torch.float64)
     energy[4, 4], energy[4, 6] = 0.9, 0.1
-    assert width_of(energy, (4.5, 4.5), 0.9) == 1
-    assert width_of(energy, (4.5, 4.5), 0.95) == 5
+    assert width_of(energy, 0.9) == 1
+    assert width_of(energy, 0.95) == 3
     energy[0, 0] = 1
-    assert width_of(energy, (8.5, 8.5), 1.0) == 9, "no more than the picture"
+    assert width_of(energy, 1.0) == 7
+    energy[8, 11] = 1
+    assert width_of(energy, 1.0) == 12, "as long as the picture"
+    assert width_of(torch.ones(5, 8), 1.0) == 8
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0.05, 1.0), st.integers(0, 99))
+def test_width_is_that_of_the_smallest_square_of_all(height: int, width: int, share: float, seed: int) -> None:
+    energy = torch.rand(height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).pow(4)
+    places = list(itertools.product(range(height), range(width)))
+
+    def held(side: int) -> float:
+        return max(float(energy[top : top + side, left : left + side].sum()) for top, left in places)
+
+    needed = share * float(energy.sum()) * (1 - 1e-9)
+    assert width_of(energy, share) == next(side for side in range(1, 10) if held(side) >= needed)
 
 
 # ---------------------------------------------------------------------------------------------------------- the spectra

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         return
     for name, entry in found["models"].items():
         for layer, field in entry.get("receptive_fields", {}).items():
-            say(f"{name}: {layer} looks {field['width_px']:.0f} px wide, at {100 * field['reach']:.0f} % of the pixels")
+            say(f"{name}: {layer} looks {field['width_px']} px wide, at {100 * field['reach']:.0f} % of the pixels")
         for file, answer in entry.get("answers", {}).items():
             if answer:
                 say(f"{name}: {file}: {answer}")

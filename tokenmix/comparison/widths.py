@@ -26,6 +26,7 @@ from tokenmix_runtime.limits import check_number
 from tokenmix_runtime.untrusted import read_json
 
 BUSY = 1.25  # times as long as before: a machine that others use meanwhile
+TRIES = 5  # of timing the reference before anything is held to a limit: by its fastest
 FILE = "widths.json"  # times differ each time: a comparison that continues keeps the widths that it had
 
 
@@ -129,7 +130,7 @@ def _timed(
         for name in (name for name in missing if name not in widths.dims):
             exact = request.match == "latency"
             limit = (request.limit_ms or math.inf) * (1 + TIME_TOLERANCE if exact else 1)
-            time_of = functools.partial(networks.time, specs[name])
+            time_of = functools.partial(networks.time, specs[name], networks.fastest)
             match = timed_widths(time_of, own, target, at_most=not exact, limit=limit)
             told = f"widths {match.dims}, {match.value:.3g} ms ({match.deviation:+.1%})"
             if match.value > limit:
@@ -172,12 +173,17 @@ class _Networks:
                 the machine make it slower, and nothing makes it faster than it is.
         """
         self.watch.add("reference", widened(self.recipe, dims), mixers=spec)
-        self.fastest = self.slowest = before or self.watch.times(["reference"])["reference"]
+        times = 0 if before else TRIES if drifts else 1
+        tries = [self.watch.times(["reference"])["reference"] for _ in range(times)] or [before or 0.0]
+        self.fastest, self.slowest = min(tries), max(tries)
         self.drifts = drifts
         return self.fastest
 
-    def time(self, spec: Spec, dims: tuple[int, ...]) -> float:
-        """Milliseconds with a mixer: a multiple of the reference's at the moment, times what that one takes."""
+    def time(self, spec: Spec, pace: float, dims: tuple[int, ...]) -> float:
+        """Milliseconds with a mixer: a multiple of the reference's at the moment, times ``pace``, what that one takes.
+
+        The pace stays while one mixer's widths are looked for, whose times are compared with each other.
+        """
         self.count += 1
         name = str(self.count)
         self.watch.add(name, widened(self.recipe, dims), mixers=spec)
@@ -185,7 +191,7 @@ class _Networks:
         if self.drifts:
             self.fastest = min(self.fastest, found["reference"])
             self.slowest = max(self.slowest, found["reference"])
-        return self.fastest * found[name] / found["reference"]
+        return pace * found[name] / found["reference"]
 
 
 def _kept(folder: Path, request: Request) -> Widths:

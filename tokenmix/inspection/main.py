@@ -210,8 +210,8 @@ ACTIVATION = (
 )
 RECEPTIVE = (
     "How much the centre of a stage's map depends on each pixel of the input (arXiv:1701.04128): the energy of the "
-    "gradient, averaged over the pictures, by its fourth root. The width is that of the square that holds "
-    f"{SHARE:.0%} of it; the reach, the share of the pixels that count at all."
+    "gradient, averaged over the pictures, by its fourth root. The width is that of the smallest square "
+    f"that holds {SHARE:.0%} of it; the reach, the share of the pixels that count at all."
 )
 SLOTS = (
     "Every mixer is value(act(key(query(x), x))): what fills these places for each picture, computed by the functions "
@@ -263,10 +263,10 @@ def _receptive(subject: Subject) -> list[tuple[str, list[Figure]]]:
     inputs = [view.inputs for view in subject.views if view.inputs.shape == first]
     found = receptive_fields(parts, subject.views[0].run, inputs)
     figures, numbers = [], {}
-    for name, (energy, centre) in found.items():
-        width, reach = width_of(energy.cpu(), centre), reach_of(energy)
+    for name, energy in found.items():
+        width, reach = width_of(energy), reach_of(energy)
         numbers[name] = {"width_px": width, "reach": reach}
-        note = f"{SHARE:.0%} within {width:.0f} of {max(energy.shape)} px; {100 * reach:.0f} % of the pixels count"
+        note = f"{SHARE:.0%} within {width} of {max(energy.shape)} px; {100 * reach:.0f} % of the pixels count"
         drawn = enlarged(amounts(energy.cpu().pow(0.25).numpy()), 224)
         figures.append(Figure(name, name, drawn, note, numbers[name]))
     subject.numbers["receptive_fields"] = numbers

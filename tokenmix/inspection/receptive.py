@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tokenmix.inspection.layers import listening
 
@@ -15,8 +17,8 @@ SHARE = 0.95  # of the energy that a field's width holds
 
 def receptive_fields(
     modules: Mapping[str, nn.Module], run: Callable[[Tensor], Any], inputs: Sequence[Tensor]
-) -> dict[str, tuple[Tensor, tuple[float, float]]]:
-    """Of each module the energy (H, W) of the gradient of its output's centre, and where that centre lies, in pixels.
+) -> dict[str, Tensor]:
+    """Of each module the energy (H, W) of the gradient of its output's centre.
 
     The energy is the square of the gradient of the sum over the channels at the centre pixel of the output, summed over
     the input's channels and averaged over the inputs, each one scaled to a sum of 1.
@@ -27,7 +29,6 @@ def receptive_fields(
         inputs: (1, C, H, W) each, of one size.
     """
     total: dict[str, Tensor] = {}
-    centres: dict[str, tuple[float, float]] = {}
     for x in inputs:
         x = x.detach().clone().requires_grad_()
         with listening(modules) as heard, torch.enable_grad():
@@ -38,22 +39,25 @@ def receptive_fields(
             (gradient,) = torch.autograd.grad(y[0, :, row, column].sum(), x, retain_graph=True)
             energy = gradient[0].double().square().sum(0)
             total[name] = total.get(name, 0) + energy / energy.sum().clamp(min=1e-300) / len(inputs)
-            down, across = x.shape[-2] / y.shape[-2], x.shape[-1] / y.shape[-1]
-            centres[name] = ((row + 0.5) * down, (column + 0.5) * across)
-    return {name: (energy.detach(), centres[name]) for name, energy in total.items()}
+    return {name: energy.detach() for name, energy in total.items()}
 
 
-def width_of(energy: Tensor, centre: tuple[float, float], share: float = SHARE) -> float:
-    """The side in pixels of the smallest square around the centre that holds that share of the energy (H, W).
+def width_of(energy: Tensor, share: float = SHARE) -> int:
+    """The side in pixels of the smallest square, wherever it lies, that holds that share of the energy (H, W).
 
-    It is no larger than the picture.
+    Where a map's pixel lies in the picture depends on every stride and padding before it, so that no square is
+    assumed to lie around it. It may be longer than the picture's shorter side, but no larger than the picture.
     """
-    rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in energy.shape)
-    away = torch.maximum((rows[:, None] - centre[0]).abs(), (columns - centre[1]).abs()).flatten()
-    order = away.argsort()
-    held = energy.flatten().double().cpu()[order].cumsum(0)
-    index = int(torch.searchsorted(held, share * held[-1]))
-    return min(2 * float(away[order][min(index, len(order) - 1)]) + 1, float(max(energy.shape)))
+    height, width = energy.shape
+    sums = functional.pad(energy.cpu().double().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    needed = float(sums[-1, -1]) * (share - 1e-12)  # rounding: a whole may be the sum of its parts in another order
+
+    def holds(side: int) -> bool:
+        down, across = min(side, height), min(side, width)
+        inside = sums[down:, across:] - sums[:-down, across:] - sums[down:, :-across] + sums[:-down, :-across]
+        return float(inside.max()) >= needed
+
+    return bisect.bisect_left(range(1, max(height, width)), True, key=holds) + 1
 
 
 def reach_of(energy: Tensor) -> float:
