@@ -20,9 +20,9 @@ def conv_net() -> nn.Module:
     return scramble(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5)))
 
 
-def small_net(mixers: str) -> nn.Module:
+def small_net(mixers: str, dims: tuple[int, int] = (16, 24)) -> nn.Module:
     """Two stages with maps of 16 and 8 pixels for images of 32, so that both automatic forms of a transform occur."""
-    args: dict[str, Any] = {"depths": (1, 1), "dims": (16, 24), "stem_stride": 2, "num_classes": 5}
+    args: dict[str, Any] = {"depths": (1, 1), "dims": dims, "stem_stride": 2, "num_classes": 5}
     return scramble(timm.create_model("mixernet_pico", mixers=mixers, **args)).eval()
 
 

@@ -111,6 +111,13 @@ def test_moves_are_those_they_say() -> None:
 # ------------------------------------------------------------------------------------------------------------ the tasks
 
 
+@pytest.mark.parametrize("size", [(20, 160), (160, 20), (1, 50), (32, 32)], ids=str)
+def test_what_moves_brings_in_no_other_colour(size: tuple[int, int]) -> None:
+    white = np.full((*size, 3), 255, np.uint8)
+    for name, strength in itertools.product(MOVES, STRENGTHS):
+        assert (corrupted(white, name, strength, seed=0, index=1) == 255).all(), (name, strength)
+
+
 def test_the_pixels_are_those_that_the_network_sees() -> None:
     task, loaded = find_task("classification"), opened(small_net("aff"), (32, 32))
     pixels = torch.from_numpy(picture(32, 32).copy()).permute(2, 0, 1)[None]

@@ -89,8 +89,10 @@ def scale(pixels: Pixels, strength: int, random: np.random.Generator) -> Pixels:
     factor = factor if random.random() < 0.5 else 1 / factor
     height, width, _ = pixels.shape
     half_h, half_w = height / (2 * factor), width / (2 * factor)
-    box = (1.5 * width - half_w, 1.5 * height - half_h, 1.5 * width + half_w, 1.5 * height + half_h)
-    return np.asarray(Image.fromarray(_mirrored(pixels)).resize((width, height), Image.Resampling.BICUBIC, box=box))
+    wide = _mirrored(pixels)
+    middle_h, middle_w = wide.shape[0] / 2, wide.shape[1] / 2
+    box = (middle_w - half_w, middle_h - half_h, middle_w + half_w, middle_h + half_h)
+    return np.asarray(Image.fromarray(wide).resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
 def rotation(pixels: Pixels, strength: int, random: np.random.Generator) -> Pixels:
@@ -130,9 +132,11 @@ def _levels(values: NDArray[np.float64]) -> Pixels:
 
 
 def _mirrored(pixels: Pixels) -> Pixels:
-    """``(H, W, 3) -> (3 H, 3 W, 3)``: the picture with itself mirrored on all sides."""
+    """The picture with itself mirrored on all sides, each at least as wide as it is, and as its corners need to turn."""
     height, width, _ = pixels.shape
-    return np.pad(pixels, ((height, height), (width, width), (0, 0)), mode="symmetric")
+    corner = math.ceil(math.hypot(height, width) / 2) + 2
+    top, left = max(height, corner), max(width, corner)
+    return np.pad(pixels, ((top, top), (left, left), (0, 0)), mode="symmetric")
 
 
 def _moved(pixels: Pixels, *, shift: tuple[float, float] = (0.0, 0.0), degrees: float = 0.0) -> Pixels:
@@ -140,6 +144,8 @@ def _moved(pixels: Pixels, *, shift: tuple[float, float] = (0.0, 0.0), degrees: 
     height, width, _ = pixels.shape
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = width * (0.5 + shift[1]), height * (0.5 + shift[0])  # where the middle goes
-    terms = (cos, sin, 1.5 * width - cos * x - sin * y, -sin, cos, 1.5 * height + sin * x - cos * y)
+    wide = _mirrored(pixels)
+    middle_h, middle_w = wide.shape[0] / 2, wide.shape[1] / 2
+    terms = (cos, sin, middle_w - cos * x - sin * y, -sin, cos, middle_h + sin * x - cos * y)
     method, resample = Image.Transform.AFFINE, Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(_mirrored(pixels)).transform((width, height), method, terms, resample))
+    return np.asarray(Image.fromarray(wide).transform((width, height), method, terms, resample))
