@@ -107,6 +107,13 @@ def test_only_the_classifier_learns_at_first(tmp_path, monkeypatch, trained) -> 
         run(tmp_path / "toy", toy_recipe(freeze_epochs=1), model=toy_model)
 
 
+def test_a_frozen_backbone_of_random_numbers_is_told(tmp_path, trained) -> None:
+    told = "freeze_epochs=1: only the classifier learns, and without model.weights the rest is random numbers"
+    recipe = toy_recipe(**TINY, epochs=2, freeze_epochs=1, image_size=32)
+    assert told in run(tmp_path / "fresh", recipe)[1]
+    assert told not in run(tmp_path / "taken", with_values(recipe, weights=str(trained)))[1]
+
+
 def test_accumulated_parts_equal_the_whole_batch(tmp_path, monkeypatch) -> None:
     recipe = toy_recipe(optimizer="sgd", lr=0.1)
     whole, parts = (

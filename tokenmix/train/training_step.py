@@ -43,6 +43,7 @@ class TrainingStep:
         self.recipe, self.group, self.device = recipe, group, group.device
         self.task, self.facts = task, data.facts
         torch.manual_seed(recipe.run.seed)
+        self.given = model is not None  # perhaps with weights that the recipe does not know of
         network: Any = model() if model else task.build(recipe, self.facts)
         self.preparation = task.preparation(recipe, data, network)
         _check_parts(
@@ -86,9 +87,12 @@ class TrainingStep:
         return self.average.objective if self.average else self.objective
 
     def begin(self, log: Callable[[str], None]) -> None:
-        """Take the weights at which the recipe says to start."""
+        """Take the weights at which the recipe says to start; say where there are none, yet only the classifier learns."""
         recipe, weights = self.recipe, self.recipe.model.weights
         if weights is None:
+            if recipe.schedule.freeze_epochs and not self.given:
+                frozen = f"freeze_epochs={recipe.schedule.freeze_epochs}"
+                log(f"{frozen}: only the classifier learns, and without model.weights the rest is random numbers")
             return
         torch.manual_seed(recipe.run.seed)
         load_weights(self.objective.model, self.task.initial_weights(recipe, self.facts, log), Path(weights))
