@@ -132,7 +132,7 @@ def _levels(values: NDArray[np.float64]) -> Pixels:
 
 
 def _mirrored(pixels: Pixels) -> Pixels:
-    """The picture with itself mirrored on all sides, each at least as wide as it is, and as its corners need to turn."""
+    """The picture with itself mirrored on all sides, at least as wide as it is and as its corners need."""
     height, width, _ = pixels.shape
     corner = math.ceil(math.hypot(height, width) / 2) + 2
     top, left = max(height, corner), max(width, corner)

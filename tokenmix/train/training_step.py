@@ -87,7 +87,7 @@ class TrainingStep:
         return self.average.objective if self.average else self.objective
 
     def begin(self, log: Callable[[str], None]) -> None:
-        """Take the weights at which the recipe says to start; say where there are none, yet only the classifier learns."""
+        """Take the weights at which the recipe says to start; say if there are none, yet only the classifier learns."""
         recipe, weights = self.recipe, self.recipe.model.weights
         if weights is None:
             if recipe.schedule.freeze_epochs and not self.given:
