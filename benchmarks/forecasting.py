@@ -3,7 +3,8 @@
 FOLDER has the literature's own files (ETTh1.csv, ETTh2.csv, exchange_rate.csv or .txt.gz). For every data set, horizon,
 model and seed one run by the recipe of the official script; then squared and absolute errors on the test part, over all
 windows and without the last incomplete batch. Each run is one file under ``--out``: what exists is not done again, and
-a killed run goes on in its folder, to the same weights as an unkilled one. ``--table`` prints what is there.
+a killed run goes on in its folder, to the same weights as an unkilled one. ``--table`` prints what is there,
+``--write`` puts it into one file, and ``--known`` takes the runs of such a file, from any machine, as done.
 
 ``--step`` measures a training step of the published model in our form and in the official code's layers, both on one
 thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in
@@ -137,9 +138,22 @@ def tested(loaded: LoadedModel, data: Any, batch: int) -> dict[str, Any]:
     }
 
 
+def stem_of(data: str, horizon: int, model: str, seed: int) -> str:
+    """What a run's file and folder are called."""
+    return f"{data}-{horizon}-{model}-{seed}".replace("'", "").replace("/", "_")
+
+
+def take(known: Path, out: Path) -> None:
+    """The runs of a file that ``--write`` has written, each into its own one, unless that is there."""
+    for run in json.loads(known.read_text(encoding="utf-8"))["runs"]:
+        path = out / f"{stem_of(run['data'], run['horizon'], run['model'], run['seed'])}.json"
+        if not path.exists():
+            write_json(path, run)
+
+
 def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed: int) -> None:
     """One run, unless its file is there."""
-    stem = f"{name}-{horizon}-{model}-{seed}".replace("'", "").replace("/", "_")
+    stem = stem_of(name, horizon, model, seed)
     out = args.out / f"{stem}.json"
     if out.exists():
         before = json.loads(out.read_text()).get("settings", list(args.set))
@@ -153,7 +167,7 @@ def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed:
     result: dict[str, Any] = {"data": name, "horizon": horizon, "model": model, "seed": seed}
     if "+" in model:
         first, second = (
-            closed_form(data, horizon) if part == "quick" else open_model(args.out / f"{name}-{horizon}-{part}-{seed}")
+            closed_form(data, horizon) if part == "quick" else open_model(args.out / stem_of(name, horizon, part, seed))
             for part in model.split("+")
         )
         blend = Blend(first.model, second.model).eval()
@@ -262,8 +276,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/forecasting"))
     parser.add_argument("--table", action="store_true", help="print the results that are there")
     parser.add_argument("--write", type=Path, metavar="FILE.json", help="write what is there into one file")
+    parser.add_argument("--known", type=Path, metavar="FILE.json", help="runs that are not done again")
     parser.add_argument("--step", action="store_true", help="measure a training step in both forms")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.known is not None:
+        take(args.known, args.out)
     if args.table:
         table(args.out)
         return
@@ -274,7 +292,6 @@ def main() -> None:
     if args.folder is None:
         parser.error("name the folder with the CSV files")
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
     if args.step:
         with kept_memory():  # as in training
             found = measure_step(args.folder)

@@ -54,3 +54,7 @@ def test_runs_that_are_there_are_not_done_again(folder: Path, monkeypatch, capsy
     monkeypatch.setattr("sys.argv", ["forecasting.py", "--out", str(out), "--write", str(folder / "all.json")])
     forecasting.main()
     assert [row["seeds"] for row in json.loads((folder / "all.json").read_text())["rows"]] == [[1]] * 4
+    elsewhere = ["--seeds", "1", "--set", "epochs=0.02", "--out", str(folder / "elsewhere")]
+    monkeypatch.setattr("sys.argv", [*command, *elsewhere, "--known", str(folder / "all.json")])
+    forecasting.main()
+    assert capsys.readouterr().out == "", "what another machine has done"
