@@ -159,6 +159,13 @@ def test_a_wave_has_its_frequency() -> None:
         assert line[0] == 0
 
 
+def test_a_frequency_that_is_not_there_is_as_low_as_rounding() -> None:
+    for flat in (torch.ones(1, 2, 16, 16), torch.zeros(1, 2, 16, 16)):
+        line = radial_spectrum([flat])
+        assert line[0] == 0
+        assert -40 < min(line) <= max(line) <= 0
+
+
 def test_smoothing_lowers_the_high_frequencies() -> None:
     x = image(24, 24)
     smooth = torch.nn.functional.avg_pool2d(x, 3, 1, 1)

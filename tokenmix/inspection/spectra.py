@@ -70,21 +70,22 @@ def radial_spectrum(maps: Sequence[Tensor], points: int = POINTS) -> list[float]
     """
     total = torch.zeros(points, dtype=torch.float64)
     for x in maps:
-        amplitude = torch.fft.fft2(x.detach().double(), norm="ortho").abs().mean((0, 1))
+        amplitude = torch.fft.fft2(x.detach().double(), norm="ortho").abs().mean((0, 1)).cpu()
+        least = max(float(amplitude.max()) * torch.finfo(torch.float64).eps, 1e-300)  # what rounding leaves of nothing
         rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64).abs() * 2 for side in amplitude.shape)
         radius = (rows[:, None].square() + columns.square()).sqrt()
         steps = min(points, min(amplitude.shape) // 2 + 1)
         wanted = torch.linspace(0, 1, points, dtype=torch.float64)
         if steps < 2:
-            total += amplitude[0, 0].clamp(min=1e-300).log()
+            total += amplitude[0, 0].clamp(min=least).log()
             continue
         ring = (radius * (steps - 1)).round().long()
         inside = ring < steps
-        sums = torch.zeros(steps, dtype=torch.float64).index_add_(0, ring[inside], amplitude.cpu()[inside])
+        sums = torch.zeros(steps, dtype=torch.float64).index_add_(0, ring[inside], amplitude[inside])
         counts = torch.zeros(steps, dtype=torch.float64).index_add_(
             0, ring[inside], torch.ones(int(inside.sum())).double()
         )
-        logs = (sums / counts.clamp(min=1)).clamp(min=1e-300).log()
+        logs = (sums / counts.clamp(min=1)).clamp(min=least).log()
         place = wanted * (steps - 1)
         low = place.floor().long().clamp(max=steps - 2)
         total += torch.lerp(logs[low], logs[low + 1], place - low)
