@@ -129,6 +129,25 @@ def test_so_many_items_settle_it() -> None:
     assert decide(draw(10), noun="x")["winner"] is None
 
 
+def test_what_should_have_been_enough_still_asks_for_more() -> None:
+    """Three seeds that agree, 50 points apart, and 28 pairs: Welch's degrees of freedom are those of one of both."""
+    rng = np.random.default_rng(0)
+    scores = {f"m{number}": np.full((3, 640), 100.0) for number in range(7)}
+    scores["identity"] = 100.0 * (rng.random((3, 640)) < np.array([0.506, 0.498, 0.470])[:, None])
+    (pair,) = (pair for pair in decide(scores, noun="x")["unsettled"] if "identity" in pair["mixers"])
+    assert pair["seeds"] == 4
+
+
+def test_flipped_signs_need_items_whatever_the_difference() -> None:
+    def draw(count: int) -> dict[str, np.ndarray]:
+        return {f"m{place}": place + np.random.default_rng(place).random((1, count)) / 100 for place in range(8)}
+
+    few = decide(draw(8), noun="stretches")
+    assert len(few["groups"]) == 1
+    assert {pair["items"] for pair in few["unsettled"]} == {13}
+    assert decide(draw(13), noun="stretches")["winner"] == "m7"
+
+
 @pytest.mark.parametrize(("kind", "seeds", "spread"), [("shares", 1, 0.0), ("shares", 3, 1.0), ("amounts", 2, 0.5)])
 def test_few_false_winners(kind, seeds, spread) -> None:
     """Of two equal mixers ahead of six: Holm's correction protects the two as little as it can."""

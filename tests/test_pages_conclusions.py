@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.comparison_results import made_up
 from tokenmix.pages.comparison import comparison_page
-from tokenmix.pages.conclusions import caveats, conclusions, headline, pareto
+from tokenmix.pages.conclusions import caveats, conclusions, headline, pareto, settling
 from tokenmix.pages.result_schema import Row, read, told_apart, wilson
 from tokenmix.pages.strips import Strip, strips
 from tokenmix.tasks import find_task
@@ -182,6 +182,25 @@ def test_where_they_do_not_it_says_what_would_settle_it() -> None:
     assert strips.count('class="dot"') == 9  # three seeds of three mixers
     assert len(re.findall(r">a</text>", strips)) == 2
     assert len(re.findall(r">b</text>", strips)) == 1
+
+
+def test_what_nothing_settles_is_told_too() -> None:
+    results = made_up(4)
+    best, *rivals = results["mixers"]
+    counts = [(3000, None), (None, None), (None, 7), (None, None), (5000, None)]
+    rivals = rivals[: len(counts)] + [f"r{place}" for place in range(len(counts) - len(rivals))]
+    results["mixers"] |= {name: results["mixers"][best] for name in rivals}
+    unsettled = [
+        {"mixers": [best, name], "items": items, "seeds": seeds}
+        for name, (items, seeds) in zip(rivals, counts, strict=True)
+    ]
+    results["statistics"] = {"unsettled": unsettled, "noun": "images"}
+    one, two, three, four, five = rivals
+    assert settling(read(results)) == (
+        f"If the differences are what they seem, it takes about 3,000 test images to tell {best} from {one}, 5,000 "
+        f"from {five} too; about 7 seeds each to tell {best} from {three}. A thousand times as many would not tell "
+        f"{best} from {two} and {four}."
+    )
 
 
 def test_results_without_statistics_are_still_told() -> None:

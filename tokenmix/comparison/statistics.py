@@ -100,12 +100,13 @@ def decide(scores: Mapping[str, Array], *, noun: str, lower_is_better: bool = Fa
             {"mixers": list(pairs[row])}
             | _wanted(
                 differences[row].mean(),
-                of_seeds[row].sum(),
+                of_seeds[row],
                 of_items[row],
                 noise[row],
                 seeds,
                 items,
                 LEVEL / len(pairs),
+                method,
             )
             for row in rivals
         ],
@@ -163,15 +164,19 @@ def flipped_signs(differences: Array) -> Array:
 
 def _crossed(difference: Array, of_seeds: Array, of_items: Array, seeds: int, items: int) -> Array:
     """See the module: (pairs,), (pairs, 2), (pairs,) -> (pairs,); both variances are those of the difference's mean."""
-    total = of_seeds.sum(1)
-    squares = (of_seeds**2).sum(1)
-    freedom = np.where(squares > 0, (seeds - 1) * total**2 / np.where(squares > 0, squares, 1.0), seeds - 1.0)
+    total, freedom = of_seeds.sum(1), (seeds - 1) * _welch(of_seeds)
     low, high = np.full(len(difference), -300.0), np.zeros(len(difference))  # of the logarithm of p
     for _ in range(32):
         middle = (low + high) / 2
         told = np.abs(difference) > _reach(np.exp(middle), total, of_items, freedom, items)
         low, high = np.where(told, low, middle), np.where(told, middle, high)
     return np.where(difference == 0, 1.0, np.exp(high))
+
+
+def _welch(of_seeds: Array) -> Array:
+    """(..., 2) -> (...): how many times as many degrees of freedom two variances have as one: 1 to 2."""
+    squares = (of_seeds**2).sum(-1)
+    return np.where(squares > 0, of_seeds.sum(-1) ** 2 / np.where(squares > 0, squares, 1.0), 1.0)
 
 
 def _reach(level: Any, of_seeds: Any, of_items: Any, freedom: Any, items: int) -> Any:
@@ -182,29 +187,38 @@ def _reach(level: Any, of_seeds: Any, of_items: Any, freedom: Any, items: int) -
 
 
 def _wanted(
-    difference: float, of_seeds: float, of_items: float, noise: float, seeds: int, items: int, level: float
+    difference: float,
+    of_seeds: Array,
+    of_items: float,
+    noise: float,
+    seeds: int,
+    items: int,
+    level: float,
+    method: str,
 ) -> dict[str, int | None]:
     """About how many items, or else seeds, would tell a pair at a level, with the chance `POWER`.
 
     Args:
         difference: As it seems.
-        of_seeds: The variance of a difference between one run of each.
+        of_seeds: (2,), the variances of one run of each.
         of_items: That of the difference in one item.
         noise: That of a difference between one run of each in one item, which more of both make smaller.
         seeds: How many there are.
         items: How many there are.
         level: Of the pair alone.
+        method: As in `decide`: flipped signs tell nothing where 2^(1 - items), their smallest p, is above the level.
     """
     from scipy.special import ndtri
 
-    power = float(ndtri(POWER))
-    pure_seeds, pure_items = max(of_seeds - noise / items, 0.0), max(of_items - noise / seeds, 0.0)
+    power, welch = float(ndtri(POWER)), float(_welch(of_seeds))
+    least = math.ceil(1 - math.log2(level)) if method == "signs" else 2
+    pure_seeds, pure_items = max(float(of_seeds.sum()) - noise / items, 0.0), max(of_items - noise / seeds, 0.0)
 
     def enough(seeds: int, items: int) -> bool:
         shared = noise / (seeds * items)
         parts = pure_seeds / seeds + shared, pure_items / items + shared
-        reach = _reach(level, *parts, max(2 * (seeds - 1), 1), items)
-        return bool(abs(difference) > reach + power * math.sqrt(sum(parts)))
+        reach = _reach(level, *parts, max(welch * (seeds - 1), 1), items)
+        return items >= least and bool(abs(difference) > reach + power * math.sqrt(sum(parts)))
 
     return {
         "items": _fewest(lambda count: enough(seeds, count), items),
@@ -213,11 +227,14 @@ def _wanted(
 
 
 def _fewest(enough: Callable[[int], bool], now: int) -> int | None:
-    """The smallest number above ``now`` that is enough, to a hundredth; None if `MOST` times as many are not."""
-    if enough(now) or not enough(MOST * now):
+    """The smallest number that is enough, to a hundredth; None if `MOST` times as many as ``now`` are not.
+
+    It is a tenth above ``now`` at least: what should have been enough by this reckoning was not.
+    """
+    if not enough(MOST * now):
         return None
     low, high = now, MOST * now
     while high - low > max(1, low // 100):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return max(high, now + math.ceil(now / 10))

@@ -130,11 +130,15 @@ def settling(comparison: Comparison) -> str:
     if not shared:
         return ""
     best = min(shared, key=comparison.ranking).name
+    endless = []
     for pair in pairs:
+        rival = next(name for name in _two(pair) if name != best)
         counts = {kind: number(pair.get(kind)) for kind in wanted}
         kind = next((kind for kind, count in counts.items() if count is not None), None)
-        if kind is not None:
-            wanted[kind].append((counts[kind] or 0.0, next(name for name in _two(pair) if name != best)))
+        if kind is None:
+            endless.append(rival)
+        else:
+            wanted[kind].append((counts[kind] or 0.0, rival))
     nouns = {"items": f"test {comparison.statistics.get('noun') or comparison.noun}", "seeds": "seeds each"}
     parts = []
     for kind, found in wanted.items():
@@ -142,10 +146,12 @@ def settling(comparison: Comparison) -> str:
             least, name = min(found)
             most = max(found)[0]
             span = f"about {_rounded(least)} {nouns[kind]} to tell {best} from {name}"
-            all_of_them = "both" if len(found) == 2 else f"all {len(found)}"
-            rest = f", {_rounded(most)} from {all_of_them}" if most > least else ""
-            parts.append(span + rest)
-    return f"If the differences are what they seem, it takes {'; '.join(parts)}." if parts else ""
+            others = listed([other for _, other in sorted(found)[1:]])
+            parts.append(span + (f", {_rounded(most)} from {others} too" if others else ""))
+    text = f"If the differences are what they seem, it takes {'; '.join(parts)}." if parts else ""
+    if endless:
+        text += f" A thousand times as many would not tell {best} from {listed(endless)}."
+    return text.strip()
 
 
 def _two(pair: Mapping[str, Any]) -> list[str]:
@@ -245,8 +251,12 @@ def speed(row: Row, view: tuple[str, str]) -> str:
 
 def names(rows: Sequence[Row]) -> str:
     """The mixers' names as an English list."""
-    words = [row.name for row in rows]
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+    return listed([row.name for row in rows])
+
+
+def listed(words: Sequence[str]) -> str:
+    """An English list."""
+    return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)
 
 
 def front_of(comparison: Comparison, view: tuple[str, str]) -> list[Row]:
