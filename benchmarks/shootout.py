@@ -152,7 +152,7 @@ def _decisive(found: Mapping[str, Any], mixer: str) -> dict[str, float]:
 def table(name: str, found: Mapping[str, Any]) -> str:
     """One field in Markdown, the best mixer first; mixers with a letter in common cannot be told apart."""
     ranked = _ranked(found)
-    runtimes = list(found["mixers"][ranked[0]]["ms"])
+    runtimes = list(dict.fromkeys(runtime for mixer in ranked for runtime in found["mixers"][mixer]["ms"]))
     machine = found["machine"]
     unit = f", {found['unit']}" if found["unit"] else ""
     seeds = len(found["seeds"])
@@ -172,7 +172,7 @@ def table(name: str, found: Mapping[str, Any]) -> str:
         if one["interval"]:
             score += f" ± {(one['interval'][1] - one['interval'][0]) / 2:.2g}"
         letters = "".join(chr(ord("a") + place) for place, group in enumerate(found["groups"]) if mixer in group)
-        times = " | ".join(f"{one['ms'][runtime]:.2f}" for runtime in runtimes)
+        times = " | ".join(f"{one['ms'][runtime]:.2f}" if runtime in one["ms"] else "" for runtime in runtimes)
         each = ", ".join(f"{value:.4g}" for value in one["per_seed"]) + " | " if several else ""
         lines.append(f"| `{mixer}` | {score} | {each}{letters} | {one['params']:,} | {times} |")
     if slow := found["left_out"]:

@@ -111,6 +111,30 @@ def test_finished_mixers_are_not_trained_again_and_more_may_join(finished):
     assert "identity" in again["mixers"]
 
 
+class Branching(Mine):
+    """One that no exporter can follow."""
+
+    def forward(self, x):
+        return super().forward(x) if float(x.detach().abs().sum()) > 0 else x
+
+
+def test_what_cannot_be_exported_is_compared_all_the_same(tmp_path):
+    small = ("epochs=1", "warmup_epochs=0", "image_size=16", "batch_size=256")
+    lines = []
+    found = compare(
+        "digits", [Branching, "identity"], out=tmp_path, settings=small, measure_seconds=1, log=lines.append
+    )
+    ours, identity = found["mixers"].values()
+    assert found["runtimes"] == ["pytorch", "onnxruntime"]
+    assert set(ours["latency_ms"]) == {"pytorch"}
+    assert "onnx" not in ours["files"]
+    assert identity["onnx_max_error"] < 1e-3
+    assert any("Branching is not exported: " in line for line in lines)
+    page = (tmp_path / "report.html").read_text()
+    assert "not exported</td>" in page
+    assert "Branching is not exported, and runs in PyTorch alone" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

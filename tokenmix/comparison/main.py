@@ -206,7 +206,7 @@ def compare(
             "device": device,
             "threads": torch.get_num_threads(),
             "batch_sizes": list(batch_sizes),
-            "runtimes": list(next(iter(trained.values())).entry["latency_ms"]),
+            "runtimes": list(dict.fromkeys(runtime for one in trained.values() for runtime in one.entry["latency_ms"])),
             "statistics": decided(task, trained),
             "mixers": {name: one.entry for name, one in trained.items()},
         }

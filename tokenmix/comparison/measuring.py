@@ -56,7 +56,7 @@ def measure(
     device: str,
     log: Callable[[str], None],
 ) -> None:
-    """Export, then time all mixers in one interleaved measurement, then each one's memory in a process of its own."""
+    """Export what can be, then time all mixers in one interleaved measurement, then each one's memory by itself."""
     task = find_task(recipe.task.name)
     count = max(64, *batch_sizes)
     timed = {name: task.timed(one.loaded, data.test, count) for name, one in trained.items()}
@@ -65,8 +65,14 @@ def measure(
     if task.exported():
         runtimes.append("onnxruntime")
         for name, one in trained.items():
-            _export(folder, one, real[:64])
-            log(f"  {name}: ONNX Runtime differs by at most {one.entry['onnx_max_error']:.1e} on real {task.noun}")
+            try:
+                _export(folder, one, real[:64])
+            except ValueError as error:  # the others are still compared
+                one.entry["not_exported"] = str(error)
+                del one.entry["files"]["onnx"]
+                log(f"  {name} is not exported: {error}")
+            else:
+                log(f"  {name}: ONNX Runtime differs by at most {one.entry['onnx_max_error']:.1e} on real {task.noun}")
     else:
         log(f"{task.title}: there are no files for other runtimes, so that PyTorch alone is measured")
     if len(real) == 1:
@@ -75,7 +81,7 @@ def measure(
     log(f"measuring latency, all mixers interleaved, for {seconds:.0f} s")
     timings = latency(
         {name: reparameterize(module.eval()) for name, (module, _) in timed.items()},
-        {name: folder / one.entry["files"]["onnx"] for name, one in trained.items()} if task.exported() else None,
+        {name: folder / one.entry["files"]["onnx"] for name, one in trained.items() if "onnx" in one.entry["files"]},
         batch_sizes=batch_sizes,
         runtimes=[*runtimes, "compile"] if compile else runtimes,
         images=real,

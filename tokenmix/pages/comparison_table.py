@@ -80,7 +80,9 @@ def columns(comparison: Comparison) -> list[Column]:
         )
     made.append(_plain("Memory", "peak, MB", "peak memory, MB", -1, field("peak_memory_mb")))
     errors = field("onnx_max_error")
-    made.append(Column("ONNX", "max error", "ONNX max error", -1, errors, [_scientific(error) for error in errors]))
+    refused = ["" if row.entry.get("not_exported") is None else "not exported" for row in rows]
+    texts = [word or _scientific(error) for word, error in zip(refused, errors, strict=True)]
+    made.append(Column("ONNX", "max error", "ONNX max error", -1, errors, texts))
     made.append(_plain("Training", "seconds", "training, s", -1, field("seconds")))
     return [column for column in made if any(value is not None for value in column.values)]
 

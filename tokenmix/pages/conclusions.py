@@ -182,6 +182,11 @@ def caveats(results: Mapping[str, Any]) -> list[str]:
     if left_out:
         each = ", ".join(f"{name} ({value:.3g} ms)" for name, value in left_out.items() if value is not None)
         notes.append(f"Left out, since no widths make the budget of time: {each}, at the fastest that was tried.")
+    notes += [
+        f"{row.name} is not exported, and runs in PyTorch alone: {why}"
+        for row in comparison.rows
+        if (why := row.entry.get("not_exported")) is not None
+    ]
     interval = answer.best[0].interval if answer.best else None
     if interval:
         low, high = map(comparison.written, interval)
