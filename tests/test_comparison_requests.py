@@ -61,7 +61,7 @@ def test_a_refused_request_leaves_no_claim_on_the_folder(stopped, tmp_path):
     with pytest.raises(ValueError, match=r"recipe\.optimizer\.lr"):
         stopped("digits", "pool", out=tmp_path, settings=["lr=1e-4"])
     with pytest.raises(Stop):
-        stopped("digits", ["aff", "pool"], out=tmp_path)
+        stopped("digits", ["aff", "pool"], out=tmp_path, seeds=3)
 
 
 @pytest.mark.parametrize(

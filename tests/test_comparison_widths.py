@@ -59,6 +59,13 @@ def test_a_time_that_no_widths_have_is_kept_below() -> None:
     assert found.value == 0.9
 
 
+@pytest.mark.parametrize("dims", [(64, 64), (40, 80)])
+@pytest.mark.parametrize("at_most", [True, False])
+def test_none_is_left_out_whose_narrowest_network_fits(dims, at_most) -> None:
+    found = timed_widths(lambda dims: 0.3 + dims[1] / 64, dims, 0.5, at_most=at_most, limit=0.5)
+    assert found.value <= 0.5
+
+
 def test_what_no_widths_reach_is_told_by_the_fastest_that_was_tried() -> None:
     found = timed_widths(lambda dims: 1.0 + sum(dims) / 1e4, DIMS, 0.5, at_most=True)
     assert found.deviation > 1

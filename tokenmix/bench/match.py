@@ -171,6 +171,9 @@ def timed_widths(
             scale = below[0] * (aim / below[1]) ** (1 / steep)
         else:
             scale = min(max(scale * (aim / found) ** (1 / 1.5), below[0]), above[0])
+    narrowest = _scaled(dims, NARROWEST)
+    if min(seen.values()) > limit and narrowest not in seen:  # steps of channels may have ended the search before
+        seen[narrowest] = time_of(narrowest)
     fitting = {widths: value for widths, value in seen.items() if value <= limit}
     widths = min(fitting or seen, key=lambda one: abs(seen[one] / target - 1))
     return Match(widths, seen[widths], target)

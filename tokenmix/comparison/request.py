@@ -196,6 +196,6 @@ def claim(folder: Path, request: Request, fresh: bool) -> None:
 
 
 def identity(request: Request) -> dict[str, Any]:
-    """What must not change in a folder: all but the mixers, which may join what is there."""
-    wanted = {name: value for name, value in vars(request).items() if name != "mixers"}
+    """What must not change in a folder: all but the mixers and the seeds, more of which may join what is there."""
+    wanted = {name: value for name, value in vars(request).items() if name not in ("mixers", "seeds")}
     return json.loads(json.dumps({**wanted, "recipe": request.recipe.flat()}))

@@ -204,7 +204,8 @@ def _kept(folder: Path, request: Request) -> Widths:
     if not path.is_file():
         return Widths()
     found = read_json(path)
-    if not isinstance(found, dict) or found.pop("request", None) != identity(request):
+    before = found.pop("request", None) if isinstance(found, dict) else None
+    if not isinstance(before, dict) or any(before.get(key) != value for key, value in identity(request).items()):
         return Widths()
     try:
         widths = Widths(**found)
