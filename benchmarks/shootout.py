@@ -185,13 +185,17 @@ def overview(results: Mapping[str, Any]) -> str:
     """Every mixer in every field that was measured, in Markdown; what cannot be told from a field's best is bold.
 
     Of a field whose test tells nobody apart nothing is. Mixers that took part in more fields come first, and among them
-    those of the least mean place, 0 for a field's best and 1 for its worst, and for what is too slow.
+    those behind the least share of their rivals, of those that a field's test tells to be ahead; what is too slow is
+    behind all.
     """
     places: dict[str, list[float]] = {}
     for found in results.values():
         ranked = _ranked(found)
         for place, mixer in enumerate(ranked):
-            places.setdefault(mixer, []).append(place / max(1, len(ranked) - 1))
+            groups = found["groups"] or [ranked]  # a test too small for statistics tells nobody apart
+            alike = {other for group in groups if mixer in group for other in group}
+            ahead = [other for other in ranked[:place] if other not in alike]
+            places.setdefault(mixer, []).append(len(ahead) / max(1, len(ranked) - 1))
         for mixer in found["left_out"]:
             places.setdefault(mixer, []).append(1.0)
 
@@ -203,11 +207,11 @@ def overview(results: Mapping[str, Any]) -> str:
         return f"**{text}**" if len(found["groups"]) > 1 and (alike or mixer == best) else text
 
     titles = [f"`{name}`: {found['headline']}" for name, found in results.items()]
-    lines = ["| mixer | " + " | ".join(titles) + " | fields | mean place |", "|---|" + "---:|" * (len(titles) + 2)]
+    lines = ["| mixer | " + " | ".join(titles) + " | fields | behind |", "|---|" + "---:|" * (len(titles) + 2)]
     for mixer in sorted(places, key=lambda one: (-len(places[one]), sum(places[one]) / len(places[one]))):
         cells = [cell(found, mixer) for found in results.values()]
         mean = sum(places[mixer]) / len(places[mixer])
-        lines.append(f"| `{mixer}` | {' | '.join(cells)} | {len(places[mixer])} | {mean:.2f} |")
+        lines.append(f"| `{mixer}` | {' | '.join(cells)} | {len(places[mixer])} | {mean:.0%} |")
     return "\n".join(lines)
 
 

@@ -47,12 +47,12 @@ def test_the_best_come_first_with_their_groups() -> None:
 def test_at_a_glance_the_best_of_each_field_are_bold() -> None:
     errors = found(lower_is_better=True, headline="MSE", unit="", left_out={}, groups=[])
     lines = shootout.overview({"segments": found(), "etth1": errors}).splitlines()
-    assert lines[0] == "| mixer | `segments`: mIoU | `etth1`: MSE | fields | mean place |"
+    assert lines[0] == "| mixer | `segments`: mIoU | `etth1`: MSE | fields | behind |"
     assert lines[2:] == [
-        "| `aff` | **30.0** | 30.0000 | 2 | 0.50 |",
-        "| `dsm` | **20.0** | 20.0000 | 2 | 0.50 |",
-        "| `pool` | 10.0 | 10.0000 | 2 | 0.50 |",
-        "| `attention` | too slow |  | 1 | 1.00 |",
+        "| `aff` | **30.0** | 30.0000 | 2 | 0% |",
+        "| `dsm` | **20.0** | 20.0000 | 2 | 0% |",
+        "| `pool` | 10.0 | 10.0000 | 2 | 25% |",
+        "| `attention` | too slow |  | 1 | 100% |",
     ]
 
 

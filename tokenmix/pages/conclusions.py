@@ -11,7 +11,8 @@ from typing import Any
 from tokenmix.pages.result_schema import Comparison, Row, dig, mapping, number, read, sequence
 from tokenmix.runtime_names import runtime_name
 
-STILL_RISING = 1.0  # points in the last quarter of the epochs, from which on a mixer has not learnt out
+STILL_RISING = 0.05  # of all that it gained: in the last quarter of the epochs a mixer that has not learnt out
+STILL_POINTS = 1.0  # the same of percents
 
 
 @dataclass(frozen=True)
@@ -225,13 +226,16 @@ def _of_training(comparison: Comparison) -> list[str]:
         history = [mapping(step) for step in sequence(row.entry.get("history"))]
         scores = [sign * value for step in history if (value := number(step.get(f"val_{headline}"))) is not None]
         late = max(1, len(scores) // 4)
-        if len(scores) > 3 and max(scores[-late:]) - max(scores[:-late]) > STILL_RISING:
-            rising.append(row)
-    if rising and comparison.unit == "%":
+        if len(scores) > 3:
+            enough = STILL_POINTS if comparison.unit == "%" else STILL_RISING * (max(scores) - scores[0])
+            if max(scores[-late:]) - max(scores[:-late]) > enough:
+                rising.append(row)
+    if rising:
         who = names(rising) if len(rising) <= 5 else f"{len(rising)} of the {len(comparison.rows)} mixers"
+        amount = f"{STILL_POINTS:g} points" if comparison.unit == "%" else f"{STILL_RISING:.0%} of all their gain"
         notes.append(
-            f"Undertrained: {who} still gained more than {STILL_RISING:g} points of validation {comparison.label} in "
-            "the last quarter of the epochs; with more epochs the order may be another one."
+            f"Undertrained: {who} still gained more than {amount} of validation {comparison.label} in the last quarter "
+            "of the epochs; with more epochs the order may be another one."
         )
     base = number(dig(comparison.raw, "base_line", "value"))
     if base is not None:

@@ -85,6 +85,10 @@ class ForecastJudging(Judging):
         assert self.before is not None
         return {"naive_mse": self.before.mse, "naive_mae": self.before.mae}
 
+    def base_line(self) -> tuple[float, str]:
+        assert self.before is not None
+        return self.before.mse, "the last season again"
+
     def rows(self) -> list[dict[str, Any]]:
         assert self.found is not None
         assert self.before is not None

@@ -48,6 +48,9 @@ class PictureJudging(Judging):
             name: sum(row[name] for row in self.gathered) / count for name in ("bicubic_psnr", "bicubic_ssim", "gain")
         }
 
+    def base_line(self) -> tuple[float, str]:
+        return self.numbers()["bicubic_psnr"], "bicubic interpolation"
+
     def rows(self) -> list[dict[str, Any]]:
         names = ("psnr", "ssim", "bicubic_psnr", "bicubic_ssim", "gain")
         return [{"picture": row["name"], **{name: row[name] for name in names}} for row in self.gathered]
