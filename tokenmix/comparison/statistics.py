@@ -12,8 +12,8 @@ chance of a single false difference among all pairs below `LEVEL`:
   Source: adding intervals by squares, G. Y. Zou and A. Donner, "Construction of confidence limits about effect
   measures" (2008).
 
-SciPy's distributions are used throughout; its and statsmodels' own tests of one pair at a time give the same numbers, as
-the tests of this module hold, and neither has a model in which both seeds and items are crossed and differ by mixer.
+SciPy's distributions are used throughout. Its and statsmodels' own tests of one pair at a time give the same numbers,
+as the tests of this module hold; neither has a model in which seeds and items are crossed and differ by mixer.
 Items are taken to be independent, which stretches of one series are only nearly.
 
 With one seed the answer holds for the networks that were trained, with several for the mixers.
