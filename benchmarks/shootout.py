@@ -188,6 +188,7 @@ def overview(results: Mapping[str, Any]) -> str:
     those behind the least share of their rivals, of those that a field's test tells to be ahead; what is too slow is
     behind all.
     """
+    results = {name: _plainly(found) for name, found in results.items()}
     places: dict[str, list[float]] = {}
     for found in results.values():
         ranked = _ranked(found)
@@ -213,6 +214,14 @@ def overview(results: Mapping[str, Any]) -> str:
         mean = sum(places[mixer]) / len(places[mixer])
         lines.append(f"| `{mixer}` | {' | '.join(cells)} | {len(places[mixer])} | {mean:.0%} |")
     return "\n".join(lines)
+
+
+def _plainly(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A mixer with options by its name alone, where no other one of the field has it."""
+    bare = [mixer.partition("(")[0] for mixer in found["mixers"]]
+    names = {mixer: name if bare.count(name) == 1 else mixer for mixer, name in zip(found["mixers"], bare, strict=True)}
+    groups = [[names[mixer] for mixer in group] for group in found["groups"]]
+    return {**found, "mixers": {names[mixer]: one for mixer, one in found["mixers"].items()}, "groups": groups}
 
 
 def _ranked(found: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,14 @@ def test_at_a_glance_the_best_of_each_field_are_bold() -> None:
     ]
 
 
+def test_at_a_glance_a_mixer_goes_by_its_name() -> None:
+    own = found(left_out={})
+    own["mixers"] = {"aff(windows=2)" if name == "aff" else name: one for name, one in own["mixers"].items()}
+    own["groups"] = [["aff(windows=2)", "dsm"], ["dsm", "pool"]]
+    assert shootout.overview({"segments": own}) == shootout.overview({"segments": found(left_out={})})
+    assert "`aff(windows=2)`" in shootout.table("segments", own)
+
+
 def test_a_field_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys) -> None:
     def run(name, data, args):
         if name == "segments":
