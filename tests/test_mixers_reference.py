@@ -12,7 +12,7 @@ from tests.mixer_cases import CASES, SPECTRAL, build, closeness, image, thorough
 from tests.mixer_references import reference_of
 from tests.scramble import scramble
 from tokenmix.mixers import make_mixer
-from tokenmix.mixers.baselines import attention_frame
+from tokenmix.mixers.attention_frame import attention_frame
 from tokenmix.mixers.metamixer import MetaMixer
 from tokenmix.ops import reference
 

@@ -14,7 +14,7 @@ from tests import goldens
 from tests.counts import COUNTS
 from tests.scramble import scramble
 from tokenmix.mixers import AdditiveAttention, Pooling, SeparableAttention, SoftmaxAttention, ffnified_attention
-from tokenmix.mixers.baselines import Depthwise
+from tokenmix.mixers.depthwise import Depthwise
 from tokenmix.ops.sparse import Voxels
 from tokenmix.tasks.points.fixed import FixedCloud
 from tokenmix.tasks.points.mixers import VOXEL_MIXERS, z_order

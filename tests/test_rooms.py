@@ -13,6 +13,7 @@ import pytest
 import tokenmix
 import tokenmix_runtime
 from tokenmix.heads import HEADS
+from tokenmix.mixers import MIXERS
 from tokenmix.tasks import all_tasks
 
 PACKAGE = Path(tokenmix.__file__).parent
@@ -143,6 +144,10 @@ def test_ops_and_mixers_need_torch_only() -> None:
                 names.add(node.module.split(".")[0])
         allowed = {"torch", "tokenmix", "tokenmix_runtime"} | ({"triton"} if path.stem.endswith("_triton") else set())
         assert names - set(sys.stdlib_module_names) <= allowed, path
+
+
+def test_each_mixer_has_a_file_of_its_own() -> None:
+    assert len({info.build.__module__ for info in MIXERS.values()}) == len(MIXERS)
 
 
 def test_kernels_are_imported_when_they_run() -> None:

@@ -9,29 +9,27 @@ from torch import nn
 
 from tokenmix.mixers.additive import AdditiveAttention
 from tokenmix.mixers.afno import FourierOperator
-from tokenmix.mixers.baselines import (
-    Depthwise,
-    GlobalFilter,
-    Identity,
-    Pooling,
-    SeparableAttention,
-    SoftmaxAttention,
-    SwiftAttention,
-)
+from tokenmix.mixers.attention import SoftmaxAttention
+from tokenmix.mixers.depthwise import Depthwise
 from tokenmix.mixers.dynamic_filter import DynamicFilter
 from tokenmix.mixers.ffnified import ffnified_attention
 from tokenmix.mixers.focal import FocalModulation
 from tokenmix.mixers.frequency import FrequencyFilter
 from tokenmix.mixers.gated_conv import GatedConvolution
+from tokenmix.mixers.global_filter import GlobalFilter
+from tokenmix.mixers.identity import Identity
 from tokenmix.mixers.inception import InceptionDepthwise
 from tokenmix.mixers.large_kernel import LargeKernelAttention
 from tokenmix.mixers.partial import PartialConvolution
+from tokenmix.mixers.pool import Pooling
 from tokenmix.mixers.random_mixing import RandomMixing
 from tokenmix.mixers.relu_linear import ReluLinearAttention
 from tokenmix.mixers.selective_scan import SelectiveScan
+from tokenmix.mixers.separable import SeparableAttention
 from tokenmix.mixers.shift import Shift
 from tokenmix.mixers.spectrum import SpectrumMixer
 from tokenmix.mixers.star import StarOperation
+from tokenmix.mixers.swift import SwiftAttention
 from tokenmix.mixers.window import WindowAttention
 
 

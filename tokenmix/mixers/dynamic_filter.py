@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenmix.layers import fold_norm_before
-from tokenmix.mixers.baselines import resize_kernel
 from tokenmix.mixers.slots import Slot, Slots
-from tokenmix.ops.fourier import filter_planes, rfft2_macs, rfft2_planes
+from tokenmix.ops.fourier import filter_planes, resize_kernel, rfft2_macs, rfft2_planes
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")
@@ -37,7 +36,7 @@ class DynamicFilter(nn.Module):
 
     Source: arXiv:2303.03932 and its official code. Ours: the grids, there bound to one image size or
     resized when a network moves to another, are resized for each input as those of
-    `tokenmix.mixers.baselines.GlobalFilter`.
+    `tokenmix.mixers.global_filter.GlobalFilter`.
 
     Args:
         dim: Channels.

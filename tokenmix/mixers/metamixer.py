@@ -35,8 +35,8 @@ class Static(nn.Module):
 class MetaMixer(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``: ``value(act(key(query(x), x)), x)`` (arXiv:2406.02021).
 
-    Softmax attention fills the frame with dynamic interactions (`tokenmix.mixers.baselines.attention_frame`), FFNified
-    attention with static ones (`tokenmix.mixers.ffnified.ffnified_attention`).
+    Softmax attention fills the frame with dynamic interactions (`tokenmix.mixers.attention_frame.attention_frame`),
+    FFNified attention with static ones (`tokenmix.mixers.ffnified.ffnified_attention`).
 
     Args:
         query: ``(B, C, H, W)`` to the query.

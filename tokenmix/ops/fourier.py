@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tokenmix.ops.constants import constant
@@ -94,6 +95,12 @@ def filter_planes(planes: Tensor, mask: Tensor, height: int, width: int, form: s
         product = _to_complex(widen(mask)) * _to_complex(widen(planes))
         return irfft2(product, (height, width))
     return irfft2_planes(multiply_planes(planes, mask), height, width, form)
+
+
+def resize_kernel(kernel: Tensor, height: int, columns: int) -> Tensor:
+    """``(2, C, h, w) -> (1, C, 2, H, V)``: a complex grid resized bilinearly with aligned corners, as planes."""
+    kernel = F.interpolate(widen(kernel), size=[height, columns], mode="bilinear", align_corners=True)
+    return kernel.transpose(0, 1).unsqueeze(0)
 
 
 def multiply_planes(a: Tensor, b: Tensor) -> Tensor:
