@@ -6,10 +6,12 @@ tests/web_page.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +20,8 @@ from tests.comparison_results import drawn_pictures, made_up
 from tests.test_bench_command import made_up as made_up_bench
 from tests.test_pages_dense import PICTURES, dense
 from tests.test_pages_run import made_up as made_up_run
+from tests.test_pages_tasks import of_task
+from tokenmix.comparison.statistics import decide
 from tokenmix.data.corruptions import CORRUPTIONS
 from tokenmix.pages.bench import bench_page
 from tokenmix.pages.comparison import write_comparison
@@ -31,7 +35,6 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing())),
 ]
-SCREENS = [(360, False), (360, True), (1440, False), (1440, True)]  # width in pixels, dark
 
 
 def corrupted() -> dict[str, Any]:
@@ -47,6 +50,23 @@ def compare(path: Path) -> None:
     for entry in results["mixers"].values():
         entry["corruptions"] = corrupted()
     write_comparison(results, path, drawn_pictures())
+
+
+def compare_segmentation(path: Path) -> None:
+    """With rows of each class and three seeds."""
+    results = of_task(made_up(compiled=True), "segmentation", "mIoU", "%", False, 0.5) | {"seeds": [0, 1, 2]}
+    rng = np.random.default_rng(0)
+    scores = {name: 100 * rng.random((3, 360)) for name in results["mixers"]}
+    for place, (name, entry) in enumerate(results["mixers"].items()):
+        mean = float(scores[name].mean())
+        entry |= {"test_mIoU": mean, "test_mIoU_per_seed": scores[name].mean(1).tolist()}
+        entry["test_mIoU_interval"] = [mean - 1, mean + 1]
+        entry["per_class"] = [
+            {"class": label, "IoU": 50.0 + place, "Acc": 60.0}
+            for label in ("sky", "a-class-with-a-rather-long-name-in-one-word", "car, bus or lorry", "person", "road")
+        ]
+        entry["per_class"].append({"class": "never there", "IoU": None, "Acc": None})
+    write_comparison(results | {"statistics": decide(scores, noun="images")}, path)
 
 
 def train(path: Path) -> None:
@@ -94,7 +114,8 @@ def detect(path: Path) -> None:
     path.write_text(run_page(dense("objects", masks=True), PICTURES), encoding="utf-8")
 
 
-PAGES = [compare, train, segment, detect, inspect, bench, evaluate]
+COMPARISONS = [compare, compare_segmentation]
+PAGES = [*COMPARISONS, train, segment, detect, inspect, bench, evaluate]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +128,8 @@ def driver() -> Iterator[Any]:
 def test_everybody_can_read_and_use_it(driver: Any, write: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     write(path)
-    for width, dark in SCREENS:
+    widths = (360, 390, 1440) if write in COMPARISONS else (360, 1440)
+    for width, dark in itertools.product(widths, (False, True)):
         browser.screen(driver, width, 900, dark)
         driver.get(path.as_uri())
         where = f"{width} px, {'dark' if dark else 'light'}"
