@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import itertools
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import markdown
 import pytest
 
 from tests import browser, looks
@@ -36,12 +38,37 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
         exec(compile(code, str(page), "exec"), names)
 
 
+@functools.cache
+def _anchors(page: Path) -> set[str]:
+    """What may stand behind ``#`` in a link to a page, as the site's builder names its headings."""
+    parser = markdown.Markdown(extensions=["toc", "fenced_code"])
+    return set(re.findall(r'\sid="([^"]+)"', parser.convert(page.read_text(encoding="utf-8"))))
+
+
+def _lost(page: Path) -> list[str]:
+    """The links of a page that lead to no file, or to no heading of a page of ours."""
+    found = []
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?", page.read_text(encoding="utf-8")):
+        path = (page.parent / target if target else page).resolve()
+        if target.startswith(("http://", "https://")):
+            continue
+        if not path.exists() or (anchor and path.suffix == ".md" and anchor not in _anchors(path)):
+            found.append(f"{target}#{anchor}" if anchor else target)
+    return found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_lead_somewhere(page):
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)", text):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    assert _lost(page) == []
+
+
+def test_lost_links_are_found(tmp_path):
+    (tmp_path / "other.md").write_text("# One\n\n## Twice `x`\n\n## Twice x\n\n```sh\n# no heading\n```\n")
+    good = "[a](other.md) [b](other.md#one) [c](other.md#twice-x_1) [d](#here) [e](https://example.org/#any)"
+    lost = "[f](gone.md) [g](other.md#no-heading) [h](#there)"
+    page = tmp_path / "page.md"
+    page.write_text(f"# Here\n\n{good}\n\n{lost}\n")
+    assert _lost(page) == ["gone.md", "other.md#no-heading", "#there"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
