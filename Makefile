@@ -18,7 +18,7 @@ DEMO_OUT ?= runs/demo
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-all examples lint format bench gpu docs site dist clean
+.PHONY: demo test test-all examples pages lint format bench gpu docs site dist clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/tokenmix compare matching_digits --out $(DEMO_OUT)
@@ -32,6 +32,11 @@ test-all: $(ALL_STAMP) lint
 # Also those whose training `make test` leaves out.
 examples: $(TEST_STAMP)
 	$(PYTEST) tests/test_examples.py
+
+# What the pages say and how they look, of which `make test` leaves much out: the tutorial's commands, the site, and each
+# kind of page in chromium, which needs chromedriver too.
+pages: $(DOCS_STAMP)
+	$(PYTEST) tests/test_docs.py tests/test_tutorial.py tests/test_pages_looks.py
 
 # torch's own annotations differ by version: types are checked with the newest alone.
 lint: $(TEST_STAMP)
