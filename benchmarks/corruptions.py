@@ -39,7 +39,12 @@ SPECTRAL = ("aff", "dsm")
 SPATIAL = ("ffnified", "additive", "attention", "depthwise")  # what the spectral ones are held against
 MODEL = "mixernet_pico"
 SETS = {
-    "cifar": {"read": small_data.cifar(1000), "image_size": 32, "epochs": 15, "about": "CIFAR-10, 1,000 per class"},
+    "cifar": {
+        "read": small_data.cifar(1000),
+        "image_size": 32,
+        "epochs": 15,
+        "about": "the largest, of CIFAR-10",
+    },
     "textures": {"read": small_data.textures, "image_size": 64, "epochs": 60, "about": "grey crops of 9 textures"},
     "scenes": {"read": small_data.scenes, "image_size": 64, "epochs": 60, "about": "grey crops of 8 photographs"},
 }
@@ -89,10 +94,12 @@ def key_of(name: str, mixer: str, seed: int, epochs: int) -> dict[str, Any]:
 def interval(values: Sequence[float]) -> str:
     """The mean, and how far the ends of its 95 % interval over seeds are, by Student's t."""
     mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.1f}"
-    reach = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.1f} ± {reach:.1f}"
+    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {reach(values, 0.05):.1f}"
+
+
+def reach(values: Sequence[float], level: float) -> float:
+    """How far the ends of the interval of the mean are that misses the truth with the chance ``level``."""
+    return t.ppf(1 - level / 2, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
 
 
 def falls(run: Run) -> dict[str, float]:
@@ -111,6 +118,8 @@ def report(found: Mapping[str, Any]) -> str:
     parts = []
     for name, runs in itertools.groupby(found["runs"], key=lambda run: run["set"]):
         parts += _section(name, list(runs))
+    missing = [name for name in SETS if name not in {run["set"] for run in found["runs"]}]
+    parts += [f"**{name}**: {SETS[name]['about']}, has not been measured." for name in missing]
     return "\n\n".join(parts)
 
 
@@ -135,38 +144,56 @@ def _section(name: str, runs: Sequence[Run]) -> list[str]:
         cells += [interval([run["corruptions"]["mce"] for run in own])]
         cells += [interval([fall[kind] for fall in fallen]) for kind in ("", *kinds)]
         rows.append([f"`{mixer}`", *cells])
-    return [head, "\n".join(f"| {' | '.join(row)} |" for row in rows), _contrast(by_mixer)]
+    return [head, "\n".join(f"| {' | '.join(row)} |" for row in rows), *_contrast(by_mixer)]
 
 
-def _contrast(by_mixer: Mapping[str, Sequence[Run]]) -> str:
-    """A sentence on the falls of the spectral mixers, less those of the spatial ones, seed by seed."""
+def _contrast(by_mixer: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The falls of the spectral mixers, less those of the spatial ones, seed by seed, and what that tells."""
     groups = [[mixer for mixer in group if mixer in by_mixer] for group in (SPECTRAL, SPATIAL)]
     shared = [{run["seed"] for run in by_mixer[mixer]} for mixer in itertools.chain(*groups)]
     seeds = sorted(set.intersection(*shared)) if all(groups) else []
     if len(seeds) < 2:
-        return "Two seeds at least of mixers of both kinds tell how frequency and space differ."
+        return ["Two seeds at least of mixers of both kinds tell how frequency and space differ."]
     fallen = {(mixer, run["seed"]): falls(run) for mixer, own in by_mixer.items() for run in own}
 
     def difference(kind: str) -> list[float]:
         means = [[statistics.mean(fallen[mixer, seed][kind] for mixer in group) for seed in seeds] for group in groups]
         return [one - other for one, other in zip(*means, strict=True)]
 
-    kinds = ["", *CORRUPTIONS]
-    level = 0.05 / len(kinds)  # so that among all of them a false difference is told with a chance of 5 %
-    told = []
-    for kind in kinds:
-        values = difference(kind)
-        reach = t.ppf(1 - level / 2, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-        mean = statistics.mean(values)
-        if abs(mean) > reach:
-            words = kind.replace("_", " ") or "the mean of all"
-            told.append(f"{words} ({mean:+.1f} ± {reach:.1f})")
-    who = " and ".join(f"`{mixer}`" for mixer in groups[0])
-    against = ", ".join(f"`{mixer}`" for mixer in groups[1])
-    begin = f"The mean fall of {who}, less that of {against}, seed by seed: "
-    if not told:
-        return begin + f"{interval(difference(''))} points over all corruptions; under none is a difference told."
-    return f"{begin}it is told, more errors being positive, of {', '.join(told)}; of the others it is not."
+    differences = {kind.replace("_", " ") or "the mean of all": difference(kind) for kind in ("", *CORRUPTIONS)}
+    count, freedom = len(differences), len(seeds) - 1
+    mean = {kind: statistics.mean(values) for kind, values in differences.items()}
+    alone = {kind: reach(values, 0.05) for kind, values in differences.items()}
+    # So that among all of them a false difference is told with a chance of 5 %.
+    deciding = {kind: reach(values, 0.05 / count) for kind, values in differences.items()}
+    rows = [["points", *differences], ["---", *["---:"] * count]]
+    rows += [["difference", *(f"{value:+z.1f}" for value in mean.values())]]
+    rows += [["± of it alone", *(f"{value:.1f}" for value in alone.values())]]
+    rows += [[f"± that decides among {count}", *(f"{value:.1f}" for value in deciding.values())]]
+
+    def said(kinds: Sequence[str], half: Mapping[str, float]) -> str:
+        return ", ".join(f"{kind} ({mean[kind]:+.1f} ± {half[kind]:.1f})" for kind in kinds)
+
+    told = [kind for kind in mean if abs(mean[kind]) > deciding[kind]]
+    hints = [kind for kind in mean if kind not in told and abs(mean[kind]) > alone[kind]]
+    overall, *single = deciding.values()
+    verdict = (
+        f"A difference is told where it passes what decides: {said(told, deciding) or 'nowhere'}. As far as these "
+        f"{len(seeds)} seeds scatter, one could have been found from {overall:.1f} points on over all corruptions, and "
+        f"from {min(single):.1f} to {max(single):.1f} under a single one."
+    )
+    if hints:
+        verdict += (
+            f" Hints, not results, past their own interval alone: {said(hints, alone)}; "
+            f"of {count} chance makes {0.05 * count:.2g} in the mean."
+        )
+    who, against = (", ".join(f"`{mixer}`" for mixer in group) for group in groups)
+    head = (
+        f"The mean fall of {who}, less that of {against}, seed by seed; positive is more errors. ± is half of the 95 % "
+        f"interval of one comparison alone ({t.ppf(1 - 0.025, freedom):.1f} standard errors), and of the one that "
+        f"decides, corrected for {count} comparisons ({t.ppf(1 - 0.025 / count, freedom):.1f}):"
+    )
+    return [head, "\n".join(f"| {' | '.join(row)} |" for row in rows), verdict]
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -59,28 +58,37 @@ def test_a_set_that_is_not_there_is_said(tmp_path: Path, monkeypatch, capsys) ->
 
 
 def test_frequency_against_space_is_a_paired_test_over_seeds() -> None:
+    """The interval that decides is printed, what it tells, and what only the interval of one comparison would."""
     runs = [run("textures", mixer, seed, 60) for mixer in corruptions.MIXERS for seed in range(5)]
-    text = corruptions.report({"runs": runs})
-    line = text.splitlines()[-1]
-    assert line.startswith("The mean fall of `aff` and `dsm`, less that of `ffnified`, `additive`, `attention`, ")
+    head, table, verdict, *unmeasured = corruptions.report({"runs": runs}).split("\n\n")[2:]
+    assert head.startswith("The mean fall of `aff`, `dsm`, less that of `ffnified`, `additive`, `attention`, ")
     falls = {(one["mixer"], one["seed"]): corruptions.falls(one) for one in runs}
-    told = []
-    for kind in ["", *CORRUPTIONS]:
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
+    told, hints = [], []
+    for place, kind in enumerate(["", *CORRUPTIONS]):
         pairs = [
             np.mean([falls[mixer, seed][kind] for mixer in corruptions.SPECTRAL])
             - np.mean([falls[mixer, seed][kind] for mixer in corruptions.SPATIAL])
             for seed in range(5)
         ]
         found = ttest_1samp(pairs, 0)
+        halves = [np.ptp(found.confidence_interval(1 - level)) / 2 for level in (0.05, 0.05 / 11)]
+        assert [float(row[place]) for row in rows] == pytest.approx([np.mean(pairs), *halves], abs=0.051)
+        words = kind.replace("_", " ") or "the mean of all"
         if found.pvalue < 0.05 / 11:
-            low, high = found.confidence_interval(1 - 0.05 / 11)
-            words = kind.replace("_", " ") or "the mean of all"
-            told.append(f"{words} ({np.mean(pairs):+.1f} ± {(high - low) / 2:.1f})")
+            told.append(f"{words} ({np.mean(pairs):+.1f} ± {halves[1]:.1f})")
+        elif found.pvalue < 0.05:
+            hints.append(f"{words} ({np.mean(pairs):+.1f} ± {halves[0]:.1f})")
     assert any(one.startswith("noise high (-") for one in told)
-    assert ", ".join(told) in line
-    assert re.search(r"^\| `aff` \| 15\.0 ± 0\.0 \| ", text, re.MULTILINE)
+    assert f"decides: {', '.join(told)}." in verdict
+    assert ("Hints, not results" in verdict) == bool(hints)
+    assert ", ".join(hints) in verdict
+    widest = [float(cell) for cell in rows[-1]]
+    assert f"from {widest[0]} points on over all corruptions" in verdict
+    assert f"from {min(widest[1:])} to {max(widest[1:])} under a single one" in verdict
+    assert [part.split("**")[1] for part in unmeasured] == ["cifar", "scenes"]
     few = [one for one in runs if one["mixer"] not in corruptions.SPATIAL]
-    assert corruptions.report({"runs": few}).endswith("tell how frequency and space differ.")
+    assert "tell how frequency and space differ." in corruptions.report({"runs": few})
 
 
 @pytest.mark.slow
