@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))  # for its neighbour
 import tokenmix  # noqa: E402
 from benchmarks import corruptions, shootout  # noqa: E402
 from docs.command_reference import commands  # noqa: E402
-from docs.performance_tables import forms, growth, peers, table  # noqa: E402
+from docs.performance_tables import forms, gpu, growth, peers, table  # noqa: E402
 from tokenmix.bench import zoo  # noqa: E402
 from tokenmix.bench.scale import Cluster, Prediction, Work, predict  # noqa: E402
 from tokenmix.files import write_json, write_text  # noqa: E402
@@ -47,6 +47,7 @@ SPEEDS = {
     "forms": (forms, "speed-cpu.json"),
     "peers": (peers, "peers-cpu.json"),
     "growth": (growth, "growth-cpu.json"),
+    "gpu": (gpu, "mixers-h100.json"),
 }
 FILLED = 128  # images per GPU that fill it
 
@@ -387,7 +388,7 @@ def demo(folder: Path) -> None:
 
 
 def measured(name: str) -> str:
-    """A part of ``docs/performance.md``: forms, peers or growth."""
+    """A part of ``docs/performance.md``: forms, peers, growth or gpu."""
     make, file = SPEEDS[name]
     return make(json.loads((RESULTS / file).read_text(encoding="utf-8")))
 

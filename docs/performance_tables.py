@@ -173,6 +173,29 @@ def growth(found: Row) -> str:
     return table(["name", "grows with the", "exponent", "95 % interval", "last step", "tokens: ms"], lines)
 
 
+def gpu(found: Row) -> str:
+    """Mixers alone on a GPU, in float32 and under bfloat16 autocast, from ``mixers-h100.json``."""
+    machine = found["machine"]
+    versions = machine["versions"]
+    rows = {dtype: [row for row in found["rows"] if row["dtype"] == dtype] for dtype in ("float32", "bfloat16")}
+    lines = [
+        (
+            f"`{name}`",
+            *(
+                " → ".join(milliseconds(row["mixers"][name]["median_ms"]) for row in pair)
+                for pair in zip(*rows.values(), strict=True)
+            ),
+        )
+        for name in found["rows"][0]["mixers"]
+    ]
+    sizes = [f"{row['side_px']} x {row['side_px']} x {row['channels']}, ms" for row in rows["float32"]]
+    words = (
+        f"{machine['gpu']}, PyTorch {versions['torch']} eager, {machine['cores']} cores of {machine['cpu']}, batch "
+        f"{found['rows'][0]['batch']}; medians in float32 → under bfloat16 autocast."
+    )
+    return f"{words}\n\n{table(['mixer', *sizes], lines)}"
+
+
 def ours(name: str) -> bool:
     """Whether a model is of this project."""
     return name.startswith(OURS)

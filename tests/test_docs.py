@@ -172,7 +172,7 @@ def test_the_site_builds_without_a_warning_and_asks_nobody(tmp_path):
                 assert [text for text in looks.texts(driver) if text.contrast < text.needed] == [], name
 
 
-@pytest.mark.parametrize("name", ["forms", "peers", "growth"])
+@pytest.mark.parametrize("name", ["forms", "peers", "growth", "gpu"])
 def test_measurements_are_not_stale(name):
     generate = generator()
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
