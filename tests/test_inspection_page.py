@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -125,6 +126,18 @@ def test_a_model_is_like_itself(pictures: list[str], tmp_path: Path) -> None:
     found = quiet(classifier(), pictures, against=classifier(), out=tmp_path / "out")
     values = np.array(found["models"]["net (1)"]["alignment"]["values"])
     assert values.diagonal() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_plain_transformers_have_no_maps_to_compare(first: bool, pictures: list[str], tmp_path: Path) -> None:
+    network = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=48, num_heads=3, num_classes=5, pretrained=False
+    )
+    plain, lines = opened(network, SIZE), list[str]()
+    one, other = (plain, plain) if first else (classifier(), plain)
+    found = inspect(one, pictures[0], against=other, out=tmp_path / "out", device="cpu", log=lines.append)
+    assert "alike" not in [group["anchor"] for group in found["groups"]]
+    assert [line.split(": ")[1].split(",")[0] for line in lines if "alike" in line] == ["its blocks return tokens"]
 
 
 def test_one_layer_is_opened(pictures: list[str], tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def inspect(
         subjects.append(Subject(name, loaded, _told_apart(views, files)))
     groups = [group for group in _groups(subjects, layer, log) if group["rows"]]
     if len(subjects) == 2 and all(subject.has_maps for subject in subjects):
-        groups.append(_alike(*subjects))
+        groups += _alike(*subjects, log)
     return _written(folder, subjects, files, groups, log)
 
 
@@ -321,12 +321,15 @@ def _named(figure: Figure, where: str) -> Figure:
     return Figure(f"{where}-{figure.name}", figure.title, figure.picture, figure.note, figure.numbers)
 
 
-def _alike(one: Subject, other: Subject) -> Group:
-    """How alike the blocks of two models are."""
+def _alike(one: Subject, other: Subject, log: Callable[[str], None]) -> list[Group]:
+    """How alike the blocks of two models are; nothing where those of one return no maps."""
     seen = []
     for subject in (one, other):
         parts = blocks(subject.loaded.model)
         seen.append([passing(parts, view.run, view.inputs) for view in subject.views])
+        if not seen[-1][0]:
+            log(f"{subject.name}: its blocks return tokens, not maps, so that how alike the two are is not compared")
+            return []
     least = min(min(x.shape[-2:]) for passed in seen for maps in passed for x in maps.values())
     side = min(SIDE, least)
     rows = [{name: rows_of([maps[name] for maps in passed], side) for name in passed[0]} for passed in seen]
@@ -341,7 +344,7 @@ def _alike(one: Subject, other: Subject) -> Group:
     figure = Figure("alignment", "centred kernel alignment", enlarged(amounts(values.numpy(), 1.0), 420), note)
     text = "Unbiased linear CKA (arXiv:1905.00414, arXiv:2010.15327): 1 for features equal up to rotation and scale."
     title = f"{one.name} and {other.name}"
-    return {"anchor": "alike", "heading": "How alike they are", "text": text, "rows": [(title, [figure])]}
+    return [{"anchor": "alike", "heading": "How alike they are", "text": text, "rows": [(title, [figure])]}]
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
