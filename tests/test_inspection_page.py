@@ -12,12 +12,14 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from torch import nn
 
 from tests.export_cases import opened, opened_dense, small_net
 from tests.series_files import write_waves
 from tokenmix.checkpoints import LoadedModel
 from tokenmix.cli import main
 from tokenmix.inspection import inspect
+from tokenmix.inspection.activation import score_cam
 from tokenmix.inspection.main import Subject, _names, _receptive
 from tokenmix.tasks import find_task
 from tokenmix.tasks.forecasting.baselines import DecomposedLinear
@@ -206,13 +208,33 @@ def test_a_detector(head: str, pictures: list[str], tmp_path: Path) -> None:
     view = find_task("detection").view(loaded, pictures[0])
     assert view.score is not None
     (found,) = loaded.model(list(view.inputs))
-    assert torch.allclose(view.score(view.inputs), found["scores"].max())
+    assert torch.allclose(view.score(view.inputs), found["scores"].max().logit())
     both = view.score(torch.cat([view.inputs, view.inputs]))
     assert both.shape == (2,)
     result = quiet(loaded, pictures[0], out=tmp_path / "out")
     check(tmp_path / "out", result)
     assert re.fullmatch(r"class \d, score 0\.\d\d", result["models"]["mixernet_pico"]["answers"]["one.png"])
     assert "activation" in [group["anchor"] for group in result["groups"]]
+
+
+def test_score_cam_tells_channels_of_a_detector_apart() -> None:
+    """Two channels that see one corner each; only what is in one of them makes the box surer, from 0.01 to 0.99."""
+    conv = nn.Identity()
+
+    class Detector(nn.Module):
+        num_classes = 1
+
+        def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+            sure = [(10 * conv(image[None])[0, 0, :4, :4].mean() - 5).sigmoid() for image in images]
+            return [{"scores": score[None], "labels": torch.ones(1, dtype=torch.long)} for score in sure]
+
+    x = torch.zeros(1, 2, 8, 8)
+    x[0, 0, :4, :4], x[0, 1, 4:, 4:] = 1, 1
+    task = find_task("detection")
+    words, score = task.scored(LoadedModel(Detector(), "net", "detection"), x, None)
+    assert words.endswith("score 0.99")
+    found = score_cam(conv, score, x)
+    assert found[:4, :4].mean() > 100 * found[4:, 4:].mean()
 
 
 def test_a_detector_that_finds_nothing(pictures: list[str], tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 from tokenmix.tasks.file_form import FileForm
 
 THRESHOLD = 0.5  # the least score that a prediction shows
+LEAST = 1e-6  # a score whose logit stands for that of anything smaller, where nothing is found too
 
 
 class DetectionJudging(DenseJudging):
@@ -105,7 +106,7 @@ class DetectionTask(DenseTask):
     def scored(
         self, loaded: Any, x: torch.Tensor, wanted: str | None
     ) -> tuple[str, Callable[[torch.Tensor], torch.Tensor] | None]:
-        """The surest object, or the surest one of the wanted class: the best score that any box has for its class."""
+        """The surest object, or the surest one of the wanted class: the logit of the best score of any box for it."""
         chosen = class_number(wanted, loaded.classes, loaded.model.num_classes)
 
         def best(inputs: torch.Tensor, label: int | None) -> list[tuple[torch.Tensor, int]]:
@@ -121,7 +122,8 @@ class DetectionTask(DenseTask):
         if float(sure) <= 0:
             return "nothing found", None
         words = f"{class_name(loaded.classes, label - 1)}, score {float(sure):.2f}"
-        return words, lambda inputs: torch.stack([score for score, _ in best(inputs, label)])
+        # its logit: between scores of 0..1 differences are too small for Score-CAM to tell one channel from another
+        return words, lambda inputs: torch.stack([score for score, _ in best(inputs, label)]).logit(LEAST)
 
     def predictions_of(self, results: Sequence[Any]) -> list[dict[str, torch.Tensor]]:
         """Of each picture torchvision's dict."""
