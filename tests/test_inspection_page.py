@@ -16,7 +16,8 @@ from torch import nn
 
 from tests.export_cases import opened, opened_dense, small_net
 from tests.series_files import write_waves
-from tokenmix.checkpoints import LoadedModel
+from tests.train_toys import toy_data, toy_recipe
+from tokenmix.checkpoints import LoadedModel, load_checkpoint, open_model
 from tokenmix.cli import main
 from tokenmix.inspection import inspect
 from tokenmix.inspection.activation import score_cam
@@ -30,6 +31,8 @@ from tokenmix.tasks.points.model import PointUNet
 from tokenmix.tasks.super_resolution.looking import attribution, diffusion_index
 from tokenmix.tasks.super_resolution.model import upscaler
 from tokenmix.tasks.view import View
+from tokenmix.train import fit
+from tokenmix.train.checkpoint import Checkpoints
 
 SIZE = (32, 32)
 
@@ -102,6 +105,28 @@ def test_models_are_called_by_the_end_of_their_paths() -> None:
     assert _names(["runs/aff/seed-0", "runs/dsm/seed-0"], [one, other]) == ["aff/seed-0", "dsm/seed-0"]
     assert _names(["a/best.safetensors", one], [one, other]) == ["best.safetensors", "net"]
     assert _names([one, other], [one, other]) == ["net (1)", "net (2)"]
+
+
+def test_two_epochs_of_a_run(pictures: list[str], tmp_path: Path) -> None:
+    run, network = tmp_path / "mine", {"mixers": "aff", "depths": [1, 1], "dims": [8, 8], "stem_stride": 2}
+    recipe = toy_recipe(model="mixernet_pico", model_args=network, epochs=2)
+    fit(recipe, toy_data(16, 6), run, progress=False, log=lambda line: None)
+    later, earlier = Checkpoints(run).all()
+    found = quiet(later, pictures, against=earlier, out=tmp_path / "out", image_size=32)
+    check(tmp_path / "out", found)
+    assert list(found["models"]) == ["mine, epoch 2, step 4", "mine, epoch 1, step 2"]
+    values = np.array(found["models"]["mine, epoch 2, step 4"]["alignment"]["values"])
+    assert (values.diagonal() > 0.5).all()
+    assert (values.diagonal() < 1 - 1e-9).all()
+    content, plain = Checkpoints(run).read(earlier), load_checkpoint(earlier, ema=False).state_dict()
+    judged = open_model(earlier)
+    assert judged.classes == ["red", "green", "blue"]
+    for key, value in judged.model.state_dict().items():
+        assert torch.equal(value, content["average"][f"model.{key}"]), key
+        assert torch.equal(plain[key], content["task"][f"model.{key}"]), key
+    (run / "best.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds the state of a training run; name the run's folder"):
+        quiet(later, pictures, out=tmp_path / "other")
 
 
 def test_pictures_of_one_name_stay_two(pictures: list[str], tmp_path: Path) -> None:

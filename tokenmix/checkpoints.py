@@ -24,7 +24,16 @@ from tokenmix.heads.levels import Levels
 from tokenmix.heads.official import DENSE
 from tokenmix.safety import is_trusted, refusal, speaking, trusting
 from tokenmix.tasks import DEFAULT_TASK, Task, all_tasks, find_task
-from tokenmix.weight_files import check_info, check_local, downloading, read_info, weights_bytes, weights_file
+from tokenmix.weight_files import (
+    WEIGHTS,
+    check_info,
+    check_local,
+    described_in,
+    downloading,
+    read_info,
+    weights_bytes,
+    weights_file,
+)
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.untrusted import LIMITS, read_json
 
@@ -55,7 +64,7 @@ def load_checkpoint(
 
     Args:
         source: A file of an official project (``.pth``, ``.pt``, ``.pth.tar``), one of ours (``.safetensors``), a
-            training run's folder, or a state dict.
+            training run's folder, a checkpoint in it (``RUN/checkpoints/step-*.pt``), or a state dict.
         ema: Take the averaged weights where there are some; False takes the raw ones.
         num_classes: Another number of classes than the file's: the classifiers are then new and untrained.
         in_chans: Another number of input channels: the first convolution is adapted as timm does it.
@@ -181,7 +190,7 @@ def _open(name: str, tasks: Sequence[str] | None, model_args: Mapping[str, Any])
 
 def _remembered(source: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:
     """With what the weights of a run's folder are too small to hold of its data: ``data.json`` beside them has more."""
-    told, file = info.get("data"), (source if source.is_dir() else source.parent) / "data.json"
+    told, file = info.get("data"), (source if source.is_dir() else described_in(source).parent) / "data.json"
     if not told or told.get("parts") or not file.is_file():
         return info
     try:
@@ -357,8 +366,11 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any], ema: bool, given: 
     content, info = (source, None) if isinstance(source, Mapping) else _read(weights_file(source))
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{name}: holds a {type(content).__name__}, not a dict of weights")
-    if str(content.get("format", "")).startswith("tokenmix."):
-        raise CheckpointError(f"{name}: holds the state of a training run; name the run's folder for its best weights")
+    if _is_of_a_run(content):
+        raise CheckpointError(
+            f"{name}: holds the state of a training run; name the run's folder for its best weights, or the file where "
+            f"it was, in RUN/checkpoints: RUN/{WEIGHTS}, which the first epoch leaves, says what model it is"
+        )
     try:
         state_dict = unwrap(content, ema=ema)
     except CheckpointError as error:
@@ -613,4 +625,20 @@ def _read(path: Path) -> tuple[Any, dict[str, Any] | None]:
     if path.suffix == ".safetensors":
         info = read_info(path)
         return safetensors.torch.load_file(path), info
-    return read(path), None
+    content, described = read(path), described_in(path)
+    if described == path or not _is_of_a_run(content):
+        return content, None
+    states = {"state_dict_ema": content.get("average"), "state_dict": content.get("task")}
+    return {name: _network(state) for name, state in states.items()}, read_info(described)
+
+
+def _is_of_a_run(content: Any) -> bool:
+    """Whether this is what a training goes on from."""
+    return isinstance(content, Mapping) and str(content.get("format", "")).startswith("tokenmix.")
+
+
+def _network(state: Any) -> dict[str, Any]:
+    """Of an objective's state that of the network in it; nothing if there is no such objective."""
+    if not isinstance(state, Mapping):
+        return {}
+    return {str(key).removeprefix("model."): value for key, value in state.items() if str(key).startswith("model.")}

@@ -98,6 +98,13 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
         raise CheckpointError(str(error)) from None
 
 
+def described_in(file: Path) -> Path:
+    """The file that says what model a file's weights are of: itself, or for a run's checkpoint its best weights."""
+    folder = file.absolute().parent
+    best = folder.parent / WEIGHTS
+    return best if folder.name == "checkpoints" and best.is_file() else file
+
+
 def check_local(folder: str | os.PathLike[str]) -> None:
     """Raise unless what timm reads in a folder of its format are regular files, and the configuration is JSON.
 

@@ -18,14 +18,17 @@ from tokenmix_runtime.terminal import say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``tokenmix inspect``."""
     add = parser.add_argument
-    add("model", help="a run's folder, a .safetensors file, an official checkpoint, or a model's name")
+    add(
+        "model",
+        help="a run's folder, RUN/checkpoints/step-*.pt, a .safetensors file, an official checkpoint, a model's name",
+    )
     add(
         "images",
         nargs="+",
         metavar="IMAGE",
         help="picture files, folders of them, patterns such as '*.jpg'; of a forecaster a series, of points clouds",
     )
-    add("--against", metavar="MODEL", help="a second model or checkpoint, shown beside it, and how alike they are")
+    add("--against", metavar="MODEL", help="a second model, or another epoch, shown beside it, and how alike they are")
     add("--layer", metavar="NAME", help="the layer that is opened: stages.2.blocks.0 (default: the last of each stage)")
     add("--target", metavar="CLASS", help="the class to explain (default: what the model says)")
     add("--out", default="inspect", metavar="DIR", help="folder of the page and the pictures (default: %(default)s)")

@@ -29,6 +29,7 @@ from tokenmix.pictures.files import picture_file
 from tokenmix.pictures.heat import amounts, enlarged, over
 from tokenmix.tasks import find_task
 from tokenmix.tasks.view import Figure, MixerDrawing, View
+from tokenmix.train.checkpoint import NAME
 from tokenmix_runtime.terminal import say
 
 SCHEMA = "tokenmix.inspect/1"
@@ -76,9 +77,11 @@ def inspect(
     spectrum of the features by depth; and what the model's task has to show. See docs/inspect.md.
 
     Args:
-        model: A run's folder, a weights file, a model's name, or a loaded model.
+        model: A run's folder, one of its checkpoints (``RUN/checkpoints/step-*.pt``, its average if it keeps one), a
+            weights file, a model's name, or a loaded model.
         images: Pictures, or what else the model's task takes: a series, clouds. One or several.
-        against: A second model for the same task, or another checkpoint, shown beside it; how alike their layers are.
+        against: A second model for the same task, or another epoch of the run, shown beside it; how alike their layers
+            are.
         out: The folder of the page and the PNG files.
         layer: The layer whose mixer is opened, such as ``"stages.2.blocks.0"``; None: the last one of each stage.
         target: The class that is explained, by its name or number; None: what the model says.
@@ -139,8 +142,19 @@ def _opened(source: Source) -> LoadedModel:
 def _names(sources: Sequence[Source], opened: Sequence[LoadedModel]) -> list[str]:
     """What the models are called: as short an end of their paths as tells them apart, or else a number."""
     own = [one.name for one in opened]
-    paths = [name if isinstance(source, LoadedModel) else source for source, name in zip(sources, own, strict=True)]
+    paths = [
+        name if isinstance(source, LoadedModel) else _place(source) for source, name in zip(sources, own, strict=True)
+    ]
     return _ends(paths, own)
+
+
+def _place(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """A path that says which model this is: of a run's checkpoint the run's, with the epoch and step in its name."""
+    path = Path(source).absolute()
+    if path.is_file() and (match := NAME.fullmatch(path.name)):
+        run = path.parent.parent
+        return run.parent / f"{run.name}, epoch {int(match[2])}, step {int(match[1])}"
+    return source
 
 
 def _told_apart(views: list[View], files: Sequence[str]) -> list[View]:

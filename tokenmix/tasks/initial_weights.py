@@ -14,7 +14,7 @@ from tokenmix.heads import own_options
 from tokenmix.heads.levels import Levels, TimmLevels, levels_of
 from tokenmix.recipes.recipe import Recipe
 from tokenmix.tasks.picture_task import build_model
-from tokenmix.weight_files import downloading, read_info, weights_file
+from tokenmix.weight_files import described_in, downloading, read_info, weights_file
 
 StateDict = Mapping[str, Tensor]
 
@@ -110,7 +110,7 @@ def _plain(key: str) -> str:
 
 def _other_classes(weights: str, classes: Sequence[str]) -> bool:
     """Whether the file says that it is for other classes."""
-    file = weights_file(weights)
+    file = described_in(weights_file(weights))
     info = (read_info(file) if file.suffix == ".safetensors" else None) or {}
     return info.get("classes", list(classes)) != list(classes)
 
