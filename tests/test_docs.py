@@ -14,6 +14,7 @@ from pathlib import Path
 
 import markdown
 import pytest
+from PIL import Image
 
 from tests import browser, looks
 
@@ -84,15 +85,20 @@ def test_commands_of_a_page_exist(page):
                 assert option in {"--help", *parser._option_string_actions}, f"{page.name}: tokenmix {name} {option}"
 
 
-def generator():
-    """The module ``docs/generate.py``."""
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+def script(name: str):
+    """The module ``docs/{name}.py``."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = generate
-    spec.loader.exec_module(generate)
-    return generate
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def generator():
+    """The module ``docs/generate.py``."""
+    return script("generate")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +147,22 @@ def test_every_public_name_has_its_place_in_the_reference():
     text = (ROOT / "docs" / "api" / "README.md").read_text(encoding="utf-8")
     for name in tokenmix.__all__:
         assert name == "__version__" or f"tokenmix.{name}\n" in text, name
+
+
+def test_the_picture_of_receptive_fields_is_told_as_measured():
+    fields = script("receptive_fields")
+    energies = fields.fields()
+    widths = {fields.width_of(energy) for energy in energies.values()}
+    reach = {mixer: f"{100 * fields.reach_of(energy):.0f} %" for mixer, energy in energies.items()}
+    assert reach == {"aff": "100 %", "dsm": "100 %", "ffnified": "18 %"}
+    told = " ".join((ROOT / "docs" / "inspect.md").read_text(encoding="utf-8").split())
+    assert f"within {widths.pop()} pixels for all three" in told
+    assert not widths
+    assert f"{reach['aff']} of the pixels for `aff` and {reach['dsm']} for `dsm`" in told
+    assert f"55 x 55 for `ffnified`, {reach['ffnified']}." in told
+    with Image.open(fields.FILE) as kept:
+        assert fields.drawn(energies).size == kept.size
+    assert fields.FILE.stat().st_size < 60_000
 
 
 @pytest.mark.slow
