@@ -126,7 +126,7 @@ def inspect(
         subjects.append(Subject(name, loaded, _told_apart(views, files)))
     groups = [group for group in _groups(subjects, layer, log) if group["rows"]]
     if len(subjects) == 2 and all(subject.has_maps for subject in subjects):
-        groups += _alike(*subjects, log)
+        groups += _alike(subjects[0], subjects[1], log)
     return _written(folder, subjects, files, groups, log)
 
 
