@@ -108,6 +108,11 @@ class LoadedModel:
             ``"fit"``, the short side is the size's shorter one, unless the long side would pass its longer one.
         license: Of published weights, as far as their model's configuration says it.
         data: What it has learnt from, see ``tokenmix.data.identity.DataIdentity.brief``; None where it does not say.
+
+    Examples:
+        >>> from tokenmix.checkpoints import LoadedModel
+        >>> LoadedModel(nn.Identity(), "identity", "classification", facts={"classes": ["cat", "dog"]}).classes
+        ['cat', 'dog']
     """
 
     model: nn.Module
@@ -152,6 +157,12 @@ def open_model(
 
     Raises:
         CheckpointError: If there is neither such a file nor such a model, it cannot be loaded, or has another task.
+
+    Examples:
+        >>> from tokenmix.checkpoints import open_model
+        >>> loaded = open_model("runs/photos", tasks=["classification"])  # doctest: +SKIP
+        >>> loaded.classes, loaded.image_size  # doctest: +SKIP
+        (['cat', 'dog'], (96, 96))
     """
     with trusting(trust):
         return _open(os.fspath(source), tasks, model_args)
@@ -287,7 +298,13 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], origin: str | os.PathLi
 
 
 def our_models() -> list[str]:
-    """The names of the models that tokenmix registers with timm."""
+    """The names of the models that tokenmix registers with timm.
+
+    Examples:
+        >>> from tokenmix.checkpoints import our_models
+        >>> "mixernet_pico" in our_models()
+        True
+    """
     return [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("tokenmix.")]
 
 
@@ -313,6 +330,11 @@ def convert(
     Raises:
         CheckpointError: As `load_checkpoint`; or if the target's ending does not fit, or no official names exist.
         ValueError: For another value of ``to``.
+
+    Examples:
+        >>> from tokenmix.checkpoints import convert
+        >>> model = convert("rcvit_xs.pth", "casvit_xs.safetensors")  # doctest: +SKIP
+        >>> model = convert("casvit_xs.safetensors", "back.pth", to="official")  # doctest: +SKIP
     """
     if to not in FORMATS:
         raise ValueError(unknown("format", to, FORMATS))

@@ -55,8 +55,16 @@ def downloading(name: str) -> Iterator[None]:
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What `weights_bytes` stored beside the weights, or None for a safetensors file that it did not write.
 
+    Args:
+        path: The file.
+
     Raises:
         CheckpointError: If it is no whole safetensors file.
+
+    Examples:
+        >>> from tokenmix.checkpoints import read_info
+        >>> read_info("runs/photos/best.safetensors")["model"]  # doctest: +SKIP
+        'mixernet_pico'
     """
     try:
         regular_file(path)

@@ -78,6 +78,11 @@ def open_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> 
 
     Raises:
         ImageError: The file is missing, no file, empty, broken, truncated, too large or no picture.
+
+    Examples:
+        >>> from tokenmix_runtime.images import open_image
+        >>> open_image("cat.jpg", at_least=448).mode  # doctest: +SKIP
+        'RGB'
     """
     with _binary(path) as file:
         return decode(file, os.fspath(path), at_least=at_least)

@@ -45,8 +45,20 @@ def resize_and_crop(
     crop_pct)``; of a picture more than 16 times as long as wide only the middle is resized. With ``squash``, timm's
     word, every side becomes that, whatever the picture's shape.
 
+    Args:
+        image: Of any size.
+        image_size: Pixels, one number or (height, width).
+        crop_pct: The share of the resized sides that is kept, above 0 and at most 1.
+        interpolation: ``"bicubic"`` or ``"bilinear"``.
+        crop_mode: ``"center"`` or ``"squash"``.
+
     Raises:
-        ValueError: ``crop_pct`` is outside (0, 1], or an unknown interpolation or mode.
+        ValueError: A size or ``crop_pct`` is out of range, or an unknown interpolation or mode.
+
+    Examples:
+        >>> from tokenmix_runtime.preprocess import resize_and_crop
+        >>> resize_and_crop(Image.new("RGB", (640, 480)), (224, 288)).size  # (width, height)
+        (288, 224)
     """
     if crop_mode not in CROP_MODES:
         raise ValueError(unknown("crop_mode", crop_mode, CROP_MODES))

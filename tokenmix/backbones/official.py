@@ -27,7 +27,16 @@ StateDict = Mapping[str, Tensor]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded or written; the message names it, the reason and the remedy."""
+    """A checkpoint that cannot be loaded or written; the message names it, the reason and the remedy.
+
+    Examples:
+        >>> import tokenmix
+        >>> try:
+        ...     tokenmix.load_checkpoint("missing.pth")
+        ... except CheckpointError as error:
+        ...     print(error)
+        missing.pth: no such file
+    """
 
 
 class _DType:

@@ -29,6 +29,11 @@ class Samples:
 
     Args:
         names: Of each sample: a file's path relative to its data set, or such as ``"digits/123"``.
+
+    Examples:
+        >>> from tokenmix.data import Samples
+        >>> sorted(Samples(["a.png", "b.png", "c.png"]).order(seed=0, epoch=0).tolist())
+        [0, 1, 2]
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -51,7 +56,16 @@ class Samples:
 
 
 class Pictures(Samples):
-    """Samples that are pictures, decoded when asked for. A subclass says how by `load`."""
+    """Samples that are pictures, decoded when asked for. A subclass says how by `load`.
+
+    Examples:
+        >>> from tokenmix.data import Pictures
+        >>> class Plain(Pictures):
+        ...     def load(self, index):
+        ...         return Image.new("RGB", (32, 32), self.names[index])
+        >>> Plain(["red", "blue"]).load(0).getpixel((0, 0))
+        (255, 0, 0)
+    """
 
     def load(self, index: int) -> Image.Image:
         """The picture as RGB, at its full size."""
@@ -77,7 +91,13 @@ def printable(name: str) -> str:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that was left out, and why; or a shard that is ``damaged``, of which nobody knows how much is lost."""
+    """A picture that was left out, and why; or a shard that is ``damaged``, of which nobody knows how much is lost.
+
+    Examples:
+        >>> from tokenmix.data import Skipped
+        >>> Skipped("cats/7.jpg", "the file is empty").damaged
+        False
+    """
 
     name: str
     reason: str
@@ -91,6 +111,11 @@ class DataSet:
     ``skipped`` are samples that cannot be used; ``unused``, by the reason, files that are no sample of any part;
     ``split_off`` says that a part was taken from the training samples by us; ``warnings`` tell what is odd
     about the set as a whole.
+
+    Examples:
+        >>> from tokenmix.data import DataSet, Samples
+        >>> DataSet("letters", Samples("abc"), Samples("d"), Samples("e")).summary()
+        'letters: 3 training, 1 validation and 1 test samples'
     """
 
     name: str
@@ -121,6 +146,12 @@ class PictureData(DataSet):
     """Samples that are pictures.
 
     ``image_size`` is the default size in pixels of a square image, ``mean`` and ``std`` are for values in 0..1.
+
+    Examples:
+        >>> from tokenmix.data import PictureData, Pictures
+        >>> data = PictureData("bars", Pictures(["1"]), Pictures(["2"]), Pictures(["3"]), image_size=32)
+        >>> data.mean, data.in_chans
+        ((0.485, 0.456, 0.406), 3)
     """
 
     train: Pictures

@@ -62,6 +62,14 @@ class BatchLoader:
 
     Raises:
         ValueError: An empty set, or an argument out of range.
+
+    Examples:
+        >>> class Indices(Dataset):
+        ...     def __getitem__(self, key):
+        ...         return {"index": key.indices}
+        >>> loader = BatchLoader(Samples("abcde"), Indices(), batch_size=2, train=False)
+        >>> [batch["index"] for batch in loader.batches()]
+        [[0, 1], [2, 3], [4]]
     """
 
     def __init__(

@@ -35,10 +35,15 @@ def make_runner(on: str | Runner, **given: Any) -> Runner:
 
     Args:
         on: Where to run.
-        given: The runner's own options.
+        **given: The runner's own options.
 
     Raises:
         ValueError: There is no such runner, or the option is none of it.
+
+    Examples:
+        >>> from tokenmix.jobs import make_runner
+        >>> make_runner("slurm", cpus=8, at_once=4).at_once
+        4
     """
     if not isinstance(on, str):
         return on
@@ -51,7 +56,16 @@ def make_runner(on: str | Runner, **given: Any) -> Runner:
 
 
 def options(runner: Runner) -> dict[str, Any]:
-    """What makes this runner, as options of the command line; nothing for the local one."""
+    """What makes this runner, as options of the command line; nothing for the local one.
+
+    Args:
+        runner: Such as `make_runner` gives.
+
+    Examples:
+        >>> from tokenmix.jobs import Slurm, options
+        >>> options(Slurm(cpus=8))
+        {'on': 'slurm', 'cpus': 8}
+    """
     if isinstance(runner, Local):
         return {}
     name = next(name for name, kind in RUNNERS.items() if isinstance(runner, kind))

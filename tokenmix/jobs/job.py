@@ -48,6 +48,11 @@ class Job:
         label: Stands before each line of progress.
         data: Gives the data to a job of this process, for data that several share; None: the job loads its own.
         make: Makes the network, for one that the recipe cannot name; such a job cannot leave this process.
+
+    Examples:
+        >>> from tokenmix.recipes import make_recipe
+        >>> Job(Path("runs/a"), make_recipe("basic"), data_seed=0).file.name
+        'job.json'
     """
 
     folder: Path
@@ -106,6 +111,11 @@ class Queued(Exception):
         message: For the user.
         id: The queue's name for them.
         unfinished: Their folders.
+
+    Examples:
+        >>> queued = Queued("the array job 42 is in the queue", "42", [Path("runs/a")])
+        >>> queued.id, len(queued.unfinished)
+        ('42', 1)
     """
 
     def __init__(self, message: str, id: str, unfinished: Sequence[Path]) -> None:
@@ -166,8 +176,17 @@ def perform(folder: str | Path, log: Log = say, *, trust: bool = False) -> Outco
         trust: The job was described by the caller, and may name Python code, addresses and paths, see
             `tokenmix.safety`. `needs_trust` tells whoever hands it over.
 
+    Returns:
+        What the run has to show, or why it failed.
+
     Raises:
         ValueError: The folder holds no job, or one that says what no file may say.
+
+    Examples:
+        >>> from tokenmix.jobs import perform
+        >>> outcome = perform("runs/a", trust=True)  # doctest: +SKIP
+        >>> outcome if isinstance(outcome, Exception) else outcome.best["epoch"]  # doctest: +SKIP
+        3
     """
     with trusting(trust):
         job = Job.read(folder)

@@ -11,7 +11,13 @@ from tokenmix.jobs.job import Job, Log, Outcomes, attempt, claim
 
 @dataclass(frozen=True)
 class Local:
-    """Runs a job when its outcome is asked for."""
+    """Runs a job when its outcome is asked for.
+
+    Examples:
+        >>> from tokenmix.jobs import Local
+        >>> for outcome in Local().run(jobs, Path("runs"), print):  # doctest: +SKIP
+        ...     print(outcome if isinstance(outcome, Exception) else outcome.best["epoch"])
+    """
 
     def run(self, jobs: Sequence[Job], out: Path, log: Log) -> Outcomes:
         """The outcomes in the order of the jobs; the same for every place that runs jobs.

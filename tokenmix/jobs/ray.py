@@ -28,6 +28,10 @@ class Ray:
         cpus: For each job, which then computes with as many threads; None: as many as this process has.
         gpus: For each job; None: one if it trains on CUDA.
         retries: How often a job is run again whose worker or machine was lost.
+
+    Examples:
+        >>> from tokenmix.jobs import Ray
+        >>> outcomes = Ray("10.0.0.1:6379", gpus=1).run(jobs, Path("runs"), print)  # doctest: +SKIP
     """
 
     address: str | None = None

@@ -45,6 +45,10 @@ class Slurm:
         cpus: For each job, which then computes with as many threads; None: as many as this process has.
         at_once: How many jobs may run at the same time; None leaves that to Slurm.
         wait: Wait until the array job has ended, and collect.
+
+    Examples:
+        >>> from tokenmix.jobs import Slurm
+        >>> outcomes = Slurm(("partition=gpu", "gres=gpu:1"), cpus=8).run(jobs, Path("runs"), print)  # doctest: +SKIP
     """
 
     sbatch: tuple[str, ...] = ()

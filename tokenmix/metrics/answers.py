@@ -22,6 +22,12 @@ class GatheredAnswers:
         prediction: (N,) int64; -1, with the confidence 1, where the logits are not finite.
         confidence: (N,) float64, the prediction's softmax probability.
         truth: (N,) float64, the label's softmax probability.
+
+    Examples:
+        >>> label, told, sure = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), torch.tensor([0.9, 0.8, 0.7]).double()
+        >>> answers = GatheredAnswers(torch.arange(3), label, told, sure, sure)
+        >>> answers.worst(1), answers.confusion()
+        ([1], [(0, 0, 1), (1, 0, 1), (1, 1, 1)])
     """
 
     index: Tensor
@@ -43,7 +49,16 @@ class GatheredAnswers:
 
 
 class Answers:
-    """Keeps the answers of a pass over a data set: 48 bytes an image, on the device until all are gathered."""
+    """Keeps the answers of a pass over a data set: 48 bytes an image, on the device until all are gathered.
+
+    Examples:
+        >>> answers = Answers()
+        >>> batch = {"label": torch.tensor([1, 0]), "index": torch.tensor([1, 0])}
+        >>> answers.update(torch.tensor([[0.0, 9.0], [0.0, 9.0]]), batch)
+        >>> gathered = answers.gather()
+        >>> gathered.prediction == gathered.label
+        tensor([False,  True])
+    """
 
     def __init__(self) -> None:
         self.parts: list[Tensor] = []

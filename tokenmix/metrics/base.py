@@ -19,6 +19,17 @@ class Metric(ABC):
     Args:
         size: Shape of the tensor of sums.
         dtype: Its type; counts of samples stay exact in float64 up to 2**53.
+
+    Examples:
+        >>> class Seen(Metric):
+        ...     def update(self, prediction, batch):
+        ...         self.add(batch["mask"].sum().double())
+        ...     def compute(self):
+        ...         return {"seen": self.total().item()}
+        >>> seen = Seen(())
+        >>> seen.update(None, {"mask": torch.tensor([True, True, False])})
+        >>> seen.compute()
+        {'seen': 2.0}
     """
 
     def __init__(self, size: tuple[int, ...], dtype: torch.dtype = torch.float64) -> None:

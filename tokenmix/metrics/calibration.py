@@ -21,6 +21,12 @@ class Calibration(Metric):
     i / 15, and the gap between mean confidence and accuracy is averaged over the bins, each weighing as much as it has
     answers. ``brier`` is the mean squared distance between the probabilities and the one-hot label, over all classes.
     A sample whose logits are not all finite counts as wrong with confidence 1.
+
+    Examples:
+        >>> calibration = Calibration()
+        >>> calibration.update(torch.zeros(4, 2), {"label": torch.zeros(4, dtype=torch.int64)})  # half sure, all right
+        >>> calibration.compute()
+        {'ece': 50.0, 'brier': 0.5}
     """
 
     def __init__(self) -> None:

@@ -29,6 +29,12 @@ class TopK(Metric):
 
     With fewer than five classes ``top5`` is 100, since the right class is always among them. A sample whose logits are
     not all finite counts as wrong. The loss is that of the labels as they are, without smoothing.
+
+    Examples:
+        >>> accuracy = TopK()
+        >>> accuracy.update(torch.eye(8), {"label": torch.tensor([0, 1, 2, 3, 4, 5, 5, 5])})
+        >>> accuracy.compute()["top1"]
+        75.0
     """
 
     def __init__(self) -> None:
@@ -63,6 +69,12 @@ class ClassScores(Metric):
 
     Args:
         num_classes: K.
+
+    Examples:
+        >>> scores = ClassScores(num_classes=2)
+        >>> scores.update(torch.tensor([[1.0, 0.0]] * 4), {"label": torch.tensor([0, 0, 0, 1])})
+        >>> scores.compute()["top1"], scores.compute()["balanced_top1"]
+        (75.0, 50.0)
     """
 
     def __init__(self, num_classes: int) -> None:

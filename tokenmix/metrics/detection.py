@@ -38,6 +38,15 @@ class CocoAP(Metric):
 
     Raises:
         ValueError: pycocotools is not installed.
+
+    Examples:
+        >>> truth = {"boxes": torch.tensor([[2.0, 2.0, 9.0, 9.0]]), "labels": torch.tensor([1])}
+        >>> target = [truth | {"iscrowd": torch.tensor([0]), "area": torch.tensor([49.0])}]
+        >>> batch = {"target": target, "size": torch.tensor([[16, 16]]), "index": torch.tensor([0])}
+        >>> metric = CocoAP(num_classes=2)
+        >>> metric.update([truth | {"scores": torch.tensor([0.9])}], batch | {"mask": torch.tensor([True])})
+        >>> round(metric.compute()["box_AP"], 6)
+        100.0
     """
 
     def __init__(self, num_classes: int, *, masks: bool = False) -> None:

@@ -15,6 +15,10 @@ class ItemScores:
     Attributes:
         values: (N,) float64, in the number's unit; their mean is the number. Of a share they are 0 or 100.
         noun: What an item is, in the plural.
+
+    Examples:
+        >>> float(ItemScores(np.array([100.0, 0.0, 100.0, 100.0]), "images").values.mean())
+        75.0
     """
 
     values: NDArray[np.float64]
@@ -30,6 +34,13 @@ def jackknife(whole: float, without: ArrayLike) -> NDArray[np.float64]:
     Args:
         whole: The number of all items.
         without: The number of all but one, for each item.
+
+    Returns:
+        Float64, in the number's unit.
+
+    Examples:
+        >>> jackknife(2.0, [2.5, 2.0, 1.5])  # the mean of 1, 2, 3, and without each of them
+        array([1., 2., 3.])
     """
     values = np.asarray(without, np.float64)
     return whole + (len(values) - 1) * (values.mean() - values)

@@ -26,6 +26,13 @@ class SegmentationOverlap(Metric):
 
     Args:
         num_classes: K.
+
+    Examples:
+        >>> overlap = SegmentationOverlap(num_classes=2)
+        >>> found, label = torch.tensor([[0, 0], [0, 1]]), torch.tensor([[0, 0], [1, 1]])
+        >>> overlap.update([found], {"label": [label], "mask": torch.tensor([True])})
+        >>> overlap.compute()["aAcc"], overlap.by_class()[1]
+        (75.0, {'IoU': 50.0, 'Acc': 50.0})
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -81,6 +88,13 @@ class ImageOverlaps:
     Args:
         num_classes: K.
         noun: What the images are called, in the plural.
+
+    Examples:
+        >>> overlaps, label = ImageOverlaps(num_classes=2), torch.tensor([[0, 0], [1, 1]])
+        >>> batch = {"label": [label, label], "index": torch.tensor([0, 1]), "mask": torch.tensor([True, True])}
+        >>> overlaps.update([label, 1 - label], batch)  # all right, all wrong
+        >>> round(float(overlaps.scores().values.mean()), 2)  # mIoU: 4 of 12 pixels
+        33.33
     """
 
     def __init__(self, num_classes: int, noun: str = "images") -> None:

@@ -19,6 +19,11 @@ class Budget:
     Attributes:
         seconds: On the training; None: `USUAL_S`, which is told.
         latency_ms: By the model for one sample, in ONNX Runtime on this machine; None: any.
+
+    Examples:
+        >>> from tokenmix.planning import Budget
+        >>> print(Budget(seconds=600, latency_ms=2))
+        10 min 2ms
     """
 
     seconds: float | None = None
@@ -38,10 +43,18 @@ class Budget:
 
 
 def read_budget(words: Sequence[str]) -> Budget:
-    """``["10min"]``, ``["2ms"]`` or both: a time of training, a latency.
+    """What ``["10min"]``, ``["2ms"]`` or both allow: a time of training, a latency.
+
+    Args:
+        words: A number and ``s``, ``sec``, ``min``, ``m``, ``h`` or ``d`` for the training, ``ms`` for the latency.
 
     Raises:
         ValueError: A word is neither, or there are two of a kind.
+
+    Examples:
+        >>> from tokenmix.planning import read_budget
+        >>> read_budget(["10min", "2ms"])
+        Budget(seconds=600.0, latency_ms=2.0)
     """
     found: dict[str, float] = {}
     for word in words:

@@ -41,6 +41,12 @@ class Plan:
         seconds: What it takes here, what is trained before included.
         start: What is trained before, with the epochs that there is time for; None: nothing.
         planning_s: Seconds that the planning took, which count as the training's do.
+
+    Examples:
+        >>> from tokenmix.planning import Plan
+        >>> from tokenmix.recipes import make_recipe
+        >>> Plan(make_recipe("basic"), ["  model  mixernet_pico"], seconds=120.0).start is None
+        True
     """
 
     recipe: Recipe
@@ -80,6 +86,15 @@ def make_plan(
 
     Raises:
         ValueError: The task plans nothing, a setting is wrong, or no draft's model is as fast as it must be.
+
+    Examples:
+        >>> from tokenmix.planning import Budget, make_plan
+        >>> from tokenmix.sources import load_data
+        >>> from tokenmix.tasks import find_task
+        >>> data, task = load_data("photos"), find_task("classification")  # doctest: +SKIP
+        >>> plan = make_plan(data, "photos", task, budget=Budget(seconds=600))  # doctest: +SKIP
+        >>> for line in plan.lines:  # doctest: +SKIP
+        ...     print(line)
     """
     begin = time.perf_counter()
     budget, device = budget or Budget(), torch.device(device)

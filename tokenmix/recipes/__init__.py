@@ -70,7 +70,8 @@ def make_recipe(name: str, overrides: Iterable[str] = (), *, images: int | None 
         ValueError: Nothing has that name, a setting is wrong, or a file says what only the caller may say.
 
     Examples:
-        >>>         >>> make_recipe("ffnet_1", ["epochs=100", "task.label_smoothing=0.2"]).schedule.epochs
+        >>> from tokenmix.recipes import make_recipe
+        >>> make_recipe("ffnet_1", ["epochs=100", "task.label_smoothing=0.2"]).schedule.epochs
         100.0
     """
     overrides, known = list(overrides), dict(RECIPES)

@@ -42,6 +42,11 @@ class Model(Checked):
             ``args`` may then hold the head's options too. None: the model as it is.
         drop_rate: Dropout before the classifier; None leaves the model's own default.
         drop_path_rate: Stochastic depth; None leaves the model's own default.
+
+    Examples:
+        >>> from tokenmix.recipes import Model
+        >>> Model(name="mixernet_pico", args={"mixers": "pool"}, drop_path_rate=0.1).args
+        {'mixers': 'pool'}
     """
 
     part: ClassVar[str] = "model"
@@ -74,6 +79,11 @@ class Optimizer(Checked):
             of layers; None gives all the same.
         ema_decay: Decay per step of the averaged weights, which are then the ones evaluated and kept; it grows to this
             from 0.1 as (1 + step) / (10 + step). None keeps none.
+
+    Examples:
+        >>> from tokenmix.recipes import Optimizer
+        >>> Optimizer(name="sgd", lr=0.1).momentum
+        0.9
     """
 
     part: ClassVar[str] = "optimizer"
@@ -109,6 +119,11 @@ class Schedule(Checked):
         power: Of the poly schedule.
         milestones: Of the step schedule: the epochs after which the learning rate falls.
         milestone_factor: By which it is multiplied then.
+
+    Examples:
+        >>> from tokenmix.recipes import Schedule
+        >>> Schedule(epochs=300, warmup_epochs=20).length
+        '300 epochs'
     """
 
     part: ClassVar[str] = "schedule"
@@ -216,6 +231,11 @@ class Run(Checked):
         slack: By how much, in the headline's unit, a validation may be worse than the best one before it and yet count
             as no worse, so that its later weights are kept: what chance explains where few samples are validated.
         seed: Of the weights, the data order, the augmentation and the dropout.
+
+    Examples:
+        >>> from tokenmix.recipes import Run
+        >>> Run(data="photos", batch_size=256, accumulate=4).precision
+        'float32'
     """
 
     part: ClassVar[str] = "run"

@@ -180,9 +180,19 @@ def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     does ``steps`` where the recipe counts steps. With another ``task`` the recipe keeps of its task's part and of its
     augmentation what the new task knows too.
 
+    Args:
+        recipe: It stays as it is.
+        overrides: ``"key=value"`` each; a later one of a key wins.
+
     Raises:
         ValueError: No ``=``, an unknown key (with a suggestion) or one of another task, a value that the field
             refuses, or one that the schedule or the optimiser does not read.
+
+    Examples:
+        >>> from tokenmix.recipes import make_recipe, override
+        >>> schedule = override(make_recipe("ffnet_1"), ["epochs=32"]).schedule
+        >>> schedule.epochs, schedule.warmup_epochs  # of 320 and 5
+        (32.0, 0.5)
     """
     texts = []
     for setting in overrides:
@@ -226,8 +236,18 @@ def _check_read(recipe: Recipe, key: Key) -> None:
 def with_values(recipe: Recipe, **values: Any) -> Recipe:
     """The recipe with other values, by short names or, as ``**{"schedule.epochs": 3}``, by paths; nothing is scaled.
 
+    Args:
+        recipe: It stays as it is.
+        **values: As their fields hold them, not as text.
+
     Raises:
         ValueError: See `override`.
+
+    Examples:
+        >>> from tokenmix.recipes import make_recipe, with_values
+        >>> schedule = with_values(make_recipe("ffnet_1"), epochs=32.0).schedule
+        >>> schedule.epochs, schedule.warmup_epochs  # of 320 and 5
+        (32.0, 5.0)
     """
     return _changed(recipe, list(settings_of(values)))
 
@@ -239,8 +259,17 @@ def _changed(recipe: Recipe, settings: list[tuple[str, Any]]) -> Recipe:
 def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
     """The recipe for another number of epochs, those of its parts in proportion: warm-up, milestones and so on.
 
+    Args:
+        recipe: It stays as it is.
+        epochs: Passes over the training samples, above 0; a fraction stops within one.
+
     Raises:
-        ValueError: It counts steps.
+        ValueError: It counts steps, or ``epochs`` is out of range.
+
+    Examples:
+        >>> from tokenmix.recipes import make_recipe, with_epochs
+        >>> with_epochs(make_recipe("ffnet_1"), 32).schedule.warmup_epochs  # 5 of 320
+        0.5
     """
     schedule = recipe.schedule
     if schedule.steps is not None:
@@ -252,7 +281,18 @@ def with_epochs(recipe: Recipe, epochs: float) -> Recipe:
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """The keys in which two recipes would train differently, each as ``path (this -> that)``."""
+    """The keys in which two recipes would train differently, each as ``path (this -> that)``.
+
+    Args:
+        one: Whose values stand before the arrow.
+        other: Whose values stand after it.
+
+    Examples:
+        >>> from tokenmix.recipes import differences, make_recipe, override
+        >>> recipe = make_recipe("ffnet_1")
+        >>> differences(recipe, override(recipe, ["lr=0.01"]))
+        ['optimizer.lr (0.001 -> 0.01)']
+    """
     first, second = one.flat(), other.flat()
     absent = object()
     found = []

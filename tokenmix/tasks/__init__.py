@@ -47,8 +47,20 @@ _OWN: dict[str, Task] = {}
 def register_task(task: Task) -> Task:
     """Make a task of one's own known by its name, in place of one that was registered before; returns it.
 
+    Args:
+        task: It; its ``name`` is what recipes and files then call it.
+
+    Returns:
+        The task.
+
     Raises:
         ValueError: A task of the house has that name.
+
+    Examples:
+        >>> from tokenmix.tasks import find_task, register_task
+        >>> register_task(AngleTask())  # a class of your own, see examples/own_task.py  # doctest: +SKIP
+        >>> find_task("angle").shown("error", 12.5)  # doctest: +SKIP
+        '12.50 degrees'
     """
     if task.name in _of_the_house():
         raise ValueError(f"there is a task {task.name!r} already: give yours another name")
@@ -57,15 +69,29 @@ def register_task(task: Task) -> Task:
 
 
 def all_tasks() -> dict[str, Task]:
-    """All tasks by name, those of the house first."""
+    """All tasks by name, those of the house first.
+
+    Examples:
+        >>> from tokenmix.tasks import all_tasks
+        >>> [name for name, task in all_tasks().items() if task.headline == "mIoU"]
+        ['points', 'segmentation']
+    """
     return _of_the_house() | _OWN
 
 
 def find_task(name: str) -> Task:
     """The task of that name.
 
+    Args:
+        name: As recipes and files call it.
+
     Raises:
         ValueError: There is none.
+
+    Examples:
+        >>> from tokenmix.tasks import find_task
+        >>> find_task("detection").headline
+        'box_AP'
     """
     tasks = all_tasks()
     if name not in tasks:

@@ -34,6 +34,15 @@ class Objective(nn.Module, ABC):
     """A model with its loss, its predictions and its metric.
 
     ``model`` is the network that is saved and shipped.
+
+    Examples:
+        >>> from tokenmix.recipes import make_recipe
+        >>> from tokenmix.tasks import find_task
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> objective = find_task("classification").objective(make_recipe("basic"), model, {"classes": ("cat", "dog")})
+        >>> batch = {"image": torch.randn(4, 3, 8, 8), "label": torch.tensor([0, 1, 1, 0])}
+        >>> objective(batch)["loss"].shape, objective.predict(batch).shape
+        (torch.Size([]), torch.Size([4, 2]))
     """
 
     model: nn.Module
@@ -66,7 +75,15 @@ class Objective(nn.Module, ABC):
 
 
 class Witness(Protocol):
-    """What else may follow an evaluation: a metric, or whoever keeps the answers."""
+    """What else may follow an evaluation: a metric, or whoever keeps the answers.
+
+    Examples:
+        >>> class Seen:
+        ...     batches = 0
+        ...     def update(self, prediction, batch):
+        ...         self.batches += 1
+        >>> witness: Witness = Seen()
+    """
 
     def update(self, prediction: Any, batch: Batch) -> None:
         """See a batch, and what the objective predicts for it."""
@@ -77,6 +94,12 @@ class Evidence(Protocol):
 
     ``witnesses`` see the validation; ``gather``, called by every process after each one, gives values small enough for
     a checkpoint; ``picture`` makes of an entry of their ``mistakes`` what the page shows.
+
+    Examples:
+        >>> from tokenmix.tasks import find_task
+        >>> evidence = find_task("classification").evidence(recipe, data)  # doctest: +SKIP
+        >>> [type(one).__name__ for one in evidence.witnesses]  # doctest: +SKIP
+        ['Answers']
     """
 
     @property
@@ -102,6 +125,12 @@ class Judging:
     Args:
         metric: The objective's own.
         facts: Of the data set, see `Task.facts`.
+
+    Examples:
+        >>> from tokenmix.metrics import TopK
+        >>> judging = Judging(TopK(), {"classes": ("cat", "dog")})
+        >>> judging.numbers(), judging.rows(), judging.base_line()  # what a task adds; here nothing
+        ({}, [], None)
     """
 
     def __init__(self, metric: Metric, facts: Mapping[str, Any]) -> None:
@@ -130,7 +159,12 @@ class Judging:
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a command that belongs to a task: its name on the command line, and argparse's keywords."""
+    """An option of a command that belongs to a task: its name on the command line, and argparse's keywords.
+
+    Examples:
+        >>> Option("--top-k", {"type": int, "default": 5}).name
+        'top_k'
+    """
 
     flag: str
     settings: Mapping[str, Any]
@@ -149,6 +183,10 @@ class Answer:
         values: As JSON.
         lines: For people.
         rows: For a table, each with the same names: of a class, an object, or the file as a whole.
+
+    Examples:
+        >>> Answer({"label": "cat"}, ["cat.jpg: cat"]).values["label"]
+        'cat'
     """
 
     values: dict[str, Any]
@@ -165,6 +203,12 @@ class Judged:
         samples: They.
         facts: Of the data set that they belong to.
         labelled: Whether their answers are known; else they can only be predicted.
+
+    Examples:
+        >>> from tokenmix.data import Samples
+        >>> judged = Judged("pets", Samples(["cat.jpg", "dog.jpg"]), {"classes": ("cat", "dog")})
+        >>> len(judged.samples), judged.labelled
+        (2, True)
     """
 
     name: str
@@ -208,6 +252,12 @@ class Task(ABC):
         endings: Of files that are a data set of this task by themselves.
         commands: Its own commands: the name of each to the module that has ``add_arguments`` and ``run``. What each
             does stands in `tokenmix.cli.COMMANDS`, so that the list of commands needs no task.
+
+    Examples:
+        >>> from tokenmix.tasks import find_task
+        >>> task = find_task("classification")
+        >>> task.headline, task.shown("top1", 91.4), task.shown("loss", 0.25)
+        ('top1', '91.40 %', '0.2500')
     """
 
     name: str
@@ -740,7 +790,16 @@ def answers_folder(out: str | None, usual: str) -> Path:
 def to_device(batch: Batch, device: torch.device | str, *, channels_last: bool = False) -> Batch:
     """A copy of the batch whose tensors, also those in lists and dicts, are on ``device``.
 
-    ``channels_last`` lays out (B, C, H, W) tensors as NHWC.
+    Args:
+        batch: Names to tensors, lists, dicts and other values; the last are taken as they are.
+        device: Where to.
+        channels_last: Whether to lay out (B, C, H, W) tensors as NHWC; their shape stays.
+
+    Examples:
+        >>> from tokenmix.tasks import to_device
+        >>> image = to_device({"image": torch.ones(2, 3, 8, 8)}, "cpu", channels_last=True)["image"]
+        >>> image.shape, image.is_contiguous(memory_format=torch.channels_last)
+        (torch.Size([2, 3, 8, 8]), True)
     """
 
     def move(value: Any) -> Any:

@@ -17,6 +17,13 @@ class TaskOptions(Checked):
 
     Attributes:
         name: The task's.
+
+    Examples:
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class AngleOptions(TaskOptions):
+        ...     most: float = 60.0  # degrees; a recipe's ``task.most``
+        >>> AngleOptions(most=45)
+        AngleOptions(most=45.0)
     """
 
     part: ClassVar[str] = "task"
@@ -28,6 +35,13 @@ class TaskAugment(Checked):
     """What training does to a task's samples at random, as a part of a recipe; here nothing.
 
     A field is a recipe's key, ``augment.crop_scale``; one that is called ``name`` is set by ``augment=NAME`` too.
+
+    Examples:
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class AngleAugment(TaskAugment):
+        ...     turn: float = 0.0  # degrees; a recipe's ``augment.turn``
+        >>> AngleAugment.key("turn")
+        'augment.turn'
     """
 
     part: ClassVar[str] = "augment"

@@ -235,6 +235,12 @@ def load_run(path: str | os.PathLike[str], *, model: nn.Module | None = None) ->
 
     Raises:
         ValueError: No weights there, not written by tokenmix, or not those of the model.
+
+    Examples:
+        >>> from tokenmix.train import load_run
+        >>> model, info = load_run("runs/photos")  # doctest: +SKIP
+        >>> info["classes"], info["image_size"]  # doctest: +SKIP
+        (['cat', 'dog'], (96, 96))
     """
     file = weights_file(path)
     info = read_info(file)

@@ -57,7 +57,15 @@ LOCK_S = 30.0  # how long the first of several processes waits for the one befor
 
 
 class Diverged(ValueError):
-    """The loss was not finite for as many steps in a row as the recipe allows."""
+    """The loss was not finite for as many steps in a row as the recipe allows.
+
+    Examples:
+        >>> from tokenmix.recipes import override
+        >>> try:
+        ...     fit(recipe, data, "runs/photos")  # doctest: +SKIP
+        ... except Diverged:
+        ...     fit(override(recipe, ["lr=1e-4"]), data, "runs/photos-slower")
+    """
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,11 @@ class FitResult:
             (of that step), ``seconds`` since the start, over all sessions, and what ``Recorder.speed`` measured.
         seconds: Time spent on training and validation, over all sessions.
         best_weights: The safetensors file.
+
+    Examples:
+        >>> result = fit(recipe, data, "runs/photos")  # doctest: +SKIP
+        >>> result.history[result.best["epoch"] - 1]["val_top1"] == result.best["val_top1"]  # doctest: +SKIP
+        True
     """
 
     best: dict[str, Any]
@@ -149,6 +162,9 @@ def fit(
         timeout: Seconds after which a process that does not answer counts as lost.
         trackers: Who else follows the run: names in ``tokenmix.train.trackers.TRACKERS``.
 
+    Returns:
+        What the run has to show, see `FitResult`.
+
     Raises:
         ValueError: The folder holds a run of another recipe or other data, or no readable checkpoint, or another
             process is at work in it; there are no images, no such model or no such device; an option out of range.
@@ -157,6 +173,14 @@ def fit(
         OutOfMemory: A step does not fit into memory; the message says which part of it would. The run goes on with a
             larger ``accumulate``, the one key of a recipe that may change on the way.
         ConnectionError: Another process was lost.
+
+    Examples:
+        >>> from tokenmix.recipes import make_recipe
+        >>> from tokenmix.sources import load_data
+        >>> from tokenmix.train import fit
+        >>> result = fit(make_recipe("digits", ["epochs=3"]), load_data("digits"), "runs/digits")  # doctest: +SKIP
+        >>> [row["epoch"] for row in result.history]  # doctest: +SKIP
+        [1, 2, 3]
     """
     check_trackers(trackers)
     check_number("workers", workers)

@@ -11,7 +11,13 @@ from typing import Any
 
 
 class Terminated(SystemExit):
-    """The run got SIGTERM and has saved its state; uncaught, the process ends with the code 143."""
+    """The run got SIGTERM and has saved its state; uncaught, the process ends with the code 143.
+
+    Examples:
+        >>> from tokenmix.train import Terminated
+        >>> Terminated().code
+        143
+    """
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
