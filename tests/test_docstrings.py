@@ -32,6 +32,15 @@ HELD = {  # rooms whose names are held to what those of the face are
     "recipes",
     "tasks",
     "train",
+    "backbones",
+    "bench",
+    "comparison",
+    "compilation",
+    "export",
+    "heads",
+    "inspection",
+    "mixers",
+    "web",
 }
 FACE |= {f"tokenmix.{room}.{name}": thing for room in sorted(HELD) for name, thing in explained(room).items()}
 FOREIGN = ("tokenmix.create_model",)  # timm's own

@@ -33,6 +33,10 @@ class Stage(nn.Module):
         in_parts: Whether a large batch passes in parts in inference on a CPU, which `tokenmix.reparameterize` switches
             on: the modules in the stage, and their hooks, then see some images at a time.
         grad_checkpointing: Whether blocks keep only their inputs for the backward pass.
+
+    Examples:
+        >>> Stage(nn.Conv2d(8, 16, 2, stride=2), [nn.GELU()], dim=16, stride=2)(torch.zeros(1, 8, 14, 14)).shape
+        torch.Size([1, 16, 7, 7])
     """
 
     def __init__(self, downsample: nn.Module | None, blocks: Sequence[nn.Module], dim: int, stride: int = 1) -> None:
@@ -103,6 +107,10 @@ class Head(nn.Module):
 
     Raises:
         ValueError: For an unknown pooling, or ``pool=""`` together with a classifier.
+
+    Examples:
+        >>> Head(16, num_classes=10)(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 10])
     """
 
     __constants__ = ("distilled_training",)  # so that TorchScript, which knows one type of output, reads no pair
@@ -181,6 +189,12 @@ class Backbone(nn.Module):
         stem_stride: See ``stem``.
         in_chans: Image channels.
         init: Applied to every module at the end, in order, to set its initial weights.
+
+    Examples:
+        >>> stem, stage = nn.Conv2d(3, 8, 4, stride=4), Stage(None, [nn.GELU()], dim=8)
+        >>> model = Backbone(stem, [stage], None, Head(8, num_classes=10), num_features=8, stem_stride=4)
+        >>> model(torch.zeros(1, 3, 32, 32)).shape, model.forward_features(torch.zeros(1, 3, 32, 32)).shape
+        (torch.Size([1, 10]), torch.Size([1, 8, 8, 8]))
     """
 
     def __init__(

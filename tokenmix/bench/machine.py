@@ -32,6 +32,10 @@ def describe() -> dict[str, Any]:
     No host name, user or path is in it. ``cores`` are those that this process may use, see `usable_cores`,
     ``memory_gb`` is in 1e9 bytes, ``load_average`` is over 1, 5 and 15 minutes, ``threads`` is what PyTorch uses within
     an operator.
+
+    Examples:
+        >>> list(describe())[:5]
+        ['cpu', 'cores', 'memory_gb', 'gpu', 'system']
     """
     return {
         "cpu": processor(),

@@ -65,6 +65,10 @@ def peak_memory_mb(
 
     Raises:
         ValueError: The model cannot be built, loaded or run; the message is the process's own.
+
+    Examples:
+        >>> peak_memory_mb("mixernet_pico", image_size=224)  # doctest: +SKIP
+        46.788608
     """
     job = {
         "model": os.fspath(model),

@@ -220,7 +220,11 @@ def throughput(call: Call, batch: int, clock: Callable[[], float] = time.perf_co
 
 
 def compile_unavailable() -> str | None:
-    """Why `torch.compile` cannot run on the CPU here, or None if it can."""
+    """Why `torch.compile` cannot run on the CPU here, or None if it can.
+
+    Examples:
+        >>> runtimes = ["pytorch"] if compile_unavailable() else ["pytorch", "compile"]
+    """
     return missing("compile", torch.device("cpu"))
 
 

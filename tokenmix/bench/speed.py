@@ -58,6 +58,12 @@ def latency(
     Raises:
         ValueError: An unknown runtime, or nothing to measure.
         ImportError: onnxruntime is wanted and not installed.
+
+    Examples:
+        >>> model = nn.Conv2d(3, 8, kernel_size=3)
+        >>> found = latency({"mine": model}, image_size=32, batch_sizes=[1], runtimes=["pytorch"], rounds=5, seconds=1)
+        >>> found["mine"]["latency_ms"]["pytorch"]["1"] > 0
+        True
     """
     wanted = _available(runtimes)
     onnx_paths = {} if onnx_paths is None else onnx_paths

@@ -90,7 +90,19 @@ def check_numbers(
 
 
 def spec_name(spec: Spec) -> str:
-    """A spec as text: itself, or where a class or function comes from; those of the stages with commas between."""
+    """A spec as text: itself, or where a class or function comes from; those of the stages with commas between.
+
+    Args:
+        spec: What `tokenmix.compare` takes of one mixer.
+
+    Returns:
+        A name that reads like one of the command line.
+
+    Examples:
+        >>> from torch import nn
+        >>> spec_name(["aff", nn.Identity])
+        'aff,torch.nn.modules.linear:Identity'
+    """
     if isinstance(spec, str):
         return spec
     if isinstance(spec, Sequence):

@@ -27,6 +27,10 @@ class Candidate:
             over all outputs and inputs that were compared; None: it did not run.
         start_s: Seconds that writing, compiling and loading took.
         reason: Why it was left out; empty if it was not.
+
+    Examples:
+        >>> Candidate("openvino", reason="it is not installed").ms is None
+        True
     """
 
     name: str
@@ -55,6 +59,12 @@ class Choice:
         holds_for: The inputs that it runs, in words; others run in eager PyTorch.
         measured: When, as an ISO date and time.
         cached: Whether it was taken from the cache.
+
+    Examples:
+        >>> import tokenmix, torch
+        >>> fast = tokenmix.compile(torch.nn.GELU(), torch.zeros(1, 8), seconds=1, candidates=["pytorch"], cache=False)
+        >>> fast.choice.name, fast.choice.holds_for
+        ('pytorch', 'float32 of 1 x 8 on cpu')
     """
 
     name: str

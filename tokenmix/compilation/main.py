@@ -44,6 +44,14 @@ class CompiledModel(nn.Module):
     Attributes:
         choice: What was chosen and why; ``print(fast.choice)``.
         eager: The snapshot in eager PyTorch.
+
+    Raises:
+        ValueError: A gradient is wanted, or it is to be trained, moved or loaded: it stays what it is.
+
+    Examples:
+        >>> fast = compile(nn.GELU(), torch.zeros(1, 8), seconds=1, candidates=["pytorch"], cache=False)
+        >>> fast(torch.ones(1, 8)).shape, fast.training
+        (torch.Size([1, 8]), False)
     """
 
     def __init__(self, eager: nn.Module, run: Run, choice: Choice, job: Job, spec: TreeSpec) -> None:

@@ -4,4 +4,9 @@ from __future__ import annotations
 
 
 class ExportError(ValueError):
-    """The model could not be written in the wanted form; the message says what stands in the way."""
+    """The model could not be written in the wanted form; the message says what stands in the way.
+
+    Examples:
+        >>> issubclass(ExportError, ValueError)
+        True
+    """

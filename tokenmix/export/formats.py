@@ -39,6 +39,10 @@ class Format:
         dynamic_size: The format can hold dynamic heights and widths.
         folder: It is a folder, not a file.
         fixed_shapes: It holds no shapes that depend on the picture; see `tokenmix.heads.fixed_shapes`.
+
+    Examples:
+        >>> FORMATS["onnx"].suffix, FORMATS["onnx"].precisions
+        ('.onnx', ('fp32', 'fp16', 'int8'))
     """
 
     name: str

@@ -75,12 +75,20 @@ def export(
         calibration: To choose the ranges of int8 with, likewise; needed for it.
         tolerance: Largest relative error to accept; default: `TOLERANCES` of the precision.
 
+    Returns:
+        As ``STEM.json`` has it.
+
     Raises:
         ImportError: A format's packages are missing; the message gives the command that installs them.
         ExportError: The model cannot be written in a format.
         VerificationError: A file computes something else; for ONNX the message names the first layer that differs.
         ValueError: An option is unknown or does not fit the model or the format.
         TypeError: The source is something else.
+
+    Examples:
+        >>> manifest = export("runs/photos", ["onnx"], "photos.onnx", precision="fp16")  # doctest: +SKIP
+        >>> manifest["files"]["onnx"]["file"]  # doctest: +SKIP
+        'photos.onnx'
     """
     kinds, stem = _formats(formats, out, precision)
     if precision == "int8" and calibration is None:

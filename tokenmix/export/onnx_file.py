@@ -23,9 +23,16 @@ def onnx_session(path: str | os.PathLike[str] | bytes, threads: int | None = Non
         path: The ONNX file, or its content.
         threads: Threads within an operator; as many as PyTorch uses by default.
 
+    Returns:
+        An ``onnxruntime.InferenceSession``.
+
     Raises:
         ImportError: onnxruntime is not installed.
         ValueError: The file is missing or is no ONNX file that this ONNX Runtime can run.
+
+    Examples:
+        >>> session = onnx_session("photos.onnx", threads=1)  # doctest: +SKIP
+        >>> (logits,) = session.run(None, {"image": np.zeros((1, 3, 224, 224), np.float32)})  # doctest: +SKIP
     """
     runtime = require("onnxruntime")
     source = path if isinstance(path, bytes) else os.fspath(path)
@@ -65,6 +72,20 @@ def graph_operators(path: str | os.PathLike[str]) -> Counter[str]:
     """How often each operator occurs in an ONNX file, subgraphs and functions included.
 
     Operators outside ONNX's own domain are named ``domain::operator``.
+
+    Args:
+        path: The ONNX file; weights beside it are not read.
+
+    Returns:
+        Occurrences by operator.
+
+    Raises:
+        ImportError: onnx is not installed.
+        FileNotFoundError: There is no such file.
+
+    Examples:
+        >>> "DFT" in graph_operators("photos.onnx")  # doctest: +SKIP
+        False
     """
     return _count(require("onnx").load(os.fspath(path), load_external_data=False))
 

@@ -25,6 +25,11 @@ class Prepared:
         output_names: One name per output.
         open_axes: The axes of the input whose length the file leaves open, with their names; 0 is the batch.
         name: The model's name, for messages.
+
+    Examples:
+        >>> one = Prepared(nn.Identity(), torch.zeros(2, 3, 8, 8), "image", ("logits",), {0: "batch"}, "mine")
+        >>> one.open_batch, one.open_size
+        (True, False)
     """
 
     model: nn.Module
@@ -58,6 +63,12 @@ def prepare(model: nn.Module, *, form: str = "matmul") -> nn.Module:
 
     Raises:
         ValueError: ``form`` is none of the three.
+
+    Examples:
+        >>> from tokenmix import make_mixer
+        >>> mixer = make_mixer("aff", 16)
+        >>> prepare(mixer).form, mixer.form
+        ('matmul', 'auto')
     """
     from tokenmix.backbones.reparameterize import reparameterize
 
@@ -82,7 +93,19 @@ def set_form(model: nn.Module, form: str) -> None:
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model in evaluation mode for a ``with`` block; each submodule gets its own mode back afterwards."""
+    """Put a model in evaluation mode for a ``with`` block; each submodule gets its own mode back afterwards.
+
+    Args:
+        model: Any module; the same one is what ``as`` gives.
+
+    Examples:
+        >>> layer = nn.Dropout()
+        >>> with evaluation_mode(layer):
+        ...     print(layer.training)
+        False
+        >>> layer.training
+        True
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -33,6 +33,10 @@ class HeadInfo:
             perhaps masks, see `tokenmix.heads.in_graph`; None of what finds no objects.
         fixed_shapes: The same with shapes that do not depend on the picture, see `tokenmix.heads.fixed_shapes`; None if
             its runtimes take the other one, or none.
+
+    Examples:
+        >>> HEADS["ssdlite"].task, HEADS["ssdlite"].image_size
+        ('detection', (320, 320))
     """
 
     build: Callable[..., nn.Module]
@@ -114,6 +118,11 @@ def make_dense(
     Raises:
         ValueError: For an unknown head or backbone, or an option out of range.
         TypeError: For an option that neither the head nor the backbone has.
+
+    Examples:
+        >>> model = make_dense("semantic_fpn", "mixernet_pico", num_classes=5, mixers="aff").eval()
+        >>> model(torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 5, 64, 96])
     """
     if head not in HEADS:
         raise ValueError(unknown("head", head, HEADS))
@@ -126,13 +135,36 @@ def make_dense(
 
 
 def own_options(head: str) -> list[str]:
-    """The options that a head takes itself; all others are its backbone's."""
+    """The options that a head takes itself; all others are its backbone's.
+
+    Args:
+        head: A name of `HEADS`.
+
+    Returns:
+        Names of `make_dense`'s options.
+
+    Raises:
+        KeyError: The head is unknown.
+
+    Examples:
+        >>> own_options("semantic_fpn")
+        ['head_dim', 'channels', 'drop_rate']
+    """
     parameters = signature(HEADS[head].build).parameters.values()
     return [entry.name for entry in parameters if entry.kind is Parameter.KEYWORD_ONLY]
 
 
 class Raw(nn.Module):
-    """``(B, in_chans, H, W)`` -> a dense model's raw outputs, as its method ``raw`` says: the form that is exported."""
+    """``(B, in_chans, H, W)`` -> a dense model's raw outputs, as its method ``raw`` says: the form that is exported.
+
+    Args:
+        model: What `make_dense` made.
+
+    Examples:
+        >>> model = make_dense("ssdlite", "mixernet_pico", num_classes=5).eval()
+        >>> [tuple(output.shape) for output in Raw(model)(torch.zeros(1, 3, 320, 320))]
+        [(1, 3232, 6), (1, 3232, 4)]
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()

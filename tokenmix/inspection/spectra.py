@@ -28,8 +28,8 @@ def dynamic_kernel(mixer: nn.Module, x: Tensor) -> Tensor:
         ValueError: The mixer filters no spectrum.
 
     Examples:
-        >>> kernel = dynamic_kernel(make_mixer("aff", 8), torch.randn(1, 8, 14, 14))
-        >>> kernel.shape
+        >>> from tokenmix import make_mixer
+        >>> dynamic_kernel(make_mixer("aff", 8), torch.randn(1, 8, 14, 14)).shape
         torch.Size([1, 8, 14, 14])
     """
     slots = mixer.slots(x) if hasattr(mixer, "slots") else {}  # type: ignore[operator]

@@ -166,8 +166,19 @@ def make_mixer(
 def per_stage(spec: MixerSpec | Sequence[MixerSpec], stages: int) -> list[MixerSpec]:
     """One specification for each stage: a single one is repeated, a string is split at its top-level commas.
 
+    Args:
+        spec: A specification for all stages, or a sequence or text of one for each.
+        stages: Their number.
+
+    Returns:
+        Specifications, as many as stages.
+
     Raises:
         ValueError: If their number is neither 1 nor that of the stages.
+
+    Examples:
+        >>> per_stage("aff,aff,additive", 3), per_stage("aff", 2)
+        (['aff', 'aff', 'additive'], ['aff', 'aff'])
     """
     if isinstance(spec, str):
         specs: list[MixerSpec] = list(split_specs(spec))
@@ -181,7 +192,18 @@ def per_stage(spec: MixerSpec | Sequence[MixerSpec], stages: int) -> list[MixerS
 
 
 def split_specs(text: str) -> list[str]:
-    """``"a(x=1,y=2),b"`` to ``["a(x=1,y=2)", "b"]``: split at the commas outside of brackets and quotes."""
+    """``"a(x=1,y=2),b"`` to ``["a(x=1,y=2)", "b"]``: split at the commas outside of brackets and quotes.
+
+    Args:
+        text: Specifications with commas between.
+
+    Returns:
+        Each without the spaces around it.
+
+    Examples:
+        >>> split_specs("ffnified(key_size=7, value_size=3), aff")
+        ['ffnified(key_size=7, value_size=3)', 'aff']
+    """
     parts, start, depth, quote = [], 0, 0, ""
     for place, character in enumerate(text):
         if quote:
@@ -208,6 +230,12 @@ def check_mixers(spec: Any, known: Mapping[str, MixerInfo] = MIXERS) -> None:
     Raises:
         ValueError: It is of another kind, longer or with larger numbers than any, cannot be read, names no built-in
             mixer, or Python code that only a file names (see `tokenmix.safety.permit_code`).
+
+    Examples:
+        >>> check_mixers(["aff", "star(ratio=2)"])
+        >>> check_mixers("addditive")
+        Traceback (most recent call last):
+        ValueError: unknown mixer 'addditive'...
     """
     listed = spec if isinstance(spec, list | tuple) else [spec]
     for text in listed:

@@ -43,6 +43,16 @@ class AdditiveAttention(nn.Module):
     ============================ ===================== ==========================================================
 
     ``norm.num_batches_tracked`` is either one's.
+
+    Args:
+        dim: Channels, C.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Examples:
+        >>> import torch
+        >>> AdditiveAttention(16)(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 16, 7, 7])
     """
 
     output_layer = "proj"

@@ -38,6 +38,10 @@ class FourierOperator(nn.Module):
 
     Raises:
         ValueError: If the groups do not divide the channels.
+
+    Examples:
+        >>> FourierOperator(32).w1.shape  # 8 blocks of 4 x 4 channels
+        torch.Size([2, 8, 4, 4])
     """
 
     def __init__(

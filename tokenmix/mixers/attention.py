@@ -24,6 +24,10 @@ class SoftmaxAttention(nn.Module):
 
     Raises:
         ValueError: If ``head_dim`` is below 1.
+
+    Examples:
+        >>> SoftmaxAttention(48).head_dim  # the largest divisor of 48 up to 32
+        24
     """
 
     output_layer = "proj"

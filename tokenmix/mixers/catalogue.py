@@ -46,6 +46,10 @@ class MixerInfo:
         value: The same for the value interaction.
         complexity: In N = H W tokens, C channels, k kernel size, b channels of a block.
         widths: What adapts to a width that the default does not divide.
+
+    Examples:
+        >>> MIXERS["star"].paper
+        'StarNet, arXiv:2403.19967'
     """
 
     build: Callable[..., nn.Module]

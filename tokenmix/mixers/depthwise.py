@@ -10,8 +10,18 @@ from tokenmix.mixers.slots import Slot, Slots
 class Depthwise(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``: depthwise convolution with a bias (ConvNeXt, arXiv:2201.03545: 7x7).
 
+    Args:
+        dim: Channels.
+        kernel_size: In pixels, odd.
+        device: Where the parameters are created.
+        dtype: Their type.
+
     Raises:
         ValueError: If the kernel size is even or below 1.
+
+    Examples:
+        >>> sum(p.numel() for p in Depthwise(16, kernel_size=3).parameters())  # 16 x (3 x 3 + 1)
+        160
     """
 
     output_layer = "conv"

@@ -48,6 +48,10 @@ class DynamicFilter(nn.Module):
 
     Raises:
         ValueError: If the size or the number of grids is below 1.
+
+    Examples:
+        >>> DynamicFilter(16, size=7).weight.shape
+        torch.Size([2, 4, 7, 4])
     """
 
     output_layer = "proj"

@@ -37,8 +37,16 @@ def ffnified_attention(
         device: Where the parameters are created.
         dtype: Their type.
 
+    Returns:
+        The mixer, with static interactions in the frame's slots.
+
     Raises:
         ValueError: If a size is even or below 1, or a kind is unknown.
+
+    Examples:
+        >>> import torch
+        >>> ffnified_attention(16, key_size=3)(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 16, 7, 7])
     """
     if query not in QUERIES:
         raise ValueError(unknown("query of ffnified", query, QUERIES))

@@ -28,6 +28,10 @@ class FocalModulation(nn.Module):
 
     Raises:
         ValueError: If there is no level, or the window is even or below 1.
+
+    Examples:
+        >>> FocalModulation(16, levels=3).qzg.weight.shape  # query, z_0 and 4 gates
+        torch.Size([36, 16, 1, 1])
     """
 
     output_layer = "proj"

@@ -201,6 +201,11 @@ class FrequencyFilter(_Filter):
 
     Raises:
         ValueError: If the groups do not divide the channels or the activation is unknown.
+
+    Examples:
+        >>> import torch
+        >>> FrequencyFilter(32, groups=4)(torch.zeros(1, 32, 15, 20)).shape
+        torch.Size([1, 32, 15, 20])
     """
 
     def __init__(

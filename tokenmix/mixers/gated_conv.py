@@ -25,6 +25,10 @@ class GatedConvolution(nn.Module):
 
     Raises:
         ValueError: If the ratio is below 1, or the kernel size is even or below 1.
+
+    Examples:
+        >>> GatedConvolution(24, ratio=2).parts  # of g, i and c
+        [48, 24, 24]
     """
 
     output_layer = "proj"

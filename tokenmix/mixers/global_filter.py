@@ -31,6 +31,11 @@ class GlobalFilter(nn.Module):
 
     Raises:
         ValueError: If the size is below 1.
+
+    Examples:
+        >>> import torch
+        >>> GlobalFilter(16, size=7)(torch.zeros(1, 16, 15, 20)).shape
+        torch.Size([1, 16, 15, 20])
     """
 
     def __init__(self, dim: int, *, size: int = 14, device=None, dtype=None) -> None:

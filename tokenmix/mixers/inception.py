@@ -23,6 +23,10 @@ class InceptionDepthwise(nn.Module):
 
     Raises:
         ValueError: If a size is even or below 1.
+
+    Examples:
+        >>> InceptionDepthwise(64).parts  # what stays, then 3x3, 1x11 and 11x1
+        [40, 8, 8, 8]
     """
 
     def __init__(self, dim: int, *, square: int = 3, band: int = 11, device=None, dtype=None) -> None:

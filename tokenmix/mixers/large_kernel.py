@@ -20,6 +20,11 @@ class LargeKernelAttention(nn.Module):
         dim: Channels.
         device: Where the parameters are created.
         dtype: Their type.
+
+    Examples:
+        >>> import torch
+        >>> LargeKernelAttention(16)(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 16, 7, 7])
     """
 
     output_layer = "proj"

@@ -16,7 +16,17 @@ from tokenmix.ops.recompute import without_keeping
 
 
 class Static(nn.Module):
-    """``(B, C, H, W), (B, C, H, W) -> op(q)``: an interaction that ignores the input, for `MetaMixer`."""
+    """``(B, C, H, W), (B, C, H, W) -> op(q)``: an interaction that ignores the input, for `MetaMixer`.
+
+    Args:
+        op: ``(B, C, H, W) -> (B, C, H, W)``, for example a convolution.
+
+    Examples:
+        >>> import torch
+        >>> q, x = torch.ones(1, 8, 7, 7), torch.zeros(1, 8, 7, 7)
+        >>> torch.equal(Static(nn.Identity())(q, x), q)
+        True
+    """
 
     output_layer = "op"
 
@@ -43,6 +53,12 @@ class MetaMixer(nn.Module):
         key: Called with the query and the input; its output goes through ``act``.
         act: Activation of the key interaction.
         value: Called with the activated key interaction and the input; returns ``(B, C, H, W)``.
+
+    Examples:
+        >>> import torch
+        >>> mixer = MetaMixer(nn.Conv2d(8, 8, 1), Static(nn.AvgPool2d(3, 1, 1)), nn.GELU(), Static(nn.Conv2d(8, 8, 1)))
+        >>> mixer(torch.zeros(1, 8, 7, 7)).shape
+        torch.Size([1, 8, 7, 7])
     """
 
     output_layer = "value"

@@ -21,6 +21,10 @@ class PartialConvolution(nn.Module):
 
     Raises:
         ValueError: If the kernel size is even or below 1.
+
+    Examples:
+        >>> PartialConvolution(16).conv.weight.shape
+        torch.Size([4, 4, 3, 3])
     """
 
     def __init__(self, dim: int, *, kernel_size: int = 3, device=None, dtype=None) -> None:

@@ -20,6 +20,11 @@ class Pooling(nn.Module):
 
     Raises:
         ValueError: If the size is even or below 1.
+
+    Examples:
+        >>> import torch
+        >>> Pooling(1)(torch.ones(1, 1, 5, 5)).abs().max()  # of a constant map nothing stays
+        tensor(0.)
     """
 
     def __init__(self, dim: int, *, size: int = 3, device=None, dtype=None) -> None:

@@ -25,6 +25,12 @@ class RandomMixing(nn.Module):
 
     Raises:
         ValueError: If the seed is negative.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.randn(2, 16, 7, 7)
+        >>> torch.equal(RandomMixing(16, seed=1)(x), RandomMixing(16, seed=1)(x))
+        True
     """
 
     def __init__(self, dim: int, *, seed: int = 0, device=None, dtype=None) -> None:

@@ -28,6 +28,11 @@ class ReluLinearAttention(nn.Module):
 
     Raises:
         ValueError: If ``head_dim`` is below 1, or the size is even or below 1.
+
+    Examples:
+        >>> import torch
+        >>> ReluLinearAttention(16)(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 16, 7, 7])
     """
 
     output_layer = "proj"

@@ -37,6 +37,11 @@ class SelectiveScan(nn.Module):
 
     Raises:
         ValueError: If ``state`` or ``head_dim`` is below 1.
+
+    Examples:
+        >>> import torch
+        >>> SelectiveScan(16, state=8)(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 16, 7, 7])
     """
 
     output_layer = "proj"

@@ -13,6 +13,15 @@ class SeparableAttention(nn.Module):
     """``(B, C, H, W) -> (B, C, H, W)``: ``proj(relu(v) * sum_n softmax_n(s) k_n)``, one score s per token, linear cost.
 
     Source: arXiv:2206.02680 (MobileViTv2), section 3. ``qkv`` holds the score (1 channel), key (C) and value (C).
+
+    Args:
+        dim: Channels, C.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Examples:
+        >>> SeparableAttention(16).qkv.weight.shape
+        torch.Size([33, 16, 1, 1])
     """
 
     output_layer = "proj"

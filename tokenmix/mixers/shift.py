@@ -20,6 +20,13 @@ class Shift(nn.Module):
         dim: Channels.
         device: Not used: there is no parameter.
         dtype: Not used.
+
+    Examples:
+        >>> import torch
+        >>> row = torch.tensor([1.0, 2.0, 3.0]).expand(1, 12, 1, 3)
+        >>> Shift(12)(row)[0, :2, 0]  # the first channel moves left, the second right
+        tensor([[2., 3., 0.],
+                [0., 1., 2.]])
     """
 
     def __init__(self, dim: int, *, device=None, dtype=None) -> None:

@@ -22,6 +22,12 @@ class Slot(NamedTuple):
             ``"filter"``, what such a spectrum is multiplied with; ``"cosine"`` (B, C, H, W), a DCT-II; ``"attention"``
             (B, heads, N, N) over the N = H W pixels, a row for each that asks; ``"gates"`` (B, G, C), a number for each
             of G groups or bands and each channel.
+
+    Examples:
+        >>> import tokenmix, torch
+        >>> slots = tokenmix.make_mixer("attention", 8).slots(torch.zeros(1, 8, 4, 4))
+        >>> {name: slot.kind for name, slot in slots.items()}
+        {'query': 'map', 'key': 'attention', 'act': 'attention', 'value': 'map'}
     """
 
     value: Tensor

@@ -121,6 +121,11 @@ class SpectrumMixer(nn.Module):
 
     Raises:
         ValueError: If the gate is unknown, or nodes or reduction are below 1.
+
+    Examples:
+        >>> import torch
+        >>> SpectrumMixer(16, nodes=3)(torch.zeros(1, 16, 15, 20)).shape
+        torch.Size([1, 16, 15, 20])
     """
 
     output_layer = "out"

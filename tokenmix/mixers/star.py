@@ -25,6 +25,10 @@ class StarOperation(nn.Module):
 
     Raises:
         ValueError: If the ratio is below 1, or the kernel size is even or below 1.
+
+    Examples:
+        >>> StarOperation(16, ratio=2).first.weight.shape
+        torch.Size([32, 16, 1, 1])
     """
 
     output_layer = "spread"

@@ -19,6 +19,16 @@ class SwiftAttention(nn.Module):
 
     q and k are normalised to length 1 over the channels, ``a = q . score / sqrt(C)`` over the tokens.
     Source: arXiv:2303.15446, section 3, and its official code. ``qk`` holds query and key in this order.
+
+    Args:
+        dim: Channels, C.
+        device: Where the parameters are created.
+        dtype: Their type.
+
+    Examples:
+        >>> import torch
+        >>> SwiftAttention(16)(torch.zeros(2, 16, 7, 7)).shape
+        torch.Size([2, 16, 7, 7])
     """
 
     output_layer = "out"

@@ -30,6 +30,10 @@ class WindowAttention(nn.Module):
 
     Raises:
         ValueError: If ``window`` or ``head_dim`` is below 1, or the shift reaches the window.
+
+    Examples:
+        >>> WindowAttention(64, shift=3).offsets.shape  # 2 heads of 32 channels, windows of 7 x 7 pixels
+        torch.Size([2, 13, 13])
     """
 
     output_layer = "proj"

@@ -17,7 +17,12 @@ Outputs = Sequence[Tensor]
 
 
 class VerificationError(ValueError):
-    """An exported file does not compute what its model computes."""
+    """An exported file does not compute what its model computes.
+
+    Examples:
+        >>> issubclass(VerificationError, ValueError)
+        True
+    """
 
 
 class Inputs(NamedTuple):

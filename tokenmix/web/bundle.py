@@ -29,10 +29,18 @@ def page_files(path: str | os.PathLike[str]) -> dict[str, bytes]:
     Args:
         path: An ONNX file that ``tokenmix export`` wrote. A manifest beside it adds what its check found.
 
+    Returns:
+        Contents by file name.
+
     Raises:
         ImportError: The package onnx is missing.
         ValueError: It is no such file or is damaged.
         ModelError: Its manifest is missing, wrong or another graph's, or the one beside it belongs to another file.
+
+    Examples:
+        >>> files = page_files("photos.onnx")  # doctest: +SKIP
+        >>> "index.html" in files  # doctest: +SKIP
+        True
     """
     onnx = require("onnx")
     source = Path(path)
@@ -54,8 +62,15 @@ def page_files(path: str | os.PathLike[str]) -> dict[str, bytes]:
 def write_page(files: Mapping[str, bytes], folder: str | os.PathLike[str]) -> None:
     """Write the files into a folder that any static web server can serve, under any path.
 
+    Args:
+        files: Contents by file name, as of `page_files`.
+        folder: Where; made if it is missing.
+
     Raises:
         ValueError: The folder is a file, or holds something else than an earlier page of ours.
+
+    Examples:
+        >>> write_page(page_files("photos.onnx"), "site")  # doctest: +SKIP
     """
     out = Path(folder)
     if out.exists() and not out.is_dir():

@@ -69,6 +69,11 @@ class PageServer(ThreadingHTTPServer):
 
     Raises:
         ValueError: The port is taken or not allowed, or the host is not this machine.
+
+    Examples:
+        >>> with PageServer({"index.html": b"<p>Hello</p>"}) as server:
+        ...     print(server.url)
+        http://127.0.0.1:.../
     """
 
     daemon_threads = True
