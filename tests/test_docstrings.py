@@ -24,22 +24,22 @@ def explained(room: str) -> dict[str, type | FunctionType]:
 FACE = {f"tokenmix.{name}": getattr(tokenmix, name) for name in tokenmix.__all__ if name != "__version__"}
 FACE |= {f"tokenmix_runtime.{name}": getattr(tokenmix_runtime, name) for name in tokenmix_runtime.__all__}
 HELD = {  # rooms whose names are held to what those of the face are
+    "backbones",
+    "bench",
     "checkpoints",
+    "comparison",
+    "compilation",
     "data",
+    "export",
+    "heads",
+    "inspection",
     "jobs",
     "metrics",
+    "mixers",
     "planning",
     "recipes",
     "tasks",
     "train",
-    "backbones",
-    "bench",
-    "comparison",
-    "compilation",
-    "export",
-    "heads",
-    "inspection",
-    "mixers",
     "web",
 }
 FACE |= {f"tokenmix.{room}.{name}": thing for room in sorted(HELD) for name, thing in explained(room).items()}
