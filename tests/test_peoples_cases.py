@@ -75,7 +75,9 @@ def test_own_classes_in_vocs_layout_keep_their_names(
     values[-4:, :9] = 2
     (tmp_path / "SegmentationClass").mkdir()
     for number in range(8):
-        picture(tmp_path / "JPEGImages" / f"{number}.jpg", seed=number)
+        spots = np.random.default_rng(number).integers(0, 256, (4, 5, 3), np.uint8)  # no two look alike
+        (tmp_path / "JPEGImages").mkdir(exist_ok=True)
+        Image.fromarray(spots).resize((WIDTH, HEIGHT)).save(tmp_path / "JPEGImages" / f"{number}.jpg")
         mask = Image.fromarray(values if tool == "labelme" else colours[values])
         if tool == "labelme":
             mask = mask.convert("P")
