@@ -100,7 +100,7 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
     data = small_digits()
     torch.manual_seed(0)
     model = make(recipe, dtype)
-    # In float32 rounding would decide an image: there both compute with PyTorch's own operations.
+    # In float32 rounding would decide images: there both compute with PyTorch's own operations.
     own = definitions() if dtype == torch.float32 else contextlib.nullcontext()
     with own:
         result = fit(recipe, data, out, model=lambda: copy.deepcopy(model), progress=False)
@@ -112,7 +112,8 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
     assert losses[-1] < losses[0] - 0.3  # it has learnt: the weights are far from where they began
     torch.testing.assert_close(losses, expected, rtol=0, atol=tolerance)
     for row, epoch in zip(result.history, epochs, strict=True):
-        assert row["val_top1"] == pytest.approx(epoch["val_top1"], abs=1e-9)
+        one = 1e-9 if dtype == torch.float64 else 100 / len(data.val) + 1e-9  # which some processors' rounding decides
+        assert row["val_top1"] == pytest.approx(epoch["val_top1"], abs=one)
         near = 1e-6 if dtype == torch.float64 else 1e-4  # the metric is float32, and so are the weights that differ
         assert row["val_loss"] == pytest.approx(epoch["val_loss"], abs=near)
     kept, _ = load_run(out, model=make(recipe, dtype))

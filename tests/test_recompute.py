@@ -84,7 +84,6 @@ def test_modules_learn_as_in_pytorch(name: str, training: bool, layout: str) -> 
     with definitions():
         expected = learn(other, x)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    assert torch.equal(found[0], expected[0]) or "aff" in name or "additive" in name
     assert {key: value.shape for key, value in module.state_dict().items()} == {
         key: value.shape for key, value in other.state_dict().items()
     }
