@@ -80,7 +80,7 @@ def told_alike(parts: Mapping[str, Sequence[str]], looks: Mapping[str, Look], kn
 
 def _grey(looks: NDArray[np.uint8]) -> NDArray[np.int32]:
     """(N, 8, 9, 3) -> (N, 8, 9), 0 to 255,000: whole numbers, which every processor compares alike."""
-    return looks @ np.array([299, 587, 114], np.int32)
+    return looks.astype(np.int32) @ np.array([299, 587, 114], np.int32)
 
 
 def _bits(looks: NDArray[np.uint8]) -> NDArray[np.uint64]:
