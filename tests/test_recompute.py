@@ -84,6 +84,10 @@ def test_modules_learn_as_in_pytorch(name: str, training: bool, layout: str) -> 
     with definitions():
         expected = learn(other, x)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    if layout == "channels_last":  # where processors without AVX-512 sum a product of another shape in another order
+        torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-13)
+    else:
+        assert torch.equal(found[0], expected[0]) or "aff" in name or "additive" in name
     assert {key: value.shape for key, value in module.state_dict().items()} == {
         key: value.shape for key, value in other.state_dict().items()
     }
