@@ -3,7 +3,7 @@
 Made-up comparisons of eight mixers, decided by `tokenmix.comparison.statistics.decide`, of which docs/compare.md shows
 the table. Each test item is as hard for all, and harder for some; each run of a mixer is better or worse as a whole by
 its seed, and by chance in each item. Of the eight, two are best, as good as each other or one ahead; the rest is far
-behind, so that Holm's correction protects the two as little as it can. In ``all equal`` none is better.
+behind, so that Holm's correction protects the two as little as it can. In ``all equal`` none is better. ``series`` are forecasts of ETTh1's test part.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.signal import lfilter
 from scipy.stats import norm
 
 from tokenmix.comparison.statistics import decide
 from tokenmix.files import write_json
+from tokenmix.tasks.forecasting.judged import WindowErrors
 from tokenmix.text_tables import table
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,10 +58,35 @@ def amounts(rng: Draws, points: np.ndarray, *, seeds: int, items: int, seed_poin
     return dict(zip((f"m{place}" for place in range(len(points))), values, strict=True))
 
 
-def named(make: Callable[[Draws], Scores], times: int, seed: int = 0) -> dict[str | None, float]:
+def series(rng: Draws, points: np.ndarray, *, hours: float) -> Scores:
+    """Errors of forecasts of the next 96 hours by stretches of windows, with what the task makes of them.
+
+    Args:
+        rng: Draws.
+        points: (mixers,) what each has in the long run.
+        hours: How long a mixer errs alike: an hour's error is exp(-1 / hours) of the last one's and new noise.
+    """
+    past, ahead, windows, before = 96, 96, 2785, int(5 * hours)
+    new = rng.normal(size=(len(points), before + windows + ahead - 1))
+    last = np.exp(-1 / hours) if hours > 1 else 0.0
+    errors = lfilter([1.0], [1.0, -last], new, axis=1)[:, before:]
+    scores = {}
+    for place, (point, row) in enumerate(zip(points, errors, strict=True)):
+        metric = WindowErrors(0)
+        metric.length = past + ahead
+        metric.errors = dict(enumerate(np.convolve(row, np.ones(ahead) / ahead, "valid") + point))
+        found = metric.scores()
+        assert found is not None
+        scores[f"m{place}"] = found.values[None]
+    return scores
+
+
+def named(
+    make: Callable[[Draws], Scores], times: int, seed: int = 0, *, chained: bool = False
+) -> dict[str | None, float]:
     """How often each mixer, or None, is called the winner, as a share of so many comparisons."""
     rng = np.random.default_rng(seed)
-    found = Counter(decide(make(rng), noun="images")["winner"] for _ in range(times))
+    found = Counter(decide(make(rng), noun="images", chained=chained)["winner"] for _ in range(times))
     return {winner: count / times for winner, count in found.items()}
 
 
@@ -94,6 +121,17 @@ def false_winners(times: int) -> list[dict[str, Any]]:
     return rows
 
 
+def false_winners_of_series(times: int) -> list[dict[str, Any]]:
+    """The same of forecasts, with one seed."""
+    rows = []
+    for hours in (1, 3, 10, 30, 100):
+        found = named(setting(series, 0.0, hours=hours), times, chained=True)
+        even = named(functools.partial(series, points=np.full(MIXERS, 90.0), hours=hours), times // 4, chained=True)
+        row = {"scores": "series", "hours": hours, "two best": 1 - found.get(None, 0.0)}
+        rows.append({**row, "all equal": 1 - even.get(None, 0.0)})
+    return rows
+
+
 def power(times: int) -> list[dict[str, Any]]:
     """Comparisons with a winner: how often it is named, by how many points it is ahead."""
     rows = []
@@ -113,10 +151,12 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=2000, help="comparisons for each row (default: %(default)s)")
     args = parser.parse_args()
     false, found = false_winners(args.times), power(max(args.times // 10, 1))
-    for rows in (false, found):
+    of_series = false_winners_of_series(args.times)
+    for rows in (false, of_series, found):
         lines = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
         print(table(list(rows[0]), lines))
-    write_json(RESULTS / "decisions.json", {"times": args.times, "false_winners": false, "power": found})
+    kept = {"times": args.times, "false_winners": false, "false_winners_of_series": of_series, "power": found}
+    write_json(RESULTS / "decisions.json", kept)
 
 
 if __name__ == "__main__":

@@ -148,6 +148,30 @@ def test_flipped_signs_need_items_whatever_the_difference() -> None:
     assert decide(draw(13), noun="stretches")["winner"] == "m7"
 
 
+def test_neighbours_that_share_data_are_told_apart_as_by_diebold_and_mariano() -> None:
+    regression = pytest.importorskip("statsmodels.regression.linear_model")
+    rows = np.random.default_rng(3).normal(size=(2, 31))
+    one, other = rows[:, 1:] + rows[:, :-1]  # neighbours share a half
+    found = decide(of_one_seed(one + 0.8, other), noun="stretches", chained=True)
+    kind = {"cov_type": "HAC", "cov_kwds": {"maxlags": 1, "kernel": "uniform", "use_correction": True}}
+    fitted = regression.OLS(one + 0.8 - other, np.ones(30)).fit(**kind)
+    assert found["method"] == "series"
+    p = 2 * scipy_stats.t.sf(abs(fitted.params[0] / fitted.bse[0]), 28)  # a degree less for the covariance
+    assert found["pairs"][0]["p"] == pytest.approx(p)
+    mean = regression.OLS(one, np.ones(30)).fit(**kind)
+    half = scipy_stats.t.isf(0.025, 28) * mean.bse[0]
+    assert interval(one[None], chained=True) == pytest.approx([one.mean() - half, one.mean() + half])
+    with pytest.raises(ValueError, match="three items at least"):
+        decide(of_one_seed([1.0, 2.0], [2.0, 4.0]), noun="stretches", chained=True)
+
+
+def test_few_false_winners_among_forecasts() -> None:
+    times = 40
+    found = decisions.named(decisions.setting(decisions.series, 0.0, hours=10), times, chained=True)
+    assert round((1 - found.get(None, 0.0)) * times) <= most(times)
+    assert decisions.named(decisions.setting(decisions.series, 9.0, hours=10), 5, chained=True) == {"m0": 1.0}
+
+
 @pytest.mark.parametrize(("kind", "seeds", "spread"), [("shares", 1, 0.0), ("shares", 3, 1.0), ("amounts", 2, 0.5)])
 def test_few_false_winners(kind, seeds, spread) -> None:
     """Of two equal mixers ahead of six: Holm's correction protects the two as little as it can."""
@@ -261,7 +285,7 @@ def test_average_precision_by_image_is_that_of_all_but_one() -> None:
 def test_squared_errors_by_stretches_have_the_mean_of_the_windows() -> None:
     generator = torch.Generator().manual_seed(0)
     prediction, future = torch.randn(2, 23, 3, 2, generator=generator)
-    batch = {"past": torch.zeros(23, 4, 2), "future": future, "mask": torch.arange(23) < 22, "index": torch.arange(23)}
+    batch = {"past": torch.zeros(23, 0, 2), "future": future, "mask": torch.arange(23) < 22, "index": torch.arange(23)}
     batch["windows"] = torch.full((23,), 22)
     for drop_last in (0, 4):
         errors, metric = WindowErrors(drop_last), ForecastErrors(3, 2, drop_last=drop_last)
@@ -271,5 +295,5 @@ def test_squared_errors_by_stretches_have_the_mean_of_the_windows() -> None:
             metric.update(prediction[part], rows)
         found = errors.scores()
         assert found is not None
-        assert (len(found.values), found.noun) == ((3 if not drop_last else 2), "stretches of 7 windows")
+        assert (len(found.values), found.noun, found.chained) == (3, "stretches of 6 windows", True)
         assert found.values.mean() == pytest.approx(metric.compute()["mse"])

@@ -88,7 +88,7 @@ def decided(task: Task, trained: Mapping[str, Trained]) -> dict[str, Any] | None
     scores = {name: values for name, values in told.items() if np.isfinite(values).all()}
     if len(scores) < 2:
         return None
-    noun = trained[next(iter(scores))].item_noun
-    found = decide(scores, noun=noun, lower_is_better=task.lower_is_better)
+    one = trained[next(iter(scores))]
+    found = decide(scores, noun=one.item_noun, lower_is_better=task.lower_is_better, chained=one.chained_items)
     left_out = [name for name in told if name not in scores]
     return {**found, "left_out": left_out, "winner": None if left_out else found["winner"]}

@@ -5,6 +5,9 @@ chance of a single false difference among all pairs below `LEVEL`:
 
 * one seed, answers that are right or wrong: McNemar's exact test;
 * one seed, any other number: the signs of the items' differences are flipped, all ways if they are few;
+* one seed, items that share data with their neighbours: Student's test with the variance of a mean of such items, to
+  which the covariance of neighbours adds twice (F. X. Diebold and R. S. Mariano, "Comparing predictive accuracy"
+  (1995), for one step), with two degrees of freedom less than items;
 * several seeds: a model with a random seed and a random item. A difference is told where it is larger than
   sqrt(t_s^2 V_s + t_i^2 V_i): V_s is the variance of the mean over seeds, each mixer with its own, V_i that of the mean
   over items; t_s and t_i are Student's quantiles, of the seeds with Welch's degrees of freedom. So few seeds, which
@@ -14,7 +17,7 @@ chance of a single false difference among all pairs below `LEVEL`:
 
 SciPy's distributions are used throughout. Its and statsmodels' own tests of one pair at a time give the same numbers,
 as the tests of this module hold; neither has a model in which seeds and items are crossed and differ by mixer.
-Items are taken to be independent, which stretches of one series are only nearly.
+Items that share no data are taken to be independent.
 
 With one seed the answer holds for the networks that were trained, with several for the mixers.
 """
@@ -24,6 +27,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,7 +41,9 @@ _ROWS = 2**14  # of signs at a time
 Array = NDArray[np.float64]
 
 
-def decide(scores: Mapping[str, Array], *, noun: str, lower_is_better: bool = False) -> dict[str, Any]:
+def decide(
+    scores: Mapping[str, Array], *, noun: str, lower_is_better: bool = False, chained: bool = False
+) -> dict[str, Any]:
     """What the test says of the mixers, as JSON.
 
     Args:
@@ -45,9 +51,10 @@ def decide(scores: Mapping[str, Array], *, noun: str, lower_is_better: bool = Fa
             mean is its score. Two mixers and two items at least.
         noun: What an item is, in the plural.
         lower_is_better: Of the scores.
+        chained: Neighbouring items share data; then three at least.
 
     Returns:
-        ``level``, ``method`` (``"mcnemar"``, ``"signs"`` or ``"seeds"``), ``correction``, ``seeds``, ``items``,
+        ``level``, ``method`` (``"mcnemar"``, ``"signs"``, ``"series"`` or ``"seeds"``), ``correction``, ``seeds``, ``items``,
         ``noun``; ``pairs``: of every two ``mixers``, their ``difference``, ``p`` and ``p_corrected``; ``groups``: the
         largest sets of mixers of which no two are told apart, those with the best ones first; ``winner``: who is told
         from all others and better, or None; ``unsettled``: of the best and each one that it is not told from,
@@ -60,26 +67,29 @@ def decide(scores: Mapping[str, Array], *, noun: str, lower_is_better: bool = Fa
     import networkx  # torch brings it
 
     shapes = {values.shape for values in scores.values()}
-    if len(scores) < 2 or len(shapes) != 1 or min(shapes)[1] < 2:
-        raise ValueError(f"two mixers and items at least, and scores of one shape, not {len(scores)} of {shapes}")
+    if len(scores) < 2 or len(shapes) != 1 or min(shapes)[1] < 2 + chained:
+        least = "two mixers and three items" if chained else "two mixers and items"
+        raise ValueError(f"{least} at least, and scores of one shape, not {len(scores)} of {shapes}")
     ((seeds, items),) = shapes
     pairs = list(itertools.combinations(scores, 2))
     runs = np.stack(list(scores.values()))  # (mixers, S, N)
     one, other = np.triu_indices(len(runs), 1)  # in the same order
     differences = runs.mean(1)[one] - runs.mean(1)[other]  # (pairs, N)
-    of_items = differences.var(1, ddof=1)
+    of_items, freedom = _variance(differences, chained), items - 1 - chained
     of_seeds, noise = np.zeros((len(pairs), 2)), np.zeros(len(pairs))
     if seeds > 1:
         of_seeds = runs.mean(2).var(1, ddof=1)[np.stack((one, other), 1)]
         left = runs - runs.mean(1, keepdims=True) - runs.mean(2, keepdims=True) + runs.mean((1, 2), keepdims=True)
         noise = (left**2).sum((1, 2)) / ((seeds - 1) * (items - 1))
         noise = noise[one] + noise[other]
-        method, p = "seeds", _crossed(differences.mean(1), of_seeds / seeds, of_items / items, seeds, items)
+        method, p = "seeds", _crossed(differences.mean(1), of_seeds / seeds, of_items / items, seeds, freedom)
+    elif chained:
+        method, p = "series", _crossed(differences.mean(1), of_seeds, of_items / items, 2, freedom)
     elif np.isin(runs, (0.0, 100.0)).all():
         method, p = "mcnemar", _mcnemar(differences)
     else:
         method, p = "signs", flipped_signs(differences)
-    corrected = holm(p)
+    corrected, test = holm(p), _Test(seeds, items, LEVEL / len(pairs), method, chained)
     sign = 1 if lower_is_better else -1
     ranked = sorted(scores, key=lambda name: sign * scores[name].mean())
     equal = networkx.Graph()
@@ -102,30 +112,33 @@ def decide(scores: Mapping[str, Array], *, noun: str, lower_is_better: bool = Fa
         "winner": None if rivals else ranked[0],
         "unsettled": [
             {"mixers": list(pairs[row])}
-            | _wanted(
-                differences[row].mean(),
-                of_seeds[row],
-                of_items[row],
-                noise[row],
-                seeds,
-                items,
-                LEVEL / len(pairs),
-                method,
-            )
+            | test.wanted(differences[row].mean(), of_seeds[row], of_items[row], noise[row])
             for row in rivals
         ],
     }
 
 
-def interval(values: Array) -> list[float] | None:
-    """(S, N) -> the ends of the 95 % interval of the mean for the choice of the items, by Student's t."""
+def interval(values: Array, *, chained: bool = False) -> list[float] | None:
+    """(S, N) -> the ends of the 95 % interval of the mean for the choice of the items, by Student's t; see `decide`."""
     from scipy.stats import t
 
-    by_item = values.mean(0)
-    if len(by_item) < 2:
+    by_item = values.mean(0, keepdims=True)
+    freedom = by_item.size - 1 - chained
+    if freedom < 1:
         return None
-    half = float(t.isf(0.025, len(by_item) - 1) * by_item.std(ddof=1)) / math.sqrt(len(by_item))
-    return [float(by_item.mean()) - half, float(by_item.mean()) + half]
+    mean, variance = float(by_item.mean()), float(_variance(by_item, chained)[0])
+    half = float(t.isf(0.025, freedom)) * math.sqrt(variance / by_item.size)
+    return [mean - half, mean + half]
+
+
+def _variance(values: Array, chained: bool) -> Array:
+    """(rows, N) -> (rows,): N times the variance of the mean of N items."""
+    alone = values.var(1, ddof=1)
+    if not chained:
+        return alone
+    left = values - values.mean(1, keepdims=True)
+    shared = (left[:, 1:] * left[:, :-1]).sum(1) / (values.shape[1] - 1)
+    return alone + 2 * shared.clip(min=0.0)  # what is shared makes neighbours alike
 
 
 def holm(p: Array) -> Array:
@@ -166,13 +179,16 @@ def flipped_signs(differences: Array) -> Array:
     return hits / done
 
 
-def _crossed(difference: Array, of_seeds: Array, of_items: Array, seeds: int, items: int) -> Array:
-    """See the module: (pairs,), (pairs, 2), (pairs,) -> (pairs,); both variances are those of the difference's mean."""
+def _crossed(difference: Array, of_seeds: Array, of_items: Array, seeds: int, rest: int) -> Array:
+    """See the module: (pairs,), (pairs, 2), (pairs,) -> (pairs,); both variances are those of the difference's mean.
+
+    ``rest`` are the degrees of freedom of the items.
+    """
     total, freedom = of_seeds.sum(1), (seeds - 1) * _welch(of_seeds)
     low, high = np.full(len(difference), -300.0), np.zeros(len(difference))  # of the logarithm of p
     for _ in range(32):
         middle = (low + high) / 2
-        told = np.abs(difference) > _reach(np.exp(middle), total, of_items, freedom, items)
+        told = np.abs(difference) > _reach(np.exp(middle), total, of_items, freedom, rest)
         low, high = np.where(told, low, middle), np.where(told, middle, high)
     return np.where(difference == 0, 1.0, np.exp(high))
 
@@ -183,51 +199,49 @@ def _welch(of_seeds: Array) -> Array:
     return np.where(squares > 0, of_seeds.sum(-1) ** 2 / np.where(squares > 0, squares, 1.0), 1.0)
 
 
-def _reach(level: Any, of_seeds: Any, of_items: Any, freedom: Any, items: int) -> Any:
-    """How large a difference must be at a level."""
+def _reach(level: Any, of_seeds: Any, of_items: Any, freedom: Any, rest: int) -> Any:
+    """How large a difference must be at a level; the last two are degrees of freedom, of seeds and of items."""
     from scipy.special import stdtrit  # Student's quantiles as scipy.stats has them, without a hundred times the cost
 
-    return np.sqrt(stdtrit(freedom, level / 2) ** 2 * of_seeds + stdtrit(items - 1, level / 2) ** 2 * of_items)
+    return np.sqrt(stdtrit(freedom, level / 2) ** 2 * of_seeds + stdtrit(rest, level / 2) ** 2 * of_items)
 
 
-def _wanted(
-    difference: float,
-    of_seeds: Array,
-    of_items: float,
-    noise: float,
-    seeds: int,
-    items: int,
-    level: float,
-    method: str,
-) -> dict[str, int | None]:
-    """About how many items, or else seeds, would tell a pair at a level, with the chance `POWER`.
+@dataclass(frozen=True)
+class _Test:
+    """Of one pair; see `decide`. Flipped signs tell nothing where 2^(1 - items), their smallest p, is above the level."""
 
-    Args:
-        difference: As it seems.
-        of_seeds: (2,), the variances of one run of each.
-        of_items: That of the difference in one item.
-        noise: That of a difference between one run of each in one item, which more of both make smaller.
-        seeds: How many there are.
-        items: How many there are.
-        level: Of the pair alone.
-        method: As in `decide`: flipped signs tell nothing where 2^(1 - items), their smallest p, is above the level.
-    """
-    from scipy.special import ndtri
+    seeds: int
+    items: int
+    level: float
+    method: str
+    chained: bool
 
-    power, welch = float(ndtri(POWER)), float(_welch(of_seeds))
-    least = math.ceil(1 - math.log2(level)) if method == "signs" else 2
-    pure_seeds, pure_items = max(float(of_seeds.sum()) - noise / items, 0.0), max(of_items - noise / seeds, 0.0)
+    def wanted(self, difference: float, of_seeds: Array, of_items: float, noise: float) -> dict[str, int | None]:
+        """About how many items, or else seeds, would tell a pair, with the chance `POWER`.
 
-    def enough(seeds: int, items: int) -> bool:
-        shared = noise / (seeds * items)
-        parts = pure_seeds / seeds + shared, pure_items / items + shared
-        reach = _reach(level, *parts, max(welch * (seeds - 1), 1), items)
-        return items >= least and bool(abs(difference) > reach + power * math.sqrt(sum(parts)))
+        Args:
+            difference: As it seems.
+            of_seeds: (2,), the variances of one run of each.
+            of_items: That of the difference in one item.
+            noise: That of a difference between one run of each in one item, which more of both make smaller.
+        """
+        from scipy.special import ndtri
 
-    return {
-        "items": _fewest(lambda count: enough(seeds, count), items),
-        "seeds": _fewest(lambda count: enough(count, items), seeds) if seeds > 1 else None,
-    }
+        power, welch = float(ndtri(POWER)), float(_welch(of_seeds))
+        least = math.ceil(1 - math.log2(self.level)) if self.method == "signs" else 2
+        pure_seeds = max(float(of_seeds.sum()) - noise / self.items, 0.0)
+        pure_items = max(of_items - noise / self.seeds, 0.0)
+
+        def enough(seeds: int, items: int) -> bool:
+            shared = noise / (seeds * items)
+            parts = pure_seeds / seeds + shared, pure_items / items + shared
+            reach = _reach(self.level, *parts, max(welch * (seeds - 1), 1), items - 1 - self.chained)
+            return items >= least and bool(abs(difference) > reach + power * math.sqrt(sum(parts)))
+
+        return {
+            "items": _fewest(lambda count: enough(self.seeds, count), self.items),
+            "seeds": _fewest(lambda count: enough(count, self.items), self.seeds) if self.seeds > 1 else None,
+        }
 
 
 def _fewest(enough: Callable[[int], bool], now: int) -> int | None:

@@ -35,7 +35,7 @@ class Trained:
     """A mixer's best run: its model, what its test says, and what goes into the results.
 
     ``scores`` are the headline by seeds and test items, (S, N), and ``item_noun`` is what an item is called; None where
-    the task cannot tell it by items.
+    the task cannot tell it by items. ``chained_items``: they share data with their neighbours.
     """
 
     spec: Spec
@@ -44,6 +44,7 @@ class Trained:
     entry: dict[str, Any]
     scores: NDArray[np.float64] | None = None
     item_noun: str = ""
+    chained_items: bool = False
 
 
 def mixer_jobs(
@@ -129,8 +130,8 @@ def judge_runs(
     if not np.isfinite(values).all():
         log(f"  {name}: its {headline} is not finite on all {items[0].noun}: it is compared with none, and nobody wins")
     if not task.headline_is_share:
-        entry[f"test_{headline}_interval"] = interval(values)
-    return Trained(spec, loaded, judgement, entry, values, items[0].noun)
+        entry[f"test_{headline}_interval"] = interval(values, chained=items[0].chained)
+    return Trained(spec, loaded, judgement, entry, values, items[0].noun, items[0].chained)
 
 
 def _shown(loader: BatchLoader, *, log: Callable[[str], None], label: str, noun: str) -> Shown:

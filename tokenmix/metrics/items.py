@@ -15,6 +15,7 @@ class ItemScores:
     Attributes:
         values: (N,) float64, in the number's unit; their mean is the number. Of a share they are 0 or 100.
         noun: What an item is, in the plural.
+        chained: Neighbours share data, as stretches of one series do; others do not.
 
     Examples:
         >>> float(ItemScores(np.array([100.0, 0.0, 100.0, 100.0]), "images").values.mean())
@@ -23,6 +24,7 @@ class ItemScores:
 
     values: NDArray[np.float64]
     noun: str
+    chained: bool = False
 
 
 def jackknife(whole: float, without: ArrayLike) -> NDArray[np.float64]:

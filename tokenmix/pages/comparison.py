@@ -154,6 +154,8 @@ def _table(comparison: Comparison, answer: Conclusions) -> Markup:
 _METHODS = {
     "mcnemar": "McNemar's exact test on the answers to the same {items:,} test {noun}, with one seed",
     "signs": "flipped signs of the differences on the same {items:,} {noun}, with one seed",
+    "series": "Student's test on the differences on the same {items:,} {noun}, which share data with their neighbours, "
+    "with one seed",
     "seeds": "a model in which {seeds} seeds and {items:,} test {noun} are chosen at random",
 }
 

@@ -49,18 +49,18 @@ class WindowErrors:
                 self.errors[index] = error
 
     def scores(self) -> ItemScores | None:
-        """The mean squared error by stretches of windows, each as long as a window, since neighbours share most rows.
+        """The mean squared error by stretches of windows, each as long as two, since windows share most of their rows.
 
-        None of fewer than two stretches.
+        Then a stretch shares rows with its neighbours alone, and few. None of fewer than three stretches.
         """
         values = np.array([self.errors[index] for index in sorted(self.errors)])
-        count = len(values) // max(self.length, 1)
-        if count < 2:
+        count = len(values) // max(2 * self.length, 1)
+        if count < 3:
             return None
         # Stretches differ in length by a window at most: each is weighed, so that the mean is that of the windows.
         parts = np.array_split(values, count)
         weighed = np.array([part.sum() for part in parts]) * (count / len(values))
-        return ItemScores(weighed, f"stretches of {self.length} windows")
+        return ItemScores(weighed, f"stretches of {2 * self.length} windows", chained=True)
 
 
 class ForecastJudging(Judging):
