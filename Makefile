@@ -42,7 +42,7 @@ pages: $(DOCS_STAMP)
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(if $(TORCH),,$(BIN)/mypy)
+	$(if $(TORCH),,$(BIN)/mypy -n $(WORKERS))
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
