@@ -3,7 +3,8 @@
 Made-up comparisons of eight mixers, decided by `tokenmix.comparison.statistics.decide`, of which docs/compare.md shows
 the table. Each test item is as hard for all, and harder for some; each run of a mixer is better or worse as a whole by
 its seed, and by chance in each item. Of the eight, two are best, as good as each other or one ahead; the rest is far
-behind, so that Holm's correction protects the two as little as it can. In ``all equal`` none is better. ``series`` are forecasts of ETTh1's test part.
+behind, so that Holm's correction protects the two as little as it can. In ``all equal`` none is better.
+``series`` are forecasts of ETTh1's test part.
 """
 
 from __future__ import annotations

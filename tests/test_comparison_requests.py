@@ -218,7 +218,8 @@ def test_numbers_that_a_seed_does_not_have_are_ranked_last(tmp_path, monkeypatch
 
 def test_a_mixer_with_a_score_that_is_no_number_leaves_no_winner():
     scores = {"pool": np.zeros((1, 40)), "aff": np.full((1, 40), 100.0), "dsm": np.full((1, 40), 100.0)}
-    trained = {name: SimpleNamespace(scores=values, item_noun="images") for name, values in scores.items()}
+    told = {"item_noun": "images", "chained_items": False}
+    trained = {name: SimpleNamespace(scores=values, **told) for name, values in scores.items()}
     task = find_task("classification")
     trained["dsm"].scores = None
     assert decided(task, trained) | {"winner": "aff", "left_out": []} == decided(task, trained)

@@ -54,12 +54,12 @@ def decide(
         chained: Neighbouring items share data; then three at least.
 
     Returns:
-        ``level``, ``method`` (``"mcnemar"``, ``"signs"``, ``"series"`` or ``"seeds"``), ``correction``, ``seeds``, ``items``,
-        ``noun``; ``pairs``: of every two ``mixers``, their ``difference``, ``p`` and ``p_corrected``; ``groups``: the
-        largest sets of mixers of which no two are told apart, those with the best ones first; ``winner``: who is told
-        from all others and better, or None; ``unsettled``: of the best and each one that it is not told from,
-        ``mixers``, and about how many ``items`` in all, or else ``seeds``, would tell them if the difference is what
-        it seems; None where there is no such number.
+        ``level``, ``method`` (``"mcnemar"``, ``"signs"``, ``"series"`` or ``"seeds"``), ``correction``, ``seeds``,
+        ``items``, ``noun``; ``pairs``: of every two ``mixers``, their ``difference``, ``p`` and ``p_corrected``;
+        ``groups``: the largest sets of mixers of which no two are told apart, those with the best ones first;
+        ``winner``: who is told from all others and better, or None; ``unsettled``: of the best and each one that it
+        is not told from, ``mixers``, and about how many ``items`` in all, or else ``seeds``, would tell them if the
+        difference is what it seems; None where there is no such number.
 
     Raises:
         ValueError: Fewer than two mixers or items, or scores of different shapes.
@@ -208,7 +208,7 @@ def _reach(level: Any, of_seeds: Any, of_items: Any, freedom: Any, rest: int) ->
 
 @dataclass(frozen=True)
 class _Test:
-    """Of one pair; see `decide`. Flipped signs tell nothing where 2^(1 - items), their smallest p, is above the level."""
+    """Of one pair; see `decide`."""
 
     seeds: int
     items: int
@@ -228,6 +228,7 @@ class _Test:
         from scipy.special import ndtri
 
         power, welch = float(ndtri(POWER)), float(_welch(of_seeds))
+        # Flipped signs tell nothing where 2^(1 - items), their smallest p, is above the level.
         least = math.ceil(1 - math.log2(self.level)) if self.method == "signs" else 2
         pure_seeds = max(float(of_seeds.sum()) - noise / self.items, 0.0)
         pure_items = max(of_items - noise / self.seeds, 0.0)
