@@ -36,7 +36,6 @@ def test_export_with_free_batch_and_size(name: str) -> None:
         assert distance(program(x), model(x)) < 1e-5
 
 
-@pytest.mark.slow
 @each_architecture
 def test_compile_without_graph_breaks(name: str) -> None:
     torch.compiler.reset()

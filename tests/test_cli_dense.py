@@ -116,7 +116,6 @@ def test_pictures_without_answers_are_predicted_and_not_judged(place, tmp_path, 
         assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png"]
 
 
-@pytest.mark.slow
 def test_scales_windows_and_sizes_reach_the_task(place, capsys) -> None:
     data = load_data(place / "segmentation-data", task="segmentation", log=lambda line: None)
     words = ["eval", str(place / "segmentation"), "--data", str(place / "segmentation-data"), "--image-size", "64,96"]

@@ -118,7 +118,6 @@ class Branching(Mine):
         return super().forward(x) if float(x.detach().abs().sum()) > 0 else x
 
 
-@pytest.mark.slow
 def test_what_cannot_be_exported_is_compared_all_the_same(tmp_path):
     small = ("epochs=1", "warmup_epochs=0", "image_size=16", "batch_size=256")
     lines = []

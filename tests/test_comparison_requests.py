@@ -98,7 +98,6 @@ def test_two_data_sets_are_one_too_many(capsys, monkeypatch):
     assert "photos and --data other are two data sets" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_fresh_start_leaves_what_is_at_work(tmp_path):
     pytest.importorskip("fcntl")
     run = tmp_path / "pool" / "seed-0"

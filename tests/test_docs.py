@@ -107,7 +107,7 @@ def generator():
         ("mixers/README.md", "mixer"),
         ("recipes.md", "recipe"),
         ("dense.md", "head"),
-        pytest.param("dense.md", "size", marks=pytest.mark.slow),  # builds every dense model
+        ("dense.md", "size"),
         ("deploy.md", "export"),
         ("inspect.md", "corruption"),
         ("shootout.md", "shootout"),

@@ -51,7 +51,6 @@ def judged(rank: int = 0, world: int = 1) -> dict:
     return numbers | {field.name: getattr(found, field.name).tolist() for field in dataclasses.fields(found)}
 
 
-@pytest.mark.slow
 def test_two_processes_count_every_image_once(tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -128,7 +128,6 @@ def test_cells_as_products_are_adaptive_pooling(n: int, size: tuple[int, int]) -
     torch.testing.assert_close(exported(x), F.adaptive_avg_pool2d(x, n))
 
 
-@pytest.mark.slow
 def test_raw_outputs_of_odd_sizes(tmp_path) -> None:
     manifest = export(opened_dense("ssdlite", "mixernet_pico", ODD), out=tmp_path / "m", tolerance=1e-4)
     assert manifest["input"]["shape"] == ["batch", 3, *ODD]

@@ -68,7 +68,6 @@ def test_model_that_cannot_be_traced_is_named() -> None:
         trace(prepared(Branch(), 8))
 
 
-@pytest.mark.slow
 def test_torch_file_holds_its_manifest(tmp_path: Path) -> None:
     manifest = export(opened(small_net("aff"), (32, 32)), ["torch"], tmp_path / "net")
     assert manifest["files"]["torch"]["errors"]["max_error"] < 1e-5
@@ -358,7 +357,6 @@ def test_int8_report_of_accuracy_size_and_speed(tmp_path: Path, capsys: pytest.C
     assert file["errors"]["top1"][0] == 100 * right / 8
 
 
-@pytest.mark.slow
 def test_int8_without_images_is_an_error(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="calibration images"):
         quantize_onnx(float_file[0], tmp_path / "int8.onnx", [])

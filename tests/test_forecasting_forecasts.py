@@ -53,7 +53,6 @@ def last_value(season: int | None = None, learnt: tuple[int, str | None] | None 
     )
 
 
-@pytest.mark.slow
 def test_a_file_that_takes_one_window_at_a_time_is_asked_so(trained: Path, waves: Path, tmp_path: Path, capsys) -> None:
     pytest.importorskip("onnxscript")
     told = []

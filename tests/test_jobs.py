@@ -141,7 +141,6 @@ def test_a_script_submitted_by_hand_is_not_submitted_again(tmp_path, monkeypatch
         Slurm().run([job], out, print)
 
 
-@pytest.mark.slow
 def test_what_another_process_does_is_for_that_one_to_tell(tmp_path):
     job = replace(_job(tmp_path / "run"), make=None)
     code = f"from tokenmix.files import locked\nwith locked({str(job.folder)!r}):\n    print(flush=True)\n    input()\n"

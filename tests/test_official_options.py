@@ -136,7 +136,6 @@ def test_affnet_under_the_official_names(norm: str, act: str, threshold: float, 
         assert float((form(x) - expected).abs().max() / expected.abs().max()) < 1e-10
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_ffnet_with_squeeze_and_excitation(tmp_path) -> None:
     squeeze = [True, True, False, True]

@@ -115,7 +115,6 @@ def driver() -> Iterator[Any]:
         yield driver
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
 @pytest.mark.parametrize(("kind", "classes"), [("objects", 80), ("labels", 20)])
 def test_in_a_browser(driver, tmp_path, kind, classes) -> None:

@@ -126,7 +126,6 @@ def judged(capsys: pytest.CaptureFixture[str], out: Path, data: Path, *options: 
     return code, json.loads(text.out) if code == 0 else {"error": text.err}
 
 
-@pytest.mark.slow
 def test_a_run_is_judged_by_its_own_test_pictures(
     run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,7 +121,6 @@ def compare(recipe: Recipe, dtype: torch.dtype, out: Path, monkeypatch, toleranc
     torch.testing.assert_close(kept.state_dict(), weights, rtol=0, atol=weights_to)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_loss_curves_coincide_in_float64(tmp_path, monkeypatch, option) -> None:
     recipe = with_values(PLAIN, **OPTIONS[option])

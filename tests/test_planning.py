@@ -290,7 +290,6 @@ def test_mistakes_are_told_before_any_work(tmp_path, monkeypatch, capsys, words,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_detectors_start_at_cut_outs_of_their_own_pictures() -> None:
     pytest.importorskip("skimage")
     data = load_scenes("detection")

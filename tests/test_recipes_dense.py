@@ -134,7 +134,6 @@ def test_multiplications_are_the_published_ones(name, size, printed) -> None:
     assert cost(Raw(model), size).macs / 1e9 == pytest.approx(printed, rel=0.01)
 
 
-@pytest.mark.slow
 def test_costs_of_regions_are_those_that_torchvision_samples() -> None:
     """A detector with proposals: the difference to the same without regions, counted by hand."""
     recipe = RECIPE["casvit_xs_mask_rcnn"]

@@ -67,7 +67,6 @@ def test_every_published_model_has_its_recipe() -> None:
 OURS = ("basic", "digits", "matching_digits", "finetune", "scenes_detect", "scenes_segment")
 
 
-@pytest.mark.slow
 def test_every_model_exists_and_takes_its_arguments() -> None:
     for make in (RECIPES[name] for name in CLASSIFIERS):
         recipe = make()
@@ -86,7 +85,6 @@ COSTED = [name for name in CLASSIFIERS if "EMACs" in RECIPES[name]().cost and na
 SMALL = ("affnet_et", "casvit_xs", "casvit_xs_384")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.slow) for n in COSTED])
 def test_stated_costs(name) -> None:
     recipe = RECIPES[name]()

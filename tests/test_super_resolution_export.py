@@ -67,7 +67,6 @@ def test_other_runtimes_compute_the_same(form: str, tmp_path: Path) -> None:
         assert errors["relative_error"] < 1e-4
 
 
-@pytest.mark.slow
 def test_who_names_a_size_gets_a_file_of_it(tmp_path: Path) -> None:
     path = saved(tmp_path / "model.safetensors", dim=8, depth=1)
     assert export(path, out=tmp_path / "model", image_size=20)["input"]["shape"][2:] == [20, 20]
@@ -81,7 +80,6 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
         export(grey, out=tmp_path / "model")
 
 
-@pytest.mark.slow
 def test_published_costs() -> None:
     """The recipes' EMACs: patches of 96 x 96 pixels, three times the forward pass, 32 million of them."""
     for name, emacs in (("ffnet_sr", 2.08), ("ffnet_sr_light", 1.56)):

@@ -96,7 +96,6 @@ def test_a_run_learns_and_says_what_it_is(trained: Path, folder: Path) -> None:
     assert f"{judged.numbers['psnr']:.2f} dB" in page
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
 def test_the_divider_of_a_runs_page_moves_by_keyboard(trained: Path) -> None:
     with browser.chromium() as driver:
@@ -181,7 +180,6 @@ def test_official_files_load_and_convert_back(tmp_path: Path) -> None:
     assert all(torch.equal(back[key], tensor) for key, tensor in weights.items())
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(SET5 is None, reason="Set5 is not here")
 def test_the_published_row_of_bicubic_by_one_command(capsys: pytest.CaptureFixture[str]) -> None:
     for scale, decibels, likeness in ((2, 33.66, 0.9299), (3, 30.39, 0.8682), (4, 28.42, 0.8104)):

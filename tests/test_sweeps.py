@@ -26,7 +26,6 @@ def _silent(line: str) -> None:
     """Takes progress lines and drops them."""
 
 
-@pytest.mark.slow
 def test_a_run_is_what_train_makes_and_the_table_its_mean(photos, tmp_path):
     out, lines = tmp_path / "sweep", []
     words = ["model_args.mixers=pool,identity", "seed=0,1,2"]

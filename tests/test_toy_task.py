@@ -95,7 +95,6 @@ def test_the_commands_know_it(trained: Path, tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "angle.onnx").is_file()
 
 
-@pytest.mark.slow
 def test_mixers_are_compared_on_it(tmp_path: Path) -> None:
     settings = [setting for setting in SETTINGS if not setting.startswith(("data=", "model="))] + ["epochs=1"]
     results = compare(
