@@ -107,7 +107,7 @@ def test_only_what_convolutions_make_is_kept(name: str, maps: int) -> None:
     assert kept(module, x) < (maps + 0.5) * x.nbytes
 
 
-@pytest.mark.parametrize("name", ["inverted", "aff"])
+@pytest.mark.parametrize("name", ["inverted", "local", "additive", "aff"])
 def test_a_graph_goes_with_its_output(name: str) -> None:
     module, x = module_and_input(name, "channels_last", torch.float32)
     gc.collect()

@@ -21,8 +21,9 @@ def ended(*words: str) -> str:
 
 
 def test_some_of_each_kind() -> None:
-    told = ended("--cases", "a-command-predict", "weights-checkpoint_path", "yolo-aliases", "class-escape", "sigterm")
-    assert "5 of 5 cases ended as they must" in told
+    names = "a-command-predict recipe-data-pipe weights-checkpoint_path weights-num-classes yolo-aliases voc-entities"
+    told = ended("--cases", *names.split(), "predict-fifo", "class-escape", "predict-ascii", "sigterm", "host-strange")
+    assert "11 of 11 cases ended as they must" in told
 
 
 def test_the_page_has_what_the_script_found() -> None:
