@@ -14,7 +14,7 @@ from tokenmix.blocks import Mlp
 from tokenmix.heads import upernet  # noqa: F401  has an operator
 from tokenmix.layers import GELU, Chain, ConvNorm, fused
 from tokenmix.mixers import make_mixer
-from tokenmix.mixers.frequency import real_form
+from tokenmix.mixers.complex_maps import real_form
 from tokenmix.ops.sparse import Voxels
 from tokenmix.tasks.forecasting import dropout  # noqa: F401  has operators
 
@@ -71,7 +71,7 @@ def convolutions(dtype: torch.dtype) -> list[Arguments]:
 
 
 def filters(dtype: torch.dtype) -> list[Arguments]:
-    """The filter in both of its classes, on maps of which one is too large for the product's form."""
+    """The filter as it is trained and re-parameterised, on maps of which one is too large for the product's form."""
     made = [make_mixer("aff(groups=2)", 8), make_mixer("aff(act='prelu')", 8), fused(make_mixer("aff(groups=4)", 8))]
     return [(layer(one, dtype), x) for one in made for x in (*maps(8, dtype), *maps(8, dtype, 50, 3))]
 
@@ -133,15 +133,15 @@ CASES: dict[str, Callable[[torch.dtype], list[Arguments]]] = {
     "mixers.additive.AdditiveAttention.forward": of_maps(
         lambda: make_mixer("additive", 8), lambda: fused(make_mixer("additive", 8).eval())
     ),
-    "mixers.frequency._Filter.forward": filters,
-    "mixers.frequency.grouped_pointwise": grouped,
+    "mixers.frequency.FrequencyFilter.forward": filters,
+    "mixers.complex_maps.grouped_pointwise": grouped,
     "mixers.metamixer.MetaMixer.forward": of_maps(
         lambda: make_mixer("ffnified(key_size=3,value_size=3)", 8),
         lambda: make_mixer("ffnified", 8),
         lambda: fused(make_mixer("ffnified", 8).eval()),
     ),
     "mixers.random_mixing.kept_matrix": constants(6, 7),
-    "mixers.spectrum.axis_bands": constants(5, 3, True),
+    "mixers.bands.axis_bands": constants(5, 3, True),
     "ops.activations.gelu": lambda dtype: [(x, kind) for kind in ("none", "tanh") for x in maps(8, dtype)],
     "ops.convolution.conv_act": convolutions,
     "ops.convolution.pointwise": lambda dtype: [

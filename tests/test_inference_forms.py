@@ -38,7 +38,8 @@ def test_mixers_on_rows_of_channels(mixer: str, dim: int, size: tuple[int, int])
 def test_the_filter_takes_rows_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     monkeypatch.setattr(
-        "tokenmix.mixers.frequency.filter_rows", lambda x, *rest: sizes.append(x.size(2)) or rows.filter_rows(x, *rest)
+        "tokenmix.mixers.frequency_forms.filter_rows",
+        lambda x, *rest: sizes.append(x.size(2)) or rows.filter_rows(x, *rest),
     )
     mixer = fused(make_mixer("aff", 8).eval())
     for side in (8, rows.MOST_ROWS, rows.MOST_ROWS + 1):

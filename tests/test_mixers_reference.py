@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tests.mixer_cases import CASES, SPECTRAL, build, closeness, image, thorough
 from tests.mixer_references import reference_of
 from tests.scramble import scramble
+from tokenmix.layers import fold_input_norm
 from tokenmix.mixers import make_mixer
 from tokenmix.mixers.attention_frame import attention_frame
 from tokenmix.mixers.metamixer import MetaMixer
@@ -98,7 +99,7 @@ def test_aff_is_a_circular_convolution(size: tuple[int, int], form: str) -> None
     mixer = build("aff")
     mixer.form = form
     x = image(*size)
-    mask = mixer.mask(x)
+    mask = mixer.slots(x)["act"].value
     assert mask.shape == (2, 12, size[0], size[1] // 2 + 1)
     kernel = reference.irfft2(mask, size) / math.sqrt(size[0] * size[1])  # norm="backward"
     assert closeness(kernel, torch.fft.irfft2(mask, s=size, norm="backward")) < 1e-12
@@ -153,7 +154,11 @@ def test_the_fused_form_equals_the_definition(spec: str, size: tuple[int, int]) 
     assert closeness(again(image(*size)), fused(image(*size))) < 1e-12
 
 
-FOLDS = [thorough(spec, quick=True) for spec in CASES if hasattr(make_mixer(spec, 12), "fold_input_norm")]
+FOLDS = [
+    thorough(spec, quick=True)
+    for spec in CASES
+    if hasattr(make_mixer(spec, 12), "input_layers") or hasattr(make_mixer(spec, 12), "fold_input_norm")
+]
 
 
 @pytest.mark.parametrize("spec", FOLDS)
@@ -161,6 +166,6 @@ def test_folding_a_norm_before_the_mixer(spec: str) -> None:
     mixer = build(spec)
     norm = scramble(nn.BatchNorm2d(12, dtype=torch.float64)).eval()
     folded = mixer.fuse() if hasattr(mixer, "fuse") else build(spec)
-    folded.fold_input_norm(norm)
+    assert fold_input_norm(folded, norm)
     x = image(7, 5)
     assert closeness(folded(x), mixer(norm(x))) < 1e-10

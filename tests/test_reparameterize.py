@@ -14,7 +14,7 @@ from tests.backbone_cases import TOYS, distance, images, toy
 from tests.mixer_cases import thorough
 from tests.scramble import scramble
 from tokenmix.blocks import Residual
-from tokenmix.layers import ConvNorm, NormConv, RepDepthwise, last_conv
+from tokenmix.layers import ConvNorm, NormConv, RepDepthwise, fold_input_norm, last_conv
 from tokenmix.mixers import MIXERS, MetaMixer, make_mixer
 
 each_toy = pytest.mark.parametrize("name", sorted(TOYS))
@@ -205,12 +205,12 @@ def test_a_users_mixer_keeps_its_norm() -> None:
 
 @pytest.mark.parametrize("mixer", sorted(MIXERS))
 def test_protocol_of_the_mixers(mixer: str) -> None:
-    """``fold_input_norm`` says whether it folded, and ``output_layer`` names what makes the output."""
+    """``input_layers`` names what reads the input, and ``output_layer`` what makes the output."""
     made = make_mixer(mixer, 16)
     op = made.fuse() if hasattr(made, "fuse") else made
     norm = scramble(nn.BatchNorm2d(16)).eval()
     x, before = images(7, 5, chans=16), copy.deepcopy(op).eval()
-    folds = hasattr(op, "fold_input_norm") and op.fold_input_norm(norm)
+    folds = fold_input_norm(op, norm)
     assert folds is (mixer not in NO_POINTWISE_FIRST)
     assert distance(op.eval()(x), before(norm(x) if folds else x)) < 1e-5
     conv = last_conv(op)
@@ -224,6 +224,17 @@ def test_protocol_of_the_mixers(mixer: str) -> None:
         assert distance(op(x), expected) < 1e-5
 
 
+def test_a_layer_of_another_kind_keeps_the_norm_in_front() -> None:
+    """Adapters wrap a mixer's convolutions, for instance."""
+    mixer = make_mixer("attention", 8)
+    mixer.qkv = nn.Sequential(mixer.qkv, nn.Identity())
+    block = Residual(8, mixer, norm=scramble(nn.BatchNorm2d(8))).eval()
+    fused = block.fuse()
+    assert isinstance(fused.norm, nn.BatchNorm2d)
+    x = images(5, 5, chans=8)
+    assert distance(fused(x), block(x)) < 1e-6
+
+
 def test_a_frame_that_reads_its_input_twice_keeps_its_norm() -> None:
     class Reads(nn.Module):
         def forward(self, q: Tensor, x: Tensor) -> Tensor:
@@ -232,7 +243,7 @@ def test_a_frame_that_reads_its_input_twice_keeps_its_norm() -> None:
     frame = MetaMixer(nn.Conv2d(4, 4, 1), Reads(), nn.Identity(), Reads()).eval()
     before = copy.deepcopy(frame.state_dict())
     norm = scramble(nn.BatchNorm2d(4)).eval()
-    assert frame.fold_input_norm(norm) is False
+    assert fold_input_norm(frame, norm) is False
     assert all(torch.equal(frame.state_dict()[key], value) for key, value in before.items())
     block = Residual(4, frame, norm=norm).eval()
     x = images(5, 5, chans=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,13 @@ def test_no_module_has_the_name_of_a_public_function() -> None:
     for name in modules & set(tokenmix.__all__):
         assert getattr(tokenmix, name) is importlib.import_module(f"tokenmix.{name}")
         assert callable(getattr(tokenmix, name))
+
+
+@pytest.mark.parametrize("mixer", sorted(MIXERS))
+def test_a_mixer_is_read_in_one_screen(mixer: str) -> None:
+    path = inspect.getsourcefile(inspect.unwrap(MIXERS[mixer].build))
+    assert path is not None
+    assert 30 <= len(Path(path).read_text(encoding="utf-8").splitlines()) <= 90
 
 
 def test_ops_and_mixers_need_torch_only() -> None:

@@ -253,7 +253,7 @@ def test_masks_are_what_the_mixers_multiply_with(files: dict[str, bytes]) -> Non
     with torch.no_grad():
         np.testing.assert_allclose(logits, toy(x), atol=1e-4)
         inner = toy.stem(x)
-        np.testing.assert_allclose(fourier, toy.filter.mask(inner).abs().mean(1), atol=1e-4)
+        np.testing.assert_allclose(fourier, toy.filter.slots(inner)["act"].value.abs().mean(1), atol=1e-4)
         # Gates of the cosine spectrum multiply it: with a constant local part they are the quotient of the spectra.
         spectrum, after = _spectra(toy, inner + toy.filter(inner))
     np.testing.assert_allclose(cosine, (after / spectrum).mean(1), rtol=5e-3)

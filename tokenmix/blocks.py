@@ -15,6 +15,7 @@ from tokenmix.layers import (
     ConvNorm,
     DropPath,
     Pointwise,
+    fold_input_norm,
     fold_norm_before,
     fused,
     last_conv,
@@ -68,8 +69,7 @@ class Residual(nn.Module):
         """The branch fused, and the norm folded into it where the branch begins with a 1x1 convolution."""
         new = copy.deepcopy(self)
         new.op = fused(new.op)
-        fold = getattr(new.op, "fold_input_norm", None)
-        if isinstance(new.norm, nn.BatchNorm2d) and fold is not None and fold(new.norm):
+        if isinstance(new.norm, nn.BatchNorm2d) and fold_input_norm(new.op, new.norm):
             new.norm = nn.Identity()
         return new
 

@@ -18,6 +18,7 @@ from tokenmix.ops.activations import gelu
 from tokenmix.ops.convolution import conv_act, pointwise
 from tokenmix.ops.dispatch import Form, operator
 from tokenmix.ops.recompute import in_turn
+from tokenmix_runtime.names import unknown
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -37,6 +38,29 @@ class GELU(nn.GELU):
 
     def forward(self, x: Tensor) -> Tensor:
         return gelu(x, self.approximate)
+
+
+class StarReLU(nn.Module):
+    """Any shape to itself: ``scale * relu(x)^2 + bias``, two learnt numbers (arXiv:2210.13452)."""
+
+    def __init__(self, *, device=None, dtype=None) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * torch.relu(x).square() + self.bias
+
+
+class ScalarPReLU(nn.Module):
+    """Any shape to itself: ``max(x, 0) + slope * min(x, 0)``, one learnt slope, computed in the precision of ``x``."""
+
+    def __init__(self, init: float = 0.25, *, device=None, dtype=None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1,), init, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(x, min=0) + self.weight.to(x.dtype) * torch.clamp(x, max=0)
 
 
 class Pointwise(nn.Conv2d):
@@ -319,6 +343,23 @@ def takes_norm_before(module: nn.Module) -> bool:
     return module.kernel_size == (1, 1) and not any(module.padding) and module.groups == 1
 
 
+def fold_input_norm(module: nn.Module, norm: nn.BatchNorm2d) -> bool:
+    """Fold a norm in front of ``module`` into the layers that read its input, in place; returns whether that went.
+
+    A module whose input is read by 1x1 convolutions alone, or by means before them, names them by an attribute
+    ``input_layers``. One that has to look whether it can has a method ``fold_input_norm(norm) -> bool`` instead.
+    """
+    fold = getattr(module, "fold_input_norm", None)
+    if fold is not None:
+        return fold(norm)
+    names: Sequence[str] = getattr(module, "input_layers", ())
+    if not names or not all(takes_norm_before(getattr(module, name)) for name in names):
+        return False
+    for name in names:
+        setattr(module, name, fold_norm_before(getattr(module, name), norm))
+    return True
+
+
 def depthwise_weights(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Weight and bias of a square, odd depthwise convolution that keeps channels and size; None if it is another thing.
 
@@ -387,3 +428,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "hardswish": nn.Hardswish,
     "identity": nn.Identity,
 }
+
+
+def activation(act: str | Callable[[], nn.Module], *, device=None, dtype=None) -> nn.Module:
+    """A new layer: a name among `ACTIVATIONS`, ``"prelu"`` (`ScalarPReLU`), or a factory without arguments.
+
+    Raises:
+        ValueError: If there is no such name.
+    """
+    if act == "prelu":
+        return ScalarPReLU(device=device, dtype=dtype)
+    if isinstance(act, str) and act not in ACTIVATIONS:
+        raise ValueError(unknown("activation", act, [*ACTIVATIONS, "prelu"]))
+    return (ACTIVATIONS[act] if isinstance(act, str) else act)().to(device=device, dtype=dtype)

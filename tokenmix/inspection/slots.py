@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tokenmix.inspection.spectra import kernel_of, whole_spectrum
 from tokenmix.layers import RepDepthwise, fold_norm_after
-from tokenmix.mixers import MIXERS, MetaMixer, MixerInfo, Slot, Slots
+from tokenmix.mixers import MIXERS, MetaMixer, MixerInfo, Slot, Slots, SpectrumMixer
+from tokenmix.mixers.bands import carried_by_band
 from tokenmix.pictures.heat import amounts, angles, gates, signed, spread, strip, weights
 from tokenmix.tasks.view import Figure, MixerDrawing
 
@@ -56,11 +57,12 @@ def slot_figures(drawing: MixerDrawing, mixer: nn.Module, slots: Slots, given: S
             yield Figure("kernel", "dynamic kernel", drawing.slot(Slot(kernel, "kernel"), given), _KERNEL)
 
 
-def band_figure(mixer: Any, x: Tensor) -> Figure | None:
+def band_figure(mixer: nn.Module, x: Tensor) -> Figure | None:
     """What each band of a cosine spectrum carries; None where a mixer has no bands."""
-    if not hasattr(mixer, "carried"):
+    if not isinstance(mixer, SpectrumMixer):
         return None
-    carried = mixer.carried(x)[0]  # (K, C, H, W)
+    slots = mixer.slots(x)
+    carried = carried_by_band(slots["query"].value, slots["act"].value, mixer.nodes)[0]  # (K, C, H, W)
     energy = carried.square().mean(1).sqrt()
     share = carried.square().flatten(1).sum(1)
     share = share / share.sum().clamp(min=1e-30)

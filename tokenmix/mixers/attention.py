@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
 
 
@@ -30,6 +29,7 @@ class SoftmaxAttention(nn.Module):
         24
     """
 
+    input_layers = ("qkv",)
     output_layer = "proj"
 
     def __init__(self, dim: int, *, head_dim: int = 32, qkv_bias: bool = False, device=None, dtype=None) -> None:
@@ -59,8 +59,3 @@ class SoftmaxAttention(nn.Module):
             "act": Slot(weights, "attention"),
             "value": Slot(self.proj((v @ weights.transpose(-1, -2)).reshape(x.shape))),
         }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``qkv``, in place. True: it always can."""
-        self.qkv = fold_norm_before(self.qkv, norm)
-        return True

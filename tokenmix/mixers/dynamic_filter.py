@@ -5,26 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
-from tokenmix.mixers.slots import Slot, Slots
-from tokenmix.ops.fourier import filter_planes, resize_kernel, rfft2_macs, rfft2_planes
+from tokenmix.layers import StarReLU
+from tokenmix.mixers.slots import Slots, named_slots
+from tokenmix.ops.fourier import filter_planes, resize_kernel, rfft2_macs, rfft2_planes, to_complex
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
 torch.fx.wrap("rfft2_planes")
 torch.fx.wrap("filter_planes")
 torch.fx.wrap("resize_kernel")
-
-
-class StarReLU(nn.Module):
-    """Any shape to itself: ``scale * relu(x)^2 + bias``, two learnt numbers (arXiv:2210.13452)."""
-
-    def __init__(self, *, device=None, dtype=None) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * torch.relu(x).square() + self.bias
 
 
 class DynamicFilter(nn.Module):
@@ -54,6 +42,7 @@ class DynamicFilter(nn.Module):
         torch.Size([2, 4, 7, 4])
     """
 
+    input_layers = ("expand", "weigh1")
     output_layer = "proj"
 
     def __init__(self, dim: int, *, size: int = 14, filters: int = 4, device=None, dtype=None) -> None:
@@ -73,37 +62,26 @@ class DynamicFilter(nn.Module):
         self.proj = nn.Conv2d(2 * dim, dim, 1, bias=False, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.pieces(x)[3]
+
+    def pieces(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Spectrum, grids, their weights (B, F, M), output and mask; all but weights and output as planes."""
         scores = self.weigh2(self.weigh_act(self.weigh1(x.mean([2, 3], keepdim=True))))
-        weights = torch.softmax(scores.reshape(-1, self.filters, 2 * self.dim), 1)  # (B, F, M)
+        weights = torch.softmax(scores.reshape(-1, self.filters, 2 * self.dim), 1)
         y = self.act(self.expand(x))
         planes = rfft2_planes(y, self.form)  # (B, M, 2, H, W//2+1)
         grids = resize_kernel(self.weight, planes.size(-2), planes.size(-1)).to(planes.dtype)  # (1, F, 2, H, W//2+1)
         mask = weights.transpose(1, 2).to(planes.dtype) @ grids.flatten(2)  # (B, M, 2 H (W//2+1))
-        mask = mask.unflatten(-1, (2, planes.size(-2), planes.size(-1)))
-        return self.proj(filter_planes(planes, mask.to(planes.dtype), x.size(-2), x.size(-1), self.form).to(y.dtype))
+        mask = mask.unflatten(-1, (2, planes.size(-2), planes.size(-1))).to(planes.dtype)
+        y = filter_planes(planes, mask, x.size(-2), x.size(-1), self.form).to(y.dtype)
+        return planes, grids, weights, self.proj(y), mask
 
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`: the spectrum, the grids, their weights; and the mask that they make together."""
-        scores = self.weigh2(self.weigh_act(self.weigh1(x.mean([2, 3], keepdim=True))))
-        weights = torch.softmax(scores.reshape(-1, self.filters, 2 * self.dim), 1)
-        y = self.act(self.expand(x))
-        planes = rfft2_planes(y, self.form)
-        grids = resize_kernel(self.weight, planes.size(-2), planes.size(-1)).to(planes.dtype)
-        mask = (weights.transpose(1, 2).to(planes.dtype) @ grids.flatten(2)).unflatten(-1, planes.shape[2:])
-        mask = mask.to(planes.dtype)
-        out = filter_planes(planes, mask, x.size(-2), x.size(-1), self.form).to(y.dtype)
-        return {
-            "query": Slot(torch.complex(planes[:, :, 0], planes[:, :, 1]), "fourier"),
-            "key": Slot(torch.complex(grids[:, :, 0], grids[:, :, 1]), "fourier"),
-            "act": Slot(weights, "gates"),
-            "value": Slot(self.proj(out)),
-            "mask": Slot(torch.complex(mask[:, :, 0], mask[:, :, 1]), "filter"),
-        }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``expand`` and ``weigh1``, in place. True: a mean passes it through."""
-        self.expand, self.weigh1 = fold_norm_before(self.expand, norm), fold_norm_before(self.weigh1, norm)
-        return True
+        planes, grids, weights, y, mask = self.pieces(x)
+        pieces = to_complex(planes), to_complex(grids), weights, y, to_complex(mask)
+        kinds = {"query": "fourier", "key": "fourier", "act": "gates", "mask": "filter"}
+        return named_slots("query key act value mask", pieces, **kinds)
 
     def transform_macs(self, height: int, width: int) -> float:
         """Multiply-accumulates of the two transforms of one image of that size in pixels, counted as FFTs."""

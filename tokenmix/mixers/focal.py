@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
 
 
@@ -34,6 +33,7 @@ class FocalModulation(nn.Module):
         torch.Size([36, 16, 1, 1])
     """
 
+    input_layers = ("qzg",)
     output_layer = "proj"
 
     def __init__(self, dim: int, *, levels: int = 2, window: int = 3, device=None, dtype=None) -> None:
@@ -78,8 +78,3 @@ class FocalModulation(nn.Module):
             "value": Slot(self.proj(query * act)),
             "gates": Slot(gates),
         }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``qzg``, in place. True: it always can."""
-        self.qzg = fold_norm_before(self.qzg, norm)
-        return True

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
 
 
@@ -31,6 +30,7 @@ class GatedConvolution(nn.Module):
         [48, 24, 24]
     """
 
+    input_layers = ("expand",)
     output_layer = "proj"
 
     def __init__(self, dim: int, *, ratio: float = 8 / 3, kernel_size: int = 7, device=None, dtype=None) -> None:
@@ -59,8 +59,3 @@ class GatedConvolution(nn.Module):
             "value": Slot(self.proj(gate * key)),
             "gate": Slot(gate),
         }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``expand``, in place. True: it always can."""
-        self.expand = fold_norm_before(self.expand, norm)
-        return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenmix.mixers.slots import Slot, Slots
+from tokenmix.mixers.slots import Slot, Slots, spectrum_slot
 from tokenmix.ops.fourier import filter_planes, resize_kernel, rfft2_macs, rfft2_planes
 
 # Leaves for torch.fx: they look at dtypes, devices and the autocast state.
@@ -56,8 +56,8 @@ class GlobalFilter(nn.Module):
         planes = rfft2_planes(x, self.form)
         kernel = resize_kernel(self.weight, planes.size(-2), planes.size(-1)).to(planes.dtype)
         return {
-            "query": Slot(torch.complex(planes[:, :, 0], planes[:, :, 1]), "fourier"),
-            "key": Slot(torch.complex(kernel[:, :, 0], kernel[:, :, 1]), "filter"),
+            "query": spectrum_slot(planes),
+            "key": spectrum_slot(kernel, "filter"),
             "value": Slot(filter_planes(planes, kernel, x.size(-2), x.size(-1), self.form).to(x.dtype)),
         }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
 
 
@@ -27,6 +26,7 @@ class LargeKernelAttention(nn.Module):
         torch.Size([2, 16, 7, 7])
     """
 
+    input_layers = ("query",)
     output_layer = "proj"
 
     def __init__(self, dim: int, *, device=None, dtype=None) -> None:
@@ -47,8 +47,3 @@ class LargeKernelAttention(nn.Module):
         u = F.gelu(self.query(x))
         key = self.attend(self.dilated(self.local(u)))
         return {"query": Slot(u), "key": Slot(key), "value": Slot(self.proj(u * key))}
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``query``, in place. True: it always can."""
-        self.query = fold_norm_before(self.query, norm)
-        return True

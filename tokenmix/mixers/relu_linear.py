@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
 
 
@@ -35,6 +34,7 @@ class ReluLinearAttention(nn.Module):
         torch.Size([2, 16, 7, 7])
     """
 
+    input_layers = ("qkv",)
     output_layer = "proj"
 
     def __init__(self, dim: int, *, head_dim: int = 16, size: int = 5, device=None, dtype=None) -> None:
@@ -75,8 +75,3 @@ class ReluLinearAttention(nn.Module):
             "act": Slot(act, "attention"),
             "value": Slot(self.proj((v @ act.transpose(-1, -2)).flatten(1, 2).unflatten(-1, size))),
         }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``qkv``, in place. True: it always can."""
-        self.qkv = fold_norm_before(self.qkv, norm)
-        return True

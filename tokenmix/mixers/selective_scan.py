@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import LayerNorm2d, fold_norm_before
-from tokenmix.mixers.slots import Slot, Slots
+from tokenmix.layers import LayerNorm2d
+from tokenmix.mixers.slots import Slots, named_slots
 from tokenmix.ops.fourier import widen
+from tokenmix.ops.scans import in_all_orders, sum_between_pixels, sum_of_orders
 
 # A leaf for torch.fx: it looks at the dtype.
 torch.fx.wrap("widen")
@@ -23,10 +24,10 @@ class SelectiveScan(nn.Module):
     ``h_t = exp(-s_t a) h_{t-1} + s_t b_t u_t``, ``y_t = c_t . h_t + skip u_t``. Step s, input b and output c are linear
     in u, ``s = softplus(.. + step_bias)``; ``a = exp(log_decay)`` and s are shared by the d channels of a head.
 
-    Source: arXiv:2401.10166 (the form without a gate) and arXiv:2312.00752, algorithm 2. Ours: decay and
-    step per head, as in Mamba-2 (arXiv:2405.21060), so that the scan is the matrix product
-    ``y_t = sum_{s <= t} exp(S_t - S_s) (c_t . b_s) step_s u_s`` with S the sums of ``-s a``. That needs no kernel, runs
-    and exports everywhere, and is quadratic in N in time and memory, where a kernel for the recurrence is linear.
+    Source: arXiv:2401.10166 (the form without a gate) and arXiv:2312.00752, algorithm 2. Ours: decay and step per head,
+    as in Mamba-2 (arXiv:2405.21060), so that ``y_t = sum_{s <= t} exp(S_t - S_s) (c_t . b_s) step_s u_s`` with S the
+    sums of ``-s a``: a matrix product, which runs and exports everywhere, and is quadratic in N in time and memory,
+    where a kernel for the recurrence is linear.
 
     Args:
         dim: Channels.
@@ -39,11 +40,11 @@ class SelectiveScan(nn.Module):
         ValueError: If ``state`` or ``head_dim`` is below 1.
 
     Examples:
-        >>> import torch
-        >>> SelectiveScan(16, state=8)(torch.zeros(2, 16, 7, 7)).shape
-        torch.Size([2, 16, 7, 7])
+        >>> SelectiveScan(16, state=8).select.shape  # of each direction: one step, 8 numbers b and 8 numbers c
+        torch.Size([4, 17, 16])
     """
 
+    input_layers = ("expand",)
     output_layer = "proj"
 
     def __init__(self, dim: int, *, state: int = 16, head_dim: int = 32, device=None, dtype=None) -> None:
@@ -65,19 +66,15 @@ class SelectiveScan(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         u = F.silu(self.depthwise(self.expand(x)))
-        height, width = x.size(2), x.size(3)
-        rows, columns = u.flatten(2), u.transpose(2, 3).flatten(2)
-        u = torch.stack([rows, columns, rows.flip([-1]), columns.flip([-1])], 1)  # (B, 4, C, N)
-        weights = self.scans(u)
-        y = u.unflatten(2, (self.heads, -1)) @ weights.transpose(-1, -2).to(u.dtype)
-        y = y.flatten(2, 3) + self.skip[:, :, None] * u
-        by_rows, by_columns = y[:, 0] + y[:, 2].flip([-1]), y[:, 1] + y[:, 3].flip([-1])
-        y = by_rows.unflatten(-1, (height, width)) + by_columns.unflatten(-1, (width, height)).transpose(2, 3)
-        return self.proj(self.norm(y))
+        lines = in_all_orders(u)  # (B, 4, C, N)
+        y = lines.unflatten(2, (self.heads, -1)) @ self.scans(lines).transpose(-1, -2).to(u.dtype)
+        return self.proj(
+            self.norm(sum_of_orders(y.flatten(2, 3) + self.skip[:, :, None] * lines, x.size(2), x.size(3)))
+        )
 
-    def scans(self, u: Tensor) -> Tensor:
+    def scans(self, lines: Tensor) -> Tensor:
         """``(B, 4, C, N) -> (B, 4, heads, N, N)``: what each token takes from those before it, for each direction."""
-        step, write, read = (self.select @ u).split(self.parts, 2)
+        step, write, read = (self.select @ lines).split(self.parts, 2)
         step = F.softplus(widen(step) + self.step_bias[:, :, None])  # (B, 4, heads, N)
         total = torch.cumsum(-step * torch.exp(widen(self.log_decay))[:, :, None], -1)
         # What is left at t of what came in at s; later s are cut off, their clamp keeps them finite.
@@ -87,23 +84,7 @@ class SelectiveScan(nn.Module):
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`: u, what its pixels take from one another in all four scans, the output."""
         u = F.silu(self.depthwise(self.expand(x)))
-        height, width = x.size(2), x.size(3)
-        rows, columns = u.flatten(2), u.transpose(2, 3).flatten(2)
-        places = torch.arange(height * width, device=x.device).view(height, width)
-        orders = [places.flatten(), places.t().flatten()]
-        orders += [order.flip(0) for order in orders]
-        scans = self.scans(torch.stack([rows, columns, rows.flip([-1]), columns.flip([-1])], 1)).unbind(1)
-        back = [order.argsort() for order in orders]
-        act = torch.stack([scan[:, :, order][..., order] for scan, order in zip(scans, back, strict=True)]).sum(0)
-        y = (rows.unflatten(1, (self.heads, -1)) @ act.transpose(-1, -2).to(u.dtype)).flatten(1, 2)
-        y = (y + self.skip.sum(0)[:, None] * rows).view_as(u)
-        return {
-            "query": Slot(u),
-            "act": Slot(act, "attention"),
-            "value": Slot(self.proj(self.norm(y))),
-        }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``expand``, in place. True: the depthwise convolution pads after it."""
-        self.expand = fold_norm_before(self.expand, norm)
-        return True
+        act = sum_between_pixels(self.scans(in_all_orders(u)), x.size(2), x.size(3))  # (B, heads, N, N)
+        y = u.flatten(2).unflatten(1, (self.heads, -1)) @ act.transpose(-1, -2).to(u.dtype)
+        y = y.reshape(u.shape) + self.skip.sum(0)[:, None, None] * u
+        return named_slots("query act value", (u, act, self.proj(self.norm(y))), act="attention")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
 
 
@@ -24,6 +23,7 @@ class SeparableAttention(nn.Module):
         torch.Size([33, 16, 1, 1])
     """
 
+    input_layers = ("qkv",)
     output_layer = "proj"
 
     def __init__(self, dim: int, *, device=None, dtype=None) -> None:
@@ -49,8 +49,3 @@ class SeparableAttention(nn.Module):
             "act": Slot(context.transpose(1, 2), "gates"),
             "value": Slot(self.proj(torch.relu(value) * context.unsqueeze(-1))),
         }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``qkv``, in place. True: it always can."""
-        self.qkv = fold_norm_before(self.qkv, norm)
-        return True

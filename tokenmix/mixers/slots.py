@@ -8,9 +8,12 @@ follows under a name of its own. The tests hold each against ``forward``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor
+
+from tokenmix.ops.fourier import to_complex
 
 
 class Slot(NamedTuple):
@@ -35,3 +38,13 @@ class Slot(NamedTuple):
 
 
 Slots = dict[str, Slot]
+
+
+def spectrum_slot(planes: Tensor, kind: str = "fourier") -> Slot:
+    """A slot of complex numbers, given as planes ``(B, C, 2, H, V)``."""
+    return Slot(to_complex(planes), kind)
+
+
+def named_slots(names: str, pieces: Iterable[Tensor], **kinds: str) -> Slots:
+    """Pieces by their names, ``"query key act value"``, and the kinds of those that are no maps."""
+    return {name: Slot(piece, kinds.get(name, "map")) for name, piece in zip(names.split(), pieces, strict=True)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
 from tokenmix.mixers.slots import Slot, Slots
 
 
@@ -31,6 +30,7 @@ class SwiftAttention(nn.Module):
         torch.Size([2, 16, 7, 7])
     """
 
+    input_layers = ("qk",)
     output_layer = "out"
 
     def __init__(self, dim: int, *, device=None, dtype=None) -> None:
@@ -60,8 +60,3 @@ class SwiftAttention(nn.Module):
             "value": Slot(self.out(self.proj(mixed) + query)),
             "weights": Slot(weights.view(x.size(0), 1, x.size(2), x.size(3))),
         }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``qk``, in place. True: it always can."""
-        self.qk = fold_norm_before(self.qk, norm)
-        return True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import fold_norm_before
-from tokenmix.mixers.slots import Slot, Slots
+from tokenmix.mixers.slots import Slots, named_slots
+from tokenmix.ops.windows import between_all, from_windows, offset_bias, to_windows
+
+torch.fx.wrap("offset_bias")  # a leaf for torch.fx
 
 
 class WindowAttention(nn.Module):
@@ -36,6 +37,7 @@ class WindowAttention(nn.Module):
         torch.Size([2, 13, 13])
     """
 
+    input_layers = ("qkv",)
     output_layer = "proj"
 
     def __init__(
@@ -61,57 +63,22 @@ class WindowAttention(nn.Module):
     def attend(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What ``forward`` returns; the query, scores and weights (B, down, across, heads, side^2, ...) of windows."""
         height, width, side, start = x.size(2), x.size(3), self.window, self.before
-        down, across = (height + start + side - 1) // side, (width + start + side - 1) // side
-        pad = [start, across * side - width - start, start, down * side - height - start]
-        qkv = F.pad(self.qkv(x), pad).reshape(x.size(0), 3, self.heads, self.head_dim, down, side, across, side)
+        qkv = to_windows(self.qkv(x), side, start).unflatten(1, (3, self.heads, self.head_dim))
         q, k, v = qkv.permute(1, 0, 4, 6, 2, 5, 7, 3).flatten(5, 6).unbind(0)  # (B, down, across, heads, side^2, d)
-        real = F.pad(x.new_ones(1, height, width), pad).view(down, side, across, side)
-        real = real.permute(0, 2, 1, 3).flatten(2)[:, :, None, None]  # (down, across, 1, 1, side^2)
+        real = to_windows(x.new_ones(height, width), side, start).transpose(1, 2).flatten(2)  # (down, across, side^2)
         scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5 + offset_bias(self.offsets)
-        weights = torch.softmax(scores.masked_fill(real == 0, float("-inf")), -1)
-        y = weights @ v
-        y = y.unflatten(4, (side, side)).permute(0, 3, 6, 1, 4, 2, 5)  # (B, heads, d, down, side, across, side)
-        y = y.reshape(x.size(0), x.size(1), down * side, across * side)
-        return self.proj(y[:, :, start : start + height, start : start + width]), q, scores, weights
+        weights = torch.softmax(scores.masked_fill(real[:, :, None, None] == 0, float("-inf")), -1)
+        return self.proj(self.as_map(weights @ v, height, width)), q, scores, weights
+
+    def as_map(self, windows: Tensor, height: int, width: int) -> Tensor:
+        """``(B, down, across, heads, side^2, d) -> (B, C, H, W)``."""
+        parts = windows.unflatten(4, (self.window, self.window)).permute(0, 3, 6, 1, 4, 2, 5).flatten(1, 2)
+        return from_windows(parts, height, width, self.before)
 
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`, of the whole map: zero between pixels of different windows."""
-        value, q, scores, weights = self.attend(x)
-        (height, width), side, start = x.shape[-2:], self.window, self.before
-        down, across = scores.shape[1:3]
-        place = torch.arange(height * width, device=x.device).view(height, width)
-        pad = [start, across * side - width - start, start, down * side - height - start]
-        place = F.pad(place, pad, value=height * width).view(down, side, across, side)
-        place = place.transpose(1, 2).reshape(down * across, side * side)  # of each window's pixels in the map
-
-        def whole(windows: Tensor) -> Tensor:  # (B, down, across, heads, side^2, side^2) -> (B, heads, N, N)
-            parts = windows.flatten(1, 2).transpose(1, 2)  # (B, heads, windows, side^2, side^2)
-            size = height * width + 1  # the last is for the padding
-            full = parts.new_zeros(*parts.shape[:2], size, size)
-            full[:, :, place[:, :, None], place[:, None, :]] = parts
-            return full[:, :, :-1, :-1]
-
-        query = q.permute(0, 3, 5, 1, 2, 4).unflatten(-1, (side, side)).transpose(4, 5)  # as in ``attend``
-        query = query.reshape(x.size(0), x.size(1), down * side, across * side)
-        return {
-            "query": Slot(query[:, :, start : start + height, start : start + width]),
-            "key": Slot(whole(scores), "attention"),
-            "act": Slot(whole(weights), "attention"),
-            "value": Slot(value),
-        }
-
-    def fold_input_norm(self, norm: nn.BatchNorm2d) -> bool:
-        """Fold a norm before the mixer into ``qkv``, in place. True: padding follows it."""
-        self.qkv = fold_norm_before(self.qkv, norm)
-        return True
-
-
-@torch.fx.wrap
-def offset_bias(offsets: Tensor) -> Tensor:
-    """``(heads, 2w-1, 2w-1) -> (heads, w^2, w^2)``: for query (i, j), key (k, l) ``offsets[:, i-k+w-1, j-l+w-1]``."""
-    sides = offsets.size(1)
-    side = (sides + 1) // 2
-    place = torch.arange(side, device=offsets.device)
-    offset = place[:, None] - place + side - 1
-    index = (offset[:, None, :, None] * sides + offset[None, :, None, :]).flatten()
-    return offsets.flatten(1).index_select(1, index).unflatten(1, (side * side, side * side))
+        y, q, scores, weights = self.attend(x)
+        size = x.size(2), x.size(3)
+        key, act = (between_all(each, *size, self.window, self.before) for each in (scores, weights))
+        pieces = self.as_map(q, *size), key, act, y
+        return named_slots("query key act value", pieces, key="attention", act="attention")

@@ -79,7 +79,7 @@ def irfft2_planes(planes: Tensor, height: int, width: int, form: str = "fft") ->
     """
     planes = widen(planes)
     if not uses_products(form):
-        return torch.fft.irfft2(_to_complex(planes), s=[height, width], norm="ortho")
+        return torch.fft.irfft2(to_complex(planes), s=[height, width], norm="ortho")
     half = axis_matrix(planes, "fft", height).t() @ planes.flatten(-3, -2)  # (..., 2H, W//2+1)
     half = torch.cat([half[..., :height, :], half[..., height:, :]], -1)  # (..., H, 2 * (W//2+1))
     return half @ axis_matrix(planes, "irfft", width)
@@ -92,7 +92,7 @@ def filter_planes(planes: Tensor, mask: Tensor, height: int, width: int, form: s
     """
     if not uses_products(form):
         # The complex product makes fewer passes over memory than six real operations.
-        product = _to_complex(widen(mask)) * _to_complex(widen(planes))
+        product = to_complex(widen(mask)) * to_complex(widen(planes))
         return irfft2(product, (height, width))
     return irfft2_planes(multiply_planes(planes, mask), height, width, form)
 
@@ -115,7 +115,8 @@ def rfft2_macs(height: int, width: int) -> float:
     return 1.25 * height * width * math.log2(height * width)
 
 
-def _to_complex(planes: Tensor) -> Tensor:
+def to_complex(planes: Tensor) -> Tensor:
+    """``(..., 2, H, W) -> (..., H, W)``: planes as complex numbers."""
     return torch.complex(planes.select(-3, 0), planes.select(-3, 1))
 
 

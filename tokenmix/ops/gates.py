@@ -105,5 +105,14 @@ def gate_sum(query_key: Tensor, score: Tensor, weight: Tensor) -> Tensor:
 def _gated(x: Tensor, score: Tensor, weight: Tensor) -> Tensor:
     """By its pixels and its channels; without axes of its own for query and key, which runtimes are slow with."""
     gated = x * score
-    gate = torch.sigmoid(F.linear(gated.mean([2, 3]), weight.flatten(1)))
-    return gated * gate[:, :, None, None]
+    return gated * _channel_gate(gated, weight)[:, :, None, None]
+
+
+def _channel_gate(gated: Tensor, weight: Tensor) -> Tensor:
+    return torch.sigmoid(F.linear(gated.mean([2, 3]), weight.flatten(1)))
+
+
+def channel_gates(query_key: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+    """``(B, 2, C)``: what `gate_sum` multiplies the channels of query and key with."""
+    parts = zip(query_key.chunk(2, 1), score.split(1, 1), weight.chunk(2), strict=True)
+    return torch.stack([_channel_gate(x * pixels, matrix) for x, pixels, matrix in parts], 1)

@@ -31,8 +31,8 @@ def add_masks(proto: Any) -> list[dict[str, str]]:
     constants |= {node.output[0] for node in proto.graph.node if node.op_type == "Constant"}
     masks: list[dict[str, str]] = []
     for node in list(proto.graph.node):
-        if fourier := _complex_mask(node, makers, users):
-            kind, tensor = "fourier", fourier
+        if _is_complex_mask(node, makers):
+            kind, tensor = "fourier", node.output[0]
         elif cosine := _band_mask(node, users, constants):
             kind, tensor = "cosine", cosine
         else:
@@ -43,14 +43,12 @@ def add_masks(proto: Any) -> list[dict[str, str]]:
     return masks
 
 
-def _complex_mask(node: Any, makers: dict[str, Any], users: dict[str, list[Any]]) -> str | None:
-    """AFF's mask ``(B, C, 2, H, W//2+1)``: a soft-shrink, written ``x - clamp(x)``, and the reshape behind it."""
-    if node.op_type != "Sub" or node.input[1] not in makers:
-        return None
-    clip, behind = makers[node.input[1]], users[node.output[0]]
-    if clip.op_type != "Clip" or clip.input[0] != node.input[0]:
-        return None
-    return behind[0].output[0] if [user.op_type for user in behind] == ["Reshape"] else None
+def _is_complex_mask(node: Any, makers: dict[str, Any]) -> bool:
+    """AFF's mask ``(B, C, 2, H, W//2+1)``: a soft-shrink, written ``x - clamp(x)``, of what was reshaped to planes."""
+    if node.op_type != "Sub" or not {*node.input} <= {*makers}:
+        return False
+    mapped, clip = (makers[name] for name in node.input)
+    return mapped.op_type == "Reshape" and clip.op_type == "Clip" and clip.input[0] == node.input[0]
 
 
 def _band_mask(node: Any, users: dict[str, list[Any]], constants: set[str]) -> str | None:

@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.layers import ACTIVATIONS
+from tokenmix.layers import activation
 from tokenmix.mixers import Slot, Slots
-from tokenmix.mixers.frequency import ScalarPReLU, grouped_pointwise, real_form, soft_shrink
-from tokenmix.mixers.spectrum import GATES, BandGenerator, axis_bands
+from tokenmix.mixers.bands import BandGenerator, axis_bands, check_bands
+from tokenmix.mixers.complex_maps import grouped_pointwise, real_form, soft_shrink
 from tokenmix.ops.cosine import axis_cosines
 from tokenmix.ops.fourier import axis_matrix, widen
 from tokenmix.tasks.forecasting.mixers.convolutions import DepthwiseConv
-from tokenmix_runtime.names import unknown
 
 
 def rfft(x: Tensor) -> Tensor:
@@ -79,12 +78,10 @@ class FrequencyFilter(nn.Module):
         groups = math.gcd(dim, 8) if groups is None else groups
         if groups < 1 or dim % groups:
             raise ValueError(f"groups={groups} does not divide the {dim} channels of aff")
-        if act not in (*ACTIVATIONS, "prelu"):
-            raise ValueError(unknown("activation", act, [*ACTIVATIONS, "prelu"]))
         dd = {"device": device, "dtype": dtype}
         width = dim // groups
         self.threshold = float(threshold)
-        self.act, self.act2 = (ScalarPReLU(**dd) if act == "prelu" else ACTIVATIONS[act]() for _ in range(2))
+        self.act, self.act2 = activation(act, **dd), activation(act, **dd)
         self.w1, self.w2 = (nn.Parameter(0.02 * torch.randn(2, groups, width, width, **dd)) for _ in range(2))
         self.b1, self.b2 = (nn.Parameter(0.02 * torch.randn(2, groups, width, **dd)) for _ in range(2))
 
@@ -191,10 +188,7 @@ class SpectrumMixer(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        if gate not in GATES:
-            raise ValueError(unknown("gate of dsm", gate, GATES))
-        if nodes < 1 or reduction < 1:
-            raise ValueError(f"nodes and reduction of dsm must be at least 1, not {nodes} and {reduction}")
+        check_bands(nodes, gate, reduction)
         dd = {"device": device, "dtype": dtype}
         self.nodes = nodes
         self.gate = gate
