@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.mixer_cases import CASES, DIM, SPECTRAL, VARIANTS, build, closeness, image, state_shapes, thorough
 from tokenmix.mixers import MIXERS, make_mixer
+from tokenmix.tasks.forecasting.mixers import SERIES_MIXERS
 
 every_case = pytest.mark.parametrize("spec", [thorough(spec, quick=spec not in VARIANTS) for spec in CASES])
 in_time = pytest.mark.parametrize("spec", [thorough(spec) for spec in CASES])
@@ -223,3 +224,10 @@ def test_no_mixer_is_a_container_of_surprises() -> None:
         mixer = make_mixer(name, DIM)
         assert isinstance(mixer, nn.Module)
         assert not any(isinstance(m, nn.Dropout) for m in mixer.modules()), name
+
+
+@pytest.mark.parametrize("threshold", [-0.01, float("nan")])
+def test_a_threshold_that_shrinks_nothing_is_refused(threshold: float) -> None:
+    for build_one in (MIXERS["aff"].build, MIXERS["afno"].build, SERIES_MIXERS["aff"].build):
+        with pytest.raises(ValueError, match="must be 0 or more, not"):
+            build_one(8, threshold=threshold)

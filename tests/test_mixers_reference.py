@@ -157,7 +157,7 @@ def test_the_fused_form_equals_the_definition(spec: str, size: tuple[int, int]) 
 FOLDS = [
     thorough(spec, quick=True)
     for spec in CASES
-    if hasattr(make_mixer(spec, 12), "input_layers") or hasattr(make_mixer(spec, 12), "fold_input_norm")
+    if any(hasattr(make_mixer(spec, 12), name) for name in ("input_layers", "fold_input_norm"))
 ]
 
 

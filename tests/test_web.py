@@ -26,6 +26,7 @@ from PIL import Image
 
 from tests import web_models
 from tokenmix.cli import main
+from tokenmix.mixers import FourierOperator
 from tokenmix.web import PageServer, page_files, write_page
 from tokenmix.web.masks import add_masks
 
@@ -280,9 +281,10 @@ def test_other_mixers_have_no_masks(tmp_path: Path) -> None:
             super().__init__()
             self.conv = torch.nn.Conv2d(3, 7, 3)
             self.linear = torch.nn.Linear(7, 7)
+            self.transform = FourierOperator(7)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.conv(x)
+            y = self.transform(self.conv(x))  # its soft-shrink makes a spectrum, no mask
             y = torch.nn.functional.silu(y) * torch.sigmoid(self.linear(y.mean((2, 3))))[:, :, None, None]
             z = y.clamp(-1, 1).mean((2, 3))
             return z.softmax(1) * z - self.linear(z).clamp(-1, 1)

@@ -16,7 +16,7 @@ GATES = ("softmax", "sigmoid")
 
 
 def check_bands(nodes: int, gate: str, reduction: int) -> None:
-    """Refuse options of DSM.
+    """Refuse options of DSM that mean nothing.
 
     Raises:
         ValueError: If the gate is unknown, or nodes or reduction are below 1.
@@ -91,7 +91,9 @@ def gates_of(logits: Tensor, nodes: int, gate: str) -> Tensor:
 def modulate(
     v: Tensor, embedding: Tensor, generator: list[Tensor], nodes: int, gate: str, form: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The value's spectrum, gated; in at least float32, outside of autocast; reconstruction, steps 2 to 6.
+    """Gate the bands of a value's cosine spectrum and transform it back; reconstruction, steps 2 to 6.
+
+    Computed in at least float32, outside of autocast.
 
     Args:
         v: The value (B, C, H, W).

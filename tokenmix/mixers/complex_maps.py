@@ -17,6 +17,21 @@ from tokenmix.ops.dispatch import Form, operator
 from tokenmix.ops.fourier import rfft2_macs
 
 
+def check_blocks(mixer: str, dim: int, groups: int | None, threshold: float) -> int:
+    """The number of diagonal blocks of both maps; None means ``gcd(dim, 8)``.
+
+    Raises:
+        ValueError: If they do not divide the channels, or the soft-shrink's threshold is no number from 0 on.
+    """
+    usual = math.gcd(dim, 8)
+    groups = usual if groups is None else groups
+    if groups < 1 or dim % groups:
+        raise ValueError(f"groups={groups} does not divide the {dim} channels of {mixer}; leave it out for {usual}")
+    if not threshold >= 0:
+        raise ValueError(f"the threshold of a soft-shrink must be 0 or more, not {threshold}")
+    return groups
+
+
 def real_form(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """A map as the kernel ``(2C, 2b, 1, 1)`` and the bias ``(2C,)`` of one grouped 1x1 convolution of real planes."""
     real, imag = weight[0].transpose(-1, -2), weight[1].transpose(-1, -2)  # (G, out, in)
@@ -74,12 +89,7 @@ class ComplexMaps(nn.Module):
 
     def __init__(self, mixer: str, dim: int, groups: int | None, threshold: float, *, device=None, dtype=None) -> None:
         super().__init__()
-        usual = math.gcd(dim, 8)
-        groups = usual if groups is None else groups
-        if groups < 1 or dim % groups:
-            raise ValueError(f"groups={groups} does not divide the {dim} channels of {mixer}; leave it out for {usual}")
-        if threshold < 0:
-            raise ValueError(f"the threshold of a soft-shrink must be 0 or more, not {threshold}")
+        groups = check_blocks(mixer, dim, groups, threshold)
         self.dim = dim
         self.groups = groups
         self.threshold = float(threshold)

@@ -45,7 +45,7 @@ def add_masks(proto: Any) -> list[dict[str, str]]:
 
 def _is_complex_mask(node: Any, makers: dict[str, Any]) -> bool:
     """AFF's mask ``(B, C, 2, H, W//2+1)``: a soft-shrink, written ``x - clamp(x)``, of what was reshaped to planes."""
-    if node.op_type != "Sub" or not {*node.input} <= {*makers}:
+    if node.op_type != "Sub" or any(name not in makers for name in node.input):
         return False
     mapped, clip = (makers[name] for name in node.input)
     return mapped.op_type == "Reshape" and clip.op_type == "Clip" and clip.input[0] == node.input[0]

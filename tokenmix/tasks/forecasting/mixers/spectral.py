@@ -6,8 +6,6 @@ FFT, and it runs in every runtime.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from tokenmix.layers import activation
 from tokenmix.mixers import Slot, Slots
 from tokenmix.mixers.bands import BandGenerator, axis_bands, check_bands
-from tokenmix.mixers.complex_maps import grouped_pointwise, real_form, soft_shrink
+from tokenmix.mixers.complex_maps import check_blocks, grouped_pointwise, real_form, soft_shrink
 from tokenmix.ops.cosine import axis_cosines
 from tokenmix.ops.fourier import axis_matrix, widen
 from tokenmix.tasks.forecasting.mixers.convolutions import DepthwiseConv
@@ -61,7 +59,7 @@ class FrequencyFilter(nn.Module):
         dtype: Their type.
 
     Raises:
-        ValueError: If the groups do not divide the channels or the activation is unknown.
+        ValueError: If the groups do not divide the channels, the threshold is negative or the activation is unknown.
     """
 
     def __init__(
@@ -75,9 +73,7 @@ class FrequencyFilter(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
-        groups = math.gcd(dim, 8) if groups is None else groups
-        if groups < 1 or dim % groups:
-            raise ValueError(f"groups={groups} does not divide the {dim} channels of aff")
+        groups = check_blocks("aff", dim, groups, threshold)
         dd = {"device": device, "dtype": dtype}
         width = dim // groups
         self.threshold = float(threshold)
