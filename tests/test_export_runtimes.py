@@ -151,6 +151,8 @@ def test_openvino(precision: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.json", "net.xml"]
     file = manifest["files"]["openvino"]
     assert file["errors"]["verified"]
+    assert file["errors"]["relative_error"] < {"fp32": 1e-5, "fp16": 1e-2, "int8": 0.1}[precision]
+    assert file.get("latency_in") == ("OpenVINO" if precision == "int8" else None)
     assert file["bytes"] == sum((tmp_path / name).stat().st_size for name in ("net.xml", "net.bin"))
     assert file["parts"] == {"net.bin": hashlib.sha256((tmp_path / "net.bin").read_bytes()).hexdigest()}
     model = openvino.Core().read_model(tmp_path / "net.xml")

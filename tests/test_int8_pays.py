@@ -34,6 +34,9 @@ def test_what_does_not_pay_is_said_first() -> None:
     )
     assert "--to openvino" in slow
     assert "fp16" in slow
+    (slow,) = warnings(good | {"latency_ms": [1.1, 2.0], "slow_because": "it is", "latency_in": "OpenVINO"})
+    assert "(one thread, OpenVINO)" in slow
+    assert "--to onnx" in slow
     (loss,) = warnings(good | {"errors": {"top1": [90.0, 84.0]}})
     assert loss.startswith("int8 loses 6.0 points of top-1")
     assert warnings({"precision": "fp32", "errors": {}}) == []

@@ -112,9 +112,11 @@ def warnings(file: dict[str, Any]) -> list[str]:
     found = []
     if reason := file.get("slow_because"):
         before, after = file["latency_ms"]
+        runtime = file.get("latency_in", "ONNX Runtime")
+        other = "--to openvino" if runtime == "ONNX Runtime" else "--to onnx"
         found.append(
-            f"int8 does not pay here: {before:.2f} ms in float, {after:.2f} ms in int8 (one thread, ONNX Runtime), "
-            f"since {reason}. It may pay in another runtime (--to openvino --precision int8) or on other processors; "
+            f"int8 does not pay here: {before:.2f} ms in float, {after:.2f} ms in int8 (one thread, {runtime}), "
+            f"since {reason}. It may pay in another runtime ({other} --precision int8) or on other processors; "
             "--precision fp16 halves the file too, and fp32 is the fastest here"
         )
     scores = file["errors"].get("top1")

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tokenmix.export.errors import ExportError
 from tokenmix.export.extras import quiet, require
+from tokenmix.export.onnx_file import onnx_session
 
 TARGET_DB = 25.0
 """Least ratio of signal to noise at the outputs, in decibels: 25 is an error of a twentieth of the outputs' size."""
@@ -35,6 +36,9 @@ FASTER = 0.97
 PARTS = 48
 """At most so many parts are told apart: neighbouring layers of a deeper model share one."""
 OPERATORS = ("Conv", "MatMul", "Gemm")
+
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""From one image, with its batch axis, to all outputs."""
 
 
 def choose(
@@ -96,6 +100,8 @@ def quantize_onnx(
     calibration: Sequence[Tensor],
     *,
     target_db: float = TARGET_DB,
+    start: Callable[[bytes], Run] | None = None,
+    reduce_range: bool = False,
 ) -> dict[str, Any]:
     """Write a float ONNX file as one with int8 weights (per channel) and activations, static, in QDQ form.
 
@@ -104,6 +110,9 @@ def quantize_onnx(
         target: The file to write; may be the source.
         calibration: Batches as the file takes them; `MEASURED_IMAGES` of them also measure the parts' noise.
         target_db: See `TARGET_DB`.
+        start: Makes a file's content a function from one image to the outputs, by the runtime that noise and time are
+            measured in; ONNX Runtime if not given.
+        reduce_range: Whether weights take seven bits, where the runtime's sums of two products could overflow.
 
     Returns:
         ``quantized_parts`` and ``float_parts`` (numbers of layers), ``float_names``, ``signal_to_noise_db``,
@@ -135,19 +144,20 @@ def quantize_onnx(
     size = max(1, math.ceil(len(layers) / PARTS))
     parts = [layers[i : i + size] for i in range(0, len(layers), size)]
     images = arrays[:MEASURED_IMAGES]
-    wanted = _outputs(model.SerializeToString(), images)
+    start = _onnx_runtime if start is None else start
+    wanted = _outputs(start(model.SerializeToString()), images)
 
     def quantized(chosen: Sequence[Sequence[str]]) -> bytes:
-        return _quantized(model, ranges, [layer for part in chosen for layer in part])
+        return _quantized(model, ranges, [layer for part in chosen for layer in part], reduce_range)
 
     def noise_of(some: Sequence[Sequence[str]]) -> float:
-        return relative_noise(_outputs(quantized(some), images), wanted)
+        return relative_noise(_outputs(start(quantized(some)), images), wanted)
 
     chosen, noise = choose(parts, noise_of, target_db=target_db)
-    every = _outputs(model.SerializeToString(), arrays) if len(arrays) > len(images) else wanted
+    every = _outputs(start(model.SerializeToString()), arrays) if len(arrays) > len(images) else wanted
 
     def whole_noise_of(some: Sequence[Sequence[str]]) -> float:
-        return relative_noise(_outputs(quantized(some), arrays), every)
+        return relative_noise(_outputs(start(quantized(some)), arrays), every)
 
     if len(arrays) > len(images):
         chosen, noise = enforce(chosen, noise_of, whole_noise_of, target_db=target_db)
@@ -157,7 +167,7 @@ def quantize_onnx(
     if large and len(large) < len(names[0]):
         names.append(large)
         files.append(quantized([large]))
-    float_ms, *int8_ms = _latencies([before, *files], images[0])
+    float_ms, *int8_ms = _latencies([start(content) for content in (before, *files)], images[0])
     best = int8_ms.index(min(int8_ms))
     content = files[best]
     if best:
@@ -249,7 +259,7 @@ class _Reader:
         return next(self.feeds, None)
 
 
-def _quantized(model: Any, ranges: Any, layers: Sequence[str]) -> bytes:
+def _quantized(model: Any, ranges: Any, layers: Sequence[str], reduce_range: bool) -> bytes:
     """The model with these layers between int8 values."""
     types = require("onnxruntime.quantization").QuantType
     quantizer = require("onnxruntime.quantization.qdq_quantizer").QDQQuantizer
@@ -258,7 +268,7 @@ def _quantized(model: Any, ranges: Any, layers: Sequence[str]) -> bytes:
     if layers:  # none would mean all to it
         with quiet():
             worker = quantizer(
-                copy, True, False, types.QInt8, types.QInt8, ranges, list(layers), [], list(OPERATORS), {}
+                copy, True, reduce_range, types.QInt8, types.QInt8, ranges, list(layers), [], list(OPERATORS), {}
             )
             worker.quantize_model()
             worker.model.topological_sort()  # as ONNX's checker wants it
@@ -266,29 +276,25 @@ def _quantized(model: Any, ranges: Any, layers: Sequence[str]) -> bytes:
     return copy.SerializeToString()
 
 
-def _session(content: bytes) -> Any:
-    runtime = require("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def _outputs(content: bytes, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Each output for all images."""
-    session = _session(content)
+def _onnx_runtime(content: bytes) -> Run:
+    """A file's content as a function, in ONNX Runtime."""
+    session = onnx_session(content, threads=1)
     name = session.get_inputs()[0].name
-    return [np.stack(output) for output in zip(*(session.run(None, {name: one}) for one in images), strict=True)]
+    return lambda image: session.run(None, {name: image})
 
 
-def _latencies(files: Sequence[bytes], image: np.ndarray, rounds: int = 15) -> list[float]:
+def _outputs(run: Run, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Each output for all images."""
+    return [np.stack(output) for output in zip(*map(run, images), strict=True)]
+
+
+def _latencies(runs: Sequence[Run], image: np.ndarray, rounds: int = 15) -> list[float]:
     """Milliseconds per image of each file, medians of interleaved rounds."""
-    sessions = [_session(content) for content in files]
-    seconds: list[list[float]] = [[] for _ in files]
+    seconds: list[list[float]] = [[] for _ in runs]
     for round_ in range(rounds + 3):
-        for session, taken in zip(sessions, seconds, strict=True):
+        for run, taken in zip(runs, seconds, strict=True):
             start = time.perf_counter()
-            session.run(None, {session.get_inputs()[0].name: image})
+            run(image)
             if round_ >= 3:  # the first ones warm up
                 taken.append(time.perf_counter() - start)
     return [round(1000.0 * statistics.median(taken), 3) for taken in seconds]
