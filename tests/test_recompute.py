@@ -68,7 +68,7 @@ def learn(module: nn.Module, x: Tensor) -> list[Tensor]:
 def kept(module: nn.Module, x: Tensor) -> int:
     """Bytes that the forward pass leaves behind, its output left out: PyTorch's own count of its memory."""
     x.requires_grad_()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         alive = module(x)
     assert alive.requires_grad
     return sum(event.self_cpu_memory_usage for event in profiler.key_averages()) - alive.untyped_storage().nbytes()

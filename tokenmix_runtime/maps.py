@@ -42,9 +42,10 @@ def classes_of(logits: Array, size: Sequence[int]) -> Array:
 
 
 def nearest(classes: Array, size: Sequence[int]) -> Array:
-    """(h, w) -> (H, W) without mixing values."""
+    """(h, w) -> (H, W) without mixing values, by pixels' centres, in float32 as PyTorch's, which decides over ties."""
+    half = np.float32(0.5)
     rows, columns = (
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
+        np.minimum((np.float32(old) / np.float32(new) * (np.arange(new, dtype=np.float32) + half)).astype(int), old - 1)
         for new, old in zip(size, classes.shape, strict=True)
     )
     return classes[rows[:, None], columns]
