@@ -32,6 +32,14 @@ def test_resizing_is_pillows_to_the_bit(show: Open) -> None:
             assert np.array_equal(pixels, np.asarray(resized)), (size, name)
 
 
+def test_nearest_pixels_are_pytorchs(show: Open) -> None:
+    pairs = [[old, new] for old in range(1, 60, 3) for new in range(1, 60, 2)] + [[14, 23], [1912, 1750]]
+    found = call(show("toy"), "maps.js", "a[0].map(([from, to]) => m.nearest(from, to))", pairs)
+    for (old, new), places in zip(pairs, found, strict=True):
+        wanted = torch.nn.functional.interpolate(torch.arange(float(old))[None, None], new, mode="nearest-exact")
+        assert places == wanted[0, 0].int().tolist(), (old, new)
+
+
 @pytest.mark.parametrize(("mode", "share"), [("center", 0.9), ("squash", 0.9), ("center", 1.0)])
 def test_inputs_are_those_of_evaluation(show: Open, mode: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = show("toy")

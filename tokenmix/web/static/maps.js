@@ -37,13 +37,19 @@ export function segments(logits, post, input, size) {
 export function enlarged(classes, { frame }, size) {
   const width = classes.dims[2];
   const map = new Uint16Array(size.height * size.width);
+  const [rows, columns] = [nearest(frame.height, size.height), nearest(frame.width, size.width)];
   for (let y = 0; y < size.height; y++) {
-    const row = Math.floor(((y + 0.5) * frame.height) / size.height) * width;
     for (let x = 0; x < size.width; x++) {
-      map[y * size.width + x] = Number(classes.data[row + Math.floor(((x + 0.5) * frame.width) / size.width)]);
+      map[y * size.width + x] = Number(classes.data[rows[y] * width + columns[x]]);
     }
   }
   return map;
+}
+
+// For each of `to` pixels, which of `from` lies under its centre: in single precision, as PyTorch decides over ties.
+export function nearest(from, to) {
+  const scale = Math.fround(from / to);
+  return Array.from({ length: to }, (_, i) => Math.min(Math.floor(Math.fround(scale * (i + 0.5))), from - 1));
 }
 
 // Probabilities in a box -> of the picture's pixels those around it, {left, top, width, height}, and `own`: which of
