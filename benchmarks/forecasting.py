@@ -8,7 +8,7 @@ a killed run goes on in its folder, to the same weights as an unkilled one. ``--
 
 ``--step`` measures a training step of the published model in our form and in the official code's layers, both on one
 thread, interleaved, in CPU time. A model is ``ffnet`` (published), a mixer of `tokenmix.tasks.forecasting.mixers` in
-the same frame, ``linear``, ``quick`` (a linear map in closed form), ``naive``, or ``A+B``: two forecasts in the shares
+the same frame, ``linear``, ``quick`` (a linear map in closed form), ``naive``, or ``A+B+C``: forecasts in the shares
 that have the least squared error on the validation part, of models that were measured with the same seed.
 """
 
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,27 +102,38 @@ def closed_form(data: Any, horizon: int) -> LoadedModel:
     return LoadedModel(QuickModel(data, horizon).eval(), "quick", TASK, facts=data.facts, **preparation)
 
 
-class Blend(nn.Module):
-    """``(B, L, M) -> (B, H, M)``: a share of one forecast and the rest of another."""
+FITTED = {"naive": naive, "quick": closed_form}
+"""Models without a training."""
 
-    def __init__(self, first: Any, second: Any, share: float = 0.5) -> None:
+
+class Blend(nn.Module):
+    """``(B, L, M) -> (B, H, M)``: the sum of several forecasts, each times its share."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
         super().__init__()
-        self.first, self.second, self.share = first, second, share
-        self.look_back, self.horizon = first.look_back, first.horizon
+        self.models, self.shares = nn.ModuleList(models), [1 / len(models)] * len(models)
+        self.look_back, self.horizon = models[0].look_back, models[0].horizon
 
     def forward(self, past: Tensor) -> Tensor:
-        return self.share * self.first(past) + (1 - self.share) * self.second(past)
+        parts = [share * model(past) for share, model in zip(self.shares, self.models, strict=True)]
+        return torch.stack(parts).sum(0)
 
 
 @torch.no_grad()
-def best_share(blend: Blend, loaded: LoadedModel, samples: Any) -> float:
-    """The share, 0 to 1, with which a blend has the least squared error on some windows."""
-    dot = square = 0.0
+def best_shares(blend: Blend, loaded: LoadedModel, samples: Any) -> list[float]:
+    """The shares, none below 0 and together 1, with which a blend has the least squared error on some windows."""
+    products, count = 0.0, 0
     for batch in find_task(TASK).loader(loaded, samples, batch_size=256).batches():
-        first, second, future = blend.first(batch["past"]), blend.second(batch["past"]), batch["future"]
-        dot += float(((future - second) * (first - second)).double().sum())
-        square += float((first - second).double().square().sum())
-    return min(max(dot / square, 0.0), 1.0)
+        errors = torch.stack([(model(batch["past"]) - batch["future"]).flatten() for model in blend.models]).double()
+        products, count = products + errors @ errors.T, count + errors.shape[1]
+    return least(np.asarray(products) / count)
+
+
+def least(gram: np.ndarray) -> list[float]:
+    """The w of sum 1, none below 0, with the least ``w G w``: in proportion to that of ``u G u + (sum u - 1)^2``."""
+    root = np.linalg.cholesky(gram + 1e-9 * np.trace(gram) * np.eye(len(gram))).T
+    found, _ = nnls(np.vstack([root, np.ones(len(gram))]), np.append(np.zeros(len(gram)), 1.0))
+    return (found / found.sum()).tolist()
 
 
 def tested(loaded: LoadedModel, data: Any, batch: int) -> dict[str, Any]:
@@ -166,16 +178,18 @@ def measure(args: argparse.Namespace, name: str, horizon: int, model: str, seed:
     batch = script_settings(name, horizon).batch_size
     result: dict[str, Any] = {"data": name, "horizon": horizon, "model": model, "seed": seed}
     if "+" in model:
-        first, second = (
-            closed_form(data, horizon) if part == "quick" else open_model(args.out / stem_of(name, horizon, part, seed))
-            for part in model.split("+")
-        )
-        blend = Blend(first.model, second.model).eval()
-        blend.share = best_share(blend, first, data.val)
-        result |= {"share": blend.share, **tested(replace(first, model=blend, name="blend"), data, batch)}
-    elif model in ("naive", "quick"):
+        names = model.split("+")
+        parts = [
+            FITTED[part](data, horizon) if part in FITTED else open_model(args.out / stem_of(name, horizon, part, seed))
+            for part in names
+        ]
+        blend = Blend([part.model for part in parts]).eval()
+        blend.shares = best_shares(blend, parts[0], data.val)
+        result |= {"shares": dict(zip(names, blend.shares, strict=True))}
+        result |= tested(replace(parts[0], model=blend, name="blend"), data, batch)
+    elif model in FITTED:
         began = time.process_time()
-        result |= tested((naive if model == "naive" else closed_form)(data, horizon), data, batch)
+        result |= tested(FITTED[model](data, horizon), data, batch)
         result |= {"cpu_minutes": round((time.process_time() - began) / 60, 2)}
     else:
         recipe = recipe_of(name, horizon, model, seed, path, args.set)
@@ -302,7 +316,7 @@ def main() -> None:
         for data in args.data:
             for horizon in args.horizons:
                 for name in args.models:
-                    if seed == args.seeds[0] or name not in ("naive", "quick"):  # which have no seed
+                    if seed == args.seeds[0] or name not in FITTED:  # which have no seed
                         measure(args, data, horizon, name, seed)
 
 

@@ -115,6 +115,11 @@ def shootout_table() -> str:
     return shootout.report(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
 
 
+def forecaster_table() -> str:
+    """What it found of forecasters, for their page."""
+    return shootout.table("etth1", json.loads(shootout.RESULTS.read_text(encoding="utf-8"))["etth1"])
+
+
 def export_matrix(rows: Iterable[dict[str, Any]]) -> str:
     """A line for each model and head, a column for each format; below, the reasons of what failed.
 
@@ -426,6 +431,8 @@ def main() -> None:
     write_text(page, between(page.read_text(encoding="utf-8"), "corruptions", corruption_table()))
     page = ROOT / "docs" / "shootout.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "shootouts", shootout_table()))
+    page = ROOT / "docs" / "tasks" / "forecasting.md"
+    write_text(page, between(page.read_text(encoding="utf-8"), "forecasters", forecaster_table()))
     page = ROOT / "docs" / "recipes.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
     page = ROOT / "docs" / "scaling.md"

@@ -111,6 +111,7 @@ def generator():
         ("deploy.md", "export"),
         ("inspect.md", "corruption"),
         ("shootout.md", "shootout"),
+        ("tasks/forecasting.md", "forecaster"),
     ],
 )
 def test_tables_are_not_stale(page, name):

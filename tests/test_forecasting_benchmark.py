@@ -42,9 +42,12 @@ def test_runs_that_are_there_are_not_done_again(folder: Path, monkeypatch, capsy
     assert run["machine"]
     assert run["settings"] == ["epochs=0.02"]
     assert run["mse_drop_last"] != run["mse"]
-    monkeypatch.setattr("sys.argv", [*command[:-3], "linear+quick", "--seeds", "1", "--out", str(out)])
+    monkeypatch.setattr("sys.argv", [*command[:-3], "linear+quick+naive", "--seeds", "1", "--out", str(out)])
     forecasting.main()
-    mean = json.loads((out / "exchange-96-linear+quick-1.json").read_text())
+    mean = json.loads((out / "exchange-96-linear+quick+naive-1.json").read_text())
+    assert list(mean["shares"]) == ["linear", "quick", "naive"]
+    parts = [json.loads((out / f"exchange-96-{name}-1.json").read_text())["val_mse"] for name in mean["shares"]]
+    assert mean["val_mse"] <= min(parts) * (1 + 1e-6)
     quick = json.loads((out / "exchange-96-quick-1.json").read_text())
     assert mean["mse"] < (run["mse"] + quick["mse"]) / 2  # a square is convex
     forecasting.table(out)
@@ -58,3 +61,16 @@ def test_runs_that_are_there_are_not_done_again(folder: Path, monkeypatch, capsy
     monkeypatch.setattr("sys.argv", [*command, *elsewhere, "--known", str(folder / "all.json")])
     forecasting.main()
     assert capsys.readouterr().out == "", "what another machine has done"
+
+
+def test_shares_are_the_least_of_all() -> None:
+    generator = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 101)] * 2), -1).reshape(-1, 2)
+    grid = np.column_stack([grid, 1 - grid.sum(1)])[grid.sum(1) <= 1 + 1e-9]
+    for errors in generator.normal(size=(20, 3, 50)) * generator.uniform(0.3, 2, (20, 3, 1)):
+        gram = errors @ errors.T
+        shares = np.array(forecasting.least(gram))
+        assert shares.min() >= 0
+        assert shares.sum() == pytest.approx(1)
+        best = np.einsum("ni,ij,nj->n", grid, gram, grid).min()
+        assert shares @ gram @ shares <= best * (1 + 1e-6)
