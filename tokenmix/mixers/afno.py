@@ -46,8 +46,8 @@ class FourierOperator(ComplexMaps):
         super().__init__("afno", dim, groups, threshold, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        planes = rfft2_planes(x, self.form).flatten(1, 2)  # (B, 2C, H, W//2+1), real beside imaginary
-        return self.back(torch.relu(self.map1(planes)), x)
+        # The spectrum, (B, 2C, H, W//2+1), real beside imaginary, has no name, so that it is freed.
+        return self.back(torch.relu(self.map1(rfft2_planes(x, self.form).flatten(1, 2))), x)
 
     def back(self, hidden: Tensor, x: Tensor) -> Tensor:
         """``(B, 2C, H, W//2+1) -> (B, C, H, W)``: the second map and what follows it."""

@@ -18,8 +18,7 @@ class SpectrumMixer(nn.Module):
 
     ``V = value(x)``; S = DCT-II of V; each of K = nodes^2 soft bands of S gets a gate per image and channel, generated
     from the bands' mean magnitudes and the image's mean; ``Y = IDCT(S * gates) + local(V)``; ``out(Y)``. Uniform logits
-    make the spectral part the identity. Steps in float32 for half inputs and under autocast, but for the convolutions.
-    Source: arXiv:2309.06721. All beyond its abstract is ours and may differ from the paper.
+    make it the identity. Float32 for half inputs and in autocast, but for the convolutions. Source: arXiv:2309.06721.
 
     Args:
         dim: Channels.
@@ -65,20 +64,23 @@ class SpectrumMixer(nn.Module):
         self.out = Pointwise(dim, dim, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pieces(x)[3]
-
-    def pieces(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Spectrum of the value, logits and gates of the bands, output, mask of the spectrum."""
         v = self.value(x)
+        return self.project(self.modulated(v)[3], v)  # what the slots hold too is freed before
+
+    def modulated(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Spectrum of the value, logits and gates of the bands, modulated value, mask of the spectrum."""
         generator: list[Tensor] = [] if self.generator is None else self.generator.weights()
-        spectrum, logits, gates, y, mask = modulate(v, self.embedding, generator, self.nodes, self.gate, self.form)
-        return spectrum, logits, gates, self.out(y if self.local is None else y + self.local(v)), mask
+        return modulate(v, self.embedding, generator, self.nodes, self.gate, self.form)
+
+    def project(self, y: Tensor, v: Tensor) -> Tensor:
+        return self.out(y if self.local is None else y + self.local(v))
 
     def slots(self, x: Tensor) -> Slots:
         """See `tokenmix.mixers.slots`; and the mask of the spectrum."""
-        return named_slots(
-            "query key act value mask", self.pieces(x), query="cosine", key="gates", act="gates", mask="cosine"
-        )
+        v = self.value(x)
+        spectrum, logits, gates, y, mask = self.modulated(v)
+        parts = spectrum, logits, gates, self.project(y, v), mask
+        return named_slots("query key act value mask", parts, query="cosine", key="gates", act="gates", mask="cosine")
 
     def transform_macs(self, height: int, width: int) -> float:
         """Multiply-accumulates of the two transforms of one image of that size in pixels, in their matrix form."""
