@@ -14,11 +14,11 @@ torch.fx.wrap("modulate")  # a leaf for torch.fx
 
 
 class SpectrumMixer(nn.Module):
-    """``(B, C, H, W) -> (B, C, H, W)``: gates on soft bands of the cosine spectrum; a reconstruction.
+    """``(B, C, H, W) -> (B, C, H, W)``: gates on soft bands of the cosine spectrum, rebuilt from an abstract.
 
     ``V = value(x)``; S = DCT-II of V; each of K = nodes^2 soft bands of S gets a gate per image and channel, generated
     from the bands' mean magnitudes and the image's mean; ``Y = IDCT(S * gates) + local(V)``; ``out(Y)``. Uniform logits
-    make it the identity. Float32 for half inputs and in autocast, but for the convolutions. Source: arXiv:2309.06721.
+    leave V as it is. Float32 for half inputs and in autocast, but for the convolutions. Source: arXiv:2309.06721.
 
     Args:
         dim: Channels.
