@@ -23,8 +23,7 @@ from tokenmix.data.loader import Batch, BatchLoader, Key
 from tokenmix.data.prepare import normalise
 from tokenmix.data.random_numbers import uniforms
 from tokenmix.metrics import Metric
-from tokenmix.tasks import register_task
-from tokenmix.tasks.base import Answer, Objective
+from tokenmix.tasks import Answer, Objective, register_task
 from tokenmix.tasks.picture_form import PictureForm
 from tokenmix.tasks.picture_task import PictureTask
 

@@ -70,8 +70,11 @@ FILES = sorted(
 # What everybody asks is in `tokenmix.tasks` itself; the folders below it, and what they share, are the domains.
 ASKED = (
     "tokenmix.tasks",
+    "tokenmix.tasks.answer",
     "tokenmix.tasks.base",
     "tokenmix.tasks.draft",
+    "tokenmix.tasks.judging",
+    "tokenmix.tasks.objective",
     "tokenmix.tasks.options",
     "tokenmix.tasks.file_form",
     "tokenmix.tasks.section",

@@ -6,19 +6,10 @@ import functools
 import importlib
 import pkgutil
 
-from tokenmix.tasks.base import (
-    DEFAULT_TASK,
-    Answer,
-    Batch,
-    Evidence,
-    Judged,
-    Judging,
-    Objective,
-    Option,
-    Task,
-    Witness,
-    to_device,
-)
+from tokenmix.tasks.answer import Answer, Option
+from tokenmix.tasks.base import DEFAULT_TASK, Task
+from tokenmix.tasks.judging import Evidence, Judged, Judging, Witness
+from tokenmix.tasks.objective import Batch, Objective, to_device
 from tokenmix.tasks.options import TaskAugment, TaskOptions
 from tokenmix_runtime.names import unknown
 

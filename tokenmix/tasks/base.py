@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tokenmix.metrics import ItemScores, Metric
+from tokenmix.metrics import Metric
+from tokenmix.tasks.answer import Answer, Option
 from tokenmix.tasks.draft import Draft
+from tokenmix.tasks.judging import Evidence, Judged, Judging, PredictionsWriter
+from tokenmix.tasks.objective import Batch, Objective
 from tokenmix.tasks.options import TaskAugment, TaskOptions
 from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.names import unknown
@@ -25,196 +27,8 @@ if TYPE_CHECKING:
     from tokenmix.tasks.section import Section
 
 DEFAULT_TASK = "classification"  # of models of timm's registry that have no head, and where nobody says
-Batch = dict[str, Any]
 Log = Callable[[str], None]
 StateDict = Mapping[str, Tensor]
-
-
-class Objective(nn.Module, ABC):
-    """A model with its loss, its predictions and its metric.
-
-    ``model`` is the network that is saved and shipped.
-
-    Examples:
-        >>> from tokenmix.recipes import make_recipe
-        >>> from tokenmix.tasks import find_task
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
-        >>> objective = find_task("classification").objective(make_recipe("basic"), model, {"classes": ("cat", "dog")})
-        >>> batch = {"image": torch.randn(4, 3, 8, 8), "label": torch.tensor([0, 1, 1, 0])}
-        >>> objective(batch)["loss"].shape, objective.predict(batch).shape
-        (torch.Size([]), torch.Size([4, 2]))
-    """
-
-    model: nn.Module
-
-    @abstractmethod
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """A batch -> ``{"loss": scalar with gradient, <part of it>: detached scalar, ...}``."""
-
-    @abstractmethod
-    def predict(self, batch: Batch) -> Any:
-        """A batch -> what the metric and the user read."""
-
-    @abstractmethod
-    def metric(self) -> Metric:
-        """A fresh metric for what ``predict`` returns."""
-
-    def parts(self, batch: Batch, count: int) -> list[tuple[Batch, int]]:
-        """The batch in at most ``count`` parts, in order and of about the same size, each with its number of samples.
-
-        Here every value of the batch has an entry for each sample; a task whose batches are made otherwise says how to
-        cut them.
-        """
-        samples = len(batch["index"])
-        size = -(-samples // count)
-        parts = []
-        for begin in range(0, samples, size):
-            part = {key: value[begin : begin + size] for key, value in batch.items()}
-            parts.append((part, len(part["index"])))
-        return parts
-
-
-class Witness(Protocol):
-    """What else may follow an evaluation: a metric, or whoever keeps the answers.
-
-    Examples:
-        >>> class Seen:
-        ...     batches = 0
-        ...     def update(self, prediction, batch):
-        ...         self.batches += 1
-        >>> witness: Witness = Seen()
-    """
-
-    def update(self, prediction: Any, batch: Batch) -> None:
-        """See a batch, and what the objective predicts for it."""
-
-
-class Evidence(Protocol):
-    """What a page shows of the weights that are kept: gathered while they are validated, as plain data.
-
-    ``witnesses`` see the validation; ``gather``, called by every process after each one, gives values small enough for
-    a checkpoint; ``picture`` makes of an entry of their ``mistakes`` what the page shows.
-
-    Examples:
-        >>> from tokenmix.tasks import find_task
-        >>> evidence = find_task("classification").evidence(recipe, data)  # doctest: +SKIP
-        >>> [type(one).__name__ for one in evidence.witnesses]  # doctest: +SKIP
-        ['Answers']
-    """
-
-    @property
-    def witnesses(self) -> Sequence[Witness]:
-        """They see the validation."""
-
-    def gather(self, metric: Metric) -> dict[str, Any]:
-        """The evidence of all processes, from what the witnesses saw, which they forget, and the task's own metric."""
-
-    def picture(self, entry: Mapping[str, Any]) -> Any:
-        """What the page shows of an entry, as the task's page reads it.
-
-        Raises:
-            NotImplementedError: The samples only stream.
-            OSError: The file is gone.
-            ValueError: It is broken.
-        """
-
-
-class Judging:
-    """What an evaluation of a task notes beside its metric, and what it tells at the end.
-
-    Args:
-        metric: The objective's own.
-        facts: Of the data set, see `Task.facts`.
-
-    Examples:
-        >>> from tokenmix.metrics import TopK
-        >>> judging = Judging(TopK(), {"classes": ("cat", "dog")})
-        >>> judging.numbers(), judging.rows(), judging.base_line()  # what a task adds; here nothing
-        ({}, [], None)
-    """
-
-    def __init__(self, metric: Metric, facts: Mapping[str, Any]) -> None:
-        self.metric, self.facts = metric, facts
-        self.witnesses: tuple[Witness, ...] = ()
-
-    def finish(self) -> None:
-        """Gather what the witnesses saw; every process must call this once, after the last batch."""
-
-    def numbers(self) -> dict[str, float]:
-        """What is told beside the metric's own numbers."""
-        return {}
-
-    def base_line(self) -> tuple[float, str] | None:
-        """The headline that needs no model, and how it is reached in words; None where there is none."""
-        return None
-
-    def rows(self) -> list[dict[str, Any]]:
-        """A row for each class, variable or other part of the data; none where there are no parts."""
-        return []
-
-    def item_scores(self) -> ItemScores | None:
-        """The headline by test items, in the order of the set, of one process; None where it cannot be told so."""
-        return None
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of a command that belongs to a task: its name on the command line, and argparse's keywords.
-
-    Examples:
-        >>> Option("--top-k", {"type": int, "default": 5}).name
-        'top_k'
-    """
-
-    flag: str
-    settings: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """How argparse calls it."""
-        return self.flag.removeprefix("--").replace("-", "_")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says of one file of a user.
-
-    Attributes:
-        values: As JSON.
-        lines: For people.
-        rows: For a table, each with the same names: of a class, an object, or the file as a whole.
-
-    Examples:
-        >>> Answer({"label": "cat"}, ["cat.jpg: cat"]).values["label"]
-        'cat'
-    """
-
-    values: dict[str, Any]
-    lines: Sequence[str] = ()
-    rows: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Samples that a model is judged by.
-
-    Attributes:
-        name: Of the data.
-        samples: They.
-        facts: Of the data set that they belong to.
-        labelled: Whether their answers are known; else they can only be predicted.
-
-    Examples:
-        >>> from tokenmix.data import Samples
-        >>> judged = Judged("pets", Samples(["cat.jpg", "dog.jpg"]), {"classes": ("cat", "dog")})
-        >>> len(judged.samples), judged.labelled
-        (2, True)
-    """
-
-    name: str
-    samples: Samples
-    facts: Mapping[str, Any]
-    labelled: bool = True
 
 
 class Task(ABC):
@@ -766,51 +580,3 @@ class Task(ABC):
     def demos(self) -> Mapping[str, str]:
         """Embedded demos: a name for ``tokenmix demo`` to the recipe that is trained."""
         return {}
-
-
-class PredictionsWriter(Witness, Protocol):
-    """Writes the answers of an evaluation: while it runs, or at its end."""
-
-    def finish(self, judging: Judging) -> None:
-        """Write what is left; called in the first process."""
-
-
-def answers_folder(out: str | None, usual: str) -> Path:
-    """Where ``--out`` puts the answers to a user's files; it need not be there yet.
-
-    Raises:
-        ValueError: It is a file.
-    """
-    folder = Path(out or usual)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder} is a file; give a folder")
-    return folder
-
-
-def to_device(batch: Batch, device: torch.device | str, *, channels_last: bool = False) -> Batch:
-    """A copy of the batch whose tensors, also those in lists and dicts, are on ``device``.
-
-    Args:
-        batch: Names to tensors, lists, dicts and other values; the last are taken as they are.
-        device: Where to.
-        channels_last: Whether to lay out (B, C, H, W) tensors as NHWC; their shape stays.
-
-    Examples:
-        >>> from tokenmix.tasks import to_device
-        >>> image = to_device({"image": torch.ones(2, 3, 8, 8)}, "cpu", channels_last=True)["image"]
-        >>> image.shape, image.is_contiguous(memory_format=torch.channels_last)
-        (torch.Size([2, 3, 8, 8]), True)
-    """
-
-    def move(value: Any) -> Any:
-        if isinstance(value, list):
-            return [move(part) for part in value]
-        if isinstance(value, dict):
-            return {key: move(part) for key, part in value.items()}
-        if not isinstance(value, Tensor):
-            return value
-        if channels_last and value.ndim == 4:
-            return value.to(device, non_blocking=True, memory_format=torch.channels_last)
-        return value.to(device, non_blocking=True)
-
-    return {key: move(value) for key, value in batch.items()}

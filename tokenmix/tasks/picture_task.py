@@ -21,7 +21,9 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.data.prepare import normalise, preprocess, to_pil
 from tokenmix.heads import HEADS, make_dense
 from tokenmix.heads.levels import levels_of
-from tokenmix.tasks.base import Log, Objective, Option, StateDict, Task
+from tokenmix.tasks.answer import Option
+from tokenmix.tasks.base import Log, StateDict, Task
+from tokenmix.tasks.objective import Objective
 from tokenmix.tasks.options import TaskOptions
 from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix.tasks.view import View

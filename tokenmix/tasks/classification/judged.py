@@ -10,9 +10,10 @@ from typing import Any
 from tokenmix.data.dataset import printable, unreadable
 from tokenmix.data.judged import choose
 from tokenmix.data.natural import same
-from tokenmix.tasks.base import Judged, Log
+from tokenmix.tasks.base import Log
 from tokenmix.tasks.classification.folder import read_class_folders, tell_unused
 from tokenmix.tasks.classification.images import FileImages
+from tokenmix.tasks.judging import Judged
 from tokenmix_runtime.names import unknown
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.metrics import ClassScores
-from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.classification.options import DISTILLS
+from tokenmix.tasks.objective import Batch, Objective
 from tokenmix_runtime.names import unknown
 
 

@@ -15,8 +15,8 @@ from tokenmix.data.dataset import Samples
 from tokenmix.files import csv_cell, write_csv
 from tokenmix.metrics import GatheredAnswers
 from tokenmix.pictures.files import picture_file
-from tokenmix.tasks.base import Judging
 from tokenmix.tasks.classification.images import ClassData
+from tokenmix.tasks.judging import Judging
 
 COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "param_count", "img_size", "crop_pct", "interpolation")
 SAMPLES, SAMPLE_PX = 24, 160  # that a comparison shows

@@ -17,11 +17,14 @@ from tokenmix.data.corruptions import CORRUPTIONS
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Answers, Calibration, GatheredAnswers, ItemScores, Metric
-from tokenmix.tasks.base import Answer, Batch, Judged, Judging, Log, Option, PredictionsWriter
+from tokenmix.tasks.answer import Answer, Option
+from tokenmix.tasks.base import Log
 from tokenmix.tasks.classification.objective import ClassificationObjective
 from tokenmix.tasks.classification.options import Augment, Options
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
+from tokenmix.tasks.judging import Judged, Judging, PredictionsWriter
+from tokenmix.tasks.objective import Batch
 from tokenmix.tasks.picture_task import MIRROR, PictureTask, class_name, class_number
 from tokenmix_runtime.limits import check_number
 

@@ -12,12 +12,13 @@ from tokenmix.data.dataset import printable
 from tokenmix.data.inventory import Inventory, take_inventory
 from tokenmix.data.judged import choose
 from tokenmix.data.natural import same
-from tokenmix.tasks.base import Judged, Log, Task
+from tokenmix.tasks.base import Log, Task
 from tokenmix.tasks.dense.checks import usable
 from tokenmix.tasks.dense.layout import SPLITS, Item, Layout, RawObject
 from tokenmix.tasks.dense.problems import Problems
 from tokenmix.tasks.dense.sets import IGNORED, ObjectSet, UnlabelledSet
 from tokenmix.tasks.dense.sources import inside, read_layout, readings
+from tokenmix.tasks.judging import Judged
 from tokenmix_runtime.names import unknown
 
 

@@ -16,11 +16,13 @@ from tokenmix.data.loader import BatchLoader
 from tokenmix.data.prepare import preprocess
 from tokenmix.files import atomic_path, short_name
 from tokenmix.heads import Raw
-from tokenmix.tasks.base import Answer, Judged, Judging, Log, Option, answers_folder
+from tokenmix.tasks.answer import Answer, Option, answers_folder
+from tokenmix.tasks.base import Log
 from tokenmix.tasks.dense.evidence import rounded
 from tokenmix.tasks.dense.loader import DenseLoader
 from tokenmix.tasks.dense.options import DenseAugment, DenseOptions
 from tokenmix.tasks.dense.sets import DenseData, DenseSet
+from tokenmix.tasks.judging import Judged, Judging
 from tokenmix.tasks.picture_options import PictureOptions
 from tokenmix.tasks.picture_task import PictureTask
 from tokenmix_runtime.images import open_image

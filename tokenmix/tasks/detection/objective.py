@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.metrics import CocoAP
-from tokenmix.tasks.base import Batch, Objective
+from tokenmix.tasks.objective import Batch, Objective
 
 _MOST_PIXELS = 2**24  # of masks that are enlarged at once: 64 megabytes
 

@@ -12,13 +12,15 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.evaluate import evaluating
 from tokenmix.metrics import CocoAP, ItemScores
 from tokenmix.pictures.found import FoundObjects
-from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
+from tokenmix.tasks.answer import Option
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.options import ObjectAugment
 from tokenmix.tasks.dense.task import DenseJudging, DenseTask
 from tokenmix.tasks.detection.objective import DetectionObjective, InstancesObjective, enlarged
 from tokenmix.tasks.detection.options import DetectionOptions, InstancesOptions
 from tokenmix.tasks.draft import Draft
+from tokenmix.tasks.judging import Judging, PredictionsWriter
+from tokenmix.tasks.objective import Objective
 from tokenmix.tasks.options import TaskOptions
 from tokenmix.tasks.picture_task import class_name, class_number
 

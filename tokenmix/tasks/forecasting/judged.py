@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from tokenmix.metrics import ItemScores
-from tokenmix.tasks.base import Judging
 from tokenmix.tasks.forecasting.baselines import SeasonalNaive
 from tokenmix.tasks.forecasting.metrics import ForecastErrors, ForecastNumbers
+from tokenmix.tasks.judging import Judging
 
 
 class NaiveErrors:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.forecasting.metrics import ForecastErrors
 from tokenmix.tasks.forecasting.options import LOSSES
+from tokenmix.tasks.objective import Batch, Objective
 from tokenmix_runtime.names import unknown
 
 

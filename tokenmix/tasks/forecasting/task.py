@@ -13,8 +13,11 @@ from tokenmix.argument_types import whole
 from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import Metric
-from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
+from tokenmix.tasks.answer import Answer, Option, answers_folder
+from tokenmix.tasks.base import Log, StateDict, Task
 from tokenmix.tasks.forecasting.options import Options
+from tokenmix.tasks.judging import Judged, Judging
+from tokenmix.tasks.objective import Objective
 from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.names import unknown
 

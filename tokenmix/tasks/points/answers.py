@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenmix.evaluate import evaluating
 from tokenmix.files import atomic_path, short_name
-from tokenmix.tasks.base import Answer
+from tokenmix.tasks.answer import Answer
 from tokenmix.tasks.points.model import PointUNet
 from tokenmix.tasks.points.normals import estimate_normals
 from tokenmix.tasks.points.picture import draw_cloud, painted

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from tokenmix.metrics import SegmentationOverlap
-from tokenmix.tasks.base import Batch, Objective
+from tokenmix.tasks.objective import Batch, Objective
 from tokenmix.tasks.points.cloud import Cloud
 from tokenmix.tasks.points.loss import points_loss
 from tokenmix.tasks.points.model import PointUNet

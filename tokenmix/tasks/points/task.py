@@ -15,7 +15,10 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import ImageOverlaps, ItemScores
 from tokenmix.safety import is_trusted
-from tokenmix.tasks.base import Answer, Judging, Log, Objective, Option, StateDict, Task, answers_folder
+from tokenmix.tasks.answer import Answer, Option, answers_folder
+from tokenmix.tasks.base import Log, StateDict, Task
+from tokenmix.tasks.judging import Judging
+from tokenmix.tasks.objective import Objective
 from tokenmix.tasks.points.options import VIEWS, Augment, PointsOptions
 from tokenmix.tasks.view import Figure, MixerDrawing, View
 from tokenmix_runtime.names import unknown

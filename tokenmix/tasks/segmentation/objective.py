@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenmix.metrics import SegmentationOverlap
-from tokenmix.tasks.base import Batch, Objective
 from tokenmix.tasks.dense.sets import IGNORED
+from tokenmix.tasks.objective import Batch, Objective
 
 _MOST_SCORES = 2**24  # numbers of a whole image that are enlarged at once: 64 megabytes
 _STRIP_SCORES = 2**22  # of a strip of a larger one: room for it is left where the network has computed

@@ -15,12 +15,14 @@ from tokenmix.evaluate import evaluating
 from tokenmix.metrics import ImageOverlaps, ItemScores
 from tokenmix.pictures.drawing import BACKGROUND
 from tokenmix.pictures.found import FoundLabels
-from tokenmix.tasks.base import Judging, Objective, Option, PredictionsWriter
+from tokenmix.tasks.answer import Option
 from tokenmix.tasks.dense.loader import dense_preprocess
 from tokenmix.tasks.dense.options import LabelAugment
 from tokenmix.tasks.dense.task import DenseJudging, DenseTask
 from tokenmix.tasks.draft import Draft
 from tokenmix.tasks.file_form import FileForm
+from tokenmix.tasks.judging import Judging, PredictionsWriter
+from tokenmix.tasks.objective import Objective
 from tokenmix.tasks.picture_task import MIRROR, class_name, class_number
 from tokenmix.tasks.segmentation.objective import SegmentationObjective
 from tokenmix.tasks.segmentation.options import Options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenmix.tasks.base import Batch, Objective
+from tokenmix.tasks.objective import Batch, Objective
 from tokenmix.tasks.super_resolution.loss import SPECTRUM_WEIGHT, reconstruction_loss
 from tokenmix.tasks.super_resolution.metrics import PictureQuality
 from tokenmix.tasks.super_resolution.tiles import choose_tiling, strips

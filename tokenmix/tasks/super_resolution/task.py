@@ -14,7 +14,10 @@ from tokenmix.data.dataset import DataSet, Samples
 from tokenmix.data.inventory import Inventory
 from tokenmix.data.loader import BatchLoader
 from tokenmix.metrics import ItemScores, Metric
-from tokenmix.tasks.base import Answer, Judged, Judging, Log, Objective, Option, StateDict, Task, answers_folder
+from tokenmix.tasks.answer import Answer, Option, answers_folder
+from tokenmix.tasks.base import Log, StateDict, Task
+from tokenmix.tasks.judging import Judged, Judging
+from tokenmix.tasks.objective import Objective
 from tokenmix.tasks.super_resolution.options import Augment, Options
 from tokenmix.tasks.view import Figure, View
 from tokenmix_runtime.names import unknown
