@@ -46,7 +46,11 @@ def test_two_models_from_start_to_end(tiny, tmp_path, capsys):
         assert row["images_per_s"] == pytest.approx(1000 * row["batch"] / row["median_ms"])
         assert row["share"] == pytest.approx(row["limit_ms"] / row["median_ms"])
         limit, entry = result["limits"]["1"], result["models"][row["model"]]
-        assert row["limit_ms"] >= 1000 * row["batch"] * entry["gflops"] / limit["gflops"] * (1 - 1e-9)
+        compute = 1000 * row["slower"] * row["batch"] * entry["gflops"] / limit["gflops"]
+        assert row["limit_ms"] >= compute * (1 - 1e-9)
+        if row["batch"] == 1:
+            memory = row["slower"] * entry["least_mbytes"] / limit["gbytes_per_s"]
+            assert row["limit_ms"] == pytest.approx(max(compute, memory))
         assert entry["weights"] == "as given"
         layers = entry["layers"]
         assert layers[-1]["name"] == "between the layers"

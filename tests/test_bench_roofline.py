@@ -27,6 +27,7 @@ def test_the_larger_of_two_times_is_the_limit() -> None:
         "share": pytest.approx(0.25),
         "bound": "memory",
     }
+    assert limits(machine.slowed(2.0), 1e8, 1e9, 0.4)["share"] == pytest.approx(0.5)  # at half the pace, twice as near
 
 
 def test_rates_are_those_of_the_fastest_call() -> None:

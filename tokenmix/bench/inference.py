@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -86,8 +87,9 @@ class Bench:
         for threads in self.threads:
             with use_threads(threads), torch.inference_mode():
                 self.log(f"{threads} thread{'s' * (threads > 1)}: the machine's limits")
-                self.rooflines[threads] = measure_roofline(self.device, seconds=self.roofline_seconds)
                 pacer = Pacer(self.device)
+                pacer.tick()
+                self.rooflines[threads] = measure_roofline(self.device, seconds=self.roofline_seconds)
                 pacer.tick()
                 self._measure(forms, threads, pacer)
                 pacer.tick()
@@ -143,6 +145,7 @@ class Bench:
         starts = self.starts(forms, threads)
         if not starts:
             return
+        at_limits = min(pacer.seconds)  # the limits are the fastest calls too
         for asked in self.batches:
             sizes = {key: asked or self._best(key, starts, models[key[1]], forms, threads) for key in starts}
             calls = {}
@@ -158,6 +161,7 @@ class Bench:
                 continue
             what = f"batch {asked}" if asked else f"the batch with the most {noun_of(self.models)} per second"
             self.log(f"{threads} thread{'s' * (threads > 1)}, {what}: {len(calls)} interleaved")
+            before = len(pacer.seconds)
             timings = interleave(
                 calls,
                 rounds=self.rounds,
@@ -166,7 +170,7 @@ class Bench:
                 each_round=pacer.tick,
             )
             found = {tuple(label.split("\n")): timing for label, timing in timings.items()}
-            self._keep(found, sizes, threads, asked)
+            self._keep(found, sizes, threads, asked, statistics.median(pacer.seconds[before:]) / at_limits)
 
     def _best(
         self, key: Key, starts: Mapping[Key, Start], one: MeasuredModel, forms: Mapping[str, nn.Module], threads: int
@@ -181,9 +185,18 @@ class Bench:
         return best_batch(lambda size: throughput(start(one.images(size, self.seed)), size), largest=largest).size
 
     def _keep(
-        self, timings: Mapping[tuple[str, ...], Timing], sizes: Mapping[Key, int], threads: int, asked: int
+        self,
+        timings: Mapping[tuple[str, ...], Timing],
+        sizes: Mapping[Key, int],
+        threads: int,
+        asked: int,
+        slower: float,
     ) -> None:
-        """Rows of one measurement: each time with its share of the limit and its place among the models."""
+        """Rows of one measurement: each time with its share of the limit and its place among the models.
+
+        The limit is that of the machine at its pace in these rounds, ``slower`` times that of its measured limits.
+        """
+        roofline = self.rooflines[threads].slowed(slower)
         by_runtime: dict[str, dict[str, Timing]] = defaultdict(dict)
         for (runtime, name), timing in timings.items():
             by_runtime[runtime][name] = timing
@@ -192,13 +205,11 @@ class Bench:
             for name, timing in found.items():
                 batch = sizes[runtime, name]
                 row: dict[str, Any] = {"model": name, "runtime": runtime, "threads": threads, "batch": batch}
-                row |= {"best_batch": asked == 0, **dataclasses.asdict(timing)}
+                row |= {"best_batch": asked == 0, **dataclasses.asdict(timing), "slower": slower}
                 row["images_per_s"] = 1000.0 * batch / timing.median_ms
                 if name in self.work:
                     work = self.work[name]
-                    row |= limits(
-                        self.rooflines[threads], batch * work.flops, work.bytes(batch), timing.median_ms / 1000.0
-                    )
+                    row |= limits(roofline, batch * work.flops, work.bytes(batch), timing.median_ms / 1000.0)
                 row |= {"place": places[name].place, "tied_with": list(places[name].tied)}
                 self.rows.append(row)
 

@@ -39,6 +39,10 @@ class Roofline:
         """What limits it: ``"compute"`` or ``"memory"``."""
         return "compute" if flops / self.gflops >= moved_bytes / self.gbytes_per_s else "memory"
 
+    def slowed(self, factor: float) -> Roofline:
+        """The limits of the same machine while it takes ``factor`` times as long for the same work."""
+        return Roofline(self.gflops / factor, self.gbytes_per_s / factor)
+
 
 def measure_roofline(
     device: torch.device | str = "cpu",
