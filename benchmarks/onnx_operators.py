@@ -4,10 +4,12 @@
 
 Each model is exported, and run on one thread with ONNX Runtime's own profiler; an operator's time is the median of its
 runs. Convolutions are told apart by kernel and groups, as they stand in the graph after its optimisation. The share of
-the rate is arithmetic over time, against the matrix rate that PyTorch reaches in the same run.
+the rate is arithmetic over time, against the matrix rate that PyTorch reaches in the same run; of an operator it is the
+arithmetic that is done, with the channels that the runtime adds to fill a vector unit.
 
-The whole file's share, in ONNX Runtime and, where it is installed, in OpenVINO, is the median over rounds in each of
-which a product of large matrices is measured too, since others may change the machine's pace.
+The whole file's share, in ONNX Runtime and, where it is installed, in OpenVINO, is of the arithmetic that the file asks
+for, and the median over rounds in each of which a product of large matrices is measured too, since others may change
+the machine's pace.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ MODELS = ["affnet_et", "affnet_t", "affnet_s", "casvit_xs", "casvit_s", "casvit_
 WARM_UP = 3
 SIDE = 1024
 """Of the matrices in each round."""
+PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
 
 
 def profiled(path: Path, image: Any, runs: int) -> tuple[onnx.ModelProto, dict[str, list[dict[str, Any]]]]:
@@ -64,11 +67,17 @@ def profiled(path: Path, image: Any, runs: int) -> tuple[onnx.ModelProto, dict[s
     return onnx.load(options.optimized_model_filepath), found
 
 
-def kind_and_flops(node: onnx.NodeProto, weights: dict[str, list[int]], event: dict[str, Any]) -> tuple[str, int]:
-    """What a node is called in the table, and its arithmetic: two operations for each product and its addition."""
-    inputs, outputs = (
-        [next(iter(shape.values())) for shape in event["args"][f"{end}_type_shape"]] for end in ("input", "output")
-    )
+def kind_and_flops(
+    node: onnx.NodeProto, weights: dict[str, list[int]], first: list[int], result: list[int]
+) -> tuple[str, int]:
+    """What a node is called in the table, and its arithmetic: two operations for each product and its addition.
+
+    Args:
+        node: It.
+        weights: Shapes of the graph's weights, by name.
+        first: Shape of the node's first input.
+        result: Of its first output.
+    """
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
     if "Conv" in node.op_type:
         wide, per_group, *kernel = weights[node.input[1]]
@@ -80,11 +89,22 @@ def kind_and_flops(node: onnx.NodeProto, weights: dict[str, list[int]], event: d
         else:
             form = f"groups of {per_group} to {wide // groups}"
         name = f"convolution {' x '.join(map(str, kernel))}, {form}"
-        return name, 2 * math.prod(outputs[0]) * per_group * math.prod(kernel)
-    if node.op_type in ("MatMul", "FusedMatMul", "Gemm"):
-        inner = inputs[0][-2 if attributes.get("transA") else -1]
-        return "product", 2 * math.prod(outputs[0]) * inner
+        return name, 2 * math.prod(result) * per_group * math.prod(kernel)
+    if node.op_type in PRODUCTS:
+        return "product", 2 * math.prod(result) * first[-2 if attributes.get("transA") else -1]
     return node.op_type, 0
+
+
+def asked_gflops(path: Path) -> float:
+    """1e9 floating-point operations of the convolutions and products of a file, as it is written."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shapes[value.name] = [size.dim_value for size in value.type.tensor_type.shape.dim]
+    multiply = [node for node in graph.node if node.op_type in ("Conv", *PRODUCTS)]
+    return (
+        sum(kind_and_flops(node, shapes, shapes[node.input[0]], shapes[node.output[0]])[1] for node in multiply) / 1e9
+    )
 
 
 def shares(path: Path, image: Any, gflops: float, runs: int) -> dict[str, dict[str, float]]:
@@ -125,7 +145,7 @@ def measure(name: str, runs: int, rate: float) -> dict[str, Any]:
         write_onnx(Prepared(prepare(model), image, "image", ("logits",), {}, name), path)
         graph, events = profiled(path, image.numpy(), runs)
         rows = by_kind(graph, events, rate)
-        whole = shares(path, image.numpy(), sum(row["mflops"] for row in rows.values()) / 1e3, runs)
+        whole = shares(path, image.numpy(), asked_gflops(path), runs)
     return {"ms": sum(row["ms"] for row in rows.values()), "runtimes": whole, "operators": rows}
 
 
@@ -135,7 +155,8 @@ def by_kind(graph: onnx.ModelProto, events: dict[str, list[dict[str, Any]]], rat
     weights = {tensor.name: list(tensor.dims) for tensor in graph.graph.initializer}
     rows: dict[str, dict[str, Any]] = {}
     for node, of_node in events.items():
-        kind, flops = kind_and_flops(nodes[node], weights, of_node[0])
+        first, result = (next(iter(of_node[0]["args"][f"{end}_type_shape"][0].values())) for end in ("input", "output"))
+        kind, flops = kind_and_flops(nodes[node], weights, first, result)
         row = rows.setdefault(kind, {"operators": 0, "ms": 0.0, "mflops": 0.0})
         row["operators"] += 1
         row["ms"] += statistics.median(event["dur"] for event in of_node[WARM_UP:]) / 1e3
