@@ -14,11 +14,12 @@ TEST_STAMP := $(VENV)/.dev-$(SUM)
 ALL_STAMP := $(VENV)/.all-$(SUM)
 DOCS_STAMP := $(VENV)/.docs-$(SUM)
 DIST_STAMP := $(VENV)/.dist-$(SUM)
+EXPORTERS_STAMP := $(VENV)/.exporters-$(SUM)
 DEMO_OUT ?= runs/demo
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-all examples pages lint format bench gpu docs site dist clean
+.PHONY: demo test test-all examples exporters exporters-here pages lint format bench gpu docs site dist clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/tokenmix compare matching_digits --out $(DEMO_OUT)
@@ -32,6 +33,14 @@ test-all: $(ALL_STAMP) lint
 # Also those whose training `make test` leaves out.
 examples: $(TEST_STAMP)
 	$(PYTEST) tests/test_examples.py
+
+# Files for OpenVINO, ExecuTorch and Core ML, whose tests are skipped elsewhere, in an environment of their own.
+exporters:
+	$(MAKE) VENV=.venv-exporters exporters-here
+
+exporters-here: $(EXPORTERS_STAMP)
+	$(PYTEST) -m "not network" tests/test_export_runtimes.py tests/test_super_resolution_export.py \
+		tests/test_int8_pays.py tests/test_compilation.py tests/test_onnx_operators.py
 
 # What the pages say and how they look, of which `make test` leaves much out: the tutorial's commands, the site, and each
 # kind of page in chromium, which needs chromedriver too.
@@ -71,7 +80,7 @@ dist: $(DIST_STAMP)
 	$(BIN)/python tests/try_wheel.py dist/*.whl
 
 clean:
-	rm -rf .venv .venv-torch-* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TORCH_STAMP):
@@ -97,4 +106,8 @@ $(DOCS_STAMP): $(TEST_STAMP)
 
 $(DIST_STAMP): $(TEST_STAMP)
 	$(PIP) -e ".[dev,release]"
+	touch $@
+
+$(EXPORTERS_STAMP): $(TEST_STAMP)
+	$(PIP) -e ".[dev,openvino,executorch,coreml]"
 	touch $@

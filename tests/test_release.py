@@ -31,12 +31,14 @@ def test_hosted_workflow_calls_the_commands_that_everybody_has():
     text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     steps = [step.get("run", "") for job in yaml.safe_load(text)["jobs"].values() for step in job["steps"]]
     called = [run.split()[1] for run in steps if run.startswith("make ")]
-    assert called == ["test", "demo", "examples", "pages"]
+    assert called == ["test", "demo", "examples", "exporters", "pages"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = dict(re.findall(r"^(\w+): .*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    targets = dict(re.findall(r"^([\w-]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
     assert set(called) <= set(targets)
     for module in ("docs", "tutorial", "pages_looks"):
         assert f"tests/test_{module}.py" in targets["pages"]
+    for test in re.findall(r"tests/\S+", targets["exporters-here"]):
+        assert (ROOT / test).is_file()
     assert any("chromium-driver" in run for run in steps)
     assert "Not yet run on a hosted machine" in text
 
