@@ -27,10 +27,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "forecasting-cpu.json"
 sys.path.insert(0, str(ROOT))  # for the plain form
 
 from benchmarks.forecasting_forms import PlainForecaster  # noqa: E402
@@ -241,6 +243,55 @@ def table(out: Path) -> None:
             print(f"  {model:12s} {'  '.join(cells)}{whole}")
         for name, (mse, _) in CITED.get(data, {}).items():
             print(f"  {name:12s} cited mean {mse}")
+
+
+LABELS = {
+    "naive": "the last season again",
+    "quick": "quick linear model",
+    "linear": "`linear_forecast`",
+    "ffnet": "`ffnet_forecast`",
+    "ffnet+quick": "blend of both",
+    "ffnet+quick+naive": "blend of these and the last season",
+}
+
+
+def report(found: dict[str, Any]) -> str:
+    """What ``--write`` has written as a table: errors of all test windows, means over the seeds of a model.
+
+    A mean of several seeds has the half width of its 95 % interval, by Student's t, behind it. The last column is of
+    the seeds that were run at every horizon, and has the least error of a data set in bold.
+    """
+    lines = ["| data | model | seeds | " + " | ".join(map(str, HORIZONS)) + " | mean |", "|---|---|---|" + "---|" * 5]
+    errors: dict[str, dict[str, dict[int, dict[int, tuple[float, float]]]]] = {}
+    for run in found["runs"]:
+        of_model = errors.setdefault(run["data"], {}).setdefault(run["model"], {})
+        of_model.setdefault(run["seed"], {})[run["horizon"]] = run["mse"], run["mae"]
+    for data in sorted(errors):
+        means = {}
+        for model in (name for name in LABELS if name in errors[data]):
+            whole = [list(seed.values()) for seed in errors[data][model].values() if set(seed) == set(HORIZONS)]
+            means[model] = [tuple(map(statistics.fmean, zip(*horizons, strict=True))) for horizons in whole]
+        best = min((statistics.fmean(mse for mse, _ in pairs), model) for model, pairs in means.items() if pairs)[1]
+        for model, pairs in means.items():
+            seeds = errors[data][model]
+            cells = [_cell([seed[horizon] for seed in seeds.values() if horizon in seed]) for horizon in HORIZONS]
+            mark = "**" if model == best else ""
+            count = "" if model in FITTED else str(len(seeds))
+            name = PUBLISHED[data].name if model == next(iter(means)) else ""
+            lines.append(f"| {name} | {LABELS[model]} | {count} | {' | '.join(cells)} | {mark}{_cell(pairs)}{mark} |")
+    return "\n".join(lines)
+
+
+def _cell(pairs: Sequence[tuple[float, ...]]) -> str:
+    """Mean squared and absolute error of some seeds."""
+    if not pairs:
+        return "-"
+    mse, mae = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    spread = ""
+    if len(pairs) > 1:
+        deviation = statistics.stdev(pair[0] for pair in pairs)
+        spread = f" ± {stats.t.ppf(0.975, len(pairs) - 1) * deviation / len(pairs) ** 0.5:.3f}"
+    return f"{mse:.3f}{spread} / {mae:.3f}"
 
 
 def step(model: nn.Module, past: Tensor, future: Tensor) -> float:

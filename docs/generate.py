@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for its neighbour
 
 import tokenmix  # noqa: E402
-from benchmarks import corruptions, shootout  # noqa: E402
+from benchmarks import corruptions, forecasting, shootout  # noqa: E402
 from docs.command_reference import commands  # noqa: E402
 from docs.performance_tables import forms, gpu, growth, peers, table  # noqa: E402
 from tokenmix.bench import zoo  # noqa: E402
@@ -118,6 +118,11 @@ def shootout_table() -> str:
 def forecaster_table() -> str:
     """What it found of forecasters, for their page."""
     return shootout.table("etth1", json.loads(shootout.RESULTS.read_text(encoding="utf-8"))["etth1"])
+
+
+def forecast_table() -> str:
+    """What ``benchmarks/forecasting.py`` found, for the same page."""
+    return forecasting.report(json.loads(forecasting.RESULTS.read_text(encoding="utf-8")))
 
 
 def export_matrix(rows: Iterable[dict[str, Any]]) -> str:
@@ -432,7 +437,8 @@ def main() -> None:
     page = ROOT / "docs" / "shootout.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "shootouts", shootout_table()))
     page = ROOT / "docs" / "tasks" / "forecasting.md"
-    write_text(page, between(page.read_text(encoding="utf-8"), "forecasters", forecaster_table()))
+    text = between(page.read_text(encoding="utf-8"), "forecasters", forecaster_table())
+    write_text(page, between(text, "forecasts", forecast_table()))
     page = ROOT / "docs" / "recipes.md"
     write_text(page, between(page.read_text(encoding="utf-8"), "recipes", recipe_table()))
     page = ROOT / "docs" / "scaling.md"

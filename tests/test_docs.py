@@ -112,6 +112,7 @@ def generator():
         ("inspect.md", "corruption"),
         ("shootout.md", "shootout"),
         ("tasks/forecasting.md", "forecaster"),
+        ("tasks/forecasting.md", "forecast"),
     ],
 )
 def test_tables_are_not_stale(page, name):

@@ -74,3 +74,21 @@ def test_shares_are_the_least_of_all() -> None:
         assert shares.sum() == pytest.approx(1)
         best = np.einsum("ni,ij,nj->n", grid, gram, grid).min()
         assert shares @ gram @ shares <= best * (1 + 1e-6)
+
+
+def test_a_report_has_intervals_over_seeds_and_marks_the_best() -> None:
+    runs = [
+        {"data": "etth1", "horizon": horizon, "model": "ffnet", "seed": seed, "mse": 0.4 + 0.01 * seed, "mae": 0.5}
+        for seed in range(3)
+        for horizon in forecasting.HORIZONS
+        if (seed, horizon) != (2, 720)
+    ]
+    runs += [
+        {"data": "etth1", "horizon": horizon, "model": "naive", "seed": 0, "mse": 0.6, "mae": 0.6}
+        for horizon in forecasting.HORIZONS
+    ]
+    *_, naive, ffnet = forecasting.report({"runs": runs}).splitlines()
+    assert naive == "| ETTh1 | the last season again |  |" + " 0.600 / 0.600 |" * 5
+    three, two = 4.302652729911 * 0.01 / 3**0.5, 12.70620473 * 0.005  # Student's t of two and of one degree of freedom
+    cells = [f" 0.410 ± {three:.3f} / 0.500 |"] * 3 + [f" 0.405 ± {two:.3f} / 0.500 |"]
+    assert ffnet == f"|  | `ffnet_forecast` | 3 |{''.join(cells)} **0.405 ± {two:.3f} / 0.500** |"
