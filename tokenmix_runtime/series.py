@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import gzip
 import os
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.numerals import DECIMALS, decimal_marks, number, numbers
+from tokenmix_runtime.time_columns import PERIOD_NAMES, counts_rows, date_parts, is_clock, time_column
 from tokenmix_runtime.times import (
     Step,
     Times,
@@ -32,9 +32,6 @@ from tokenmix_runtime.times import (
 )
 from tokenmix_runtime.untrusted import regular_file
 
-TIME_NAMES = ("date", "time", "datetime", "timestamp", "ds")  # always dates, and these if they can be read as such:
-PERIOD_NAMES = ("month", "year", "quarter", "week", "period", "day")
-FIRST_YEAR = 1500  # a column that counts up to less has no dates
 MOST_BYTES = 4 << 30  # of a file, also unpacked
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "nil", "#n/a", "missing"})
 DELIMITERS = ("\t", ";", "|", ",", " ")  # a comma may be a decimal one, a space divides dates from clocks
@@ -48,7 +45,6 @@ SERIOUS = ("missing", "not a number", "not a date")  # without a repair nothing 
 MOST_TITLES = 9  # lines above the header
 MUCH, TOO_MUCH = 0.2, 0.5  # of a variable's cells, that a repair would make up
 _ENDINGS = (".csv", ".tsv", ".txt", ".gz", ".parquet", ".pq")  # that do not belong to a series' name
-_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]m)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -164,14 +160,21 @@ def read_series(
     for left in leave:
         if left not in header:
             raise ValueError(unknown("column", left, header))
-    place = _time_column(header, columns, time)
+    place = time_column(header, columns, time)
     others = [i for i in range(len(header)) if i != place and header[i] not in leave]
-    for i in [i for i in others if header[i].strip().lower() in TIME_NAMES and _counts(columns[i])]:
+    if time is None and (place is None or header[place].strip().lower() in PERIOD_NAMES):
+        parts, cells = date_parts(header, columns)
+        if parts:
+            place, columns[parts[0]] = parts[0], cells
+            others = [i for i in others if i not in parts]
+            words = f"dates are put together from the columns {', '.join(header[i] for i in parts)}"
+            findings.append(Finding("dates", words, len(cells)))
+    for i in [i for i in others if header[i] not in (variables or ()) and counts_rows(header[i], columns[i])]:
         others.remove(i)
         findings.append(Finding("left out", f"{header[i]}: counts rows or seconds, and has no dates", 1))
     times = None
     if place is not None:
-        clock = next((i for i in others if _is_clock(columns[i])), None)
+        clock = next((i for i in others if is_clock(columns[i])), None)
         if clock is not None and not any(":" in cell for cell in columns[place]):
             pairs = zip(columns[place], columns[clock], strict=True)
             columns[place] = [f"{day} {hour}".strip() for day, hour in pairs]
@@ -316,57 +319,6 @@ def _filled(series: Series, values: NDArray[np.float64]) -> tuple[NDArray[np.flo
 def _finding(kind: str, words: str, times: Times) -> Finding:
     shown = ", ".join(map(told_time, times[:SHOWN]))
     return Finding(kind, f"{words} {shown}{', ...' if len(times) > SHOWN else ''} ({len(times)})", len(times))
-
-
-def _time_column(header: Sequence[str], columns: Sequence[Sequence[str]], time: str | None) -> int | None:
-    """The column with the dates: the named one, one with a usual name, or the first that looks like dates."""
-    if time == "":
-        return None
-    if time is not None:
-        if time not in header:
-            raise ValueError(unknown("column", time, header))
-        return list(header).index(time)
-    days = [place for place, column in enumerate(columns) if not _is_clock(column)]
-    samples = {place: columns[place][:20] for place in days}
-    for place, cells in samples.items():
-        title = header[place].strip().lower()
-        if _counts(cells):
-            continue
-        if title in TIME_NAMES or (title in PERIOD_NAMES and _can_be_times(_usual(cells))):
-            return place
-    sure = (place for place, cells in samples.items() if looks_like_times(cells))
-    return next(sure, next((place for place, cells in samples.items() if looks_like_times(_usual(cells))), None))
-
-
-def _is_clock(cells: Sequence[str]) -> bool:
-    """Whether a column has times of the day alone."""
-    filled = [cell for cell in map(str.strip, cells[:20]) if cell]
-    return bool(filled) and all(_CLOCK.fullmatch(cell) for cell in filled)
-
-
-def _counts(cells: Sequence[str]) -> bool:
-    """Whether a column counts rows or seconds from some number below any year on."""
-    try:
-        values = np.array([float(cell) for cell in cells])
-    except ValueError:
-        return False
-    steps = np.diff(values)
-    even = len(steps) > 1 and np.allclose(steps, steps[0], rtol=1e-6, atol=1e-9) and steps[0] > 0
-    return bool(even) and values[0] >= 0 and values[-1] < FIRST_YEAR
-
-
-def _usual(cells: Sequence[str]) -> list[str]:
-    """Those of the usual form, if they are most."""
-    usual = [cell for cell, same in zip(cells, usual_form(cells), strict=True) if same]
-    return usual if 3 * len(usual) >= 2 * len(cells) else []
-
-
-def _can_be_times(cells: Sequence[str]) -> bool:
-    try:
-        parse_times(cells)
-    except ValueError:
-        return looks_like_times(cells)
-    return True
 
 
 def _times(cells: Sequence[str], form: str | None) -> tuple[Times, Sequence[int], list[Finding]]:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,19 @@ _ISO = re.compile(
     r"(\d{4}-\d{2}(?:-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)?)?)\s*(Z|[+-]\d{2}(?::?\d{2})?)?"
 )
 _QUARTER = re.compile(r"(?:(\d{4})[-/ ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4}))", re.IGNORECASE)
+_WEEK = re.compile(r"(\d{4})[-/ ]?W(\d{2})(?:-?([1-7]))?", re.IGNORECASE)
+_BASIC = re.compile(r"(\d{8})[ T](\d{2}):?(\d{2})(?::?(\d{2}))?Z?")  # ISO 8601 without marks between the digits
+_MIDNIGHT = re.compile(r"(?<=[ T])24(?=:00(:00)?$)")  # the end of a day
 _DIGITS, _LETTERS = re.compile(r"\d+"), re.compile(r"[^\W\d_]+")
 _EPOCHS = {10: "s", 13: "ms", 16: "us", 19: "ns"}  # by their number of digits, from 2001 to 2286
-_COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 6: "%Y%m", 4: "%Y"}
+_COMPACT = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 6: "%Y%m", 4: "%Y"}
 _DATES = (
     "%Y/%m/%d", "%Y.%m.%d", "%Y-%m-%d", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y",
     "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
     "%Y %b %d", "%Y-%b-%d", "%a %b %d %Y", "%a, %d %b %Y", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%m/%Y", "%Y/%m",
 )  # fmt: skip
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %H", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", "T%H:%M:%S")
+_FIRST_HOURS = np.datetime64("1900-01-01")  # ten digits below are seconds since 1970, up to the year 2030
 _SAMPLE = 50  # cells that a format has to read before it may read all
 _DAY = 86_400_000_000  # microseconds
 _UNITS = (("day", _DAY), ("hour", _DAY // 24), ("minute", 60_000_000), ("second", 1_000_000), ("millisecond", 1000))
@@ -80,13 +84,16 @@ def parse_times(cells: Sequence[str], form: str | None = None) -> tuple[Times, l
         ValueError: If the cells are no dates, or dates that can be read in two ways.
     """
     stripped = [cell.strip() for cell in cells]
+    if any(late := [bool(_MIDNIGHT.search(cell)) for cell in stripped]):
+        begins, notes = parse_times([_MIDNIGHT.sub("00", cell) for cell in stripped], form)
+        return begins + np.where(late, _DAY, 0).astype("timedelta64[us]"), notes
     if form is not None:
         times = _by_format(stripped, form)
         if times is None:
             bad = next(cell for cell in stripped if _by_format([cell], form) is None)
             raise ValueError(f"the date {bad!r} is not of the form {form!r}")
         return times, []
-    for read in (_iso, _quarters, _numbers):
+    for read in (_iso, _quarters, _weeks, _numbers):
         found = read(stripped)
         if found is not None:
             return found
@@ -102,6 +109,14 @@ def looks_like_times(cells: Sequence[str]) -> bool:
     except ValueError as error:
         return "two ways" in str(error)
     return True
+
+
+def are_regular_numbers(cells: Sequence[str]) -> bool:
+    """Whether a few whole numbers, of more digits than a year has, are evenly spaced dates."""
+    if len(cells) < 3 or not all(cell.strip().removesuffix(".0").isdecimal() for cell in cells):
+        return False
+    found = _numbers([cell.strip() for cell in cells]) if min(map(len, cells)) >= 8 else None
+    return found is not None and _regularity(found[0]) == 2
 
 
 def usual_form(cells: Sequence[str]) -> list[bool]:
@@ -193,18 +208,32 @@ def _quarters(cells: Sequence[str]) -> tuple[Times, list[str]] | None:
     return np.array(months, dtype="datetime64[us]"), []
 
 
+def _weeks(cells: Sequence[str]) -> tuple[Times, list[str]] | None:
+    """Weeks of ISO 8601, by their Mondays where no day is told."""
+    matches = [match for match in map(_WEEK.fullmatch, cells) if match]
+    if not matches or len(matches) < len(cells):
+        return None
+    try:
+        days = [date.fromisocalendar(int(m[1]), int(m[2]), int(m[3] or 1)) for m in matches]
+    except ValueError:
+        return None
+    notes = [] if all(m[3] for m in matches) else ["weeks were read as their Mondays"]
+    return np.array(days, dtype="datetime64[us]"), notes
+
+
 def _numbers(cells: Sequence[str]) -> tuple[Times, list[str]] | None:
     """Seconds or parts of them since 1970, or digits in the order year, month, day."""
-    whole = [cell.removesuffix(".0") for cell in cells]
+    basic = [_BASIC.fullmatch(cell) for cell in cells]
+    whole = ["".join(m.groups("")) if m else cell.removesuffix(".0") for m, cell in zip(basic, cells, strict=True)]
     if not whole or not all(cell.isdecimal() for cell in whole):
         return None
     lengths = {len(cell) for cell in whole}
     if len(lengths) != 1:
         return None
     (length,) = lengths
-    if length in _COMPACT:
-        times = _by_format(whole, _COMPACT[length])
-        return None if times is None else (times, [])
+    compact = _by_format(whole, _COMPACT[length]) if length in _COMPACT else None
+    if compact is not None and (length not in _EPOCHS or compact.min() >= _FIRST_HOURS):
+        return compact, []
     if length not in _EPOCHS:
         return None
     unit = _EPOCHS[length]
@@ -244,9 +273,9 @@ def _regularity(times: Times) -> int:
 
 
 def _formats() -> Iterator[str]:
-    for date in _DATES:
+    for day in _DATES:
         for clock in _CLOCKS:
-            yield date + clock
+            yield day + clock
 
 
 def _by_format(cells: Sequence[str], form: str) -> Times | None:
