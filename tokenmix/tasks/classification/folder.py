@@ -1,4 +1,4 @@
-"""Image folders: ``path/train/class/x.jpg`` with ``val`` and ``test`` beside, or ``path/class/x.jpg``."""
+"""Image folders: ``path/train/class/x.jpg`` with ``val`` and ``test`` beside, ``path/class/x.jpg``, or with a table."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tokenmix.data.likeness import Look, look_of, told_alike
 from tokenmix.data.memory import WORTH, checked
 from tokenmix.data.natural import natural, same
 from tokenmix.data.random_numbers import stratified
-from tokenmix.data.split_words import NAMES, split_of
+from tokenmix.data.split_words import NAMES, split_in, split_of
 from tokenmix.tasks.classification.images import ClassData, FileImages, ImageSet
+from tokenmix.tasks.classification.label_tables import Labels, read_label_tables
 from tokenmix_runtime.images import EXTENSIONS
 from tokenmix_runtime.terminal import say
 
@@ -33,12 +34,14 @@ class ClassFolders:
         unlabelled: Pictures that lie outside of class folders.
         unused: By the reason, files that are not read.
         whole: Whether the folder has no splits of its own.
+        notes: What was decided.
     """
 
     splits: dict[str, dict[str, list[str]]] = field(default_factory=lambda: {split: {} for split in SPLITS})
     unlabelled: list[str] = field(default_factory=list)
     unused: dict[str, list[str]] = field(default_factory=dict)
     whole: bool = True
+    notes: list[str] = field(default_factory=list)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(split, class, file) of every picture."""
@@ -51,10 +54,10 @@ class ClassFolders:
 
 
 def read_class_folders(root: Path, *, judged: bool = False) -> ClassFolders:
-    """Recognise how a folder is laid out, by where its pictures lie.
+    """Recognise how a folder is laid out: by where its pictures lie, or by a table of labels beside them.
 
     A folder whose name is a split's is one if there are folders with pictures in it; else it is a class like those
-    beside it.
+    beside it. Tables are looked at where folders do not tell at least two classes.
 
     Args:
         root: The folder.
@@ -64,9 +67,47 @@ def read_class_folders(root: Path, *, judged: bool = False) -> ClassFolders:
         ValueError: There are two readings, or none; the message shows what was found.
     """
     inventory = take_inventory(root)
-    base = _unwrapped(inventory, "")
+    wrong: ValueError | None = None
+    found = ClassFolders()
+    try:
+        found = _by_folders(inventory, judged=judged)
+    except ValueError as error:
+        wrong = error
+    reason = "outside of the class folders: not used"
+    labels = None
+    if len({label for _, label, _ in found.rows()}) < 2:
+        try:
+            labels = read_label_tables(inventory)
+        except ValueError as error:
+            if wrong or not judged:
+                raise
+            found.notes.append(f"{error}; the table is not used")
+    if labels is not None:
+        found, wrong, reason = _by_table(labels), None, "without a class in the table: not used"
+        inventory.use(labels.files)
+    if wrong is not None:
+        raise wrong
+    inventory.use(name for _, _, name in found.rows())
+    found.unlabelled = [name for name in inventory.pictures if name not in inventory.used]
+    found.unused |= inventory.unused(reason)
+    return found
+
+
+def _by_table(labels: Labels) -> ClassFolders:
+    found = ClassFolders(unused=labels.unused, notes=labels.notes)
+    for picture, (split, label) in labels.rows.items():
+        found.splits[split or "train"].setdefault(label, []).append(picture)
+    found.whole = not any(found.splits[split] for split in ("val", "test"))
+    return found
+
+
+def _by_folders(inventory: Inventory, *, judged: bool) -> ClassFolders:
+    root, base = inventory.root, _unwrapped(inventory, "")
     tops = _children(inventory, base)
     named = {name: split_of(name) for name in tops if split_of(name)}
+    spoken = {name: split_in(name) for name in tops}
+    if all(spoken.values()) and len(set(spoken.values())) > 1:  # ``train_images`` and ``test_images``
+        named = spoken
     nested = {name: split for name, split in named.items() if _children(inventory, f"{base}{name}/")}
     beside = [name for name in tops if name not in named]
     found = ClassFolders()
@@ -91,9 +132,6 @@ def read_class_folders(root: Path, *, judged: bool = False) -> ClassFolders:
             found.splits[split].setdefault(label, []).extend(names)
     else:
         _read_classes(inventory, base, found.splits["train"])
-    inventory.use(name for _, _, name in found.rows())
-    found.unlabelled = [name for name in inventory.pictures if name not in inventory.used]
-    found.unused = inventory.unused("outside of the class folders: not used")
     return found
 
 
@@ -173,7 +211,7 @@ def load_folder(
             does not have.
     """
     found = read_class_folders(path)
-    tell_unused(found.unused, path, log)
+    tell(found, path, log)
     if not found.whole and not found.splits["train"]:
         there = " and ".join(split for split in SPLITS if found.splits[split])
         raise ValueError(f"{path}: has {there}, but no folder 'train' with pictures to learn from")
@@ -212,7 +250,8 @@ def load_folder(
     classes = sorted(learned.values(), key=natural)
     if len(classes) < 2:
         raise ValueError(
-            f"{path}: only one class, {classes[0]!r}; put the images of each class into a folder of its own"
+            f"{path}: only one class, {classes[0]!r}; put the images of each class into a folder of its own, or name "
+            "pictures and classes in a table (labels.csv)"
         )
     numbers = {same(label): number for number, label in enumerate(classes)}
     sets: dict[str, ImageSet] = {}
@@ -238,9 +277,11 @@ def load_folder(
     )
 
 
-def tell_unused(unused: dict[str, list[str]], path: Path, log: Callable[[str], None]) -> None:
-    """A line per reason for files that are not used."""
-    for reason, names in unused.items():
+def tell(found: ClassFolders, path: Path, log: Callable[[str], None]) -> None:
+    """A line for what was decided, and per reason for files that are not used."""
+    for note in found.notes:
+        log(f"{path}: {note}")
+    for reason, names in found.unused.items():
         log(f"{path}: {len(names):,} x {reason}: {summary(names)}")
 
 
@@ -249,7 +290,7 @@ def _nothing(path: Path, found: ClassFolders) -> str:
     if found.unlabelled:
         return (
             f"{path}: {len(found.unlabelled):,} pictures, but none in a folder of its class; expected "
-            f"{path / 'class' / 'image.jpg'}"
+            f"{path / 'class' / 'image.jpg'}, or a table of pictures and classes, such as {path / 'labels.csv'}"
         )
     for reason, names in found.unused.items():
         if reason != OTHER:

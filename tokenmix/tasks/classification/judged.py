@@ -11,7 +11,7 @@ from tokenmix.data.dataset import printable, unreadable
 from tokenmix.data.judged import choose
 from tokenmix.data.natural import same
 from tokenmix.tasks.base import Log
-from tokenmix.tasks.classification.folder import read_class_folders, tell_unused
+from tokenmix.tasks.classification.folder import read_class_folders, tell
 from tokenmix.tasks.classification.images import FileImages
 from tokenmix.tasks.judging import Judged
 from tokenmix_runtime.names import unknown
@@ -65,7 +65,7 @@ def _rows(path: Path, classes: Sequence[str] | None, log: Log) -> _Rows:
         log(f"{path}: no folders of classes: its {len(found.unlabelled):,} pictures are predicted, and not judged")
         files = found.unlabelled
         return _Rows(files, [0] * len(files), [""] * len(files), labelled=False)
-    tell_unused(found.unused, path, log)
+    tell(found, path, log)
     numbers = {same(name): number for number, name in enumerate(classes)}
     for _, label, name in labelled:
         if same(printable(label)) not in numbers:
