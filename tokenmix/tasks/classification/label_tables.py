@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import posixpath
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenmix.data.inventory import Inventory
+from tokenmix.data.picture_names import PictureFinder, split_of_path
 from tokenmix.data.split_words import split_in, split_of
 from tokenmix.data.text_files import read_text
-from tokenmix_runtime.images import EXTENSIONS
 from tokenmix_runtime.terminal import shown
 
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl")
@@ -55,7 +53,7 @@ def read_label_tables(inventory: Inventory) -> Labels | None:
     Raises:
         ValueError: It cannot be told which column has the class, a row has several, or two rows contradict each other.
     """
-    found, finder = Labels(), _Finder(inventory.pictures)
+    found, finder = Labels(), PictureFinder(inventory.pictures)
     for file in inventory.others:
         if not file.lower().endswith(ENDINGS) or "submission" in file.lower() or _base(file) in CLASS_FILES:
             continue
@@ -75,7 +73,7 @@ def read_label_tables(inventory: Inventory) -> Labels | None:
     return found
 
 
-def _add(found: Labels, file: str, table: _Table, place: int, finder: _Finder, hint: str) -> None:
+def _add(found: Labels, file: str, table: _Table, place: int, finder: PictureFinder, hint: str) -> None:
     """The rows of one table."""
     header, rows = table
     if finder.find(rows[0][place], file, hint) and not any(header):
@@ -99,7 +97,7 @@ def _add(found: Labels, file: str, table: _Table, place: int, finder: _Finder, h
         elif not label:
             empty.append(row[place])
         else:
-            split = split_of(row[split_place]) if split_place is not None else _split_of_path(picture) or hint
+            split = split_of(row[split_place]) if split_place is not None else split_of_path(picture) or hint
             before = found.rows.setdefault(picture, (split, label))
             if before[1] != label:
                 raise ValueError(f"{file}: {shown(picture)} has two classes, {before[1]!r} and {label!r}: leave one")
@@ -167,7 +165,7 @@ def _name_classes(found: Labels, inventory: Inventory) -> None:
             return
 
 
-def _picture_column(table: _Table, finder: _Finder, file: str, hint: str) -> int | None:
+def _picture_column(table: _Table, finder: PictureFinder, file: str, hint: str) -> int | None:
     """The column that names most pictures, of at least half of the rows; of two such rather the one without numbers."""
     rows = table[1][:SAMPLE]
     found = [{finder.find(row[i], file, hint, sure=False) for row in rows} - {""} for i in range(len(rows[0]))]
@@ -202,59 +200,6 @@ def _of_json(lines: Iterable[str]) -> _Table | None:
         return None
     names = [name for name, value in entries[0].items() if isinstance(value, str | int | float)]
     return (names, [[str(entry.get(name, "")) for name in names] for entry in entries]) if names else None
-
-
-class _Finder:
-    """Pictures by what tables call them."""
-
-    def __init__(self, pictures: Sequence[str]) -> None:
-        self.paths = set(pictures)
-        self.ways: list[dict[str, list[str]]] = [defaultdict(list), defaultdict(list), defaultdict(list)]
-        for path in pictures:
-            name = path.rpartition("/")[2]
-            stem = name.rpartition(".")[0]
-            for way, key in zip(self.ways, (name, stem, _number(stem)), strict=True):
-                way[key].append(path)
-
-    def find(self, cell: str, file: str, hint: str, *, sure: bool = True) -> str:
-        """The picture, ``""`` where there is none.
-
-        Args:
-            cell: Of the table.
-            file: The table.
-            hint: The split that its name tells: of two pictures of one name it means the one in that split's folder.
-            sure: Refuse what can be two pictures; else take any.
-
-        Raises:
-            ValueError: It can be two pictures.
-        """
-        path = cell.strip().replace("\\", "/").removeprefix("./")
-        for folder in (file.rpartition("/")[0], ""):
-            if (whole := posixpath.normpath(posixpath.join(folder, path))) in self.paths:
-                return whole
-        bare = path[: -len(ending)] if (ending := posixpath.splitext(path)[1]).lower() in EXTENSIONS else path
-        stem = bare.rpartition("/")[2]
-        for way, key in zip(self.ways, (path.rpartition("/")[2], stem, _number(stem)), strict=True):
-            found = way.get(key, [])
-            if len(found) > 1 and "/" in bare:
-                found = [one for one in found if f"/{one.rpartition('.')[0]}".endswith(f"/{bare}")] or found
-            if len(found) > 1 and hint:
-                found = [one for one in found if _split_of_path(one) == hint] or found
-            if len(found) > 1 and sure:
-                raise ValueError(f"{file}: {cell!r} can be {shown(found[0])} or {shown(found[1])}: write their paths")
-            if found:
-                return found[0]
-        return ""
-
-
-def _number(stem: str) -> str:
-    """A number without the zeros that programs of tables take away."""
-    return stem.lstrip("0") or "0" if stem.isdecimal() else stem
-
-
-def _split_of_path(path: str) -> str:
-    """The split that one of the folders above a picture speaks of."""
-    return next((split for folder in path.split("/")[:-1] if (split := split_in(folder))), "")
 
 
 def _base(path: str) -> str:

@@ -16,6 +16,8 @@ from tokenmix.data.likeness import told_alike
 from tokenmix.data.memory import data_root
 from tokenmix.data.random_numbers import hashes, name_keys
 from tokenmix.data.split_words import split_of
+from tokenmix.tasks.dense.box_tables import KIND as TABLE
+from tokenmix.tasks.dense.box_tables import find_box_table, read_box_tables
 from tokenmix.tasks.dense.checks import Impressions, usable
 from tokenmix.tasks.dense.coco import find_coco, read_coco
 from tokenmix.tasks.dense.labels import (
@@ -62,6 +64,7 @@ LAYOUTS: dict[str, tuple[tuple[str, Find, Read], ...]] = {
         ("VOC's XML", find_voc_boxes, read_voc_boxes),
         ("YOLO's text files", find_yolo, read_yolo),
         ("a tool's own files", find_tool, read_tool),
+        (TABLE, find_box_table, read_box_tables),
     ),
     "instances": (
         ("COCO's JSON", _coco_files, read_coco),
@@ -77,7 +80,8 @@ LAYOUTS: dict[str, tuple[tuple[str, Find, Read], ...]] = {
     ),
 }
 EXPECTED = {
-    "detection": "annotations/*.json (COCO), *.xml (VOC) or *.txt (YOLO) with the names of the pictures",
+    "detection": "annotations/*.json (COCO), *.xml (VOC) or *.txt (YOLO) with the names of the pictures, or a table "
+    "of boxes (*.csv)",
     "instances": "annotations/*.json (COCO), SegmentationObject/*.png (VOC) or *.txt with polygons (YOLO)",
     "segmentation": "images/ and masks/ with equal names, SegmentationClass/ (VOC), images/training and "
     "annotations/training (ADE20K), leftImg8bit/ and gtFine/ (Cityscapes)",
@@ -203,7 +207,10 @@ def inside(inventory: Inventory) -> Inventory:
 def readings(inventory: Inventory, task: str) -> dict[str, tuple[str, Read]]:
     """The layouts of a task that something in a folder speaks for: what does, and the reader, by the layout's name."""
     found = {name: (find(inventory), read) for name, find, read in LAYOUTS[task]}
-    return {name: (evidence, read) for name, (evidence, read) in found.items() if evidence}
+    there = {name: (evidence, read) for name, (evidence, read) in found.items() if evidence}
+    if len(there) > 1:  # tables are often made of the files that lie beside them
+        there.pop(TABLE, None)
+    return there
 
 
 def read_layout(inventory: Inventory, task: str) -> Layout:

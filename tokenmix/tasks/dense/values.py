@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, ValidationError
 
-from tokenmix.data.text_files import read_bytes
+from tokenmix.data.text_files import MOST_BYTES, read_bytes
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _MOST_SHOWN = 40  # letters of a wrong value
@@ -141,14 +141,14 @@ def _path(begin: str, parts: list[int | str]) -> str:
     return begin
 
 
-def text_of(path: Path) -> str:
+def text_of(path: Path, most: float = MOST_BYTES) -> str:
     """The text of a label file, whatever program wrote it: UTF-8, or UTF-16 by its mark, or else Latin letters.
 
     Raises:
         ValueError: It is no file, or too large.
         OSError: The system does not let us read it.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, most=most)
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return content.decode(encoding, "replace")
@@ -158,13 +158,13 @@ def text_of(path: Path) -> str:
         return content.decode("cp1252", "replace")
 
 
-def rows_of(path: Path) -> list[list[str]]:
+def rows_of(path: Path, most: float = MOST_BYTES) -> list[list[str]]:
     """The rows of a table whose columns stand between commas, semicolons, tabs or colons, without empty ones.
 
     Raises:
         ValueError: It cannot be read.
     """
-    text = text_of(path)
+    text = text_of(path, most)
     counts = {sign: text.count(sign) for sign in ",;\t"}
     sign = max(counts, key=counts.__getitem__)
     return [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=sign) if any(row)]
