@@ -50,6 +50,8 @@ def test_a_year_alone_is_a_date_and_other_numbers_are_no_parts(read: Read) -> No
     assert str(read("year", range(1960, 2020)).step) == "year"
     series = read("date,year,month", [f"{day:%Y-%m-%d %H}:00,{day.year},{day.month}" for day in HOURS])
     assert series.variables == ("year", "month", "load")  # beside a date they may tell something
+    series = read("year,month,day", [f"{day.year},{day.month},{day:%Y-%m-%d %H}:00" for day in HOURS])
+    assert series.variables == ("year", "month", "load")
     assert read("year,month", [f"{1900 + i},{i}" for i in range(40)]).variables == ("month", "load")
 
 

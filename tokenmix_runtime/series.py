@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tokenmix_runtime.names import unknown
 from tokenmix_runtime.numerals import DECIMALS, decimal_marks, number, numbers
-from tokenmix_runtime.time_columns import PERIOD_NAMES, counts_rows, date_parts, is_clock, time_column
+from tokenmix_runtime.time_columns import counts_rows, date_parts, is_clock, time_column
 from tokenmix_runtime.times import (
     Step,
     Times,
@@ -162,9 +162,9 @@ def read_series(
             raise ValueError(unknown("column", left, header))
     place = time_column(header, columns, time)
     others = [i for i in range(len(header)) if i != place and header[i] not in leave]
-    if time is None and (place is None or header[place].strip().lower() in PERIOD_NAMES):
+    if time is None:
         parts, cells = date_parts(header, columns)
-        if parts:
+        if parts and (place is None or place in parts):
             place, columns[parts[0]] = parts[0], cells
             others = [i for i in others if i not in parts]
             words = f"dates are put together from the columns {', '.join(header[i] for i in parts)}"

@@ -41,12 +41,11 @@ def time_column(header: Sequence[str], columns: Sequence[Sequence[str]], time: s
             raise ValueError(unknown("column", time, header))
         return list(header).index(time)
     samples = {place: column[:SAMPLE] for place, column in enumerate(columns) if not is_clock(column)}
-    for place, cells in samples.items():
-        title = header[place].strip().lower()
-        if _counts(cells):
-            continue
-        if title in TIME_NAMES or (title in PERIOD_NAMES and _can_be_times(_usual(cells))):
-            return place
+    titles = {place: header[place].strip().lower() for place, cells in samples.items() if not _counts(cells)}
+    named = [place for place, title in titles.items() if title in TIME_NAMES]
+    periods = [p for p, title in titles.items() if title in PERIOD_NAMES and _can_be_times(_usual(samples[p]))]
+    if whole := named or [p for p in periods if looks_like_times(_usual(samples[p]))] or periods:
+        return whole[0]
     for looks in (looks_like_times, lambda cells: looks_like_times(_usual(cells)), are_regular_numbers):
         found = [place for place, cells in samples.items() if looks(cells)]
         if found:
@@ -63,9 +62,11 @@ def date_parts(header: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple
     found: list[int] = []
     numbers: list[list[int]] = []
     for name, least, most in PARTS:
-        values = _whole(columns[places[name]], least, most) if name in places else None
-        if values is None:
+        if name not in places:
             break
+        values = _whole(columns[places[name]], least, most)
+        if values is None:  # a day that is a whole date, say
+            return [], []
         found.append(places[name])
         numbers.append(values)
     if len(found) < 2:

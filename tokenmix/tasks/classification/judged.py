@@ -62,6 +62,8 @@ def _rows(path: Path, classes: Sequence[str] | None, log: Log) -> _Rows:
     if not labelled:
         if not found.unlabelled:
             raise ValueError(f"{path}: no pictures")
+        for note in found.notes:
+            log(f"{path}: {note}")
         log(f"{path}: no folders of classes: its {len(found.unlabelled):,} pictures are predicted, and not judged")
         files = found.unlabelled
         return _Rows(files, [0] * len(files), [""] * len(files), labelled=False)
