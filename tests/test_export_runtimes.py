@@ -321,8 +321,12 @@ def test_int8_onnx_keeps_its_promise(float_file: tuple[Path, Tensor], tmp_path: 
     assert facts["bytes_before_after"][1] < 0.7 * facts["bytes_before_after"][0]  # names and nodes count too
 
 
-def test_stricter_target_keeps_more_in_float(float_file: tuple[Path, Tensor], tmp_path: Path) -> None:
+def test_stricter_target_keeps_more_in_float(
+    float_file: tuple[Path, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, images = float_file
+    # Else the file with the large layers alone may be the faster one at either target: that is the processor's choice.
+    monkeypatch.setattr("tokenmix.export.quantize._latencies", lambda runs, image: [1.0] * len(runs))
     parts = [quantize_onnx(path, tmp_path / "x.onnx", [images], target_db=db)["float_parts"] for db in (20.0, 45.0)]
     assert parts[0] < parts[1]
 
