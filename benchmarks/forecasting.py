@@ -276,7 +276,7 @@ def report(found: dict[str, Any]) -> str:
             seeds = errors[data][model]
             cells = [_cell([seed[horizon] for seed in seeds.values() if horizon in seed]) for horizon in HORIZONS]
             mark = "**" if model == best else ""
-            count = "" if model in FITTED else str(len(seeds))
+            count = "" if model in FITTED else str(len(pairs) or len(seeds))
             name = PUBLISHED[data].name if model == next(iter(means)) else ""
             lines.append(f"| {name} | {LABELS[model]} | {count} | {' | '.join(cells)} | {mark}{_cell(pairs)}{mark} |")
     return "\n".join(lines)

@@ -91,4 +91,4 @@ def test_a_report_has_intervals_over_seeds_and_marks_the_best() -> None:
     assert naive == "| ETTh1 | the last season again |  |" + " 0.600 / 0.600 |" * 5
     three, two = 4.302652729911 * 0.01 / 3**0.5, 12.70620473 * 0.005  # Student's t of two and of one degree of freedom
     cells = [f" 0.410 ± {three:.3f} / 0.500 |"] * 3 + [f" 0.405 ± {two:.3f} / 0.500 |"]
-    assert ffnet == f"|  | `ffnet_forecast` | 3 |{''.join(cells)} **0.405 ± {two:.3f} / 0.500** |"
+    assert ffnet == f"|  | `ffnet_forecast` | 2 |{''.join(cells)} **0.405 ± {two:.3f} / 0.500** |"
