@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ class Toy(nn.Module):
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     path, image = tmp_path_factory.mktemp("toy") / "toy.onnx", torch.randn(1, 3, SIDE, SIDE)
-    torch.onnx.export(Toy().eval(), (image,), path, dynamo=True, verbose=False, input_names=["image"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        torch.onnx.export(Toy().eval(), (image,), path, dynamo=True, verbose=False, input_names=["image"])
     return path, image.numpy()
 
 
