@@ -75,14 +75,14 @@ def test_parts_by_folders_and_by_names_of_tables(tmp_path: Path) -> None:
 def test_what_a_table_does_not_tell_is_said(tmp_path: Path) -> None:
     pictures(tmp_path, "images")
     rows = [f"{i}.png,a,{box[0]},{box[1]},{box[2]},{box[3]}" for i, box in BOXES.items() if i != 9]
-    wrong = ["gone.png,a,1,1,9,9", "9.png,a,1,1,nine,9", "9.png,a,1,1,nan,9", "8.png,a,5,5,500,9"]
+    wrong = ["gone.png,a,1,1,9,9", "9.png,a,1,1,nine,9", "9.png,a,1,1,nan,9", "9.png,,1,1,9,9", "8.png,a,5,5,500,9"]
     (tmp_path / "t.csv").write_text("\n".join(["filename,class,xmin,ymin,xmax,ymax", *rows, *wrong]))
     said: list[str] = []
     data = load(tmp_path, said)
     text = "\n".join(said)
     assert "gone.png" in text
     assert "picture missing: left out" in text
-    assert "sides are no four numbers" in text
+    assert "3 x row without four numbers and a class: left out" in text
     assert boxes_of(data)[8] == [BOXES[8], (5.0, 5.0, WIDTH, 9.0)]  # cut at the picture's edge, and counted
     assert boxes_of(data)[9] == []
 

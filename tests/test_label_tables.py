@@ -108,8 +108,15 @@ def test_of_two_pictures_of_one_name_it_is_that_of_the_tables_part(make: Make) -
     found = read_class_folders(folder)
     assert sorted(classes_of(found)) == pictures[:6]
     assert found.unlabelled == pictures[6:]
+    (folder / pictures[0]).unlink()  # its namesake among the test pictures is another one
+    found = read_class_folders(folder)
+    assert sorted(classes_of(found)) == pictures[1:6]
+    assert found.unused["row of train.csv whose picture is not there: not used"] == ["0"]
+    (folder / "train.csv").write_text(table("train_images/{i}.png,{c}", "id,label", pictures[:6]))
+    assert sorted(classes_of(read_class_folders(folder))) == pictures[1:6]
+    (folder / "train.csv").write_text(labels.replace("0,a\n", ""))
     (folder / "train.csv").rename(folder / "labels.csv")
-    with pytest.raises(ValueError, match=r"'0' can be test_images/0\.png or train_images/0\.png: write their paths"):
+    with pytest.raises(ValueError, match=r"'1' can be test_images/1\.png or train_images/1\.png: write their paths"):
         read_class_folders(folder)
 
 

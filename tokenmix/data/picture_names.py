@@ -33,7 +33,7 @@ class PictureFinder:
         Args:
             cell: Of the table.
             file: The table.
-            hint: The split that its name tells: of two pictures of one name it means the one in that split's folder.
+            hint: The split that its name tells: it means no picture in another split's folder.
             sure: Refuse what can be two pictures; else take any.
 
         Raises:
@@ -44,13 +44,13 @@ class PictureFinder:
             if (whole := posixpath.normpath(posixpath.join(folder, path))) in self.paths:
                 return whole
         bare = path[: -len(ending)] if (ending := posixpath.splitext(path)[1]).lower() in EXTENSIONS else path
-        stem = bare.rpartition("/")[2]
+        stem, told = bare.rpartition("/")[2], split_of_path(path) or hint
         for way, key in zip(self.ways, (path.rpartition("/")[2], stem, _number(stem)), strict=True):
-            found = way.get(key, [])
+            found = [one for one in way.get(key, []) if not told or split_of_path(one) in ("", told)]
             if len(found) > 1 and "/" in bare:
                 found = [one for one in found if f"/{one.rpartition('.')[0]}".endswith(f"/{bare}")] or found
-            if len(found) > 1 and hint:
-                found = [one for one in found if split_of_path(one) == hint] or found
+            if len(found) > 1 and told:
+                found = [one for one in found if split_of_path(one) == told] or found
             if len(found) > 1 and sure:
                 raise ValueError(f"{file}: {cell!r} can be {shown(found[0])} or {shown(found[1])}: write their paths")
             if found:

@@ -70,10 +70,10 @@ def read_box_tables(inventory: Inventory) -> Layout:
             sides = _numbers(row, table.size) if table.size else []
             size = (int(sides[0]), int(sides[1])) if sides else None
             _, _, objects = found.setdefault(picture, (split, size, []))
-            if box:
+            if box and row[table.label]:
                 objects.append((row[table.label], box, relative))
-            elif any(row[place].strip() for place in table.sides):
-                layout.strays.append(("row of a table whose sides are no four numbers: left out", f"{file}: {picture}"))
+            elif any(row[place] for place in table.sides):
+                layout.strays.append(("row without four numbers and a class: left out", f"{file}: {picture}"))
     layout.splits["train"] += [Item(name, problem="picture missing: left out") for name in missing]
     if not found:
         raise ValueError(f"{inventory.root}: none of the {len(missing):,} pictures that its table names is there")
